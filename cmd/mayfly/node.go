@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+
+	"github.com/mayfly-csi/mayfly/driver"
+	"github.com/mayfly-csi/mayfly/driver/event"
+	"github.com/mayfly-csi/mayfly/signer/certmanager"
+	"github.com/mayfly-csi/mayfly/signer/local"
+)
+
+// node runs the node plugin until ctx ends.
+func node(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
+	o, err := parse(args, getenv, stdout)
+	if err != nil {
+		return err
+	}
+	log := logger(o, stderr)
+	klog.SetSlogLogger(log) // client-go's log.
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	config := driver.Config{
+		Name:         o.DriverName,
+		Version:      version(),
+		NodeName:     o.NodeName,
+		Endpoint:     o.CSIEndpoint,
+		KubeletRoot:  o.KubeletRoot,
+		StateDir:     o.StateDir,
+		KeepRequests: o.KeepRequests,
+		Metrics:      registry,
+		Log:          log,
+	}
+	if err := connect(&config, o); err != nil {
+		return err
+	}
+	d, err := driver.New(config)
+	if err != nil {
+		return err
+	}
+	if o.MetricsAddress == "" {
+		return d.Run(ctx)
+	}
+	return withMetrics(ctx, o.MetricsAddress, registry, d.Run)
+}
+
+// connect gives the driver its signer, and whatever else comes from where the signer is.
+func connect(config *driver.Config, o options) (err error) {
+	if o.Signer == signerLocal {
+		config.Defaults.IssuerName = "local"
+		config.Signer, err = local.Open(o.LocalCA)
+		return err
+	}
+	// An empty path is the pod's service account.
+	api, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
+	if err != nil {
+		return fmt.Errorf("find the API server: %w", err)
+	}
+	api = rest.AddUserAgent(api, "mayfly/"+config.Version)
+	if config.Signer, err = certmanager.New(api); err != nil {
+		return err
+	}
+	config.Events, err = event.New(api, o.DriverName, o.NodeName)
+	return err
+}
+
+func logger(o options, w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: o.LogLevel}
+	if o.LogFormat == "text" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// withMetrics serves the metrics for as long as run runs.
+func withMetrics(ctx context.Context, address string, registry *prometheus.Registry, run func(context.Context) error) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("serve metrics: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	err = errors.Join(run(ctx), server.Close())
+	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("serve metrics: %w", serveErr))
+	}
+	return err
+}

@@ -1,0 +1,109 @@
+// Package driver is the node plugin: the CSI services that the kubelet calls, and the line from a call to a certificate in a pod.
+//
+// It alone knows the order of the steps, which the packages below it are, and it alone chooses CSI status codes.
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-csi/mayfly/driver/renew"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// Config is what a driver is made of. All fields are required but those that say otherwise.
+type Config struct {
+	Name        string // The CSI driver's name, as in its CSIDriver object.
+	Version     string
+	NodeName    string
+	Endpoint    string // Path of the CSI socket.
+	KubeletRoot string // Empty: don't register with a kubelet, and accept targets anywhere.
+	StateDir    string // Where the volumes' tmpfs are mounted.
+
+	Signer       signer.Signer
+	Defaults     volume.Defaults
+	KeepRequests int // How many finished requests a volume keeps at its signer.
+
+	RenewalsPerSecond float64 // How fast volumes that are overdue are renewed; 0: 10.
+
+	Events  Events                // Where pods are told of trouble; nil: nowhere.
+	Metrics prometheus.Registerer // nil: nowhere.
+	Log     *slog.Logger
+}
+
+// Events tells a pod's author what went wrong while the pod runs.
+type Events interface {
+	Warn(ctx context.Context, pod signer.Pod, reason, message string) error
+}
+
+const (
+	defaultRenewalsPerSecond = 10
+	concurrentRenewals       = 32
+	// renewalPatience is how long one renewal waits for its signer. The attempt goes on later.
+	renewalPatience = time.Minute
+	// drainTimeout is how long calls in flight have to end after a signal, well under a pod's grace period of 30 s.
+	drainTimeout = 10 * time.Second
+)
+
+// A Driver is a node plugin. Make one with [New].
+type Driver struct {
+	Config
+
+	metrics *metrics
+	clock   *renew.WallClock
+	queue   *renew.Queue
+	loose   sync.WaitGroup // Work that an answer did not wait for.
+	base    context.Context
+	end     context.CancelFunc
+
+	mu   sync.Mutex
+	held map[string]*held
+}
+
+// New is a driver that has taken up the volumes in its state directory. Run it once.
+func New(config Config) (*Driver, error) {
+	if config.RenewalsPerSecond == 0 {
+		config.RenewalsPerSecond = defaultRenewalsPerSecond
+	}
+	if err := os.MkdirAll(config.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state directory: %w", err)
+	}
+	clock, err := renew.NewWallClock()
+	if err != nil {
+		return nil, err
+	}
+	d := &Driver{Config: config, clock: clock, held: map[string]*held{}}
+	d.base, d.end = context.WithCancel(context.Background())
+	d.queue = renew.NewQueue(clock, config.RenewalsPerSecond, concurrentRenewals, d.due)
+	if d.metrics, err = newMetrics(d, config.Metrics); err != nil {
+		return nil, errors.Join(err, clock.Close())
+	}
+	return d, nil
+}
+
+// Run serves until ctx ends, then drains: calls in flight end or are cancelled, the sockets go, the mounts stay.
+func (d *Driver) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, d.clock.Close()) }()
+	defer d.loose.Wait()
+	defer d.end()
+	if err := d.recover(); err != nil {
+		return fmt.Errorf("take up the volumes in %s: %w", d.StateDir, err)
+	}
+	d.loose.Go(func() {
+		if err := d.queue.Run(d.base); err != nil && d.base.Err() == nil {
+			d.Log.Error("no certificate is renewed any more", "error", err)
+		}
+	})
+	return d.serve(ctx)
+}
+
+// now is the wall clock: what certificates are compared with, and what a record keeps.
+func now() time.Time { return time.Now().Round(0) }

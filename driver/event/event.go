@@ -1,0 +1,55 @@
+// Package event tells a pod's author of trouble, as an Event of the pod: it shows in `kubectl describe pod`.
+package event
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// A Writer writes Events to the API server. There is one for each failed attempt, whose backoff bounds their number.
+type Writer struct {
+	client client.EventsGetter
+	driver string
+	node   string
+}
+
+// New is a writer that names the driver and its node as the source.
+func New(config *rest.Config, driver, node string) (*Writer, error) {
+	c, err := client.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for Events: %w", err)
+	}
+	return &Writer{client: c, driver: driver, node: node}, nil
+}
+
+// Warn writes a Warning. Its message is cut to what the API server takes.
+func (w *Writer) Warn(ctx context.Context, pod signer.Pod, reason, message string) error {
+	const longest = 1024 // k8s.io/kubernetes pkg/apis/core/validation/events.go, NoteLengthLimit.
+	now := metav1.NewTime(time.Now())
+	event := &corev1.Event{
+		ObjectMeta:          metav1.ObjectMeta{GenerateName: "mayfly-", Namespace: pod.Namespace},
+		InvolvedObject:      corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID)},
+		Type:                corev1.EventTypeWarning,
+		Reason:              reason,
+		Message:             message[:min(len(message), longest)],
+		Source:              corev1.EventSource{Component: w.driver, Host: w.node},
+		ReportingController: w.driver,
+		ReportingInstance:   w.node,
+		FirstTimestamp:      now,
+		LastTimestamp:       now,
+		Count:               1,
+	}
+	if _, err := w.client.Events(pod.Namespace).Create(ctx, event, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("write an event for pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+// Package files is what lies in a volume: the files that the pod reads, swapped as a whole, and beside them,
+// out of the pod's sight, what the driver must know after a restart.
+//
+//	<state directory>/<volume id>/   the volume's tmpfs, 0700
+//	  record.json                    what was asked, what is under way
+//	  pending.key                    the key of the attempt under way
+//	  pair.pem                       the key and chain that the pod has
+//	  data/                          what the pod sees: bind-mounted read-only on its target
+//	    tls.crt -> ..data/tls.crt
+//	    ..data -> ..<generation>
+//	    ..<generation>/tls.crt
+package files
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// A Dir is the root of one volume's tmpfs.
+type Dir string
+
+// Data is the directory that the pod sees.
+func (d Dir) Data() string { return d.path("data") }
+
+func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
+
+// The files of the driver.
+const (
+	recordFile  = "record.json"
+	pendingFile = "pending.key"
+	pairFile    = "pair.pem"
+)
+
+// WritePendingKey keeps the key of the attempt under way. It must lie here before its request leaves the node.
+func (d Dir) WritePendingKey(key []byte) error { return d.write(pendingFile, key) }
+
+// PendingKey is the key of the attempt under way; the error is [fs.ErrNotExist] if there is none.
+func (d Dir) PendingKey() ([]byte, error) { return os.ReadFile(d.path(pendingFile)) }
+
+// RemovePendingKey forgets the key of an attempt that is over.
+func (d Dir) RemovePendingKey() error {
+	if err := os.Remove(d.path(pendingFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the pending key: %w", err)
+	}
+	return nil
+}
+
+// WritePair keeps the pair that the pod has, whatever its layouts are: PKCS#8 key, then the chain, leaf first.
+func (d Dir) WritePair(pair []byte) error { return d.write(pairFile, pair) }
+
+// Pair is what WritePair kept; the error is [fs.ErrNotExist] if the pod has none yet.
+func (d Dir) Pair() ([]byte, error) { return os.ReadFile(d.path(pairFile)) }
+
+// write replaces a file of the driver: it is there as a whole or not at all. What a crash leaves aside, the next write takes over.
+// A tmpfs has nothing to sync.
+func (d Dir) write(name string, content []byte) error {
+	aside := d.path(name + ".new")
+	if err := os.WriteFile(aside, content, 0o600); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if err := os.Rename(aside, d.path(name)); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}
+
+// Wipe empties the volume: a mount namespace that still holds the tmpfs holds no secret then. The record goes last,
+// so that an interrupted wipe is known for what it is.
+func (d Dir) Wipe() error {
+	entries, err := os.ReadDir(string(d))
+	if err != nil {
+		return fmt.Errorf("wipe the volume: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() == recordFile {
+			continue
+		}
+		if err := os.RemoveAll(d.path(e.Name())); err != nil {
+			return fmt.Errorf("wipe the volume: %w", err)
+		}
+	}
+	if err := os.RemoveAll(d.path(recordFile)); err != nil {
+		return fmt.Errorf("wipe the volume: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+package files
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// A Set is all files that the pod sees, by name. Names have no slash and do not begin with a dot.
+type Set map[string][]byte
+
+// Current is the link to the generation of files that is in force: what a reader opens once to read a matching pair.
+const Current = "..data"
+
+// Write replaces all files of the pod at once, as the kubelet does for Secrets (kubernetes pkg/volume/util/atomic_writer.go).
+// The generation before stays until the next one, so a reader on its way through the link finds what it is looking for.
+//
+// With a group, its members may read the files; with none, everyone who sees the volume may. If Write fails, the files are as before.
+func (d Dir) Write(set Set, group *int) error {
+	if err := d.replace(set, group); err != nil {
+		return fmt.Errorf("write the files: %w", err)
+	}
+	return nil
+}
+
+func (d Dir) replace(set Set, group *int) error {
+	if err := os.Mkdir(d.Data(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	before, err := os.Readlink(filepath.Join(d.Data(), Current))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := d.prune(before); err != nil {
+		return err
+	}
+	next, err := d.generation(set, group)
+	if err != nil {
+		return err
+	}
+	if err := d.swap(next); err != nil {
+		return err
+	}
+	if err := d.link(set); err != nil {
+		return err
+	}
+	return restrict(d.Data(), 0o550, group)
+}
+
+// generation writes the set into a directory of its own, and is the directory's name.
+func (d Dir) generation(set Set, group *int) (string, error) {
+	dir, err := os.MkdirTemp(d.Data(), "..")
+	if err != nil {
+		return "", err
+	}
+	if err := fill(dir, set, group); err != nil {
+		return "", errors.Join(err, os.RemoveAll(dir))
+	}
+	return filepath.Base(dir), nil
+}
+
+func fill(dir string, set Set, group *int) error {
+	for name, content := range set {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			return err
+		}
+		if err := restrict(path, 0o440, group); err != nil {
+			return err
+		}
+	}
+	return restrict(dir, 0o550, group)
+}
+
+// restrict gives a path to the group, or else to everyone who sees it: the volume is mounted in its pod alone.
+func restrict(path string, mode fs.FileMode, group *int) error {
+	if group == nil {
+		return os.Chmod(path, mode|mode>>3)
+	}
+	if err := os.Chown(path, -1, *group); err != nil {
+		return err
+	}
+	return os.Chmod(path, mode)
+}
+
+// swap puts the generation in force.
+func (d Dir) swap(generation string) error {
+	aside := filepath.Join(d.Data(), Current+".new")
+	if err := os.Symlink(generation, aside); err != nil {
+		return err
+	}
+	return os.Rename(aside, filepath.Join(d.Data(), Current))
+}
+
+// link makes each file of the set reachable by its name, and no other.
+func (d Dir) link(set Set) error {
+	for name := range set {
+		err := os.Symlink(filepath.Join(Current, name), filepath.Join(d.Data(), name))
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return d.remove(func(name string) bool {
+		_, wanted := set[name]
+		return !wanted && !strings.HasPrefix(name, "..")
+	})
+}
+
+// prune removes what is neither in force nor a file's name: older generations, and what a crash left.
+func (d Dir) prune(inForce string) error {
+	keep := []string{Current, inForce}
+	return d.remove(func(name string) bool { return strings.HasPrefix(name, "..") && !slices.Contains(keep, name) })
+}
+
+func (d Dir) remove(unwanted func(name string) bool) error {
+	entries, err := os.ReadDir(d.Data())
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !unwanted(e.Name()) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(d.Data(), e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,130 @@
+package driver
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// A held volume is one that the state directory has, or is about to have.
+type held struct {
+	id   string
+	dir  files.Dir
+	turn chan struct{} // Who has put something in works on the volume.
+
+	mu     sync.Mutex // Over what follows; never held during a wait.
+	volume volume.Volume
+	record files.Record
+	pair   *validity          // What the pod has; nil: nothing.
+	cancel context.CancelFunc // Ends the background work under way.
+	gone   bool               // Removed: whoever finds it looks again.
+}
+
+// A validity is the part of a certificate that is worth keeping in memory.
+type validity struct {
+	notBefore, notAfter time.Time
+	serial              string
+}
+
+// have says what pair the pod has now.
+func (h *held) have(leaf *x509.Certificate) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pair = &validity{leaf.NotBefore, leaf.NotAfter, leaf.SerialNumber.Text(16)}
+}
+
+// find is the held volume, nil if there is none.
+func (d *Driver) find(id string) *held {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.held[id]
+}
+
+// hold is the held volume, a new one if there is none.
+func (d *Driver) hold(id string) *held {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h, ok := d.held[id]
+	if !ok {
+		h = &held{id: id, dir: files.Dir(filepath.Join(d.StateDir, id)), turn: make(chan struct{}, 1)}
+		d.held[id] = h
+	}
+	return h
+}
+
+// drop forgets the held volume. Its turn must be held.
+func (d *Driver) drop(h *held) {
+	h.mu.Lock()
+	h.gone = true
+	h.mu.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.held, h.id)
+}
+
+// take waits for the volume's turn. Release it with [held.release].
+func (h *held) take(ctx context.Context) error {
+	select {
+	case h.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the work on volume %s: %w", h.id, ctx.Err())
+	}
+}
+
+func (h *held) release() { <-h.turn }
+
+// interrupt ends the background work on the volume, if there is any.
+func (h *held) interrupt() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.cancel != nil {
+		h.cancel()
+	}
+}
+
+// validAt reports whether the volume has a pair that is valid at t, a begin that is within the clock's skew included.
+func (h *held) validAt(t time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.pair != nil && h.pair.notAfter.After(t) && !h.pair.notBefore.After(t.Add(request.MaxSkew))
+}
+
+// snapshot is the record as it is now.
+func (h *held) snapshot() files.Record {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.record
+}
+
+// update changes the record, in the file first: what is not written did not happen.
+func (h *held) update(change func(*files.Record)) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.gone {
+		return nil
+	}
+	next := h.record
+	change(&next)
+	if err := h.dir.WriteRecord(next); err != nil {
+		return err
+	}
+	h.record = next
+	return nil
+}
+
+// all are the held volumes.
+func (d *Driver) all() []*held {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Values(d.held))
+}

@@ -1,0 +1,181 @@
+package driver
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/renew"
+	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// issue brings a new pair into the volume. A renewal is the same call, later. The volume's turn must be held.
+func (d *Driver) issue(ctx context.Context, h *held) error {
+	err := d.attempt(ctx, h)
+	if err != nil {
+		err = d.fail(h, err)
+	}
+	d.schedule(h)
+	return err
+}
+
+// attempt goes through the steps in order. An attempt that was begun before, even by another process, goes on.
+func (d *Driver) attempt(ctx context.Context, h *held) error {
+	key, csr, err := d.begin(h)
+	if err != nil {
+		return err
+	}
+	pair, err := d.sign(ctx, h, key, csr)
+	if err != nil {
+		return err
+	}
+	if err := write(h, pair); err != nil {
+		return err
+	}
+	return d.finish(h, pair)
+}
+
+// sign asks the signer and checks its answer. An answer that is of no use ends the attempt, unless time mends it.
+func (d *Driver) sign(ctx context.Context, h *held, key crypto.Signer, csr []byte) (request.Pair, error) {
+	ctx, cancel := answerable(ctx)
+	defer cancel()
+	issued, err := d.Signer.Sign(ctx, request.New(h.volume, h.snapshot().Attempt, csr))
+	if err != nil {
+		return request.Pair{}, err
+	}
+	pair, err := request.Check(h.volume, key, issued, now())
+	var early *request.NotYetValid
+	switch {
+	case errors.As(err, &early):
+		return request.Pair{}, signer.Errorf(signer.NotYet, "%w", err)
+	case err != nil:
+		return request.Pair{}, signer.Errorf(signer.Failed, "the answer of %s %s is of no use: %w", h.volume.Issuer.Kind, h.volume.Issuer.Name, err)
+	}
+	return pair, nil
+}
+
+// answerable ends a little before ctx does: an answer that names the reason must still reach the kubelet.
+func answerable(ctx context.Context) (context.Context, context.CancelFunc) {
+	const margin = 3 * time.Second
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithTimeout(ctx, 2*time.Minute) // The kubelet's own (kubernetes pkg/volume/csi/csi_plugin.go, csiTimeout).
+	}
+	if time.Until(deadline) > 2*margin {
+		deadline = deadline.Add(-margin)
+	}
+	return context.WithDeadline(ctx, deadline)
+}
+
+// begin is the attempt under way, or a new one. Its key lies in the volume before the record names the attempt,
+// and the record before the signer sees it.
+func (d *Driver) begin(h *held) (crypto.Signer, []byte, error) {
+	lost := h.snapshot().Attempt
+	if lost != "" {
+		if text, err := h.dir.PendingKey(); err == nil {
+			if key, csr, err := request.DecodePending(text); err == nil {
+				return key, csr, nil
+			}
+		}
+	}
+	key, csr, err := fresh(h)
+	if err != nil {
+		return nil, nil, err
+	}
+	return key, csr, h.update(func(r *files.Record) {
+		d.retire(r, lost)
+		r.Attempt = request.NewAttempt()
+	})
+}
+
+// fresh is a new key and its signing request, kept in the volume.
+func fresh(h *held) (crypto.Signer, []byte, error) {
+	key, err := request.NewKey(h.volume.Key)
+	if err != nil {
+		return nil, nil, err
+	}
+	csr, err := request.CSR(h.volume, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	pending, err := request.EncodePending(key, csr)
+	if err != nil {
+		return nil, nil, err
+	}
+	return key, csr, h.dir.WritePendingKey(pending)
+}
+
+// write puts the pair in force: all files of the pod at once.
+func write(h *held, pair request.Pair) error {
+	key, err := request.EncodeKey(pair.Key, h.volume.Key.Encoding)
+	if err != nil {
+		return err
+	}
+	bundle, err := request.EncodePair(pair)
+	if err != nil {
+		return err
+	}
+	set, err := files.Arrange(h.volume, files.Content{Key: key, Bundle: bundle, Chain: pair.Chain, CA: pair.CA})
+	if err != nil {
+		return err
+	}
+	if err := h.dir.Write(set, h.volume.Group); err != nil {
+		return err
+	}
+	return h.dir.WritePair(bundle)
+}
+
+// finish ends an attempt that brought a pair.
+func (d *Driver) finish(h *held, pair request.Pair) error {
+	received := now()
+	renewAt := renew.At(h.id, received, pair.Leaf.NotAfter, h.volume.RenewBefore)
+	err := h.update(func(r *files.Record) {
+		d.retire(r, r.Attempt)
+		r.Attempt, r.Failure, r.RenewAt = "", nil, renewAt
+	})
+	if err != nil {
+		return err
+	}
+	if err := h.dir.RemovePendingKey(); err != nil {
+		d.Log.Warn("the key of an attempt that is over stays in the volume until the next one", "volume", h.id, "error", err)
+	}
+	h.have(pair.Leaf)
+	d.metrics.issuedAt(received, pair.Leaf)
+	d.Log.Info("certificate issued", "volume", h.id, "pod", h.volume.Pod.Namespace+"/"+h.volume.Pod.Name,
+		"serial", pair.Leaf.SerialNumber.Text(16), "notAfter", pair.Leaf.NotAfter, "renewAt", renewAt)
+	d.trim(h, d.KeepRequests)
+	return nil
+}
+
+// fail writes down what an attempt met and for how long the volume backs off, and is the cause with what went wrong in doing so.
+func (d *Driver) fail(h *held, cause error) error {
+	kind := signer.KindOf(cause)
+	d.metrics.failed.WithLabelValues(kind.String()).Inc()
+	err := h.update(func(r *files.Record) {
+		r.Failure = failure(h.id, r.Failure, kind, cause, now())
+		if kind.Ends() {
+			d.retire(r, r.Attempt)
+			r.Attempt = ""
+		}
+	})
+	// A request that was refused is kept until the next one: its conditions say more than a message does.
+	d.trim(h, max(d.KeepRequests, 1))
+	return errors.Join(cause, err)
+}
+
+// failure is what the record says of a cause that was met at t after the last failure.
+func failure(id string, last *files.Failure, kind signer.Kind, cause error, t time.Time) *files.Failure {
+	f := &files.Failure{Kind: kind.String(), Reason: cause.Error(), Count: 1, At: t}
+	if last != nil {
+		f.Count += last.Count
+	}
+	f.RetryAt = t.Add(renew.Backoff(id, kind, f.Count))
+	var early *request.NotYetValid
+	if errors.As(cause, &early) {
+		f.RetryAt = early.NotBefore.Add(-request.MaxSkew)
+	}
+	return f
+}

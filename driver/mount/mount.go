@@ -1,0 +1,96 @@
+// Package mount makes and removes the mounts of a volume by system calls: its tmpfs, and the bind mount on a pod's target.
+package mount
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+	mountutils "k8s.io/mount-utils"
+)
+
+// flags are what no mount of ours lacks: a certificate volume has no programs and no devices.
+const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
+// Limits of a volume's tmpfs. One volume can't fill another, nor the node's memory: two generations of files
+// with chains of the greatest length that is accepted fit.
+const (
+	size   = 4 << 20
+	inodes = 128
+)
+
+// Tmpfs mounts a tmpfs on dir, with the SELinux context if one is given. It is kept out of swap where kernel and
+// user namespace allow it (noswap: Linux 6.4, initial user namespace; Documentation/filesystems/tmpfs.rst): noswap tells.
+func Tmpfs(dir, context string) (noswap bool, err error) {
+	options := fmt.Sprintf("size=%d,nr_inodes=%d,mode=0700", size, inodes)
+	if context != "" {
+		options += fmt.Sprintf(",context=%q", context)
+	}
+	err = unix.Mount("mayfly", dir, "tmpfs", flags, options+",noswap")
+	if err == nil {
+		return true, nil
+	}
+	if errors.Is(err, unix.EINVAL) {
+		err = unix.Mount("mayfly", dir, "tmpfs", flags, options)
+	}
+	if err != nil {
+		return false, fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
+	}
+	return false, nil
+}
+
+// Bind shows source, read-only, at target. A bind mount takes its flags from its source; read-only comes with a second call
+// (mount(2), "Remounting an existing mount"), which drops the flags that it does not repeat.
+func Bind(source, target string) error {
+	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind %s on %s: %w", source, target, err)
+	}
+	if err := readOnly(target); err != nil {
+		return errors.Join(err, Unmount(target))
+	}
+	return nil
+}
+
+func readOnly(target string) error {
+	if err := unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|flags, ""); err != nil {
+		return fmt.Errorf("make %s read-only: %w", target, err)
+	}
+	return nil
+}
+
+// Bound reports whether target shows source, read-only. Two directories are the same only through a bind mount.
+func Bound(source, target string) bool {
+	a, errA := os.Lstat(source)
+	b, errB := os.Lstat(target)
+	var stat unix.Statfs_t
+	return errA == nil && errB == nil && os.SameFile(a, b) &&
+		unix.Statfs(target, &stat) == nil && stat.Flags&unix.ST_RDONLY != 0
+}
+
+// Is reports whether path is a mount point. A path that does not exist is none.
+func Is(path string) (bool, error) {
+	is, err := new(mountutils.Mounter).IsMountPoint(path) // Its constructors execute umount.
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for a mount on %s: %w", path, err)
+	}
+	return is, nil
+}
+
+// Unmount takes away every mount on path. It succeeds if there is none. Who has files of it open keeps them.
+func Unmount(path string) error {
+	for {
+		// EINVAL: not a mount point (umount(2)).
+		err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
+		switch {
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+			return nil
+		case err != nil:
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
+	}
+}

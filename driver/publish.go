@@ -1,0 +1,189 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/mount"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// publish is the line: it returns when a valid pair is in the volume and the volume on its target.
+//
+// While something of a volume exists its errors are not final, so that the kubelet tries again or unpublishes it;
+// a final one comes only when nothing was made or everything is removed.
+func (d *Driver) publish(ctx context.Context, asked volume.Asked) error {
+	h := d.hold(asked.ID)
+	if h.validAt(now()) && mount.Bound(h.dir.Data(), asked.Target) {
+		return nil
+	}
+	if err := h.take(ctx); err != nil {
+		return err
+	}
+	defer h.release()
+	if h.gone {
+		return errBusy
+	}
+	if err := d.open(h, asked); err != nil {
+		return err
+	}
+	if err := d.ensure(ctx, h); err != nil {
+		return err
+	}
+	return d.show(h, asked.Target)
+}
+
+// open makes the volume's tmpfs and record, or takes up those that are there.
+func (d *Driver) open(h *held, asked volume.Asked) error {
+	if at := h.snapshot().Asked.Target; at != "" && at != asked.Target {
+		return fmt.Errorf("volume %s is published at %s: unpublish it there first", h.id, at)
+	}
+	v, err := volume.Parse(asked, d.Defaults)
+	if err != nil {
+		return d.refuse(h, asked, err)
+	}
+	if err := d.tmpfs(h, v.SELinuxContext); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	known := h.record.Asked.ID != ""
+	h.volume = v
+	h.mu.Unlock()
+	if known {
+		return nil
+	}
+	return h.update(func(r *files.Record) { r.Asked = asked })
+}
+
+// refuse answers a volume that can't be understood. One that has a valid pair was understood before: it stays as it is.
+func (d *Driver) refuse(h *held, asked volume.Asked, problems error) error {
+	if h.validAt(now()) {
+		d.Log.Warn("the attributes of a volume are no longer understood; it keeps its certificate", "volume", h.id, "error", problems)
+		return nil
+	}
+	if err := d.discard(h, asked.Target); err != nil {
+		return errors.Join(problems, err)
+	}
+	return badCall{problems}
+}
+
+// tmpfs mounts the volume's tmpfs unless it is there.
+func (d *Driver) tmpfs(h *held, context string) error {
+	if err := os.Mkdir(string(h.dir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make the volume's directory: %w", err)
+	}
+	mounted, err := mount.Is(string(h.dir))
+	if err != nil || mounted {
+		return err
+	}
+	noswap, err := mount.Tmpfs(string(h.dir), context)
+	if err != nil {
+		return err
+	}
+	if !noswap {
+		d.metrics.swappable.Inc()
+	}
+	return nil
+}
+
+// ensure sees to a valid pair in the volume. A volume that backs off is not tried again before its time.
+func (d *Driver) ensure(ctx context.Context, h *held) error {
+	t := now()
+	if h.validAt(t) {
+		return nil
+	}
+	if f := h.snapshot().Failure; f != nil && f.Kind != signer.NotYet.String() && f.RetryAt.After(t) {
+		return restingError{*f, t}
+	}
+	return d.issue(ctx, h)
+}
+
+// restingError is the answer for a volume that backs off.
+type restingError struct {
+	files.Failure
+	now time.Time
+}
+
+// Error is the last reason and the time of the next try.
+func (e restingError) Error() string {
+	return fmt.Sprintf("%s (%s; the next try is at %s, in %s)", e.Reason, times(e.Count),
+		stamp(e.RetryAt), e.RetryAt.Sub(e.now).Round(time.Second))
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "tried once"
+	}
+	return fmt.Sprintf("tried %d times", n)
+}
+
+// show makes the volume visible at the target.
+func (d *Driver) show(h *held, target string) error {
+	if mount.Bound(h.dir.Data(), target) {
+		return nil
+	}
+	if err := os.Mkdir(target, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make the target: %w", err)
+	}
+	if err := mount.Unmount(target); err != nil { // What a crash or another driver left.
+		return err
+	}
+	return mount.Bind(h.dir.Data(), target)
+}
+
+// unpublish is the line backwards. It succeeds for a volume that is not there.
+func (d *Driver) unpublish(ctx context.Context, id, target string) error {
+	h := d.hold(id)
+	h.interrupt()
+	if err := h.take(ctx); err != nil {
+		return err
+	}
+	defer h.release()
+	return d.discard(h, target)
+}
+
+// discard removes the volume from target and state directory: the pod's view, then the secrets, then the mount.
+func (d *Driver) discard(h *held, target string) error {
+	d.queue.Remove(h.id)
+	if err := mount.Unmount(target); err != nil {
+		return err
+	}
+	if err := os.Remove(target); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the target: %w", err)
+	}
+	leftovers := h.snapshot()
+	if err := erase(h.dir); err != nil {
+		return err
+	}
+	pod := h.volume.Pod
+	d.drop(h)
+	d.retire(&leftovers, leftovers.Attempt)
+	d.forget(h, pod, leftovers.Finished)
+	return nil
+}
+
+// erase empties and unmounts the volume's tmpfs, if it is there, and removes its directory.
+func erase(dir files.Dir) error {
+	mounted, err := mount.Is(string(dir))
+	if err != nil {
+		return err
+	}
+	if mounted {
+		if err := dir.Wipe(); err != nil {
+			return err
+		}
+		if err := mount.Unmount(string(dir)); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(string(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the volume's directory: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,82 @@
+package driver
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/mount"
+	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// recover takes up what lies in the state directory: it asks nobody but the node's own files.
+func (d *Driver) recover() error {
+	entries, err := os.ReadDir(d.StateDir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.IsDir() || volumeID(e.Name()) != nil {
+			d.Log.Warn("left alone: no volume of ours", "path", filepath.Join(d.StateDir, e.Name()))
+			continue
+		}
+		d.takeUp(e.Name())
+	}
+	return nil
+}
+
+// takeUp holds one volume again, or removes what is left of it.
+func (d *Driver) takeUp(id string) {
+	log := d.Log.With("volume", id)
+	dir := files.Dir(filepath.Join(d.StateDir, id))
+	mounted, err := mount.Is(string(dir))
+	if err != nil {
+		log.Error("left alone: can't tell whether it is mounted", "error", err)
+		return
+	}
+	if !mounted { // A crash before the mount or after the unmount; or a reboot.
+		if err := os.Remove(string(dir)); err != nil {
+			log.Warn("left alone: no volume of ours", "path", dir, "error", err)
+		}
+		return
+	}
+	record, err := dir.ReadRecord()
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // A crash between the mount and the first record: no target shows it yet.
+		if err := erase(dir); err != nil {
+			log.Error("an empty volume can't be removed", "error", err)
+		}
+		return
+	case err != nil:
+		log.Error("this volume is kept as it is, and not renewed until the kubelet publishes it again", "error", err)
+	case record.Version > files.RecordVersion:
+		log.Warn("the record is of a newer driver: what was under way is begun anew", "version", record.Version)
+	}
+	d.resume(d.hold(id), record)
+}
+
+// resume goes on with a volume whose tmpfs is there.
+func (d *Driver) resume(h *held, record files.Record) {
+	h.record = record
+	if v, err := volume.Parse(record.Asked, d.Defaults); err == nil {
+		h.volume = v
+	} else if record.Asked.ID != "" {
+		d.Log.Error("this volume is kept as it is, and not renewed: its attributes are not understood", "volume", h.id, "error", err)
+	}
+	if text, err := h.dir.Pair(); err == nil {
+		if leaf, err := request.DecodeLeaf(text); err == nil {
+			h.have(leaf)
+		}
+	}
+	if target := record.Asked.Target; target != "" && abandoned(target) {
+		d.clear(h)
+		return
+	}
+	if h.volume.ID != "" {
+		d.trim(h, d.KeepRequests)
+	}
+	d.schedule(h)
+}

@@ -1,0 +1,51 @@
+// Package renew knows when a volume's certificate is due: by pure functions of values and times, and by a queue that
+// sleeps until then.
+package renew
+
+import (
+	"hash/fnv"
+	"math"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// At is when a certificate is renewed that was received at receivedAt and ends at notAfter: before its end, or after
+// two thirds of the time from receipt if before is zero or not less than that time. Issuers backdate NotBefore, so it does not count.
+//
+// Volumes that were made together are spread over the last tenth of the wait. The spread is a function of the volume alone.
+func At(id string, receivedAt, notAfter time.Time, before time.Duration) time.Time {
+	lifetime := notAfter.Sub(receivedAt)
+	if before <= 0 || before >= lifetime {
+		before = lifetime / 3
+	}
+	wait := lifetime - before
+	return receivedAt.Add(wait - time.Duration(fraction(id, 0)*float64(wait/10)))
+}
+
+// Backoff is how long a volume rests after the count-th failure in a row, by the kind of the last one.
+// The last quarter of it is spread, anew for every count.
+func Backoff(id string, kind signer.Kind, count int) time.Duration {
+	first, longest := 30*time.Second, 5*time.Minute
+	if kind.Ends() {
+		first, longest = time.Minute, time.Hour
+	}
+	doublings := min(max(count-1, 0), 16)
+	wait := min(first<<doublings, longest)
+	return wait + time.Duration(fraction(id, count)*float64(wait/4))
+}
+
+// fraction is a number in [0, 1) that volume and count alone decide.
+func fraction(id string, count int) float64 {
+	h := fnv.New64a()
+	h.Write([]byte(id))
+	h.Write([]byte{byte(count)})
+	// The product of FNV-1a leaves the high bits of short inputs alike: a last mixing step (splitmix64) spreads them.
+	x := h.Sum64()
+	x ^= x >> 30
+	x *= 0xbf58476d1ce4e5b9
+	x ^= x >> 27
+	x *= 0x94d049bb133111eb
+	x ^= x >> 31
+	return float64(x) / math.MaxUint64
+}

@@ -1,0 +1,126 @@
+// Package request turns a volume into a key and a certificate signing request, and checks the answer against it.
+//
+// It is pure but for the random source: the approver of a cluster derives from a pod the very request that the node derives.
+package request
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// NewAttempt is the id of a fresh try: 26 characters of [a-z2-7], 130 random bits.
+func NewAttempt() string { return strings.ToLower(rand.Text()) }
+
+// NewKey is a fresh private key of the kind that the volume asks for.
+func NewKey(k volume.Key) (crypto.Signer, error) {
+	switch k.Algorithm {
+	case volume.RSA:
+		return rsa.GenerateKey(rand.Reader, k.Size)
+	case volume.Ed25519:
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return key, err
+	case volume.ECDSA:
+		return ecdsa.GenerateKey(curve(k.Size), rand.Reader)
+	}
+	return nil, fmt.Errorf("make a key: unknown algorithm %q", k.Algorithm)
+}
+
+func curve(size int) elliptic.Curve {
+	switch size {
+	case 384:
+		return elliptic.P384()
+	case 521:
+		return elliptic.P521()
+	}
+	return elliptic.P256()
+}
+
+// CSR is the signing request of a volume, signed by its key: PKCS#10, DER.
+func CSR(v volume.Volume, key crypto.Signer) ([]byte, error) {
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject:     pkix.Name{CommonName: v.CommonName},
+		DNSNames:    v.DNSNames,
+		IPAddresses: v.IPs,
+		URIs:        v.URIs,
+	}, key)
+	if err != nil {
+		return nil, fmt.Errorf("make the signing request: %w", err)
+	}
+	return csr, nil
+}
+
+// New is what the signer is asked in an attempt.
+func New(v volume.Volume, attempt string, csr []byte) signer.Request {
+	return signer.Request{
+		Attempt:  signer.Attempt{ID: attempt, Pod: v.Pod},
+		Issuer:   v.Issuer,
+		CSR:      csr,
+		Duration: v.Duration,
+		Usages:   v.Usages,
+	}
+}
+
+// EncodeKey is the key in PEM. PKCS#1 is for RSA keys alone, which [volume.Parse] sees to.
+func EncodeKey(key crypto.Signer, encoding volume.Encoding) ([]byte, error) {
+	if rsaKey, ok := key.(*rsa.PrivateKey); ok && encoding == volume.PKCS1 {
+		return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rsaKey)}), nil
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encode the key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+// EncodePending is a key and the request that it signed, in PEM: what must survive a restart while the signer has the request.
+// A signing request can't be made again: its signature is random, and a signer knows a request by its bytes.
+func EncodePending(key crypto.Signer, csr []byte) ([]byte, error) {
+	text, err := EncodeKey(key, volume.PKCS8)
+	if err != nil {
+		return nil, err
+	}
+	return append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})...), nil
+}
+
+// DecodePending is what EncodePending wrote.
+func DecodePending(text []byte) (key crypto.Signer, csr []byte, err error) {
+	key, rest, err := decodeKey(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	block, _ := pem.Decode(rest)
+	if block == nil || block.Type != "CERTIFICATE REQUEST" {
+		return nil, nil, errors.New("decode the pending request: no CERTIFICATE REQUEST block")
+	}
+	return key, block.Bytes, nil
+}
+
+// decodeKey is the PKCS#8 key at the beginning of a PEM text, and what follows it.
+func decodeKey(text []byte) (crypto.Signer, []byte, error) {
+	block, rest := pem.Decode(text)
+	if block == nil || block.Type != "PRIVATE KEY" {
+		return nil, nil, errors.New("decode the key: no PRIVATE KEY block")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, nil, fmt.Errorf("decode the key: %w", err)
+	}
+	signing, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, nil, fmt.Errorf("decode the key: a %T can't sign", key)
+	}
+	return signing, rest, nil
+}

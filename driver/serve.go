@@ -1,0 +1,119 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
+)
+
+// serve answers on the sockets until ctx ends and the calls in flight have.
+func (d *Driver) serve(ctx context.Context) error {
+	server := grpc.NewServer(grpc.UnaryInterceptor(d.answer))
+	csi.RegisterIdentityServer(server, identity{Driver: d})
+	csi.RegisterNodeServer(server, &node{Driver: d})
+	sockets := []socket{{d.Endpoint, server}}
+	if d.KubeletRoot != "" {
+		// After the CSI socket: the kubelet calls it as soon as it sees this one.
+		registrar := grpc.NewServer()
+		registration.RegisterRegistrationServer(registrar, registrant{Driver: d})
+		sockets = append(sockets, socket{d.registrationSocket(), registrar})
+	}
+	return d.listen(ctx, sockets)
+}
+
+type socket struct {
+	path   string
+	server *grpc.Server
+}
+
+func (d *Driver) registrationSocket() string {
+	return filepath.Join(d.KubeletRoot, "plugins_registry", d.Name+"-reg.sock")
+}
+
+// listen opens the sockets in order, and closes them in reverse: the kubelet's view goes first.
+func (d *Driver) listen(ctx context.Context, sockets []socket) (err error) {
+	failed := make(chan error, len(sockets))
+	for _, s := range sockets {
+		listener, openErr := open(s.path)
+		if openErr != nil {
+			return openErr
+		}
+		defer func() { err = errors.Join(err, drain(s.server, listener)) }()
+		d.loose.Go(func() { failed <- s.server.Serve(listener) })
+	}
+	d.Log.Info("serving", "driver", d.Name, "version", d.Version, "node", d.NodeName, "endpoint", d.Endpoint, "volumes", len(d.all()))
+	select {
+	case <-ctx.Done():
+		d.Log.Info("stopping: mounts stay", "volumes", len(d.all()))
+		return nil
+	case err := <-failed:
+		return fmt.Errorf("serve: %w", err)
+	}
+}
+
+// drain takes the socket away and lets calls in flight end, or cancels them when that takes too long.
+func drain(server *grpc.Server, listener *ownSocket) error {
+	err := listener.unlink()
+	timer := time.AfterFunc(drainTimeout, server.Stop)
+	defer timer.Stop()
+	server.GracefulStop()
+	return err
+}
+
+// An ownSocket is a listener on a Unix socket that knows its own file: a successor may have put another in its place.
+type ownSocket struct {
+	net.Listener
+	path string
+	file os.FileInfo
+}
+
+// open listens on path. The socket is made aside and renamed into place, so that there is no time without one
+// when it replaces that of a predecessor. The kubelet overlooks names that begin with a dot (kubernetes pkg/kubelet/pluginmanager/pluginwatcher/plugin_watcher.go).
+func open(path string) (*ownSocket, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, fmt.Errorf("make the socket's directory: %w", err)
+	}
+	aside := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	if err := os.RemoveAll(aside); err != nil {
+		return nil, fmt.Errorf("make the socket: %w", err)
+	}
+	listener, err := net.Listen("unix", aside)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	listener.(*net.UnixListener).SetUnlinkOnClose(false)
+	s := &ownSocket{Listener: listener, path: path}
+	if err := s.place(aside); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: %w", path, err), listener.Close(), os.RemoveAll(aside))
+	}
+	return s, nil
+}
+
+func (s *ownSocket) place(aside string) (err error) {
+	if err := os.Chmod(aside, 0o600); err != nil {
+		return err
+	}
+	if s.file, err = os.Lstat(aside); err != nil {
+		return err
+	}
+	return os.Rename(aside, s.path)
+}
+
+// unlink removes the socket's file if it is still its own.
+func (s *ownSocket) unlink() error {
+	if there, err := os.Lstat(s.path); err != nil || !os.SameFile(there, s.file) {
+		return nil
+	}
+	if err := os.Remove(s.path); err != nil {
+		return fmt.Errorf("remove the socket: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,173 @@
+package volume
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/agext/levenshtein"
+
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// The keys that the kubelet sets with podInfoOnMount (kubernetes pkg/volume/csi/csi_mounter.go), and no pod can:
+// the kubelet's own overwrite a pod's.
+const (
+	kubeletPrefix      = "csi.storage.k8s.io/"
+	podName            = kubeletPrefix + "pod.name"
+	podNamespace       = kubeletPrefix + "pod.namespace"
+	podUID             = kubeletPrefix + "pod.uid"
+	serviceAccountName = kubeletPrefix + "serviceAccount.name"
+	ephemeral          = kubeletPrefix + "ephemeral"
+	// Tokens is the key of the pod's service account tokens. It is a secret: [Asked] never has it.
+	Tokens = kubeletPrefix + "serviceAccount.tokens"
+)
+
+// Defaults are what the driver's operator sets for volumes that do not say.
+type Defaults struct {
+	IssuerName string // Empty: a volume must name its issuer.
+}
+
+// Problems are all that is wrong with a volume, each a sentence that names its attribute.
+type Problems []error
+
+// Error is all problems in one line: the line is read in `kubectl describe pod`.
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i, err := range p {
+		lines[i] = err.Error()
+	}
+	return strings.Join(lines, "; ")
+}
+
+// Unwrap are the problems.
+func (p Problems) Unwrap() []error { return p }
+
+func problem(key, format string, args ...any) error {
+	return fmt.Errorf("%s "+format, append([]any{key}, args...)...)
+}
+
+// parser is the volume under construction.
+type parser struct {
+	Volume
+	old      bool // The pod speaks the old driver's dialect.
+	defaults Defaults
+}
+
+// Parse is the volume that was asked for. Its error is [Problems]: everything that is wrong, not only the first.
+func Parse(asked Asked, defaults Defaults) (Volume, error) {
+	p := &parser{old: usesOldPrefix(asked.Attributes), defaults: defaults}
+	p.ID, p.Target = asked.ID, asked.Target
+	var problems Problems
+	problems = append(problems, p.pod(asked.Attributes)...)
+	problems = append(problems, unknown(asked.Attributes)...)
+	problems = append(problems, p.attributes(asked.Attributes)...)
+	problems = append(problems, p.mountGroup(asked.Group)...)
+	problems = append(problems, p.mountFlags(asked.MountFlags)...)
+	if len(problems) == 0 {
+		problems = p.together()
+	}
+	if len(problems) > 0 {
+		return Volume{}, problems
+	}
+	return p.Volume, nil
+}
+
+func usesOldPrefix(attributes map[string]string) bool {
+	for key := range attributes {
+		if strings.HasPrefix(key, OldPrefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// pod takes the pod's identity from the kubelet's keys.
+func (p *parser) pod(attributes map[string]string) (problems Problems) {
+	p.Pod = signer.Pod{
+		Namespace: attributes[podNamespace], Name: attributes[podName],
+		UID: attributes[podUID], ServiceAccount: attributes[serviceAccountName],
+	}
+	for _, key := range []string{podName, podNamespace, podUID, serviceAccountName} {
+		if attributes[key] == "" {
+			problems = append(problems, problem(key, "is missing: the CSIDriver object needs podInfoOnMount: true"))
+		}
+	}
+	if attributes[ephemeral] != "true" {
+		problems = append(problems, problem(ephemeral, "is not true: only inline (ephemeral) volumes are served, not persistent ones"))
+	}
+	return problems
+}
+
+// attributes sets each attribute to what was given, or to its default.
+func (p *parser) attributes(attributes map[string]string) (problems Problems) {
+	for _, a := range Attributes() {
+		key, value, err := a.given(attributes)
+		if err == nil && a.Expanded {
+			value, err = p.expand(key, value)
+		}
+		if err == nil && value == "" {
+			value = a.standard(p.old)
+		}
+		if err == nil {
+			if e := a.set(p, value); e != nil {
+				err = problem(key, "%w", e)
+			}
+		}
+		if err != nil {
+			problems = append(problems, err)
+		}
+	}
+	return problems
+}
+
+// expand replaces ${NAME} and $NAME.
+func (p *parser) expand(key, value string) (string, error) {
+	variables := map[string]string{
+		"POD_NAME": p.Pod.Name, "POD_NAMESPACE": p.Pod.Namespace,
+		"POD_UID": p.Pod.UID, "SERVICE_ACCOUNT_NAME": p.Pod.ServiceAccount,
+	}
+	var err error
+	expanded := os.Expand(value, func(name string) string {
+		replacement, ok := variables[name]
+		if !ok && err == nil {
+			err = problem(key, "has an unknown variable %q: known are %s", "${"+name+"}", strings.Join(slices.Sorted(maps.Keys(variables)), ", "))
+		}
+		return replacement
+	})
+	return expanded, err
+}
+
+// unknown are the attributes that no row has. The kubelet's own keys are not the pod's to set, so they are not looked at.
+func unknown(attributes map[string]string) (problems Problems) {
+	known := keys()
+	for _, key := range slices.Sorted(maps.Keys(attributes)) {
+		if slices.Contains(known, key) || strings.HasPrefix(key, kubeletPrefix) {
+			continue
+		}
+		problems = append(problems, problem(strconv.Quote(key), "is not a known attribute: did you mean %s?", nearest(key, known)))
+	}
+	return problems
+}
+
+// keys are all attributes with their prefixes.
+func keys() (keys []string) {
+	for _, a := range Attributes() {
+		keys = append(keys, Prefix+a.Name)
+		if a.Old {
+			keys = append(keys, OldPrefix+a.Name)
+		}
+	}
+	return keys
+}
+
+func nearest(word string, words []string) string {
+	const longest = 128 // The distance costs the product of the lengths.
+	word = word[:min(len(word), longest)]
+	return slices.MinFunc(words, func(a, b string) int {
+		return levenshtein.Distance(word, a, nil) - levenshtein.Distance(word, b, nil)
+	})
+}
