@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
@@ -56,7 +57,10 @@ func Check(v volume.Volume, key crypto.Signer, issued signer.Issued, now time.Ti
 	if err != nil {
 		return Pair{}, err
 	}
-	return Pair{Key: key, Leaf: leaf, Chain: encode(chain), CA: ca}, validAt(leaf, now)
+	if err := validAt(leaf, now); err != nil {
+		return Pair{}, err
+	}
+	return Pair{Key: key, Leaf: leaf, Chain: encode(chain), CA: ca}, nil
 }
 
 // EncodePair is the pair as one text in PEM: PKCS#8 key, then the chain, leaf first.
@@ -147,7 +151,7 @@ func encode(chain []*x509.Certificate) (text []byte) {
 // A common name may be left out where a DNS name says the same: public CAs do (CA/Browser Forum Baseline Requirements, 7.1.4.3).
 func covers(leaf *x509.Certificate, v volume.Volume) error {
 	for _, name := range v.DNSNames {
-		if !slices.Contains(leaf.DNSNames, name) {
+		if !named(leaf, name) {
 			return lacks("DNS name", name)
 		}
 	}
@@ -161,10 +165,15 @@ func covers(leaf *x509.Certificate, v volume.Volume) error {
 			return lacks("URI", uri.String())
 		}
 	}
-	if cn := v.CommonName; cn != "" && leaf.Subject.CommonName != cn && !slices.Contains(leaf.DNSNames, cn) {
+	if cn := v.CommonName; cn != "" && leaf.Subject.CommonName != cn && !named(leaf, cn) {
 		return lacks("common name", cn)
 	}
 	return nil
+}
+
+// named reports whether the certificate has the DNS name; case does not count (RFC 4343).
+func named(leaf *x509.Certificate, name string) bool {
+	return slices.ContainsFunc(leaf.DNSNames, func(n string) bool { return strings.EqualFold(n, name) })
 }
 
 func lacks(what, name string) error {

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/agext/levenshtein"
@@ -148,7 +147,7 @@ func unknown(attributes map[string]string) (problems Problems) {
 		if slices.Contains(known, key) || strings.HasPrefix(key, kubeletPrefix) {
 			continue
 		}
-		problems = append(problems, problem(strconv.Quote(key), "is not a known attribute: did you mean %s?", nearest(key, known)))
+		problems = append(problems, problem(quote(key), "is not a known attribute: did you mean %s?", nearest(key, known)))
 	}
 	return problems
 }
@@ -164,10 +163,16 @@ func keys() (keys []string) {
 	return keys
 }
 
+// nearest is the word most like the given one: first by what follows the prefix, then as a whole.
 func nearest(word string, words []string) string {
-	const longest = 128 // The distance costs the product of the lengths.
-	word = word[:min(len(word), longest)]
-	return slices.MinFunc(words, func(a, b string) int {
-		return levenshtein.Distance(word, a, nil) - levenshtein.Distance(word, b, nil)
-	})
+	distance := func(candidate string) int {
+		return 100*levenshtein.Distance(base(word), base(candidate), nil) + levenshtein.Distance(word[:min(len(word), 64)], candidate, nil)
+	}
+	return slices.MinFunc(words, func(a, b string) int { return distance(a) - distance(b) })
+}
+
+// base is what follows the last slash; not more of it than any attribute has, for a distance costs the product of the lengths.
+func base(key string) string {
+	key = key[strings.LastIndexByte(key, '/')+1:]
+	return key[:min(len(key), 64)]
 }

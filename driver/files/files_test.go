@@ -1,0 +1,223 @@
+package files_test
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/mount"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+func TestWriteReplacesEverythingAtOnce(t *testing.T) {
+	d := files.Dir(t.TempDir())
+	write(t, d, files.Set{"tls.crt": []byte("1"), "tls.key": []byte("1"), "old": []byte("1")}, nil)
+	write(t, d, files.Set{"tls.crt": []byte("2"), "tls.key": []byte("2")}, nil)
+	for _, name := range []string{"tls.crt", "tls.key"} {
+		if got, err := os.ReadFile(filepath.Join(d.Data(), name)); err != nil || string(got) != "2" {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(d.Data(), "old")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is no longer in the set: %v", err)
+	}
+	for i := range 5 {
+		write(t, d, files.Set{"tls.crt": {byte(i)}}, nil)
+	}
+	if n := generations(t, d); n != 2 {
+		t.Errorf("%d generations are kept, want the current and the one before", n)
+	}
+}
+
+func write(t *testing.T, d files.Dir, set files.Set, group *int) {
+	t.Helper()
+	if err := d.Write(set, group); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func generations(t *testing.T, d files.Dir) (n int) {
+	t.Helper()
+	entries, err := os.ReadDir(d.Data())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			n++
+		}
+	}
+	return n
+}
+
+func TestModes(t *testing.T) {
+	group := 4321
+	rows := []struct {
+		name      string
+		group     *int
+		dir, file fs.FileMode
+	}{
+		{"everyone who sees the volume", nil, 0o555, 0o444},
+		{"the group", &group, 0o550, 0o440},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			d := files.Dir(t.TempDir())
+			write(t, d, files.Set{"tls.key": []byte("x")}, row.group)
+			for path, want := range map[string]fs.FileMode{
+				d.Data(): row.dir, filepath.Join(d.Data(), files.Current): row.dir, filepath.Join(d.Data(), "tls.key"): row.file,
+			} {
+				info, err := os.Stat(path)
+				if err != nil || info.Mode().Perm() != want {
+					t.Errorf("%s: %v, want %v (%v)", path, info.Mode(), want, err)
+				}
+			}
+		})
+	}
+}
+
+func TestAReaderNeverSeesHalfASet(t *testing.T) {
+	d := files.Dir(t.TempDir())
+	set := func(i int) files.Set {
+		content := bytes.Repeat([]byte{byte(i)}, 4096)
+		return files.Set{"tls.crt": content, "tls.key": content}
+	}
+	write(t, d, set(0), nil)
+	finished := make(chan struct{})
+	var readers sync.WaitGroup
+	read := make([]chan struct{}, 2)
+	for i := range read {
+		read[i] = make(chan struct{})
+		readers.Go(func() {
+			for {
+				readPair(t, d)
+				select {
+				case read[i] <- struct{}{}:
+				case <-finished:
+					return
+				}
+			}
+		})
+	}
+	for i := range 1000 {
+		write(t, d, set(i), nil)
+		for _, r := range read {
+			<-r // A generation stays until the one after the next: no reader is overtaken twice.
+		}
+	}
+	close(finished)
+	readers.Wait()
+}
+
+// readPair reads as a careful reader does: it opens the generation once.
+func readPair(t *testing.T, d files.Dir) {
+	root, err := os.OpenRoot(filepath.Join(d.Data(), files.Current))
+	if err != nil {
+		t.Errorf("open the current generation: %v", err)
+		return
+	}
+	defer root.Close()
+	crt, err1 := root.ReadFile("tls.crt")
+	key, err2 := root.ReadFile("tls.key")
+	if err1 != nil || err2 != nil || len(crt) != 4096 || !bytes.Equal(crt, key) {
+		t.Errorf("half a set: %d and %d bytes, %v, %v", len(crt), len(key), err1, err2)
+	}
+}
+
+func TestAFullVolumeKeepsItsFiles(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := mount.Tmpfs(dir, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := mount.Unmount(dir); err != nil {
+			t.Error(err)
+		}
+	}()
+	d := files.Dir(dir)
+	write(t, d, files.Set{"tls.crt": []byte("good")}, nil)
+	err := d.Write(files.Set{"tls.crt": make([]byte, 8<<20)}, nil)
+	if err == nil || !strings.Contains(err.Error(), "no space left on device") {
+		t.Errorf("8 MiB: %v", err)
+	}
+	if got, err := os.ReadFile(filepath.Join(d.Data(), "tls.crt")); err != nil || string(got) != "good" {
+		t.Errorf("the files that were there: %q, %v", got, err)
+	}
+	write(t, d, files.Set{"tls.crt": []byte("better")}, nil)
+	if n := generations(t, d); n != 2 {
+		t.Errorf("%d generations", n)
+	}
+}
+
+func TestTheRecordComesBack(t *testing.T) {
+	d := files.Dir(t.TempDir())
+	if _, err := d.ReadRecord(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no record: %v", err)
+	}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	want := files.Record{
+		Asked:   volume.Asked{ID: "csi-1", Target: "/t", Attributes: map[string]string{"a": "b"}, Group: "7", MountFlags: []string{"x"}},
+		Attempt: "abc", Finished: []string{"x", "y"}, RenewAt: at,
+		Failure: &files.Failure{Kind: "k", Reason: "r", Count: 3, At: at, RetryAt: at},
+	}
+	if err := d.WriteRecord(want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := d.ReadRecord()
+	if err != nil || got.Version != files.RecordVersion || got.Asked.Target != "/t" || got.Attempt != "abc" ||
+		!slices.Equal(got.Finished, want.Finished) || !got.RenewAt.Equal(at) || *got.Failure != *want.Failure {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	info, err := os.Stat(filepath.Join(string(d), "record.json"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+func TestRecordsThatAreNotOurs(t *testing.T) {
+	rows := []struct {
+		name, text string
+		want       error
+		asked      string
+	}{
+		{"empty", "", files.ErrDamaged, ""},
+		{"truncated", `{"version":1,"asked":{"id":"csi-1"`, files.ErrDamaged, ""},
+		{"something else", `{"hello":1}`, files.ErrDamaged, ""},
+		{"a state of other types", `{"version":1,"asked":{"id":"csi-1"},"attempt":5}`, files.ErrDamaged, ""},
+		{"newer", `{"version":2,"asked":{"id":"csi-1","target":"/t"},"attempt":{"new":"shape"}}`, nil, "csi-1"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			d := files.Dir(t.TempDir())
+			if err := os.WriteFile(filepath.Join(string(d), "record.json"), []byte(row.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r, err := d.ReadRecord()
+			if !errors.Is(err, row.want) || r.Asked.ID != row.asked || r.Attempt != "" {
+				t.Errorf("%+v, %v", r, err)
+			}
+		})
+	}
+}
+
+func TestWipe(t *testing.T) {
+	d := files.Dir(t.TempDir())
+	write(t, d, files.Set{"tls.key": []byte("x")}, nil)
+	if err := errors.Join(d.WritePair([]byte("x")), d.WritePendingKey([]byte("x")), d.WriteRecord(files.Record{})); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Wipe(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(string(d)); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}

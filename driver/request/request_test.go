@@ -1,0 +1,205 @@
+package request_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+var now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+func web() volume.Volume {
+	return volume.Volume{
+		CommonName: "web", DNSNames: []string{"web", "web.example"}, IPs: []net.IP{net.ParseIP("10.0.0.1")},
+		URIs: []*url.URL{{Scheme: "spiffe", Host: "example.org", Path: "/web"}},
+		Key:  volume.Key{Algorithm: volume.ECDSA, Size: 256, Encoding: volume.PKCS8},
+	}
+}
+
+func newKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// certificate is what a signer makes for the key, changed by edit.
+func certificate(t testing.TB, key crypto.Signer, edit func(*x509.Certificate)) []byte {
+	t.Helper()
+	v := web()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: v.CommonName}, DNSNames: v.DNSNames, IPAddresses: v.IPs, URIs: v.URIs,
+		NotBefore: now.Add(-time.Minute), NotAfter: now.Add(time.Hour),
+	}
+	if edit != nil {
+		edit(template)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func TestKeys(t *testing.T) {
+	rows := []struct {
+		key  volume.Key
+		want func(crypto.Signer) bool
+	}{
+		{volume.Key{Algorithm: volume.RSA, Size: 2048, Encoding: volume.PKCS1}, func(k crypto.Signer) bool { return k.(*rsa.PrivateKey).N.BitLen() == 2048 }},
+		{volume.Key{Algorithm: volume.ECDSA, Size: 256, Encoding: volume.PKCS8}, func(k crypto.Signer) bool { return k.(*ecdsa.PrivateKey).Curve == elliptic.P256() }},
+		{volume.Key{Algorithm: volume.ECDSA, Size: 384, Encoding: volume.PKCS8}, func(k crypto.Signer) bool { return k.(*ecdsa.PrivateKey).Curve == elliptic.P384() }},
+		{volume.Key{Algorithm: volume.ECDSA, Size: 521, Encoding: volume.PKCS8}, func(k crypto.Signer) bool { return k.(*ecdsa.PrivateKey).Curve == elliptic.P521() }},
+		{volume.Key{Algorithm: volume.Ed25519, Encoding: volume.PKCS8}, func(k crypto.Signer) bool { return len(k.(ed25519.PrivateKey)) == 64 }},
+	}
+	for _, row := range rows {
+		key, err := request.NewKey(row.key)
+		if err != nil || !row.want(key) {
+			t.Errorf("%+v: %T, %v", row.key, key, err)
+			continue
+		}
+		text, err := request.EncodeKey(key, row.key.Encoding)
+		want := map[volume.Encoding]string{volume.PKCS1: "RSA PRIVATE KEY", volume.PKCS8: "PRIVATE KEY"}[row.key.Encoding]
+		if block, _ := pem.Decode(text); err != nil || block.Type != want {
+			t.Errorf("%+v: %s, %v", row.key, block.Type, err)
+		}
+		csr, err := request.CSR(web(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pending, err := request.EncodePending(key, csr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, csrAgain, err := request.DecodePending(pending)
+		if err != nil || !bytes.Equal(csr, csrAgain) || !again.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(key.Public()) {
+			t.Errorf("%+v: what was pending came back otherwise: %v", row.key, err)
+		}
+	}
+}
+
+func TestTheRequestSaysWhatTheVolumeAsksFor(t *testing.T) {
+	v := web()
+	key := newKey(t)
+	der, err := request.CSR(v, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil || csr.CheckSignature() != nil {
+		t.Fatal(err)
+	}
+	if csr.Subject.CommonName != "web" || len(csr.DNSNames) != 2 || len(csr.IPAddresses) != 1 || len(csr.URIs) != 1 || len(csr.Extensions) != 1 {
+		t.Errorf("%+v", csr)
+	}
+	if a, b := request.NewAttempt(), request.NewAttempt(); a == b || len(a) > 32 || strings.ToLower(a) != a {
+		t.Errorf("attempts %q, %q", a, b)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	key, other := newKey(t), newKey(t)
+	good := certificate(t, key, nil)
+	with := func(edit func(*x509.Certificate)) []byte { return certificate(t, key, edit) }
+	rows := []struct {
+		name      string
+		chain, ca []byte
+		want      string // Empty: accepted.
+	}{
+		{"good", good, good, ""},
+		{"no CA", good, nil, ""},
+		{"text between", append([]byte("subject=web\n"), good...), nil, ""},
+		{"more names", with(func(c *x509.Certificate) { c.DNSNames = append(c.DNSNames, "more") }), nil, ""},
+		{"names in other case", with(func(c *x509.Certificate) { c.DNSNames = []string{"WEB", "web.example"} }), nil, ""},
+		{"the common name as a DNS name alone", with(func(c *x509.Certificate) { c.Subject = pkix.Name{} }), nil, ""},
+		{"begins in 5 minutes", with(func(c *x509.Certificate) { c.NotBefore = now.Add(request.MaxSkew) }), nil, ""},
+		{"begins later", with(func(c *x509.Certificate) { c.NotBefore = now.Add(request.MaxSkew + time.Minute) }), nil, "the certificate is not valid before 2026-06-01T12:06:00Z: the clocks of the signer and of this node differ"},
+		{"empty", nil, nil, "the certificate chain has no certificate in its 0 bytes"},
+		{"garbage", []byte("garbage"), nil, "the certificate chain has no certificate in its 7 bytes"},
+		{"garbage in PEM", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}), nil, "the certificate chain has a block that is no certificate"},
+		{"a key in the chain", append(bytes.Clone(good), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("x")})...), nil, `the certificate chain has a PEM block of type "PRIVATE KEY" among its certificates`},
+		{"1 MiB", bytes.Repeat(good, 1<<20/len(good)+1), nil, "bytes long: more than 262144"},
+		{"another key", certificate(t, other, nil), nil, "the certificate is for another key than ours"},
+		{"expired", with(func(c *x509.Certificate) { c.NotAfter = now }), nil, "the certificate expired at 2026-06-01T12:00:00Z"},
+		{"no DNS name", with(func(c *x509.Certificate) { c.DNSNames = []string{"web"} }), nil, `the certificate lacks the DNS name "web.example" that was asked for`},
+		{"no IP", with(func(c *x509.Certificate) { c.IPAddresses = nil }), nil, `the certificate lacks the IP address "10.0.0.1"`},
+		{"no URI", with(func(c *x509.Certificate) { c.URIs = nil }), nil, `the certificate lacks the URI "spiffe://example.org/web"`},
+		{"a garbage CA", good, []byte("x"), "the issuer's CA has no certificate in its 1 bytes"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			pair, err := request.Check(web(), key, signer.Issued{Chain: row.chain, CA: row.ca}, now)
+			switch {
+			case row.want == "" && (err != nil || pair.Leaf == nil || !bytes.HasPrefix(pair.Chain, []byte("-----BEGIN CERTIFICATE"))):
+				t.Errorf("refused: %v", err)
+			case row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)):
+				t.Errorf("got %v, want %q", err, row.want)
+			}
+		})
+	}
+	_, err := request.Check(web(), key, signer.Issued{Chain: with(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Hour / 2) })}, now)
+	var early *request.NotYetValid
+	if !errors.As(err, &early) || !early.NotBefore.Equal(now.Add(time.Hour/2)) {
+		t.Errorf("not yet valid: %v", err)
+	}
+}
+
+func TestThePairComesBack(t *testing.T) {
+	key := newKey(t)
+	pair, err := request.Check(web(), key, signer.Issued{Chain: certificate(t, key, nil)}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := request.EncodePair(pair)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if leaf, err := request.DecodeLeaf(text); err != nil || !leaf.Equal(pair.Leaf) {
+		t.Errorf("%v", err)
+	}
+	for name, spoilt := range map[string][]byte{
+		"truncated": text[:len(text)/2], "empty": nil, "no key": pair.Chain,
+		"another key": append(bytes.Clone(text[:bytes.Index(text, []byte("-----BEGIN CERT"))]), certificate(t, newKey(t), nil)...),
+	} {
+		if _, err := request.DecodeLeaf(spoilt); err == nil {
+			t.Errorf("%s is taken for a pair", name)
+		}
+	}
+}
+
+func FuzzCheck(f *testing.F) {
+	key := newKey(f)
+	good := certificate(f, key, nil)
+	f.Add(good, good)
+	f.Add([]byte{}, []byte("-----BEGIN CERTIFICATE-----\n"))
+	v := web()
+	f.Fuzz(func(t *testing.T, chain, ca []byte) {
+		pair, err := request.Check(v, key, signer.Issued{Chain: chain, CA: ca}, now)
+		if err == nil && (!key.PublicKey.Equal(pair.Leaf.PublicKey) || !pair.Leaf.NotAfter.After(now)) {
+			t.Error("accepted what is not ours or over")
+		}
+		if err != nil && (pair.Leaf != nil || err.Error() == "") {
+			t.Errorf("a pair with an error: %v", err)
+		}
+	})
+}

@@ -1,0 +1,274 @@
+package volume_test
+
+import (
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// kubelet are the keys that the kubelet sets.
+var kubelet = map[string]string{
+	"csi.storage.k8s.io/pod.name":            "web-0",
+	"csi.storage.k8s.io/pod.namespace":       "shop",
+	"csi.storage.k8s.io/pod.uid":             "7d4f",
+	"csi.storage.k8s.io/serviceAccount.name": "web",
+	"csi.storage.k8s.io/ephemeral":           "true",
+}
+
+// asked is a call with attributes; a key without a slash is under the new prefix, one that begins with old: under the old.
+func asked(attributes map[string]string) volume.Asked {
+	all := maps.Clone(kubelet)
+	for key, value := range attributes {
+		switch rest, old := strings.CutPrefix(key, "old:"); {
+		case old:
+			all[volume.OldPrefix+rest] = value
+		case strings.Contains(key, "/"):
+			all[key] = value
+		default:
+			all[volume.Prefix+key] = value
+		}
+	}
+	return volume.Asked{ID: "csi-1", Target: "/t", Attributes: all}
+}
+
+func parse(t *testing.T, attributes map[string]string) volume.Volume {
+	t.Helper()
+	v, err := volume.Parse(asked(attributes), volume.Defaults{})
+	if err != nil {
+		t.Fatalf("Parse: %v", err)
+	}
+	return v
+}
+
+func TestDefaultsOfThisDecade(t *testing.T) {
+	v := parse(t, map[string]string{"issuer-name": "ca", "dns-names": "web"})
+	if v.Pod != (signer.Pod{Namespace: "shop", Name: "web-0", UID: "7d4f", ServiceAccount: "web"}) {
+		t.Errorf("pod: %+v", v.Pod)
+	}
+	if v.Issuer != (signer.Issuer{Name: "ca", Kind: "Issuer", Group: "cert-manager.io"}) {
+		t.Errorf("issuer: %+v", v.Issuer)
+	}
+	if v.Key != (volume.Key{Algorithm: volume.ECDSA, Size: 256, Encoding: volume.PKCS8}) || v.Duration != time.Hour {
+		t.Errorf("key %+v, duration %s", v.Key, v.Duration)
+	}
+	if got := usages(v); got != "digital signature,server auth,client auth" {
+		t.Errorf("usages: %s", got)
+	}
+	if v.Files != (volume.FileNames{CA: "ca.crt", Certificate: "tls.crt", Key: "tls.key"}) || len(v.Layouts) != 1 || v.Layouts[0] != volume.PEM {
+		t.Errorf("files %+v, layouts %v", v.Files, v.Layouts)
+	}
+	if v.Group != nil || v.RenewBefore != 0 {
+		t.Errorf("group %v, renew before %s", v.Group, v.RenewBefore)
+	}
+}
+
+func TestDefaultsOfTheOldDriver(t *testing.T) {
+	v := parse(t, map[string]string{"old:issuer-name": "ca"})
+	if v.Key != (volume.Key{Algorithm: volume.RSA, Size: 2048, Encoding: volume.PKCS1}) || v.Duration != 2160*time.Hour {
+		t.Errorf("key %+v, duration %s", v.Key, v.Duration)
+	}
+	if got := usages(v); got != "digital signature,key encipherment" {
+		t.Errorf("usages: %s", got)
+	}
+}
+
+func TestTheOldPrefixMayBeMixedWithTheNew(t *testing.T) {
+	v := parse(t, map[string]string{"old:issuer-name": "ca", "layout": "pem, bundle"})
+	if v.Key.Algorithm != volume.RSA || len(v.Layouts) != 2 {
+		t.Errorf("key %+v, layouts %v", v.Key, v.Layouts)
+	}
+}
+
+func usages(v volume.Volume) string {
+	var names []string
+	for _, u := range v.Usages {
+		names = append(names, string(u))
+	}
+	return strings.Join(names, ",")
+}
+
+func TestAttributesAreTaken(t *testing.T) {
+	v := parse(t, map[string]string{
+		"issuer-name": "ca", "issuer-kind": "ClusterIssuer", "issuer-group": "example.org",
+		"common-name": "$POD_NAME", "dns-names": "${POD_NAME}.${POD_NAMESPACE}.svc, *.${SERVICE_ACCOUNT_NAME}.example.org,",
+		"ip-sans": "10.0.0.1, fd00::1", "uri-sans": "spiffe://example.org/${POD_UID}",
+		"duration": "90m", "renew-before": "10m", "key-usages": "client auth, client auth",
+		"key-algorithm": "ecdsa", "key-size": "521", "key-encoding": "pkcs8",
+		"ca-file": "a", "certificate-file": "b", "privatekey-file": "c", "fs-group": "1337", "layout": "bundle",
+	})
+	if v.Issuer != (signer.Issuer{Name: "ca", Kind: "ClusterIssuer", Group: "example.org"}) || v.CommonName != "web-0" {
+		t.Errorf("issuer %+v, common name %q", v.Issuer, v.CommonName)
+	}
+	if got := strings.Join(v.DNSNames, " "); got != "web-0.shop.svc *.web.example.org" {
+		t.Errorf("DNS names: %s", got)
+	}
+	if len(v.IPs) != 2 || v.IPs[1].String() != "fd00::1" || len(v.URIs) != 1 || v.URIs[0].String() != "spiffe://example.org/7d4f" {
+		t.Errorf("IPs %v, URIs %v", v.IPs, v.URIs)
+	}
+	if v.Duration != 90*time.Minute || v.RenewBefore != 10*time.Minute || usages(v) != "client auth" {
+		t.Errorf("duration %s, renew before %s, usages %v", v.Duration, v.RenewBefore, v.Usages)
+	}
+	if v.Key != (volume.Key{Algorithm: volume.ECDSA, Size: 521, Encoding: volume.PKCS8}) {
+		t.Errorf("key: %+v", v.Key)
+	}
+	if v.Files != (volume.FileNames{CA: "a", Certificate: "b", Key: "c"}) || *v.Group != 1337 || v.Layouts[0] != volume.Bundle {
+		t.Errorf("files %+v, group %v, layouts %v", v.Files, v.Group, v.Layouts)
+	}
+}
+
+func TestGroups(t *testing.T) {
+	a := asked(map[string]string{"issuer-name": "ca", "dns-names": "web"})
+	a.Group = "2000"
+	if v, err := volume.Parse(a, volume.Defaults{}); err != nil || v.Group == nil || *v.Group != 2000 {
+		t.Errorf("the pod's fsGroup: %v, %v", v.Group, err)
+	}
+	a.Attributes[volume.Prefix+"fs-group"] = "3000"
+	if v, err := volume.Parse(a, volume.Defaults{}); err != nil || v.Group == nil || *v.Group != 3000 {
+		t.Errorf("fs-group wins: %v, %v", v.Group, err)
+	}
+}
+
+func TestMountFlags(t *testing.T) {
+	a := asked(map[string]string{"issuer-name": "ca", "dns-names": "web"})
+	a.MountFlags = []string{`context="system_u:object_r:container_file_t:s0:c1,c2"`}
+	if v, err := volume.Parse(a, volume.Defaults{}); err != nil || v.SELinuxContext != "system_u:object_r:container_file_t:s0:c1,c2" {
+		t.Errorf("context: %q, %v", v.SELinuxContext, err)
+	}
+	a.MountFlags = []string{"noatime"}
+	if _, err := volume.Parse(a, volume.Defaults{}); err == nil || !strings.Contains(err.Error(), `mount_flags have "noatime": only context= is known`) {
+		t.Errorf("another flag: %v", err)
+	}
+}
+
+func TestADefaultIssuer(t *testing.T) {
+	v, err := volume.Parse(asked(map[string]string{"dns-names": "web"}), volume.Defaults{IssuerName: "standard"})
+	if err != nil || v.Issuer.Name != "standard" {
+		t.Errorf("issuer %q, %v", v.Issuer.Name, err)
+	}
+}
+
+func TestAnEmptyValueIsTheDefault(t *testing.T) {
+	empty := map[string]string{}
+	for _, a := range volume.Attributes() {
+		empty[a.Name] = " "
+	}
+	empty["issuer-name"], empty["dns-names"] = "ca", "web"
+	want := parse(t, map[string]string{"issuer-name": "ca", "dns-names": "web"})
+	if got := parse(t, empty); got.Key != want.Key || got.Duration != want.Duration || got.Files != want.Files {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// Each row is one mistake and the sentence that the pod's author reads. The other attributes are in order.
+func TestMistakes(t *testing.T) {
+	long := strings.Repeat("x", 300)
+	rows := []struct {
+		name, key, value, want string
+	}{
+		{"no issuer", "issuer-name", "", "csi.mayfly.dev/issuer-name is required: the name of the issuer that signs"},
+		{"both prefixes", "old:issuer-name", "ca", "csi.mayfly.dev/issuer-name is given as csi.cert-manager.io/issuer-name, too: give one of them"},
+		{"unknown, near", "dns-name", "web", `"csi.mayfly.dev/dns-name" is not a known attribute: did you mean csi.mayfly.dev/dns-names?`},
+		{"unknown, old", "old:layout", "pem", `"csi.cert-manager.io/layout" is not a known attribute: did you mean csi.mayfly.dev/layout?`},
+		{"unknown prefix", "csi.mayfly.io/issuer-name", "ca", `did you mean csi.mayfly.dev/issuer-name?`},
+		{"unknown, long", "z/" + long + long, "ca", "is not a known attribute"},
+		{"no names", "dns-names", "", "csi.mayfly.dev/dns-names is missing: ask for at least one of dns-names, uri-sans, ip-sans and common-name"},
+		{"unknown variable", "dns-names", "${POD_NAEM}", `csi.mayfly.dev/dns-names has an unknown variable "${POD_NAEM}": known are POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME`},
+		{"not a DNS name", "dns-names", "web,a b", `csi.mayfly.dev/dns-names has "a b", which is not a DNS name`},
+		{"not ASCII", "dns-names", "bücher.example", `csi.mayfly.dev/dns-names has "b\u00fccher.example", which is not a DNS name`},
+		{"an empty label", "dns-names", "a..b", `has "a..b", which is not a DNS name`},
+		{"a long DNS name", "dns-names", long, "csi.mayfly.dev/dns-names has a DNS name of 300 characters"},
+		{"a long common name", "common-name", long, "csi.mayfly.dev/common-name is 300 characters long: a common name has at most 64; use dns-names"},
+		{"not an IP", "ip-sans", "10.0.0.256", `csi.mayfly.dev/ip-sans has "10.0.0.256", which is not an IP address`},
+		{"an IP variable", "ip-sans", "${POD_IP}", `csi.mayfly.dev/ip-sans has "${POD_IP}", which is not an IP address`},
+		{"not a URI", "uri-sans", "web", `csi.mayfly.dev/uri-sans has "web", which is not a URI`},
+		{"a URI that is not ASCII", "uri-sans", "spiffe://ü/x", "csi.mayfly.dev/uri-sans has"},
+		{"not a duration", "duration", "1 hour", `csi.mayfly.dev/duration is "1 hour", which is not a duration such as 30m or 24h`},
+		{"a negative duration", "duration", "-1h", "csi.mayfly.dev/duration is -1h0m0s: the shortest is 1s"},
+		{"renew-before", "renew-before", "soon", `csi.mayfly.dev/renew-before is "soon"`},
+		{"key usage", "key-usages", "server-auth", `csi.mayfly.dev/key-usages has "server-auth", which is not a key usage: did you mean "server auth"?`},
+		{"algorithm", "key-algorithm", "DSA", `csi.mayfly.dev/key-algorithm is "DSA": known are RSA, ECDSA and Ed25519`},
+		{"size", "key-size", "big", `csi.mayfly.dev/key-size is "big", which is not a number of bits`},
+		{"size of the algorithm", "key-size", "2048", "csi.mayfly.dev/key-size is 2048: ECDSA keys have 256, 384 or 521 bits"},
+		{"encoding", "key-encoding", "DER", `csi.mayfly.dev/key-encoding is "DER": known are PKCS1 and PKCS8`},
+		{"encoding of the algorithm", "key-encoding", "PKCS1", "csi.mayfly.dev/key-encoding is PKCS1: only RSA keys have that encoding, this one is ECDSA"},
+		{"a path", "ca-file", "../ca.crt", `csi.mayfly.dev/ca-file is "../ca.crt": a file name, not a path`},
+		{"a dot", "ca-file", "..data", `csi.mayfly.dev/ca-file is "..data": a file name must not begin with a dot`},
+		{"a NUL", "ca-file", "a\x00b", "csi.mayfly.dev/ca-file is"},
+		{"a long file", "privatekey-file", long, "csi.mayfly.dev/privatekey-file is 300 bytes long: a file name has at most 255"},
+		{"the same file twice", "ca-file", "tls.crt", `give two files the name "tls.crt"`},
+		{"group 0", "fs-group", "0", `csi.mayfly.dev/fs-group is "0": a group id is 1 to 4294967295`},
+		{"group too large", "fs-group", "4294967296", "csi.mayfly.dev/fs-group is"},
+		{"layout", "layout", "jks", `csi.mayfly.dev/layout has "jks": known are pem and bundle`},
+		{"no layout", "layout", ",", "csi.mayfly.dev/layout names no layout"},
+		{"not ephemeral", "csi.storage.k8s.io/ephemeral", "false", "only inline (ephemeral) volumes are served"},
+		{"no pod info", "csi.storage.k8s.io/pod.name", "", "csi.storage.k8s.io/pod.name is missing: the CSIDriver object needs podInfoOnMount: true"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			attributes := map[string]string{"issuer-name": "ca", "dns-names": "web"}
+			attributes[row.key] = row.value
+			_, err := volume.Parse(asked(attributes), volume.Defaults{})
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("%s=%q\n got: %v\nwant: %s", row.key, row.value, err, row.want)
+			}
+			if err != nil && (strings.ContainsAny(err.Error(), "\n\x00") || len(err.Error()) > 2000) {
+				t.Errorf("the message is not fit for an event: %q", err)
+			}
+		})
+	}
+}
+
+func TestAllMistakesAreReportedTogether(t *testing.T) {
+	_, err := volume.Parse(asked(map[string]string{"issuer-nam": "ca", "duration": "x", "ip-sans": "y"}), volume.Defaults{})
+	for _, want := range []string{"issuer-nam", "issuer-name is required", "duration", "ip-sans"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v lacks %s", err, want)
+		}
+	}
+}
+
+func TestRSA(t *testing.T) {
+	rows := []struct {
+		key, value string
+		want       volume.Key
+	}{
+		{"key-algorithm", "rsa", volume.Key{Algorithm: volume.RSA, Size: 3072, Encoding: volume.PKCS8}},
+		{"old:key-algorithm", "rsa", volume.Key{Algorithm: volume.RSA, Size: 2048, Encoding: volume.PKCS1}},
+		{"old:key-algorithm", "ECDSA", volume.Key{Algorithm: volume.ECDSA, Size: 256, Encoding: volume.PKCS8}},
+		{"key-algorithm", "ed25519", volume.Key{Algorithm: volume.Ed25519, Encoding: volume.PKCS8}},
+	}
+	for _, row := range rows {
+		if got := parse(t, map[string]string{"issuer-name": "ca", "dns-names": "web", row.key: row.value}).Key; got != row.want {
+			t.Errorf("%s=%s: %+v, want %+v", row.key, row.value, got, row.want)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("csi.mayfly.dev/issuer-name", "ca", "csi.mayfly.dev/dns-names", "${POD_NAME}", "1000", "context=x")
+	f.Add("csi.cert-manager.io/key-size", "99999999999999999999", "csi.mayfly.dev/uri-sans", "%zz", "-1", "")
+	f.Fuzz(func(t *testing.T, key1, value1, key2, value2, group, flag string) {
+		a := asked(map[string]string{"issuer-name": "ca", "dns-names": "web"})
+		a.Attributes[key1], a.Attributes[key2] = value1, value2
+		a.Group, a.MountFlags = group, []string{flag}
+		v, err := volume.Parse(a, volume.Defaults{})
+		if err != nil {
+			if err.Error() == "" || len(err.(volume.Problems)) == 0 {
+				t.Errorf("an error without a reason")
+			}
+			return
+		}
+		for _, name := range []string{v.Files.CA, v.Files.Certificate, v.Files.Key} {
+			if name == "" || strings.ContainsAny(name, "/\x00") || strings.HasPrefix(name, ".") {
+				t.Errorf("file name %q", name)
+			}
+		}
+		if v.Duration < time.Second || v.Issuer.Name == "" || len(v.Layouts) == 0 {
+			t.Errorf("not valid: %+v", v)
+		}
+	})
+}
