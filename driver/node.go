@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,7 +42,7 @@ func (n *node) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolume
 // NodeUnpublishVolume implements the CSI Node service.
 func (n *node) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
 	id, target := req.GetVolumeId(), req.GetTargetPath()
-	if err := errors.Join(volumeID(id), n.target(target)); err != nil {
+	if err := cmp.Or(volumeID(id), n.target(target)); err != nil {
 		return nil, badCall{err}
 	}
 	if !n.calls.begin(id) {
@@ -146,7 +147,7 @@ func (n *node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeG
 // asked is what a call asks for, without its secrets, if it is a call that an inline volume makes.
 func (n *node) asked(req *csi.NodePublishVolumeRequest) (volume.Asked, error) {
 	capability := req.GetVolumeCapability()
-	err := errors.Join(volumeID(req.GetVolumeId()), n.target(req.GetTargetPath()), fit(req), n.podOf(req))
+	err := cmp.Or(volumeID(req.GetVolumeId()), n.target(req.GetTargetPath()), fit(req), n.podOf(req))
 	if err != nil {
 		return volume.Asked{}, badCall{err}
 	}

@@ -78,10 +78,14 @@ type ownSocket struct {
 // open listens on path. The socket is made aside and renamed into place, so that there is no time without one
 // when it replaces that of a predecessor. The kubelet overlooks names that begin with a dot (kubernetes pkg/kubelet/pluginmanager/pluginwatcher/plugin_watcher.go).
 func open(path string) (*ownSocket, error) {
+	const longest = 107 // unix(7), sun_path.
+	aside := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	if len(aside) > longest {
+		return nil, fmt.Errorf("listen on %s: the path of a socket has at most %d bytes", path, longest-1)
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, fmt.Errorf("make the socket's directory: %w", err)
 	}
-	aside := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
 	if err := os.RemoveAll(aside); err != nil {
 		return nil, fmt.Errorf("make the socket: %w", err)
 	}

@@ -166,6 +166,9 @@ func keys() (keys []string) {
 // nearest is the word most like the given one: first by what follows the prefix, then as a whole.
 func nearest(word string, words []string) string {
 	distance := func(candidate string) int {
+		if strings.HasPrefix(base(candidate), base(word)) {
+			return len(candidate)
+		}
 		return 100*levenshtein.Distance(base(word), base(candidate), nil) + levenshtein.Distance(word[:min(len(word), 64)], candidate, nil)
 	}
 	return slices.MinFunc(words, func(a, b string) int { return distance(a) - distance(b) })

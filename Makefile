@@ -1,0 +1,69 @@
+# What a person or CI runs. Everything that a target needs, it installs or builds.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+
+# Where what takes long to build is kept: Kubernetes, the linter. Override it to keep it elsewhere.
+export MAYFLY_CACHE ?= $(HOME)/.cache/mayfly
+# Where the modules of the repository are: the product's, and one for each tool that it should not depend on.
+MODULES := . $(patsubst %/go.mod,%,$(wildcard test/*/go.mod))
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+FUZZTIME ?= 10s
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## bin/mayfly, a static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.release=$(VERSION)' -o bin/mayfly ./cmd/mayfly
+
+.PHONY: run
+run: build ## certificates that rotate, with the embedded CA: no Kubernetes needed
+	cd test/demo && go run . --mayfly ../../bin/mayfly
+
+.PHONY: test
+test: unit integration sanity demo fuzz ## everything, with a real API server and cert-manager
+
+.PHONY: unit
+unit: ## the quick loop: no cluster
+	go test -race ./...
+
+.PHONY: integration
+integration: build ## the node plugin against a real kube-apiserver and cert-manager's controllers
+	cd test/cluster && go test -race -timeout 20m ./...
+
+.PHONY: sanity
+sanity: build ## csi-sanity against the binary
+	cd test/sanity && go test -race ./...
+
+.PHONY: demo
+demo: build ## what make run shows, for a few seconds and without a terminal
+	cd test/demo && go test -race ./...
+
+.PHONY: fuzz
+fuzz: ## each parser for FUZZTIME
+	go test -run '^$$' -fuzz FuzzParse -fuzztime $(FUZZTIME) ./driver/volume
+	go test -run '^$$' -fuzz FuzzCheck -fuzztime $(FUZZTIME) ./driver/request
+
+.PHONY: bench
+bench: build ## the numbers of docs/benchmarks.md, as a table, JSON and an SVG
+	cd test/bench && go run . --mayfly ../../bin/mayfly
+
+.PHONY: lint
+lint: ## gofmt, go vet, golangci-lint and go mod tidy in every module
+	@for module in $(MODULES); do \
+		echo "lint $$module"; \
+		(cd $$module && go mod tidy -diff && go tool -modfile=$(CURDIR)/tools/go.mod golangci-lint run --config $(CURDIR)/.golangci.yml ./...); \
+	done
+
+.PHONY: image
+image: ## a container image from the Dockerfile, by buildah
+	@command -v buildah >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends buildah; }
+	buildah --storage-driver vfs bud --isolation chroot -t mayfly:$(VERSION) .
+
+.PHONY: clean
+clean: ## remove what was built here; the cache stays
+	rm -rf bin out
