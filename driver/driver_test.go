@@ -44,6 +44,7 @@ type node struct {
 // newNode starts a driver on an empty node. At the test's end nothing may be mounted any more but what the test says.
 func newNode(t *testing.T, edit func(*driver.Config)) *node {
 	t.Helper()
+	t.Parallel()
 	root, err := os.MkdirTemp("", "node-") // Not the test's own: its name makes a socket's path too long.
 	if err != nil {
 		t.Fatal(err)
@@ -97,9 +98,10 @@ func (n *node) start() {
 	if n.driver, err = n.Register(ctx, name); err != nil {
 		n.t.Fatal(err, <-done)
 	}
+	connection := n.driver
 	n.stop = sync.OnceValue(func() error {
 		cancel()
-		return errors.Join(<-done, n.driver.Close())
+		return errors.Join(<-done, connection.Close())
 	})
 }
 
@@ -279,6 +281,13 @@ func (s *scripted) say(answers ...answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.script = answers
+}
+
+// from says what is answered once the script is over; nil: what the CA says.
+func (s *scripted) from(always answer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.always = always
 }
 
 func (s *scripted) asked() []signer.Request {

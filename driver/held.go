@@ -99,6 +99,13 @@ func (h *held) validAt(t time.Time) bool {
 	return h.pair != nil && h.pair.notAfter.After(t) && !h.pair.notBefore.After(t.Add(request.MaxSkew))
 }
 
+// known reports whether the record says what was asked.
+func (h *held) known() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.record.Asked.ID != ""
+}
+
 // snapshot is the record as it is now.
 func (h *held) snapshot() files.Record {
 	h.mu.Lock()

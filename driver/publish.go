@@ -20,7 +20,7 @@ import (
 // a final one comes only when nothing was made or everything is removed.
 func (d *Driver) publish(ctx context.Context, asked volume.Asked) error {
 	h := d.hold(asked.ID)
-	if h.validAt(now()) && mount.Bound(h.dir.Data(), asked.Target) {
+	if h.known() && h.validAt(now()) && mount.Bound(h.dir.Data(), asked.Target) {
 		return nil
 	}
 	if err := h.take(ctx); err != nil {
@@ -52,13 +52,16 @@ func (d *Driver) open(h *held, asked volume.Asked) error {
 		return err
 	}
 	h.mu.Lock()
-	known := h.record.Asked.ID != ""
 	h.volume = v
 	h.mu.Unlock()
-	if known {
+	if h.known() {
 		return nil
 	}
-	return h.update(func(r *files.Record) { r.Asked = asked })
+	if err := h.update(func(r *files.Record) { r.Asked = asked }); err != nil {
+		return err
+	}
+	d.schedule(h) // What lay there under a record that could not be read is renewed again.
+	return nil
 }
 
 // refuse answers a volume that can't be understood. One that has a valid pair was understood before: it stays as it is.

@@ -50,7 +50,7 @@ func TestARepeatedPublishIsAnsweredAtOnceAndMountsNothing(t *testing.T) {
 	v := web()
 	n.publish(v)
 	mounts := len(n.mounts())
-	n.signer.always = refuse(signer.Unavailable, "away")
+	n.signer.from(refuse(signer.Unavailable, "away"))
 	for range 20 {
 		n.publish(v)
 	}
@@ -63,7 +63,7 @@ func TestARepeatedPublishOverAValidPairNeverFails(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()
 	n.publish(v)
-	n.signer.always = refuse(signer.Denied, "no")
+	n.signer.from(refuse(signer.Denied, "no"))
 	worse := v
 	worse.Attributes = map[string]string{"csi.mayfly.dev/nonsense": "1"}
 	if _, err := n.Publish(t.Context(), n.driver, worse); err != nil {

@@ -1,0 +1,376 @@
+package driver_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+)
+
+// fails demands an error that is not final, with the text.
+func (n *node) fails(v kubelet.Volume, want string) {
+	n.t.Helper()
+	_, err := n.Publish(n.t.Context(), n.driver, v)
+	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), want) {
+		n.t.Errorf("got %v\nwant Unavailable: %s", err, want)
+	}
+}
+
+func TestASignerThatRefuses(t *testing.T) {
+	rows := []struct {
+		kind     signer.Kind
+		want     string
+		earliest time.Duration // Of the next try.
+		ends     bool
+	}{
+		{signer.Denied, "request denied: policy says no", time.Minute, true},
+		{signer.Invalid, "request invalid: policy says no", time.Minute, true},
+		{signer.Failed, "signing failed: policy says no", time.Minute, true},
+		{signer.Unavailable, "signer unavailable: policy says no", 30 * time.Second, false},
+	}
+	for _, row := range rows {
+		t.Run(row.kind.String(), func(t *testing.T) {
+			n := newNode(t, nil)
+			v := web()
+			n.signer.from(refuse(row.kind, "policy says no"))
+			n.fails(v, row.want)
+			n.fails(v, row.want+" (tried once; the next try is at ")
+			n.restart()
+			n.fails(v, row.want+" (tried once; the next try is at ")
+			if got := len(n.signer.asked()); got != 1 {
+				t.Errorf("the signer was asked %d times", got)
+			}
+			r := n.record(v)
+			if rest := r.Failure.RetryAt.Sub(r.Failure.At); rest < row.earliest || rest > row.earliest*5/4 {
+				t.Errorf("the volume rests %s, want %s and up to a quarter more", rest, row.earliest)
+			}
+			if (r.Attempt == "") != row.ends {
+				t.Errorf("the attempt that goes on is %q", r.Attempt)
+			}
+			n.unpublish(v)
+			n.empty()
+		})
+	}
+}
+
+// record reads the volume's record.
+func (n *node) record(v kubelet.Volume) files.Record {
+	n.t.Helper()
+	r, err := files.Dir(n.inState(v, "")).ReadRecord()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return r
+}
+
+// rest ends a volume's backoff, as time would: nothing in the record is younger than a day. The driver must be stopped.
+func (n *node) rest(v kubelet.Volume) {
+	n.t.Helper()
+	r := n.record(v)
+	r.Failure.At, r.Failure.RetryAt = r.Failure.At.Add(-24*time.Hour), r.Failure.RetryAt.Add(-24*time.Hour)
+	if err := files.Dir(n.inState(v, "")).WriteRecord(r); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func TestAVolumeThatHasRestedIsTriedAgainByItself(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	n.signer.from(refuse(signer.Denied, "no"))
+	n.fails(v, "no")
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	n.signer.from(nil)
+	n.rest(v)
+	n.start()
+	until(t, "the certificate is there", func() bool { return exists(t, n.inState(v, "pair.pem")) })
+	pair(t, n.publish(v))
+	asked := n.signer.asked()
+	if len(asked) != 2 || asked[0].Attempt.ID == asked[1].Attempt.ID || bytes.Equal(asked[0].CSR, asked[1].CSR) {
+		t.Errorf("%d requests; a denial ends the attempt, the next is a new one", len(asked))
+	}
+}
+
+func TestFailuresInARowRestLonger(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	n.signer.from(refuse(signer.Unavailable, "away"))
+	n.fails(v, "away")
+	for count := 2; count <= 4; count++ {
+		if err := n.stop(); err != nil {
+			t.Fatal(err)
+		}
+		n.rest(v)
+		n.start()
+		until(t, "another try", func() bool { return n.record(v).Failure.Count == count })
+		r := n.record(v)
+		want := 30 * time.Second << (count - 1)
+		if rest := r.Failure.RetryAt.Sub(r.Failure.At); rest < want || rest > want*5/4 {
+			t.Errorf("failure %d: rests %s, want from %s", count, rest, want)
+		}
+	}
+	attempts := map[string]bool{}
+	for _, req := range n.signer.asked() {
+		attempts[req.Attempt.ID+string(req.CSR)] = true
+	}
+	if len(attempts) != 1 {
+		t.Errorf("%d attempts, want one that goes on", len(attempts))
+	}
+}
+
+// A signer that takes long: each call of the kubelet waits for the same attempt, and its answer comes in time and says why.
+func TestASignerThatTakesLong(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	n.signer.say(hang, hang)
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+		_, err := n.Publish(ctx, n.driver, v)
+		if ctx.Err() != nil || status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "not signed yet: still waiting for approval") {
+			t.Errorf("%v", err)
+		}
+		cancel()
+	}
+	pair(t, n.publish(v))
+	asked := n.signer.asked()
+	if len(asked) != 3 || asked[0].Attempt.ID != asked[2].Attempt.ID || !bytes.Equal(asked[0].CSR, asked[2].CSR) {
+		t.Errorf("%d requests, not of one attempt", len(asked))
+	}
+}
+
+// other is a certificate that is not what was asked for.
+func other(edit func(*x509.Certificate)) answer {
+	return func(_ context.Context, req signer.Request, _ signer.Signer) (signer.Issued, error) {
+		csr, err := x509.ParseCertificateRequest(req.CSR)
+		if err != nil {
+			return signer.Issued{}, err
+		}
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return signer.Issued{}, err
+		}
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(1), DNSNames: csr.DNSNames, PublicKey: csr.PublicKey,
+			NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		}
+		edit(template)
+		der, err := x509.CreateCertificate(rand.Reader, template, &x509.Certificate{}, template.PublicKey, key)
+		return signer.Issued{Chain: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}, err
+	}
+}
+
+func chain(text []byte) answer {
+	return func(context.Context, signer.Request, signer.Signer) (signer.Issued, error) {
+		return signer.Issued{Chain: text}, nil
+	}
+}
+
+func TestAnswersThatAreOfNoUse(t *testing.T) {
+	stranger, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := []struct {
+		name   string
+		answer answer
+		want   string
+	}{
+		{"empty", chain(nil), "signing failed: the answer of Issuer ca is of no use: the certificate chain has no certificate"},
+		{"garbage", chain([]byte("garbage")), "the certificate chain has no certificate in its 7 bytes"},
+		{"1 MiB", chain(make([]byte, 1<<20)), "the certificate chain is 1048576 bytes long"},
+		{"another key", other(func(c *x509.Certificate) { c.PublicKey = stranger.Public() }), "the certificate is for another key than ours"},
+		{"expired", other(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }), "the certificate expired at"},
+		{"a name is lacking", other(func(c *x509.Certificate) { c.DNSNames = []string{"other"} }), `the certificate lacks the DNS name "web-0.shop.svc"`},
+		{"not yet valid", other(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour / 2) }), "not signed yet: the certificate is not valid before"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			n := newNode(t, nil)
+			fresh, valid := web(), web("csi.mayfly.dev/duration=2s")
+			valid.UID = "3b2f6a5e-0001-4c5e-9d3e-000000000002"
+			n.publish(valid)
+			n.signer.from(row.answer)
+			n.fails(fresh, row.want)
+			if exists(t, n.Target(fresh)) || exists(t, n.inState(fresh, "data")) {
+				t.Error("an answer of no use reached the pod")
+			}
+			until(t, "the renewal fails", func() bool { return n.record(valid).Failure != nil })
+			if leaf := pair(t, n.Target(valid)); leaf.DNSNames[0] != "web-0.shop.svc" {
+				t.Error("the pair that was there is gone")
+			}
+			n.unpublish(fresh)
+			n.unpublish(valid)
+			n.empty()
+		})
+	}
+}
+
+func TestClockSkewIsAccepted(t *testing.T) {
+	n := newNode(t, nil)
+	n.signer.from(other(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(4 * time.Minute) }))
+	n.publish(web())
+}
+
+// A certificate that begins too late is waited for, not replaced.
+func TestACertificateThatBeginsLaterIsWaitedFor(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	begin := time.Now().Add(time.Hour / 2)
+	n.signer.say(other(func(c *x509.Certificate) { c.NotBefore = begin }))
+	n.fails(v, "the clocks of the signer and of this node differ")
+	r := n.record(v)
+	if r.Attempt == "" || r.Failure.RetryAt.Sub(begin.Add(-5*time.Minute)).Abs() > time.Minute {
+		t.Errorf("attempt %q, next look at %s", r.Attempt, r.Failure.RetryAt)
+	}
+	n.publish(v)
+	if asked := n.signer.asked(); asked[0].Attempt.ID != asked[1].Attempt.ID {
+		t.Error("asked anew")
+	}
+}
+
+func TestAFailedRenewalKeepsThePairAndSaysSo(t *testing.T) {
+	told := make(chan string, 10)
+	n := newNode(t, func(c *driverConfig) { c.Events = eventFunc(func(m string) { told <- m }) })
+	v := web("csi.mayfly.dev/duration=3s")
+	target := n.publish(v)
+	before := pair(t, target)
+	if health, err := n.Health(t.Context(), n.driver, v); err != nil || len(health) > 0 {
+		t.Errorf("a valid pair: %v, %v", health, err)
+	}
+	n.signer.from(refuse(signer.Denied, "policy says no"))
+	message := <-told
+	for _, want := range []string{"shop/web-0", "CertificateNotRenewed", "request denied: policy says no; the next try is at", "the pod keeps its certificate, which is valid until"} {
+		if !strings.Contains(message, want) {
+			t.Errorf("event %q lacks %q", message, want)
+		}
+	}
+	n.health(v, csi.VolumeHealthErrorType_DEGRADED, "CertificateNotRenewed", "policy says no")
+	if !pair(t, target).Equal(before) {
+		t.Error("the pair changed")
+	}
+	until(t, "the certificate expires", func() bool { return time.Now().After(before.NotAfter) })
+	n.health(v, csi.VolumeHealthErrorType_INACCESSIBLE, "CertificateNotValid", "policy says no")
+	if !pair(t, target).Equal(before) {
+		t.Error("the pair is gone after its end")
+	}
+	n.fails(v, "policy says no")
+	if mounts := n.mounts(); !slices.Contains(mounts, target) {
+		t.Errorf("the pod's mount is gone: %v", mounts)
+	}
+}
+
+// health demands one entry.
+func (n *node) health(v kubelet.Volume, code csi.VolumeHealthErrorType, reason, message string) {
+	n.t.Helper()
+	got, err := n.Health(n.t.Context(), n.driver, v)
+	if err != nil || len(got) != 1 || got[0].GetStatus() != code || got[0].GetReason() != reason || !strings.Contains(got[0].GetMessage(), message) || !strings.Contains(got[0].GetMessage(), "is valid from") {
+		n.t.Errorf("health: %v, %v; want %s %s %s", got, err, code, reason, message)
+	}
+}
+
+func TestStats(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	req := &csi.NodeGetVolumeStatsRequest{VolumeId: v.ID(), VolumePath: n.Target(v)}
+	if _, err := n.driver.NodeGetVolumeStats(t.Context(), req); status.Code(err) != codes.NotFound {
+		t.Errorf("before: %v", err)
+	}
+	n.publish(v)
+	resp, err := n.driver.NodeGetVolumeStats(t.Context(), req)
+	if err != nil || len(resp.Usage) != 2 || resp.Usage[0].GetTotal() != 4<<20 || resp.Usage[0].GetUsed() == 0 || resp.Usage[1].GetTotal() != 128 {
+		t.Errorf("%v, %v", resp, err)
+	}
+}
+
+func TestAFullVolumeKeepsItsPair(t *testing.T) {
+	n := newNode(t, nil)
+	v := web("csi.mayfly.dev/duration=3s")
+	target := n.publish(v)
+	before := pair(t, target)
+	fill(t, n.inState(v, "filler"))
+	until(t, "the renewal fails", func() bool { return strings.Contains(n.log.String(), "no space left on device") })
+	if !pair(t, target).Equal(before) {
+		t.Error("the pair changed")
+	}
+	if err := os.Remove(n.inState(v, "filler")); err != nil {
+		t.Fatal(err)
+	}
+	n.unpublish(v)
+	n.empty()
+}
+
+// fill takes all that is left of a file system.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for {
+		if _, err := f.Write(make([]byte, 4096)); err != nil {
+			return
+		}
+	}
+}
+
+func TestUnpublishWhileTheRequestIsPending(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	n.signer.say(hang)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := n.Publish(ctx, n.driver, v); err == nil {
+		t.Fatal("published")
+	}
+	until(t, "the call is over", func() bool { return n.Unpublish(t.Context(), n.driver, v) == nil })
+	n.empty()
+	id := n.signer.asked()[0].Attempt.ID
+	until(t, "the request is forgotten", func() bool { return slices.Contains(n.signer.forgot(), id) })
+}
+
+func TestUnpublishEndsARenewalThatHangs(t *testing.T) {
+	n := newNode(t, nil)
+	v := web("csi.mayfly.dev/duration=2s")
+	n.publish(v)
+	n.signer.from(hang)
+	until(t, "the renewal begins", func() bool { return len(n.signer.asked()) == 2 })
+	begin := time.Now()
+	n.unpublish(v)
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("took %s", took)
+	}
+	n.empty()
+}
+
+func TestNothingCanBeMadeInTheStateDirectory(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	if err := unix.Mount("none", n.stateDir(), "tmpfs", unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	n.fails(v, "make the volume's directory: mkdir "+n.inState(v, "")+": read-only file system")
+	if err := unix.Unmount(n.stateDir(), 0); err != nil {
+		t.Fatal(err)
+	}
+	pair(t, n.publish(v))
+}

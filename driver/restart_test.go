@@ -1,0 +1,348 @@
+package driver_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver"
+	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/mount"
+	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+)
+
+type driverConfig = driver.Config
+
+// eventFunc hears events as one text.
+type eventFunc func(message string)
+
+func (f eventFunc) Warn(_ context.Context, pod signer.Pod, reason, message string) error {
+	f(fmt.Sprintf("%s/%s %s: %s", pod.Namespace, pod.Name, reason, message))
+	return nil
+}
+
+func TestRotation(t *testing.T) {
+	n := newNode(t, nil)
+	v := web("csi.mayfly.dev/duration=2s")
+	target := n.publish(v)
+	before := pair(t, target)
+	for range 3 {
+		begin := time.Now()
+		until(t, "a rotation", func() bool { return !pair(t, target).Equal(before) })
+		after := pair(t, target)
+		if before.NotAfter.Before(time.Now()) {
+			t.Errorf("rotated %s after the end", time.Since(before.NotAfter))
+		}
+		if time.Since(begin) > 2*time.Second || bytes.Equal(before.RawSubjectPublicKeyInfo, after.RawSubjectPublicKeyInfo) {
+			t.Errorf("after %s; a new key at every renewal", time.Since(begin))
+		}
+		before = after
+	}
+}
+
+// Many volumes with short certificates, and readers that go round them all the time.
+func TestAThousandRotationsUnderLoad(t *testing.T) {
+	const volumes, rotations = 100, 1000
+	n := newNode(t, nil)
+	var targets []string
+	for i := range volumes {
+		v := web("csi.mayfly.dev/duration=2s")
+		v.UID = fmt.Sprintf("3b2f6a5e-0001-4c5e-9d3e-%012d", i)
+		targets = append(targets, n.publish(v))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() { readAll(t, ctx, targets) })
+	}
+	until(t, "the rotations", func() bool { return len(n.signer.asked()) >= volumes+rotations })
+	cancel()
+	readers.Wait()
+}
+
+// readAll loads the pair of every target, again and again.
+func readAll(t *testing.T, ctx context.Context, targets []string) {
+	for ctx.Err() == nil {
+		for _, target := range targets {
+			if _, err := load(target); err != nil {
+				t.Errorf("read %s: %v", target, err)
+				return
+			}
+		}
+	}
+}
+
+func TestHeldVolumesAreRotatedAfterARestart(t *testing.T) {
+	n := newNode(t, nil)
+	v := web("csi.mayfly.dev/duration=3s")
+	target := n.publish(v)
+	before := pair(t, target)
+	n.restart()
+	until(t, "a rotation", func() bool { return !pair(t, target).Equal(before) })
+	n.publish(v)
+	n.unpublish(v)
+	n.empty()
+}
+
+func TestThePendingAttemptGoesOnAfterARestart(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	n.signer.say(hang)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := n.Publish(ctx, n.driver, v); err == nil {
+		t.Fatal("published")
+	}
+	n.restart()
+	pair(t, n.publish(v))
+	asked := n.signer.asked()
+	first, last := asked[0], asked[len(asked)-1]
+	if first.Attempt != last.Attempt || !bytes.Equal(first.CSR, last.CSR) {
+		t.Error("another attempt")
+	}
+}
+
+func TestKeepRequests(t *testing.T) {
+	n := newNode(t, func(c *driver.Config) { c.KeepRequests = 2 })
+	v := web("csi.mayfly.dev/duration=2s")
+	n.publish(v)
+	until(t, "five requests", func() bool { return len(n.signer.asked()) >= 5 })
+	until(t, "the first is forgotten", func() bool { return len(n.signer.forgot()) >= 2 })
+	asked, forgot := n.signer.asked(), n.signer.forgot()
+	for i, id := range forgot {
+		if asked[i].Attempt.ID != id || len(asked)-len(forgot) < 2 {
+			t.Errorf("asked %d, forgot %v", len(asked), forgot)
+		}
+	}
+}
+
+func TestAVolumeWhosePodIsGoneIsRemoved(t *testing.T) {
+	rows := []struct {
+		name string
+		live bool // The driver runs when the pod goes.
+	}{{"at a start", false}, {"when its renewal is due", true}}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			n := newNode(t, nil)
+			v := web("csi.mayfly.dev/duration=2s")
+			target := n.publish(v)
+			if !row.live {
+				if err := n.stop(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			gone(t, n, v, target)
+			if !row.live {
+				n.start()
+			}
+			until(t, "the volume is removed", func() bool { return !exists(t, n.inState(v, "")) })
+			n.empty()
+		})
+	}
+}
+
+// gone takes a pod away as a kubelet does whose driver did not answer.
+func gone(t *testing.T, n *node, v kubelet.Volume, target string) {
+	t.Helper()
+	unmount(t, target)
+	if err := os.RemoveAll(filepath.Join(n.Root, "pods", v.UID)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestADamagedRecordIsMadeAnewByTheNextPublish(t *testing.T) {
+	for name, spoil := range map[string]func([]byte) []byte{
+		"truncated": func(b []byte) []byte { return b[:len(b)/2] },
+		"empty":     func([]byte) []byte { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, nil)
+			v := web("csi.mayfly.dev/duration=10s") // Its signer backdates: due at once, by what the pair alone says.
+			target := n.publish(v)
+			before := pair(t, target)
+			if err := n.stop(); err != nil {
+				t.Fatal(err)
+			}
+			n.spoil(v, spoil)
+			n.signer.from(refuse(signer.Unavailable, "away"))
+			n.start()
+			if want := "this volume is kept as it is, and not renewed until the kubelet publishes it again"; !strings.Contains(n.log.String(), want) {
+				t.Errorf("the log lacks %q", want)
+			}
+			n.publish(v) // Over a valid pair, whatever the signer does.
+			until(t, "a renewal was tried", func() bool { return n.record(v).Failure != nil })
+			if !pair(t, target).Equal(before) {
+				t.Error("the pair changed")
+			}
+			if err := n.stop(); err != nil {
+				t.Fatal(err)
+			}
+			n.rest(v)
+			n.signer.from(nil)
+			n.start()
+			until(t, "a rotation", func() bool { return !pair(t, target).Equal(before) })
+			n.unpublish(v)
+			n.empty()
+		})
+	}
+}
+
+func TestADamagedRecordDoesNotHinderUnpublish(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	n.publish(v)
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	n.spoil(v, func([]byte) []byte { return []byte("garbage") })
+	n.start()
+	n.unpublish(v)
+	n.empty()
+}
+
+func TestANewerRecordIsTakenUp(t *testing.T) {
+	n := newNode(t, nil)
+	v := web("csi.mayfly.dev/duration=10s")
+	target := n.publish(v)
+	before := pair(t, target)
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	n.spoil(v, func(b []byte) []byte { return bytes.Replace(b, []byte(`"version":1`), []byte(`"version":7`), 1) })
+	n.start()
+	if want := "the record is of a newer driver"; !strings.Contains(n.log.String(), want) {
+		t.Errorf("the log lacks %q", want)
+	}
+	// When it was to be renewed is not known, so it is renewed early.
+	until(t, "a rotation", func() bool { return !pair(t, target).Equal(before) })
+	if r := n.record(v); r.Version != files.RecordVersion || r.Asked.Target != target {
+		t.Errorf("record: %+v", r)
+	}
+	n.unpublish(v)
+	n.empty()
+}
+
+func (n *node) spoil(v kubelet.Volume, change func([]byte) []byte) {
+	n.t.Helper()
+	path := n.inState(v, "record.json")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, change(text), 0o600); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func TestForeignFilesInTheStateDirectoryAreLeftAlone(t *testing.T) {
+	n := newNode(t, nil)
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"a-file", "a-dir/inside", ".hidden/x", "csi-of-ours-once"} {
+		full := filepath.Join(n.stateDir(), path)
+		if err := os.MkdirAll(filepath.Dir(full), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		make := func() error { return os.WriteFile(full, nil, 0o600) }
+		if path == "csi-of-ours-once" { // A crash between mkdir and mount.
+			make = func() error { return os.Mkdir(full, 0o700) }
+		}
+		if err := make(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.start()
+	for path, want := range map[string]bool{"a-file": true, "a-dir/inside": true, ".hidden/x": true, "csi-of-ours-once": false} {
+		if exists(t, filepath.Join(n.stateDir(), path)) != want {
+			t.Errorf("%s: want it there: %v", path, want)
+		}
+	}
+	pair(t, n.publish(web()))
+}
+
+// A reboot takes tmpfs and mounts; directories stay.
+func TestAfterAReboot(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	target := n.publish(v)
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	unmount(t, target)
+	unmount(t, n.inState(v, ""))
+	n.start()
+	pair(t, n.publish(v))
+	if got := len(n.signer.asked()); got != 2 {
+		t.Errorf("%d requests", got)
+	}
+}
+
+func TestShutdownRemovesItsSocketsAndKeepsTheMounts(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	target := n.publish(v)
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, socket := range n.sockets() {
+		if exists(t, socket) {
+			t.Errorf("%s is left", socket)
+		}
+	}
+	pair(t, target)
+}
+
+func (n *node) sockets() []string {
+	return []string{filepath.Join(n.Root, "plugins", name, "csi.sock"), filepath.Join(n.Root, "plugins_registry", name+"-reg.sock")}
+}
+
+func TestASuccessorsSocketsAreLeftAlone(t *testing.T) {
+	n := newNode(t, nil)
+	predecessor := n.stop
+	n.start()
+	if err := predecessor(); err != nil {
+		t.Fatal(err)
+	}
+	for _, socket := range n.sockets() {
+		if !exists(t, socket) {
+			t.Errorf("%s is gone", socket)
+		}
+	}
+	pair(t, n.publish(web()))
+}
+
+func TestCallsInFlightAreCancelledAtShutdown(t *testing.T) {
+	n := newNode(t, nil)
+	n.signer.say(hang)
+	failed := make(chan error)
+	go func() {
+		_, err := n.Publish(context.Background(), n.driver, web())
+		failed <- err
+	}()
+	until(t, "the signer is asked", func() bool { return len(n.signer.asked()) == 1 })
+	begin := time.Now()
+	if err := n.stop(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begin); took > 15*time.Second {
+		t.Errorf("took %s", took)
+	}
+	if err := <-failed; err == nil || kubelet.Final(err) {
+		t.Errorf("the call: %v", err)
+	}
+}
+
+func unmount(t *testing.T, path string) {
+	t.Helper()
+	if err := mount.Unmount(path); err != nil {
+		t.Fatal(err)
+	}
+}
