@@ -1,0 +1,110 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/mayfly-csi/mayfly/test/cluster"
+)
+
+// shared is the control plane of this test binary.
+var shared fixture
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	dir, err := os.MkdirTemp("", "control-plane-")
+	if err != nil {
+		return 1, err
+	}
+	ctx := context.Background()
+	if shared.binary, err = build(ctx, dir); err != nil {
+		return 1, err
+	}
+	shared.Cluster, err = cluster.Start(ctx, dir, func(format string, args ...any) { fmt.Printf(format+"\n", args...) })
+	if err != nil {
+		return 1, err
+	}
+	defer func() {
+		err = errors.Join(err, shared.Stop())
+		if code == 0 && err == nil {
+			err = os.RemoveAll(dir)
+		} else {
+			fmt.Println("logs are in", dir)
+		}
+	}()
+	if shared.plugin, err = pluginKubeconfig(ctx, dir); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+// build builds the node plugin, with the race detector.
+func build(ctx context.Context, dir string) (string, error) {
+	path := filepath.Join(dir, "mayfly")
+	cmd := exec.CommandContext(ctx, "go", "build", "-race", "-o", path, "./cmd/mayfly")
+	cmd.Dir = filepath.Join("..", "..")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the node plugin: %w: %s", err, out)
+	}
+	return path, nil
+}
+
+// pluginKubeconfig is a kubeconfig for a user with the ClusterRole of the manifests.
+func pluginKubeconfig(ctx context.Context, dir string) (string, error) {
+	role, err := clusterRole(filepath.Join("..", "..", "manifests", "rbac.yaml"))
+	if err != nil {
+		return "", err
+	}
+	if _, err := shared.Client.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{}); err != nil {
+		return "", err
+	}
+	_, err = shared.Client.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: "node-plugin"}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return "", err
+	}
+	text, err := shared.UserKubeconfig("node-plugin")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "node-plugin.kubeconfig")
+	return path, os.WriteFile(path, text, 0o600)
+}
+
+// clusterRole is the only ClusterRole in a manifest.
+func clusterRole(path string) (*rbacv1.ClusterRole, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	for _, document := range cluster.Documents(text) {
+		var role rbacv1.ClusterRole
+		if err := yaml.Unmarshal(document, &role); err != nil {
+			return nil, err
+		}
+		if role.Kind == "ClusterRole" {
+			return &role, nil
+		}
+	}
+	return nil, fmt.Errorf("%s has no ClusterRole", path)
+}

@@ -1,0 +1,199 @@
+package cluster_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mayfly-csi/mayfly/driver/mount"
+	"github.com/mayfly-csi/mayfly/test/cluster"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+)
+
+const driverName = "csi.mayfly.dev"
+
+// A node is a kubelet's root with the real binary on it, as a process that can be killed.
+type node struct {
+	*kubelet.Kubelet
+	t          *testing.T
+	kubeconfig string
+	namespace  string
+	args       []string
+
+	process *exec.Cmd
+	exited  chan struct{}
+	driver  kubelet.Driver
+	log     bytes.Buffer
+}
+
+// newNode starts the binary against the shared control plane, with the rights of the manifests' ClusterRole and no other.
+func newNode(t *testing.T, namespace string, args ...string) *node {
+	t.Helper()
+	root, err := os.MkdirTemp("", "node-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := kubelet.New(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{Kubelet: k, t: t, kubeconfig: shared.plugin, namespace: namespace, args: args}
+	n.start()
+	t.Cleanup(n.cleanUp)
+	return n
+}
+
+func (n *node) start() {
+	n.t.Helper()
+	n.process = exec.Command(shared.binary, append([]string{"node", "--node-name", "node-a", "--kubelet-root", n.Root,
+		"--kubeconfig", n.kubeconfig, "--log-format", "text"}, n.args...)...)
+	n.process.Stderr = &n.log
+	if err := n.process.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	n.exited = make(chan struct{})
+	ctx, cancel := context.WithTimeout(n.t.Context(), 30*time.Second)
+	defer cancel()
+	go func() {
+		_ = n.process.Wait()
+		close(n.exited)
+		cancel()
+	}()
+	var err error
+	if n.driver, err = n.Register(ctx, driverName); err != nil {
+		n.t.Fatalf("%v\n%s", err, &n.log)
+	}
+}
+
+// end ends the process by a signal, and waits for it.
+func (n *node) end(signal os.Signal) {
+	n.t.Helper()
+	_ = n.driver.Close()
+	_ = n.process.Process.Signal(signal)
+	<-n.exited
+}
+
+func (n *node) cleanUp() {
+	n.end(syscall.SIGTERM)
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		n.t.Error(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if path := strings.Fields(line)[4]; strings.HasPrefix(path, n.Root) {
+			if err := mount.Unmount(path); err != nil {
+				n.t.Error(err)
+			}
+		}
+	}
+	if err := os.RemoveAll(n.Root); err != nil {
+		n.t.Error(err)
+	}
+	if n.t.Failed() {
+		n.t.Logf("log of the node plugin:\n%s", &n.log)
+	}
+}
+
+// pod makes a pod object with a volume that asks for a certificate.
+func (n *node) pod(name string, attributes ...string) kubelet.Volume {
+	n.t.Helper()
+	uid, err := shared.Pod(n.t.Context(), n.namespace, name)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	v := kubelet.Volume{
+		Pod:        kubelet.Pod{Namespace: n.namespace, Name: name, UID: uid, ServiceAccount: "default"},
+		Attributes: map[string]string{"csi.mayfly.dev/issuer-name": "ca", "csi.mayfly.dev/dns-names": "${POD_NAME}.${POD_NAMESPACE}.svc"},
+	}
+	for _, a := range attributes {
+		key, value, _ := strings.Cut(a, "=")
+		v.Attributes["csi.mayfly.dev/"+key] = value
+	}
+	return v
+}
+
+func (n *node) publish(v kubelet.Volume) *x509.Certificate {
+	n.t.Helper()
+	target, err := n.Publish(n.t.Context(), n.driver, v)
+	if err != nil {
+		n.t.Fatalf("publish: %v\n%s", err, &n.log)
+	}
+	return n.leaf(target)
+}
+
+func (n *node) leaf(target string) *x509.Certificate {
+	n.t.Helper()
+	current := filepath.Join(target, "..data")
+	pair, err := tls.LoadX509KeyPair(filepath.Join(current, "tls.crt"), filepath.Join(current, "tls.key"))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return pair.Leaf
+}
+
+func (n *node) unpublish(v kubelet.Volume) {
+	n.t.Helper()
+	if err := n.Unpublish(n.t.Context(), n.driver, v); err != nil {
+		n.t.Fatalf("unpublish: %v", err)
+	}
+}
+
+// requests are the CertificateRequests of the namespace.
+func (n *node) requests() []cmapi.CertificateRequest {
+	n.t.Helper()
+	list, err := shared.CertManager.CertmanagerV1().CertificateRequests(n.namespace).List(n.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return list.Items
+}
+
+// until waits for a condition, which is looked at often.
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(60 * time.Second)
+	for !done() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// namespace makes a namespace of the test's own.
+func namespace(t *testing.T) string {
+	t.Helper()
+	name := fmt.Sprintf("t%d", time.Now().UnixNano())
+	if _, err := shared.Namespace(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// A fixture is what all tests share.
+type fixture struct {
+	*cluster.Cluster
+	binary string // The node plugin.
+	plugin string // A kubeconfig with the rights of the manifests.
+}
+
+func write(t *testing.T, text []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
