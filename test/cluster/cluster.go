@@ -13,9 +13,11 @@ import (
 	"time"
 
 	cmclient "github.com/cert-manager/cert-manager/pkg/client/clientset/versioned"
+	"github.com/go-logr/logr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // A Cluster is a running control plane. Stop it after use.
@@ -44,6 +46,7 @@ func Start(ctx context.Context, dir string, tell func(format string, args ...any
 	if err != nil {
 		return nil, err
 	}
+	log.SetLogger(logr.Discard())
 	c := &Cluster{Dir: dir, binaries: binaries}
 	if err := c.startAPI(crds); err != nil {
 		return nil, errors.Join(err, c.Stop())
@@ -56,12 +59,13 @@ func Start(ctx context.Context, dir string, tell func(format string, args ...any
 
 // startAPI starts etcd and the API server, with cert-manager's resources.
 func (c *Cluster) startAPI(crds string) (err error) {
-	api := &envtest.APIServer{Path: filepath.Join(c.binaries, "kube-apiserver"), CertDir: filepath.Join(c.Dir, "apiserver"), StartTimeout: startTimeout}
+	api := &envtest.APIServer{Path: filepath.Join(c.binaries, "kube-apiserver"), CertDir: filepath.Join(c.Dir, "apiserver")}
 	api.Configure().Set("authorization-mode", "Node,RBAC").
 		Append("enable-admission-plugins", "NodeRestriction").
 		Set("disable-admission-plugins", "ServiceAccount"). // No controller makes the namespaces' default accounts here.
-		Set("endpoint-reconciler-type", "none")
-	etcd := &envtest.Etcd{Path: filepath.Join(c.binaries, "etcd"), DataDir: filepath.Join(c.Dir, "etcd"), StartTimeout: startTimeout}
+		Set("endpoint-reconciler-type", "none").
+		Set("request-timeout", "10s") // A stop waits as long for open connections.
+	etcd := &envtest.Etcd{Path: filepath.Join(c.binaries, "etcd"), DataDir: filepath.Join(c.Dir, "etcd")}
 	for _, dir := range []string{api.CertDir, etcd.DataDir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make the control plane's directory: %w", err)
@@ -74,6 +78,9 @@ func (c *Cluster) startAPI(crds string) (err error) {
 	c.environment = &envtest.Environment{
 		ControlPlane:      envtest.ControlPlane{APIServer: api, Etcd: etcd},
 		CRDDirectoryPaths: []string{crds},
+
+		ControlPlaneStartTimeout: startTimeout,
+		ControlPlaneStopTimeout:  startTimeout,
 	}
 	if c.REST, err = c.environment.Start(); err != nil {
 		return fmt.Errorf("start the API server (log in %s): %w", c.Dir, err)

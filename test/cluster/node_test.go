@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -35,7 +36,25 @@ type node struct {
 	process *exec.Cmd
 	exited  chan struct{}
 	driver  kubelet.Driver
-	log     bytes.Buffer
+	log     text
+}
+
+// A text is written by a process and read by a test.
+type text struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *text) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *text) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
 }
 
 // newNode starts the binary against the shared control plane, with the rights of the manifests' ClusterRole and no other.

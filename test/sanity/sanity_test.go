@@ -138,12 +138,17 @@ func examine(t *testing.T, report types.Report) (ran int) {
 	return ran
 }
 
-// asTheKubelet gives calls what the kubelet gives those for inline volumes: they are read-only, and say for which pod.
+// asTheKubelet makes calls as the kubelet makes them for inline volumes: they are read-only. That volumes are made beside the driver
+// is told to csi-sanity as a capability.
 func asTheKubelet(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	if publish, ok := req.(*csi.NodePublishVolumeRequest); ok {
 		publish.Readonly = true
 	}
-	return invoke(ctx, method, req, reply, conn, opts...)
+	err := invoke(ctx, method, req, reply, conn, opts...)
+	if capabilities, ok := reply.(*csi.GetPluginCapabilitiesResponse); ok {
+		capabilities.Capabilities = append(capabilities.Capabilities, controllerService())
+	}
+	return err
 }
 
 // maker makes the volumes that csi-sanity publishes: their context is what a pod's volume attributes and the kubelet say.
@@ -162,9 +167,13 @@ func (maker) Probe(context.Context, *csi.ProbeRequest) (*csi.ProbeResponse, erro
 }
 
 func (maker) GetPluginCapabilities(context.Context, *csi.GetPluginCapabilitiesRequest) (*csi.GetPluginCapabilitiesResponse, error) {
-	return &csi.GetPluginCapabilitiesResponse{Capabilities: []*csi.PluginCapability{{
-		Type: &csi.PluginCapability_Service_{Service: &csi.PluginCapability_Service{Type: csi.PluginCapability_Service_CONTROLLER_SERVICE}},
-	}}}, nil
+	return &csi.GetPluginCapabilitiesResponse{Capabilities: []*csi.PluginCapability{controllerService()}}, nil
+}
+
+func controllerService() *csi.PluginCapability {
+	return &csi.PluginCapability{Type: &csi.PluginCapability_Service_{
+		Service: &csi.PluginCapability_Service{Type: csi.PluginCapability_Service_CONTROLLER_SERVICE},
+	}}
 }
 
 func (maker) ControllerGetCapabilities(context.Context, *csi.ControllerGetCapabilitiesRequest) (*csi.ControllerGetCapabilitiesResponse, error) {

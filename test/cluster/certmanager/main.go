@@ -18,6 +18,8 @@ import (
 	"github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/selfsigned"
 	"github.com/cert-manager/cert-manager/pkg/controller/clusterissuers"
 	"github.com/cert-manager/cert-manager/pkg/controller/issuers"
+	_ "github.com/cert-manager/cert-manager/pkg/issuer/ca"         // Registers the kind of issuer.
+	_ "github.com/cert-manager/cert-manager/pkg/issuer/selfsigned" // Registers the kind of issuer.
 )
 
 // workers of each controller: cert-manager's default (cmd/controller, --concurrent-workers).
