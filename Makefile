@@ -18,7 +18,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## bin/mayfly, a static binary
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.release=$(VERSION)' -o bin/mayfly ./cmd/mayfly
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/mayfly ./cmd/mayfly
 
 .PHONY: run
 run: build ## certificates that rotate, with the embedded CA: no Kubernetes needed

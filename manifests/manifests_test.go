@@ -1,0 +1,244 @@
+// Package manifests_test holds the manifests to each other and to the driver.
+package manifests_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	cmscheme "github.com/cert-manager/cert-manager/pkg/client/clientset/versioned/scheme"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/kubernetes/scheme"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// objects are all documents of the files. A field that its kind does not have is an error.
+func objects(t *testing.T, pattern string) (all []runtime.Object) {
+	t.Helper()
+	here := os.DirFS(".")
+	files, err := fs.Glob(here, pattern)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%s: no files, %v", pattern, err)
+	}
+	for _, file := range files {
+		text, err := fs.ReadFile(here, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, decode(t, file, text)...)
+	}
+	return all
+}
+
+func decode(t *testing.T, file string, text []byte) (all []runtime.Object) {
+	t.Helper()
+	known := runtime.NewScheme()
+	if err := errors.Join(scheme.AddToScheme(known), cmscheme.AddToScheme(known)); err != nil {
+		t.Fatal(err)
+	}
+	decoder := serializer.NewCodecFactory(known, serializer.EnableStrict).UniversalDeserializer()
+	for documents := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text))); ; {
+		document, err := documents.Read()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		object, _, err := decoder.Decode(document, nil, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		all = append(all, object)
+	}
+}
+
+// the is the only object of its kind.
+func the[T runtime.Object](t *testing.T, all []runtime.Object) (object T) {
+	t.Helper()
+	found := each[T](all)
+	if len(found) != 1 {
+		t.Fatalf("%d objects of type %T", len(found), object)
+	}
+	return found[0]
+}
+
+func each[T runtime.Object](all []runtime.Object) (found []T) {
+	for _, o := range all {
+		if object, ok := o.(T); ok {
+			found = append(found, object)
+		}
+	}
+	return found
+}
+
+// variables are the environment variables of the flags, with the flags' defaults. docs/reference.md has them by a test of cmd/mayfly.
+func variables(t *testing.T) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile("../docs/reference.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `--[a-z-]+` \\| `(MAYFLY_[A-Z_]+)` \\| `?([^`|]+?)`? \\|").FindAllStringSubmatch(string(text), -1) {
+		found[row[1]] = row[2]
+	}
+	if len(found) == 0 {
+		t.Fatal("docs/reference.md has no flags")
+	}
+	return found
+}
+
+func TestNames(t *testing.T) {
+	all, flags := objects(t, "*.yaml"), variables(t)
+	if got := the[*storagev1.CSIDriver](t, all).Name; got != flags["MAYFLY_DRIVER_NAME"] {
+		t.Errorf("the CSIDriver is %s, the driver's default name %s", got, flags["MAYFLY_DRIVER_NAME"])
+	}
+	account := the[*corev1.ServiceAccount](t, all)
+	plugin := the[*appsv1.DaemonSet](t, all)
+	binding := the[*rbacv1.ClusterRoleBinding](t, all)
+	namespace := the[*corev1.Namespace](t, all).Name
+	if account.Namespace != namespace || plugin.Namespace != namespace {
+		t.Errorf("namespaces: %s, %s and %s", namespace, account.Namespace, plugin.Namespace)
+	}
+	if got := plugin.Spec.Template.Spec.ServiceAccountName; got != account.Name {
+		t.Errorf("the DaemonSet runs as %s, not %s", got, account.Name)
+	}
+	if want := []rbacv1.Subject{{Kind: "ServiceAccount", Name: account.Name, Namespace: namespace}}; !slices.Equal(binding.Subjects, want) {
+		t.Errorf("bound to %v, not %v", binding.Subjects, want)
+	}
+	if got := the[*rbacv1.ClusterRole](t, all).Name; binding.RoleRef.Name != got {
+		t.Errorf("%s is bound, not %s", binding.RoleRef.Name, got)
+	}
+}
+
+// TestOrder: kubectl applies a directory's files by their names, and objects need their namespace.
+func TestOrder(t *testing.T) {
+	if _, ok := objects(t, "*.yaml")[0].(*corev1.Namespace); !ok {
+		t.Error("the namespace does not come first")
+	}
+}
+
+func TestCSIDriver(t *testing.T) {
+	spec := the[*storagev1.CSIDriver](t, objects(t, "*.yaml")).Spec
+	if !slices.Equal(spec.VolumeLifecycleModes, []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecycleEphemeral}) {
+		t.Errorf("modes %v", spec.VolumeLifecycleModes)
+	}
+	if spec.PodInfoOnMount == nil || !*spec.PodInfoOnMount || spec.AttachRequired == nil || *spec.AttachRequired {
+		t.Error("podInfoOnMount is not true, or attachRequired not false")
+	}
+	if spec.RequiresRepublish != nil && *spec.RequiresRepublish {
+		t.Error("requiresRepublish is true: the driver renews by itself")
+	}
+}
+
+// TestRights: no right is there that the code does not use. That none is missing is tested with a real API server, in test/cluster.
+func TestRights(t *testing.T) {
+	want := map[string][]string{
+		"cert-manager.io/certificaterequests": {"create", "delete", "get", "watch"},
+		"/events":                             {"create"},
+	}
+	for _, rule := range the[*rbacv1.ClusterRole](t, objects(t, "*.yaml")).Rules {
+		for _, group := range rule.APIGroups {
+			for _, resource := range rule.Resources {
+				if verbs := want[group+"/"+resource]; !slices.Equal(slices.Sorted(slices.Values(rule.Verbs)), verbs) {
+					t.Errorf("%s/%s: verbs %v, want %v", group, resource, rule.Verbs, verbs)
+				}
+			}
+		}
+	}
+}
+
+func TestPlugin(t *testing.T) {
+	plugin, flags := the[*appsv1.DaemonSet](t, objects(t, "*.yaml")), variables(t)
+	pod := plugin.Spec.Template.Spec
+	container := pod.Containers[0]
+	if !slices.Equal(container.Args, []string{"node"}) {
+		t.Errorf("arguments %q: flags are set by their variables", container.Args)
+	}
+	for _, env := range container.Env {
+		if _, ok := flags[env.Name]; !ok {
+			t.Errorf("%s is no flag's variable", env.Name)
+		}
+	}
+	if !slices.ContainsFunc(container.Env, func(env corev1.EnvVar) bool {
+		return env.Name == "MAYFLY_NODE_NAME" && env.ValueFrom.FieldRef.FieldPath == "spec.nodeName"
+	}) {
+		t.Error("the node's name is not told")
+	}
+	root, mount, source := flags["MAYFLY_KUBELET_ROOT"], container.VolumeMounts[0], pod.Volumes[0]
+	if mount.Name != source.Name || mount.MountPath != root || source.HostPath.Path != root || *mount.MountPropagation != corev1.MountPropagationBidirectional {
+		t.Errorf("the kubelet's root is %s: %v of %v", root, mount, source)
+	}
+	if surge := plugin.Spec.UpdateStrategy.RollingUpdate.MaxSurge; surge.IntValue() != 0 {
+		t.Errorf("surge %v: the kubelet refuses a second instance", surge)
+	}
+	if strings.Contains(container.Image, "/") {
+		t.Errorf("image %s has a registry", container.Image)
+	}
+}
+
+func TestSample(t *testing.T) {
+	all := objects(t, "sample/*.yaml")
+	pod := the[*corev1.Pod](t, all)
+	v := certificate(t, *pod)
+	if !slices.ContainsFunc(each[*cmapi.Issuer](all), func(i *cmapi.Issuer) bool { return i.Name == v.Issuer.Name && i.Namespace == pod.Namespace }) {
+		t.Errorf("the sample has no issuer %s/%s", pod.Namespace, v.Issuer.Name)
+	}
+}
+
+func TestReadme(t *testing.T) {
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllSubmatch(text, -1)
+	if len(blocks) == 0 {
+		t.Fatal("README.md has no pod")
+	}
+	for _, block := range blocks {
+		certificate(t, *the[*corev1.Pod](t, decode(t, "README.md", block[1])))
+	}
+}
+
+// certificate is what the pod's certificate volume asks for, as the driver parses it.
+func certificate(t *testing.T, pod corev1.Pod) volume.Volume {
+	t.Helper()
+	source := pod.Spec.Volumes[0].CSI
+	if driver := the[*storagev1.CSIDriver](t, objects(t, "*.yaml")).Name; source.Driver != driver {
+		t.Errorf("the pod's driver is %s, not %s", source.Driver, driver)
+	}
+	if source.ReadOnly == nil || !*source.ReadOnly {
+		t.Error("the pod's volume is not readOnly")
+	}
+	asked := volume.Asked{ID: "csi-1", Target: "/target", Attributes: map[string]string{
+		"csi.storage.k8s.io/pod.name":            pod.Name,
+		"csi.storage.k8s.io/pod.namespace":       "default",
+		"csi.storage.k8s.io/pod.uid":             "1",
+		"csi.storage.k8s.io/serviceAccount.name": "default",
+		"csi.storage.k8s.io/ephemeral":           "true",
+	}}
+	for key, value := range source.VolumeAttributes {
+		asked.Attributes[key] = value
+	}
+	v, err := volume.Parse(asked, volume.Defaults{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
