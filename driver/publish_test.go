@@ -121,14 +121,14 @@ func TestWhoCanRead(t *testing.T) {
 			defer n.unpublish(v)
 			container := open(t, n.Target(v))
 			for _, file := range []string{"tls.key", "tls.crt", "ca.crt", "credential-bundle.pem"} {
-				if err := as(row.uid, row.gid, "cat", filepath.Join(container, file)); (err == nil) != row.can {
+				if err := as(t.Context(), row.uid, row.gid, "cat", filepath.Join(container, file)); (err == nil) != row.can {
 					t.Errorf("%s as %d:%d: %v", file, row.uid, row.gid, err)
 				}
 			}
-			if err := as(row.uid, row.gid, "ls", n.inState(v, "")); err == nil {
+			if err := as(t.Context(), row.uid, row.gid, "ls", n.inState(v, "")); err == nil {
 				t.Error("a user of the node sees the driver's files")
 			}
-			if err := as(row.uid, row.gid, "cat", filepath.Join(n.Target(v), "tls.key")); err == nil {
+			if err := as(t.Context(), row.uid, row.gid, "cat", filepath.Join(n.Target(v), "tls.key")); err == nil {
 				t.Error("a user of the node reads the key through the kubelet's directory")
 			}
 		})
@@ -159,8 +159,8 @@ func open(t *testing.T, target string) string {
 	return dir
 }
 
-func as(uid, gid uint32, command string, args ...string) error {
-	cmd := exec.Command(command, args...)
+func as(ctx context.Context, uid, gid uint32, command string, args ...string) error {
+	cmd := exec.CommandContext(ctx, command, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
 	return cmd.Run()
 }
@@ -183,8 +183,8 @@ func TestCallsThatAreWrong(t *testing.T) {
 		{"a target of another pod", func(n *node, r *csi.NodePublishVolumeRequest) {
 			r.TargetPath = filepath.Join(n.Root, "pods", "other", "mount")
 		}, "is not that of the target_path"},
-		{"a file", func(n *node, r *csi.NodePublishVolumeRequest) { r.TargetPath = n.beside(r, file) }, "is a file, not a directory"},
-		{"a symlink", func(n *node, r *csi.NodePublishVolumeRequest) { r.TargetPath = n.beside(r, link) }, "is a symbolic link, not a directory"},
+		{"a file", func(n *node, r *csi.NodePublishVolumeRequest) { r.TargetPath = n.beside(file) }, "is a file, not a directory"},
+		{"a symlink", func(n *node, r *csi.NodePublishVolumeRequest) { r.TargetPath = n.beside(link) }, "is a symbolic link, not a directory"},
 		{"no capability", func(_ *node, r *csi.NodePublishVolumeRequest) { r.VolumeCapability = nil }, "volume_capability is missing"},
 		{"a block device", func(_ *node, r *csi.NodePublishVolumeRequest) {
 			r.VolumeCapability.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
@@ -217,14 +217,14 @@ func TestCallsThatAreWrong(t *testing.T) {
 		t.Errorf("the signer was asked %d times", len(asked))
 	}
 	for _, name := range []string{file, link} {
-		if !exists(t, n.beside(n.Request(v), name)) {
+		if !exists(t, n.beside(name)) {
 			t.Errorf("%s is gone", name)
 		}
 	}
 }
 
 // beside is a path beside the target of a call.
-func (n *node) beside(r *csi.NodePublishVolumeRequest, name string) string {
+func (n *node) beside(name string) string {
 	return filepath.Join(filepath.Dir(n.Target(web())), name)
 }
 

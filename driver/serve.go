@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -42,7 +43,7 @@ func (d *Driver) registrationSocket() string {
 func (d *Driver) listen(ctx context.Context, sockets []socket) (err error) {
 	failed := make(chan error, len(sockets))
 	for _, s := range sockets {
-		listener, openErr := open(s.path)
+		listener, openErr := open(ctx, s.path)
 		if openErr != nil {
 			return openErr
 		}
@@ -77,7 +78,7 @@ type ownSocket struct {
 
 // open listens on path. The socket is made aside and renamed into place, so that there is no time without one
 // when it replaces that of a predecessor. The kubelet overlooks names that begin with a dot (kubernetes pkg/kubelet/pluginmanager/pluginwatcher/plugin_watcher.go).
-func open(path string) (*ownSocket, error) {
+func open(ctx context.Context, path string) (*ownSocket, error) {
 	const longest = 107 // unix(7), sun_path.
 	aside := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
 	if len(aside) > longest {
@@ -89,7 +90,7 @@ func open(path string) (*ownSocket, error) {
 	if err := os.RemoveAll(aside); err != nil {
 		return nil, fmt.Errorf("make the socket: %w", err)
 	}
-	listener, err := net.Listen("unix", aside)
+	listener, err := new(net.ListenConfig).Listen(ctx, "unix", aside)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
@@ -113,10 +114,11 @@ func (s *ownSocket) place(aside string) (err error) {
 
 // unlink removes the socket's file if it is still its own.
 func (s *ownSocket) unlink() error {
-	if there, err := os.Lstat(s.path); err != nil || !os.SameFile(there, s.file) {
-		return nil
+	there, err := os.Lstat(s.path)
+	if err == nil && os.SameFile(there, s.file) {
+		err = os.Remove(s.path)
 	}
-	if err := os.Remove(s.path); err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the socket: %w", err)
 	}
 	return nil

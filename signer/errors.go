@@ -9,15 +9,15 @@ import (
 type Kind int
 
 const (
-	// Unavailable: the signer could not be asked, or did not answer. The attempt is still good.
+	// Unavailable is that the signer could not be asked, or did not answer. The attempt is still good.
 	Unavailable Kind = iota
-	// NotYet: the signer has the request and has not decided. The attempt is still good.
+	// NotYet is that the signer has the request and has not decided. The attempt is still good.
 	NotYet
-	// Denied: someone with the right to do so refused the request. The attempt is over.
+	// Denied is that someone with the right to do so refused the request. The attempt is over.
 	Denied
-	// Invalid: the signer can't understand or honour the request as it is. The attempt is over.
+	// Invalid is that the signer can't understand or honour the request as it is. The attempt is over.
 	Invalid
-	// Failed: the signer tried and gave up, or the request was taken away. The attempt is over.
+	// Failed is that the signer tried and gave up, or the request was taken away. The attempt is over.
 	Failed
 )
 

@@ -87,7 +87,7 @@ func logger(o options, w io.Writer) *slog.Logger {
 
 // withMetrics serves the metrics for as long as run runs.
 func withMetrics(ctx context.Context, address string, registry *prometheus.Registry, run func(context.Context) error) error {
-	listener, err := net.Listen("tcp", address)
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("serve metrics: %w", err)
 	}

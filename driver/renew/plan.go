@@ -3,8 +3,9 @@
 package renew
 
 import (
-	"hash/fnv"
-	"math"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/signer"
@@ -37,15 +38,6 @@ func Backoff(id string, kind signer.Kind, count int) time.Duration {
 
 // fraction is a number in [0, 1) that volume and count alone decide.
 func fraction(id string, count int) float64 {
-	h := fnv.New64a()
-	h.Write([]byte(id))
-	h.Write([]byte{byte(count)})
-	// The product of FNV-1a leaves the high bits of short inputs alike: a last mixing step (splitmix64) spreads them.
-	x := h.Sum64()
-	x ^= x >> 30
-	x *= 0xbf58476d1ce4e5b9
-	x ^= x >> 27
-	x *= 0x94d049bb133111eb
-	x ^= x >> 31
-	return float64(x) / math.MaxUint64
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%d", id, count))
+	return float64(binary.BigEndian.Uint32(sum[:])) / (1 << 32)
 }

@@ -2,6 +2,7 @@ package renew_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -42,7 +43,8 @@ func TestAt(t *testing.T) {
 			t.Errorf("lifetime %s: 100 volumes are due at %d times only", row.lifetime, len(spread))
 		}
 	}
-	if renew.At("a", received, received.Add(time.Hour), 0) != renew.At("a", received, received.Add(time.Hour), 0) {
+	first, again := renew.At("a", received, received.Add(time.Hour), 0), renew.At("a", received, received.Add(time.Hour), 0)
+	if first != again {
 		t.Error("the spread is not a function of the volume")
 	}
 }
@@ -148,7 +150,7 @@ func run(t *testing.T, perSecond float64, workers int, do func(context.Context, 
 		go func() { done <- q.Run(ctx) }()
 		body(q, alarm)
 		cancel()
-		if err := <-done; err != context.Canceled {
+		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("Run: %v", err)
 		}
 	})
@@ -253,7 +255,11 @@ func TestTheWallClockRings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close()
+	defer func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	at := time.Now().Add(50 * time.Millisecond)
 	w.Set(at)
 	if err := w.Wait(t.Context()); err != nil || time.Now().Before(at) {
@@ -266,7 +272,7 @@ func TestTheWallClockRings(t *testing.T) {
 	w.Set(time.Time{})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if err := w.Wait(ctx); err != context.DeadlineExceeded {
+	if err := w.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("not set: %v", err)
 	}
 	w.Set(time.Now())
@@ -280,7 +286,11 @@ func TestTheWallClockRingsForALaterSet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close()
+	defer func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	w.Set(time.Now().Add(time.Hour))
 	done := make(chan error)
 	go func() { done <- w.Wait(t.Context()) }()

@@ -1,6 +1,7 @@
 package volume_test
 
 import (
+	"errors"
 	"maps"
 	"strings"
 	"testing"
@@ -257,7 +258,8 @@ func FuzzParse(f *testing.F) {
 		a.Group, a.MountFlags = group, []string{flag}
 		v, err := volume.Parse(a, volume.Defaults{})
 		if err != nil {
-			if err.Error() == "" || len(err.(volume.Problems)) == 0 {
+			var problems volume.Problems
+			if !errors.As(err, &problems) || len(problems) == 0 {
 				t.Errorf("an error without a reason")
 			}
 			return

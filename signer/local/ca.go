@@ -120,7 +120,7 @@ func write(dir string, certificate, key []byte) error {
 	if err := os.WriteFile(filepath.Join(aside, KeyFile), key, 0o600); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(aside, CertificateFile), certificate, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(aside, CertificateFile), certificate, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(aside, dir) // An empty directory that is there gives way (rename(2)).

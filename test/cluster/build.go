@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 )
 
@@ -31,20 +32,22 @@ func binaries() []binary {
 	}
 }
 
-// Build sees to the binaries of the control plane, and returns the directory that has them: one below $MAYFLY_CACHE
-// (~/.cache/mayfly) whose name follows from what they are built of. What is there is not built again. It tells of its progress.
-func Build(ctx context.Context, tell func(format string, args ...any)) (string, error) {
-	key, err := sources()
-	if err != nil {
-		return "", fmt.Errorf("find what to build: %w", err)
-	}
-	dir := filepath.Join(cache(), "control-plane-"+key)
+// Build sees to the binaries of the control plane, and returns their paths by their names. They lie below $MAYFLY_CACHE
+// (~/.cache/mayfly), each in a directory whose name follows from what it is built of; what is there is not built again.
+// It tells of its progress.
+func Build(ctx context.Context, tell func(format string, args ...any)) (map[string]string, error) {
+	paths := map[string]string{}
 	for _, b := range binaries() {
-		if err := b.build(ctx, dir, tell); err != nil {
-			return "", fmt.Errorf("build %s: %w", b.name, err)
+		key, err := b.sources()
+		if err != nil {
+			return nil, fmt.Errorf("find what %s is built of: %w", b.name, err)
+		}
+		paths[b.name] = filepath.Join(cache(), b.name+"-"+key, b.name)
+		if err := b.build(ctx, paths[b.name], tell); err != nil {
+			return nil, fmt.Errorf("build %s: %w", b.name, err)
 		}
 	}
-	return dir, nil
+	return paths, nil
 }
 
 func cache() string {
@@ -64,26 +67,30 @@ func module() string {
 	return filepath.Dir(file)
 }
 
-// sources is a digest of what decides on the binaries.
-func sources() (string, error) {
-	digest := sha256.New()
-	for _, name := range []string{"go.mod", "go.sum", "build.go", "certmanager/main.go"} {
-		text, err := os.ReadFile(filepath.Join(module(), name))
+// sources is a digest of what decides on the binary: the modules, and the source where it is ours.
+func (b binary) sources() (string, error) {
+	files := []string{"go.mod", "go.sum"}
+	if strings.HasPrefix(b.pkg, "./") {
+		files = append(files, filepath.Join(b.pkg, "main.go"))
+	}
+	text := []byte(b.pkg + b.ldflags)
+	for _, name := range files {
+		file, err := os.ReadFile(filepath.Join(module(), name))
 		if err != nil {
 			return "", err
 		}
-		digest.Write(text)
+		text = append(text, file...)
 	}
-	return fmt.Sprintf("%x", digest.Sum(nil)[:6]), nil
+	sum := sha256.Sum256(text)
+	return fmt.Sprintf("%x", sum[:6]), nil
 }
 
 // build builds aside and renames: an interrupted build leaves nothing that looks done.
-func (b binary) build(ctx context.Context, dir string, tell func(string, ...any)) error {
-	path := filepath.Join(dir, b.name)
+func (b binary) build(ctx context.Context, path string, tell func(string, ...any)) error {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	tell("building %s (kube-apiserver takes some 7 minutes where nothing is cached)", b.name)

@@ -28,7 +28,7 @@ type Cluster struct {
 	CertManager cmclient.Interface
 
 	environment *envtest.Environment
-	binaries    string
+	binaries    map[string]string // Their paths.
 	kubeconfig  []byte
 	controllers *process
 }
@@ -59,13 +59,13 @@ func Start(ctx context.Context, dir string, tell func(format string, args ...any
 
 // startAPI starts etcd and the API server, with cert-manager's resources.
 func (c *Cluster) startAPI(crds string) (err error) {
-	api := &envtest.APIServer{Path: filepath.Join(c.binaries, "kube-apiserver"), CertDir: filepath.Join(c.Dir, "apiserver")}
+	api := &envtest.APIServer{Path: c.binaries["kube-apiserver"], CertDir: filepath.Join(c.Dir, "apiserver")}
 	api.Configure().Set("authorization-mode", "Node,RBAC").
 		Append("enable-admission-plugins", "NodeRestriction").
 		Set("disable-admission-plugins", "ServiceAccount"). // No controller makes the namespaces' default accounts here.
 		Set("endpoint-reconciler-type", "none").
 		Set("request-timeout", "10s") // A stop waits as long for open connections.
-	etcd := &envtest.Etcd{Path: filepath.Join(c.binaries, "etcd"), DataDir: filepath.Join(c.Dir, "etcd")}
+	etcd := &envtest.Etcd{Path: c.binaries["etcd"], DataDir: filepath.Join(c.Dir, "etcd")}
 	for _, dir := range []string{api.CertDir, etcd.DataDir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make the control plane's directory: %w", err)
@@ -114,7 +114,7 @@ func (c *Cluster) Kubeconfig() string { return filepath.Join(c.Dir, "kubeconfig"
 
 // StartControllers starts cert-manager's controllers; approve says whether they approve every request.
 func (c *Cluster) StartControllers(ctx context.Context, approve bool) (err error) {
-	c.controllers, err = startProcess(ctx, filepath.Join(c.Dir, "certmanager.log"), filepath.Join(c.binaries, "certmanager"),
+	c.controllers, err = startProcess(ctx, filepath.Join(c.Dir, "certmanager.log"), c.binaries["certmanager"],
 		"--kubeconfig", c.Kubeconfig(), fmt.Sprintf("--approve=%v", approve))
 	return err
 }

@@ -198,7 +198,9 @@ func TestKilledWhileTheRequestIsPending(t *testing.T) {
 		v := n.pod("web")
 		cr, failed := n.pending(v)
 		n.end(syscall.SIGKILL)
-		<-failed
+		if err := <-failed; err == nil {
+			t.Error("a call to a process that was killed succeeded")
+		}
 		n.start()
 		n.decide(cr, cmapi.CertificateRequestConditionApproved, cmmeta.ConditionTrue, "test", "approved by hand")
 		n.publish(v)

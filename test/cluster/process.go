@@ -13,11 +13,11 @@ import (
 // A process is a component that runs until it is stopped, and writes its log to a file.
 type process struct {
 	cmd  *exec.Cmd
-	done chan error
+	done chan struct{}
 	log  *os.File
 }
 
-// startProcess starts a command. It ends with ctx, too.
+// startProcess starts a command, which runs until stop.
 func startProcess(ctx context.Context, log, path string, args ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -28,8 +28,11 @@ func startProcess(ctx context.Context, log, path string, args ...string) (*proce
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", path, err), out.Close())
 	}
-	p := &process{cmd: cmd, done: make(chan error, 1), log: out}
-	go func() { p.done <- cmd.Wait() }()
+	p := &process{cmd: cmd, done: make(chan struct{}), log: out}
+	go func() {
+		defer close(p.done)
+		_ = cmd.Wait() // A process that was told to stop may say so in its exit code.
+	}()
 	return p, nil
 }
 
@@ -40,6 +43,6 @@ func (p *process) stop() error {
 	}
 	timer := time.AfterFunc(20*time.Second, func() { _ = p.cmd.Process.Kill() })
 	defer timer.Stop()
-	<-p.done // A process that was told to stop may say so in its exit code.
+	<-p.done
 	return p.log.Close()
 }

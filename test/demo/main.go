@@ -34,12 +34,9 @@ func main() {
 		os.Exit(inNamespace())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if o.runFor > 0 {
-		ctx, stop = context.WithTimeout(ctx, o.runFor)
-		defer stop()
-	}
-	if err := run(ctx, o); err != nil {
+	err := run(ctx, o)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
@@ -61,8 +58,11 @@ func inNamespace() int {
 		fmt.Fprintf(os.Stderr, "demo: enter a user namespace: %v\nRun it as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1).\n", err)
 		return 1
 	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = cmd.Wait() // Its exit code becomes ours.
+	}()
 	for {
 		select {
 		case s := <-signals:
@@ -75,6 +75,11 @@ func inNamespace() int {
 
 // run shows the pods until ctx ends, and leaves nothing.
 func run(ctx context.Context, o options) error {
+	if o.runFor > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.runFor)
+		defer cancel()
+	}
 	root, err := os.MkdirTemp("", "mayfly-")
 	if err != nil {
 		return fmt.Errorf("make a directory: %w", err)

@@ -201,7 +201,7 @@ func (maker) DeleteVolume(context.Context, *csi.DeleteVolumeRequest) (*csi.Delet
 func controller(t *testing.T, root string) string {
 	t.Helper()
 	socket := filepath.Join(root, "controller.sock")
-	listener, err := net.Listen("unix", socket)
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}

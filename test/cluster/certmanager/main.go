@@ -30,8 +30,9 @@ func main() {
 	approve := flag.Bool("approve", true, "run the approver, which approves every request")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	if err := run(ctx, *kubeconfig, *approve); err != nil {
+	err := run(ctx, *kubeconfig, *approve)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "certmanager:", err)
 		os.Exit(1)
 	}

@@ -19,8 +19,9 @@ func main() {
 	dir := flag.String("dir", "", "directory for data and logs")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	if err := run(ctx, *dir); err != nil {
+	err := run(ctx, *dir)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "control-plane:", err)
 		os.Exit(1)
 	}
