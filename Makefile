@@ -11,6 +11,8 @@ MODULES := . $(patsubst %/go.mod,%,$(wildcard test/*/go.mod))
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 FUZZTIME ?= 10s
+# More flags for every go test, such as -v.
+TESTFLAGS ?=
 
 .PHONY: help
 help: ## list the targets
@@ -29,24 +31,24 @@ test: unit integration sanity demo fuzz ## everything, with a real API server an
 
 .PHONY: unit
 unit: ## the quick loop: no cluster
-	go test -race ./...
+	go test $(TESTFLAGS) -race ./...
 
 .PHONY: integration
 integration: build ## the node plugin against a real kube-apiserver and cert-manager's controllers
-	cd test/cluster && go test -race -timeout 20m ./...
+	cd test/cluster && go test $(TESTFLAGS) -race -timeout 20m ./...
 
 .PHONY: sanity
 sanity: build ## csi-sanity against the binary
-	cd test/sanity && go test -race ./...
+	cd test/sanity && go test $(TESTFLAGS) -race ./...
 
 .PHONY: demo
 demo: build ## what make run shows, for a few seconds and without a terminal
-	cd test/demo && go test -race ./...
+	cd test/demo && go test $(TESTFLAGS) -race ./...
 
 .PHONY: fuzz
 fuzz: ## each parser for FUZZTIME
-	go test -run '^$$' -fuzz FuzzParse -fuzztime $(FUZZTIME) ./driver/volume
-	go test -run '^$$' -fuzz FuzzCheck -fuzztime $(FUZZTIME) ./driver/request
+	go test $(TESTFLAGS) -run '^$$' -fuzz FuzzParse -fuzztime $(FUZZTIME) ./driver/volume
+	go test $(TESTFLAGS) -run '^$$' -fuzz FuzzCheck -fuzztime $(FUZZTIME) ./driver/request
 
 .PHONY: bench
 bench: build ## the numbers of docs/benchmarks.md, as a table, JSON and an SVG
