@@ -61,11 +61,23 @@ func (d *Driver) hold(id string) *held {
 	return h
 }
 
-// drop forgets the held volume. Its turn must be held.
-func (d *Driver) drop(h *held) {
+// close is the last record: what would change it from now on has no effect, and so writes nothing where no tmpfs is mounted any more.
+func (h *held) close() files.Record {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.gone = true
-	h.mu.Unlock()
+	return h.record
+}
+
+// reopen takes close back, for a volume that could not be removed.
+func (h *held) reopen() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.gone = false
+}
+
+// drop forgets the held volume, which is closed. Its turn must be held.
+func (d *Driver) drop(h *held) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.held, h.id)

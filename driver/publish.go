@@ -160,8 +160,9 @@ func (d *Driver) discard(h *held, target string) error {
 	if err := os.Remove(target); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the target: %w", err)
 	}
-	leftovers := h.snapshot()
+	leftovers := h.close()
 	if err := erase(h.dir); err != nil {
+		h.reopen()
 		return err
 	}
 	pod := h.volume.Pod

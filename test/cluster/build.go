@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -38,7 +39,7 @@ func binaries() []binary {
 func Build(ctx context.Context, tell func(format string, args ...any)) (map[string]string, error) {
 	paths := map[string]string{}
 	for _, b := range binaries() {
-		key, err := b.sources()
+		key, err := b.sources(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("find what %s is built of: %w", b.name, err)
 		}
@@ -67,21 +68,24 @@ func module() string {
 	return filepath.Dir(file)
 }
 
-// sources is a digest of what decides on the binary: the modules, and the source where it is ours.
-func (b binary) sources() (string, error) {
-	files := []string{"go.mod", "go.sum"}
-	if strings.HasPrefix(b.pkg, "./") {
-		files = append(files, filepath.Join(b.pkg, "main.go"))
+// sources is a digest of what decides on the binary: the versions of the modules that it is built of, and its source where it is ours.
+func (b binary) sources(ctx context.Context) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-f", "{{with .Module}}{{.Path}} {{.Version}}{{end}}", b.pkg)
+	cmd.Dir = module()
+	modules, err := cmd.Output()
+	if err != nil {
+		return "", err
 	}
-	text := []byte(b.pkg + b.ldflags)
-	for _, name := range files {
-		file, err := os.ReadFile(filepath.Join(module(), name))
+	lines := slices.Compact(slices.Sorted(strings.Lines(string(modules))))
+	text := b.pkg + b.ldflags + runtime.Version() + strings.Join(lines, "")
+	if strings.HasPrefix(b.pkg, "./") {
+		main, err := os.ReadFile(filepath.Join(module(), b.pkg, "main.go"))
 		if err != nil {
 			return "", err
 		}
-		text = append(text, file...)
+		text += string(main)
 	}
-	sum := sha256.Sum256(text)
+	sum := sha256.Sum256([]byte(text))
 	return fmt.Sprintf("%x", sum[:6]), nil
 }
 

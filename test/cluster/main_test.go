@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,6 +16,9 @@ import (
 
 	"github.com/mayfly-csi/mayfly/test/cluster"
 )
+
+// atOnce is how many parallel tests run at a time, on however few cores: they wait more than they work.
+const atOnce = 16
 
 // shared is the control plane of this test binary.
 var shared fixture
@@ -50,6 +54,9 @@ func run(m *testing.M) (code int, err error) {
 		}
 	}()
 	if shared.plugin, err = pluginKubeconfig(ctx, dir); err != nil {
+		return 1, err
+	}
+	if err := flag.Set("test.parallel", fmt.Sprint(atOnce)); err != nil {
 		return 1, err
 	}
 	return m.Run(), nil

@@ -60,6 +60,14 @@ func (l *text) String() string {
 // newNode starts the binary against the shared control plane, with the rights of the manifests' ClusterRole and no other.
 func newNode(t *testing.T, namespace string, args ...string) *node {
 	t.Helper()
+	n := idleNode(t, namespace, args...)
+	n.start()
+	return n
+}
+
+// idleNode is a node without a node plugin, until it is started.
+func idleNode(t *testing.T, namespace string, args ...string) *node {
+	t.Helper()
 	root, err := os.MkdirTemp("", "node-")
 	if err != nil {
 		t.Fatal(err)
@@ -69,52 +77,74 @@ func newNode(t *testing.T, namespace string, args ...string) *node {
 		t.Fatal(err)
 	}
 	n := &node{Kubelet: k, t: t, kubeconfig: shared.plugin, namespace: namespace, args: args}
-	n.start()
 	t.Cleanup(n.cleanUp)
 	return n
 }
 
+// arguments are the command line of the node plugin.
+func (n *node) arguments() []string {
+	return append([]string{"node", "--node-name", "node-a", "--kubelet-root", n.Root, "--kubeconfig", n.kubeconfig, "--log-format", "text"}, n.args...)
+}
+
 func (n *node) start() {
 	n.t.Helper()
-	n.process = exec.Command(shared.binary, append([]string{"node", "--node-name", "node-a", "--kubelet-root", n.Root,
-		"--kubeconfig", n.kubeconfig, "--log-format", "text"}, n.args...)...)
+	n.process = exec.Command(shared.binary, n.arguments()...)
 	n.process.Stderr = &n.log
 	if err := n.process.Start(); err != nil {
 		n.t.Fatal(err)
 	}
 	n.exited = make(chan struct{})
-	ctx, cancel := context.WithTimeout(n.t.Context(), 30*time.Second)
+	go func() {
+		defer close(n.exited)
+		_ = n.process.Wait()
+	}()
+	n.register(n.exited)
+}
+
+// register waits until the node plugin has registered, or has exited.
+func (n *node) register(exited <-chan struct{}) {
+	n.t.Helper()
+	if err := n.tryRegister(exited); err != nil {
+		n.t.Fatalf("%v\n%s", err, &n.log)
+	}
+}
+
+func (n *node) tryRegister(exited <-chan struct{}) (err error) {
+	ctx, cancel := context.WithTimeout(n.t.Context(), 60*time.Second)
 	defer cancel()
 	go func() {
-		_ = n.process.Wait()
-		close(n.exited)
-		cancel()
+		select {
+		case <-exited:
+			cancel()
+		case <-ctx.Done():
+		}
 	}()
-	var err error
-	if n.driver, err = n.Register(ctx, driverName); err != nil {
-		n.t.Fatalf("%v\n%s", err, &n.log)
+	n.driver, err = n.Register(ctx, driverName)
+	return err
+}
+
+// hangUp closes the connection to the node plugin, if there is one.
+func (n *node) hangUp() {
+	if n.driver.ClientConn != nil {
+		_ = n.driver.Close()
 	}
 }
 
 // end ends the process by a signal, and waits for it.
 func (n *node) end(signal os.Signal) {
 	n.t.Helper()
-	_ = n.driver.Close()
+	n.hangUp()
 	_ = n.process.Process.Signal(signal)
 	<-n.exited
 }
 
 func (n *node) cleanUp() {
-	n.end(syscall.SIGTERM)
-	text, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		n.t.Error(err)
+	if n.process != nil {
+		n.end(syscall.SIGTERM)
 	}
-	for line := range strings.Lines(string(text)) {
-		if path := strings.Fields(line)[4]; strings.HasPrefix(path, n.Root) {
-			if err := mount.Unmount(path); err != nil {
-				n.t.Error(err)
-			}
+	for _, path := range n.mounts() {
+		if err := mount.Unmount(path); err != nil {
+			n.t.Error(err)
 		}
 	}
 	if err := os.RemoveAll(n.Root); err != nil {
@@ -123,6 +153,21 @@ func (n *node) cleanUp() {
 	if n.t.Failed() {
 		n.t.Logf("log of the node plugin:\n%s", &n.log)
 	}
+}
+
+// mounts are the mount points below the kubelet's root.
+func (n *node) mounts() (paths []string) {
+	n.t.Helper()
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		n.t.Error(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if path := strings.Fields(line)[4]; strings.HasPrefix(path, n.Root+"/") {
+			paths = append(paths, path)
+		}
+	}
+	return paths
 }
 
 // pod makes a pod object with a volume that asks for a certificate.
@@ -154,7 +199,10 @@ func (n *node) publish(v kubelet.Volume) *x509.Certificate {
 
 func (n *node) leaf(target string) *x509.Certificate {
 	n.t.Helper()
-	current := filepath.Join(target, "..data")
+	current, err := filepath.EvalSymlinks(filepath.Join(target, "..data")) // One generation, whatever is swapped in meanwhile.
+	if err != nil {
+		n.t.Fatal(err)
+	}
 	pair, err := tls.LoadX509KeyPair(filepath.Join(current, "tls.crt"), filepath.Join(current, "tls.key"))
 	if err != nil {
 		n.t.Fatal(err)
