@@ -84,13 +84,16 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (options
 	if f.NArg() > 0 {
 		return options{}, usageError{fmt.Errorf("unexpected argument %q", f.Arg(0))}
 	}
+	if err := o.check(); err != nil {
+		return options{}, usageError{err}
+	}
 	if err := o.complete(); err != nil {
 		return options{}, usageError{err}
 	}
 	return o, nil
 }
 
-// complete sets the paths that follow from others, and checks what flags must say.
+// complete sets the paths that follow from others.
 func (o *options) complete() error {
 	o.CSIEndpoint = strings.TrimPrefix(o.CSIEndpoint, "unix://")
 	for _, p := range []struct {
@@ -111,12 +114,13 @@ func (o *options) complete() error {
 			return fmt.Errorf("--%s=%s: an absolute path is needed", p.name, *p.path)
 		}
 	}
-	return o.check()
+	return nil
 }
 
 // driverName is what the CSI specification allows (csi.proto, GetPluginInfoResponse.name).
 var driverName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$`)
 
+// check is for what flags must say.
 func (o *options) check() error {
 	switch {
 	case o.NodeName == "":

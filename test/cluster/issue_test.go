@@ -14,6 +14,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"go.uber.org/goleak"
+
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
 	"github.com/mayfly-csi/mayfly/signer/signertest"
@@ -30,6 +32,11 @@ func TestSigner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The connection stays for the next request; no watch and no goroutine of one does.
+	if err := s.Forget(t.Context(), signer.Attempt{ID: "none", Pod: signer.Pod{Namespace: ns, Name: "web"}}); err != nil {
+		t.Fatal(err)
+	}
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	signertest.Run(t, signertest.Backend{
 		Signer: s,
 		Issuer: signer.Issuer{Name: "ca", Kind: "Issuer", Group: "cert-manager.io"},

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/mayfly-csi/mayfly/"
+
+// TestImportsFormAFan holds the rooms apart: cmd → driver, signer/*; driver → its steps and signer; a step → volume and the
+// vocabulary of signer; a signer → signer. client-go stays with those that talk to the API server.
+func TestImportsFormAFan(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, "../...", "../../driver/...", "../../signer/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		room := strings.TrimPrefix(fields[0], module)
+		for _, imported := range fields[1:] {
+			if own, ok := strings.CutPrefix(imported, module); ok {
+				seen++
+				if !mayImport(room, own) {
+					t.Errorf("%s imports %s", room, own)
+				}
+			}
+			if strings.HasPrefix(imported, "k8s.io/client-go/") && !slices.Contains([]string{"cmd/mayfly", "driver/event", "signer/certmanager"}, room) {
+				t.Errorf("%s imports %s", room, imported)
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("no imports were seen")
+	}
+}
+
+// mayImport reports whether one room may import another.
+func mayImport(room, other string) bool {
+	switch above, _ := path.Split(room); {
+	case above == "cmd/":
+		return true
+	case room == "driver":
+		return strings.HasPrefix(other, "driver/") || other == "signer"
+	case above == "driver/":
+		return other == "driver/volume" && room != other || other == "signer"
+	case above == "signer/":
+		return other == "signer"
+	}
+	return false
+}

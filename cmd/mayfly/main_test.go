@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// command runs the command with an environment, and is its exit code and what it printed.
+func command(ctx context.Context, env map[string]string, args ...string) (code int, stdout, stderr string) {
+	var out, err bytes.Buffer
+	code = run(ctx, args, func(name string) string { return env[name] }, &out, &err)
+	return code, out.String(), err.String()
+}
+
+func TestABadFlagIsOneLine(t *testing.T) {
+	for _, row := range []struct {
+		args string
+		env  map[string]string
+		want string
+	}{
+		{"", nil, "a command is missing: mayfly node, mayfly version or mayfly help"},
+		{"nod", nil, `unknown command "nod": there are node, version and help`},
+		{"node", nil, "--node-name is required"},
+		{"node --nod-name=a", nil, "flag provided but not defined: -nod-name"},
+		{"node --node-name", nil, "flag needs an argument: -node-name"},
+		{"node --node-name=a extra", nil, `unexpected argument "extra"`},
+		{"node --node-name=a --signer=vault", nil, "--signer=vault: there are cert-manager and local"},
+		{"node --node-name=a --log-format=xml", nil, "--log-format=xml: there are json and text"},
+		{"node --node-name=a --log-level=loud", nil, `invalid value "loud" for flag -log-level: slog: level string "loud": unknown name`},
+		{"node --node-name=a --keep-requests=-1", nil, "--keep-requests=-1: a number from 0"},
+		{"node --node-name=a --keep-requests=few", nil, `invalid value "few" for flag -keep-requests: parse error`},
+		{"node --node-name=a --driver-name=a/b", nil, `--driver-name="a/b": a driver's name has up to 63 letters, digits, dots and dashes`},
+		{"node --node-name=a --kubelet-root=lib", nil, "--kubelet-root=lib: a clean absolute path is needed"},
+		{"node --node-name=a --state-dir=volumes", nil, "--state-dir=volumes: an absolute path is needed"},
+		{"node --node-name=a --kubelet-root=", nil, "--csi-endpoint is required where --kubelet-root is empty"},
+		{"node --node-name=a --kubelet-root= --csi-endpoint=/a --state-dir=/b --signer=local", nil, "--local-ca is required where --kubelet-root is empty"},
+		{"node", map[string]string{"MAYFLY_KEEP_REQUESTS": "few"}, `MAYFLY_KEEP_REQUESTS="few": parse error`},
+		{"node --node-name=a", map[string]string{"MAYFLY_SIGNER": "vault"}, "--signer=vault: there are cert-manager and local"},
+	} {
+		t.Run(row.args, func(t *testing.T) {
+			code, stdout, stderr := command(t.Context(), row.env, strings.Fields(row.args)...)
+			if code != exitUsage || stdout != "" || stderr != "mayfly: "+row.want+"\n" {
+				t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+			}
+		})
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for args, want := range map[string]string{
+		"help":    "mayfly node [flags]",
+		"--help":  "mayfly node [flags]",
+		"node -h": "MAYFLY_NODE_NAME stands in for --node-name",
+		"version": version(),
+	} {
+		if code, stdout, stderr := command(t.Context(), nil, strings.Fields(args)...); code != exitOK || !strings.Contains(stdout, want) || stderr != "" {
+			t.Errorf("%s: exit code %d, %q, %q", args, code, stdout, stderr)
+		}
+	}
+}
+
+func TestTheFlagWinsOverTheEnvironment(t *testing.T) {
+	env := map[string]string{"MAYFLY_NODE_NAME": "from-env", "MAYFLY_DRIVER_NAME": "csi.example.org", "MAYFLY_CSI_ENDPOINT": "unix:///run/csi.sock"}
+	o, err := parse([]string{"--node-name=from-flag"}, func(name string) string { return env[name] }, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.NodeName != "from-flag" || o.DriverName != "csi.example.org" || o.CSIEndpoint != "/run/csi.sock" ||
+		o.StateDir != "/var/lib/kubelet/plugins/csi.example.org/volumes" {
+		t.Errorf("%+v", o)
+	}
+}
+
+func TestWhatIsNotTheCommandLinesFaultIsExitCode1(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]string{
+		"--kubeconfig=/does/not/exist":               "find the API server: ",
+		"--signer=local --local-ca=" + file:          "open the local CA: ",
+		"--signer=local --metrics-address=nowhere:x": "serve metrics: ",
+	} {
+		root := t.TempDir()
+		args = "node --node-name=a --kubelet-root=" + root + " " + args
+		code, _, stderr := command(t.Context(), nil, strings.Fields(args)...)
+		if code != exitError || !strings.Contains(stderr, want) || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%s: exit code %d, %q", args, code, stderr)
+		}
+	}
+}
