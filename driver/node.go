@@ -174,9 +174,12 @@ func fit(req *csi.NodePublishVolumeRequest) error {
 	return nil
 }
 
-// volumeID demands an id that is one file name. The kubelet's are csi- and 64 hex digits.
+// fileName is what an id must be. The kubelet's are csi- and 64 hex digits.
+var fileName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$`)
+
+// volumeID demands an id that is one file name.
 func volumeID(id string) error {
-	if !regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$`).MatchString(id) {
+	if !fileName.MatchString(id) {
 		return fmt.Errorf("volume_id %q is not a plain file name", id)
 	}
 	return nil

@@ -31,17 +31,15 @@ func wait(ctx context.Context, client cmclient.CertificateRequestInterface, cr *
 			return issued, err
 		}
 		next, err := change(ctx, client, cr, &pause)
+		cr = next
 		var final *signer.Error
 		switch {
 		case errors.As(err, &final) && final.Kind.Ends():
 			return signer.Issued{}, final
 		case ctx.Err() != nil:
 			return signer.Issued{}, undecided(cr, trouble)
-		case err != nil:
-			trouble = err
-		default:
-			cr, trouble = next, nil
 		}
+		trouble = err
 	}
 }
 
@@ -53,22 +51,24 @@ func undecided(cr *cmapi.CertificateRequest, trouble error) *signer.Error {
 	return signer.Errorf(signer.NotYet, "CertificateRequest %s: %s", title(cr), state(cr))
 }
 
-// change is the request after its next change: from a watch while it is young, else by a read after a pause.
+// change is the request as it is later, with an error also as it was last seen: decided, from a watch while it is young, or else as a
+// read finds it after a pause.
 func change(ctx context.Context, client cmclient.CertificateRequestInterface, cr *cmapi.CertificateRequest, pause *apiwait.Backoff) (*cmapi.CertificateRequest, error) {
 	if left := patience - age(cr, time.Now()); left > 0 {
-		next, err := observe(ctx, client, cr, left)
-		if next != nil || ctx.Err() != nil || errors.As(err, new(*signer.Error)) {
-			return next, err
+		var err error
+		cr, err = observe(ctx, client, cr, left)
+		if _, _, decided := decide(cr); decided || ctx.Err() != nil || errors.As(err, new(*signer.Error)) {
+			return cr, err
 		}
 		// The watch is over: closed by the API server, too old (410) or refused. A read tells what was missed.
 	}
 	if err := sleep(ctx, pause.Step()); err != nil {
-		return nil, err
+		return cr, err
 	}
 	return read(ctx, client, cr)
 }
 
-// observe watches one object, from the version that is known, until it changes. Without a change it returns nil and why the watch ended, if the API server said so.
+// observe watches one object, from the version that is known, until it is decided or the watch ends, and is its last state.
 func observe(ctx context.Context, client cmclient.CertificateRequestInterface, cr *cmapi.CertificateRequest, atMost time.Duration) (*cmapi.CertificateRequest, error) {
 	seconds := int64(atMost.Seconds()) + 1
 	w, err := client.Watch(ctx, metav1.ListOptions{
@@ -77,35 +77,38 @@ func observe(ctx context.Context, client cmclient.CertificateRequestInterface, c
 		TimeoutSeconds:  &seconds,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("watch: %w", err)
+		return cr, fmt.Errorf("watch: %w", err)
 	}
 	defer w.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return cr, ctx.Err()
 		case event, open := <-w.ResultChan():
 			if !open {
-				return nil, nil
+				return cr, nil
 			}
-			if next, err := understand(event, cr); next != nil || err != nil {
-				return next, err
+			if cr, err = understand(event, cr); err != nil {
+				return cr, err
+			}
+			if _, _, decided := decide(cr); decided {
+				return cr, nil
 			}
 		}
 	}
 }
 
-// understand is the changed object of an event; nil for an event that brings none.
+// understand is the object after an event.
 func understand(event watch.Event, before *cmapi.CertificateRequest) (*cmapi.CertificateRequest, error) {
 	switch event.Type {
 	case watch.Error:
-		return nil, fmt.Errorf("watch: %w", apierrors.FromObject(event.Object))
+		return before, fmt.Errorf("watch: %w", apierrors.FromObject(event.Object))
 	case watch.Deleted:
-		return nil, deleted(before)
+		return before, deleted(before)
 	}
 	next, ok := event.Object.(*cmapi.CertificateRequest)
 	if !ok {
-		return nil, nil
+		return before, nil
 	}
 	return next, same(next, before)
 }
@@ -118,9 +121,9 @@ func read(ctx context.Context, client cmclient.CertificateRequestInterface, cr *
 	}
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, deleted(cr)
+		return cr, deleted(cr)
 	case err != nil:
-		return nil, fmt.Errorf("read: %w", err)
+		return cr, fmt.Errorf("read: %w", err)
 	}
 	return next, same(next, cr)
 }
