@@ -52,7 +52,7 @@ fuzz: ## each parser for FUZZTIME
 
 .PHONY: bench
 bench: build ## the numbers of docs/benchmarks.md, as a table, JSON and an SVG
-	cd test/bench && go run . --mayfly ../../bin/mayfly
+	cd test/bench && go run . --mayfly ../../bin/mayfly --json ../../docs/benchmarks.json --svg ../../docs/benchmarks.svg
 
 .PHONY: lint
 lint: ## gofmt, go vet, golangci-lint and go mod tidy in every module

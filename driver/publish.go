@@ -78,12 +78,13 @@ func (d *Driver) refuse(h *held, asked volume.Asked, problems error) error {
 
 // tmpfs mounts the volume's tmpfs unless it is there.
 func (d *Driver) tmpfs(h *held, context string) error {
-	if err := os.Mkdir(string(h.dir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	switch err := os.Mkdir(string(h.dir), 0o700); {
+	case errors.Is(err, fs.ErrExist):
+		if mounted, err := mount.Is(string(h.dir)); err != nil || mounted {
+			return err
+		}
+	case err != nil:
 		return fmt.Errorf("make the volume's directory: %w", err)
-	}
-	mounted, err := mount.Is(string(h.dir))
-	if err != nil || mounted {
-		return err
 	}
 	noswap, err := mount.Tmpfs(string(h.dir), context)
 	if err != nil {

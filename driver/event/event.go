@@ -4,12 +4,14 @@ package event
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
-	client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/signer"
@@ -17,18 +19,25 @@ import (
 
 // A Writer writes Events to the API server. There is one for each failed attempt, whose backoff bounds their number.
 type Writer struct {
-	client client.EventsGetter
+	api    rest.Interface
 	driver string
 	node   string
 }
 
 // New is a writer that names the driver and its node as the source.
 func New(config *rest.Config, driver, node string) (*Writer, error) {
-	c, err := client.NewForConfig(config)
+	// client-go's clientset knows every kind of Kubernetes, which this process would hold in memory.
+	scheme := runtime.NewScheme()
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Event{})
+	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+	config = rest.CopyConfig(config)
+	config.APIPath, config.GroupVersion = "/api", &corev1.SchemeGroupVersion
+	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	api, err := rest.RESTClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("make a client for Events: %w", err)
 	}
-	return &Writer{client: c, driver: driver, node: node}, nil
+	return &Writer{api: api, driver: driver, node: node}, nil
 }
 
 // Warn writes a Warning. Its message is cut to what the API server takes.
@@ -40,7 +49,7 @@ func (w *Writer) Warn(ctx context.Context, pod signer.Pod, reason, message strin
 		InvolvedObject:      corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID)},
 		Type:                corev1.EventTypeWarning,
 		Reason:              reason,
-		Message:             message[:min(len(message), longest)],
+		Message:             strings.ToValidUTF8(message[:min(len(message), longest)], ""),
 		Source:              corev1.EventSource{Component: w.driver, Host: w.node},
 		ReportingController: w.driver,
 		ReportingInstance:   w.node,
@@ -48,7 +57,7 @@ func (w *Writer) Warn(ctx context.Context, pod signer.Pod, reason, message strin
 		LastTimestamp:       now,
 		Count:               1,
 	}
-	if _, err := w.client.Events(pod.Namespace).Create(ctx, event, metav1.CreateOptions{}); err != nil {
+	if err := w.api.Post().Namespace(pod.Namespace).Resource("events").Body(event).Do(ctx).Error(); err != nil {
 		return fmt.Errorf("write an event for pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	return nil

@@ -14,10 +14,12 @@ import (
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
-	cmclient "github.com/cert-manager/cert-manager/pkg/client/clientset/versioned/typed/certmanager/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/gentype"
 	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/signer"
@@ -25,24 +27,38 @@ import (
 
 // A Signer signs through CertificateRequests. It implements [signer.Signer] and [signer.Forgetter].
 type Signer struct {
-	client cmclient.CertificateRequestsGetter
+	api   rest.Interface
+	codec runtime.ParameterCodec
 }
+
+// requests are the CertificateRequests of a namespace.
+type requests = *gentype.Client[*cmapi.CertificateRequest]
 
 // New is a signer on the API server of config. It sets no limit of its own to the requests: the node plugin bounds them.
 func New(config *rest.Config) (*Signer, error) {
+	// cert-manager's clientset knows every kind of cert-manager and of the Gateway API, which this process would hold in memory.
+	scheme := runtime.NewScheme()
+	scheme.AddKnownTypes(cmapi.SchemeGroupVersion, &cmapi.CertificateRequest{})
+	metav1.AddToGroupVersion(scheme, cmapi.SchemeGroupVersion)
 	config = rest.CopyConfig(config)
 	config.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit.
-	client, err := cmclient.NewForConfig(config)
+	config.APIPath, config.GroupVersion = "/apis", &cmapi.SchemeGroupVersion
+	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	api, err := rest.RESTClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("make a client for CertificateRequests: %w", err)
 	}
-	return &Signer{client: client}, nil
+	return &Signer{api: api, codec: runtime.NewParameterCodec(scheme)}, nil
+}
+
+func (s *Signer) requests(namespace string) requests {
+	return gentype.NewClient("certificaterequests", s.api, s.codec, namespace, func() *cmapi.CertificateRequest { return &cmapi.CertificateRequest{} })
 }
 
 // Sign implements [signer.Signer].
 func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, error) {
 	wanted := object(req)
-	client := s.client.CertificateRequests(wanted.Namespace)
+	client := s.requests(wanted.Namespace)
 	found, err := submit(ctx, client, wanted)
 	if err != nil {
 		return signer.Issued{}, err
@@ -52,7 +68,7 @@ func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, e
 
 // Forget implements [signer.Forgetter].
 func (s *Signer) Forget(ctx context.Context, attempt signer.Attempt) error {
-	err := s.client.CertificateRequests(attempt.Pod.Namespace).Delete(ctx, name(attempt), metav1.DeleteOptions{})
+	err := s.requests(attempt.Pod.Namespace).Delete(ctx, name(attempt), metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return explain(err, "delete CertificateRequest "+attempt.Pod.Namespace+"/"+name(attempt))
 	}
@@ -93,7 +109,7 @@ func name(attempt signer.Attempt) string {
 }
 
 // submit creates the object, or finds the one that an earlier call created.
-func submit(ctx context.Context, client cmclient.CertificateRequestInterface, wanted *cmapi.CertificateRequest) (*cmapi.CertificateRequest, error) {
+func submit(ctx context.Context, client requests, wanted *cmapi.CertificateRequest) (*cmapi.CertificateRequest, error) {
 	created, err := client.Create(ctx, wanted, metav1.CreateOptions{})
 	switch {
 	case err == nil:

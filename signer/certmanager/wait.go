@@ -8,7 +8,6 @@ import (
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
-	cmclient "github.com/cert-manager/cert-manager/pkg/client/clientset/versioned/typed/certmanager/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -23,7 +22,7 @@ import (
 const patience = time.Minute
 
 // wait returns when the request is decided or ctx ends.
-func wait(ctx context.Context, client cmclient.CertificateRequestInterface, cr *cmapi.CertificateRequest) (signer.Issued, error) {
+func wait(ctx context.Context, client requests, cr *cmapi.CertificateRequest) (signer.Issued, error) {
 	pause := apiwait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 8, Cap: 20 * time.Second}
 	var trouble error
 	for {
@@ -53,7 +52,7 @@ func undecided(cr *cmapi.CertificateRequest, trouble error) *signer.Error {
 
 // change is the request as it is later, with an error also as it was last seen: decided, from a watch while it is young, or else as a
 // read finds it after a pause.
-func change(ctx context.Context, client cmclient.CertificateRequestInterface, cr *cmapi.CertificateRequest, pause *apiwait.Backoff) (*cmapi.CertificateRequest, error) {
+func change(ctx context.Context, client requests, cr *cmapi.CertificateRequest, pause *apiwait.Backoff) (*cmapi.CertificateRequest, error) {
 	if left := patience - age(cr, time.Now()); left > 0 {
 		var err error
 		cr, err = observe(ctx, client, cr, left)
@@ -69,7 +68,7 @@ func change(ctx context.Context, client cmclient.CertificateRequestInterface, cr
 }
 
 // observe watches one object, from the version that is known, until it is decided or the watch ends, and is its last state.
-func observe(ctx context.Context, client cmclient.CertificateRequestInterface, cr *cmapi.CertificateRequest, atMost time.Duration) (*cmapi.CertificateRequest, error) {
+func observe(ctx context.Context, client requests, cr *cmapi.CertificateRequest, atMost time.Duration) (*cmapi.CertificateRequest, error) {
 	seconds := int64(atMost.Seconds()) + 1
 	w, err := client.Watch(ctx, metav1.ListOptions{
 		FieldSelector:   fields.OneTermEqualSelector(metav1.ObjectNameField, cr.Name).String(),
@@ -114,7 +113,7 @@ func understand(event watch.Event, before *cmapi.CertificateRequest) (*cmapi.Cer
 }
 
 // read is the object as the API server's cache has it. A cache may lag behind, so its "not found" is asked again of the store.
-func read(ctx context.Context, client cmclient.CertificateRequestInterface, cr *cmapi.CertificateRequest) (*cmapi.CertificateRequest, error) {
+func read(ctx context.Context, client requests, cr *cmapi.CertificateRequest) (*cmapi.CertificateRequest, error) {
 	next, err := client.Get(ctx, cr.Name, metav1.GetOptions{ResourceVersion: "0"})
 	if apierrors.IsNotFound(err) {
 		next, err = client.Get(ctx, cr.Name, metav1.GetOptions{})

@@ -15,13 +15,15 @@ func (r report) draw(path string) error {
 	p := plot.New()
 	p.Title.Text = "How much of each limit " + r.Drivers[0].Driver + " uses (less is better; 1 is the limit)"
 	p.X.Min = 0
+	p.Y.Tick.Label.Font.Size = vg.Points(8)
+	p.Y.Padding = vg.Points(50) // A viewer that lacks the font takes a wider one.
 	rows := r.rows()
 	slices.Reverse(rows) // The first one comes on top.
 	var used plotter.Values
 	var names []string
 	for _, row := range rows {
 		used = append(used, row.used())
-		names = append(names, fmt.Sprintf("%s\n%s %s, limit %s", row.Name, number(row.Values[0]), row.Unit, row.limit()))
+		names = append(names, fmt.Sprintf("%s %s %s", row.Name, number(row.Values[0]), row.Unit))
 	}
 	bars, err := plotter.NewBarChart(used, vg.Points(14))
 	if err != nil {
@@ -37,5 +39,5 @@ func (r report) draw(path string) error {
 	limit.Color = color.RGBA{R: 0xb0, A: 0xff}
 	p.Add(bars, limit)
 	p.NominalY(names...)
-	return p.Save(24*vg.Centimeter, 12*vg.Centimeter, path)
+	return p.Save(26*vg.Centimeter, 11*vg.Centimeter, path)
 }

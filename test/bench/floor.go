@@ -48,15 +48,18 @@ func newAPI(ctx context.Context, kubeconfig string) (*api, error) {
 	return a, a.issue(ctx) // The first one opens the connection.
 }
 
-// issue has one request signed: create, watch that object, done, delete.
+// issue has one request signed, like one of a pod: create, watch that object, done, delete.
 func (a *api) issue(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	cr, err := a.requests.Create(ctx, &cmapi.CertificateRequest{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "floor-"},
+		ObjectMeta: metav1.ObjectMeta{
+			GenerateName: "floor-", OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "floor", UID: "floor"}},
+		},
 		Spec: cmapi.CertificateRequestSpec{
-			Request: a.csr, IssuerRef: cmmeta.IssuerReference{Name: "ca"},
+			Request: a.csr, IssuerRef: cmmeta.IssuerReference{Name: "ca", Kind: "Issuer", Group: "cert-manager.io"},
 			Duration: &metav1.Duration{Duration: 24 * time.Hour},
+			Usages:   []cmapi.KeyUsage{cmapi.UsageDigitalSignature, cmapi.UsageKeyEncipherment},
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {

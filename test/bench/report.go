@@ -17,8 +17,12 @@ type report struct {
 	SystemCalls time.Duration // The floor of one volume, on one core.
 	Serial      time.Duration // The floor of one request: median.
 	Rate        float64       // The floor: requests a second.
+	Client      time.Duration // What one of these requests costs a bare client on the processor.
 	Local       float64       // Volumes a second with the local signer; 0: not measured.
 	Drivers     []numbers
+
+	rates   []float64
+	clients []time.Duration
 }
 
 // A row is one number and what it should be.
@@ -100,8 +104,10 @@ func (r report) print(w io.Writer) {
 		t.AppendRow(row.cells())
 	}
 	t.RenderMarkdown()
+	fmt.Fprintf(w, "\nThe floor's own client spends %s ms on the processor for each request; a volume takes %s ms of bare system calls.\n",
+		number(r.Client.Seconds()*1000), number(r.SystemCalls.Seconds()*1000))
 	for _, d := range r.Drivers {
-		fmt.Fprintf(w, "\n%s: %d calls had to be made again\n", d.Driver, d.Refused)
+		fmt.Fprintf(w, "\n%s: %d calls had to be made again.\n", d.Driver, d.Refused)
 	}
 }
 
@@ -129,10 +135,34 @@ func number(f float64) string {
 	return fmt.Sprintf("%.3f", f)
 }
 
+// A record is a row as it is written to a file.
+type record struct {
+	Name    string             `json:"name"`
+	Unit    string             `json:"unit"`
+	Floor   *float64           `json:"floor,omitempty"`
+	Limit   string             `json:"limit"`
+	Met     bool               `json:"met"` // By the first driver.
+	Drivers map[string]float64 `json:"drivers"`
+}
+
+func (r report) records() (all []record) {
+	for _, row := range r.rows() {
+		one := record{Name: row.Name, Unit: row.Unit, Limit: row.limit(), Met: row.used() <= 1, Drivers: map[string]float64{}}
+		if !math.IsNaN(row.Floor) {
+			one.Floor = &row.Floor
+		}
+		for i, value := range row.Values {
+			one.Drivers[r.Drivers[i].Driver] = value
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
 // save writes the numbers and the drawing, where they are wanted.
 func (r report) save(o options) error {
 	if o.json != "" {
-		text, err := json.MarshalIndent(r, "", "  ")
+		text, err := json.MarshalIndent(r.records(), "", "  ")
 		if err != nil {
 			return fmt.Errorf("write the numbers: %w", err)
 		}

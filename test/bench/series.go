@@ -49,20 +49,20 @@ func (b *bench) run(ctx context.Context, r *report) error {
 	if err := b.oneByOne(ctx, r); err != nil {
 		return err
 	}
-	var rates []float64
+	if err := b.floor(ctx, r); err != nil {
+		return err
+	}
 	for round := range b.rounds {
-		rate, err := b.floorRate(ctx)
-		if err != nil {
-			return err
-		}
-		rates = append(rates, rate)
 		for i, d := range b.drivers {
 			if err := b.round(ctx, d, &r.Drivers[i], round == b.rounds-1); err != nil {
 				return fmt.Errorf("%s: %w", d.name, err)
 			}
 		}
+		if err := b.floor(ctx, r); err != nil { // The control plane slows down as its store fills.
+			return err
+		}
 	}
-	r.Rate = median(rates)
+	r.Rate, r.Client = median(r.rates), median(r.clients)
 	for i := range r.Drivers {
 		r.Drivers[i].sum()
 	}
@@ -110,22 +110,35 @@ func (b *bench) oneByOne(ctx context.Context, r *report) error {
 	return nil
 }
 
-// floorRate is how many requests a second the API server and cert-manager manage alone.
-func (b *bench) floorRate(ctx context.Context) (float64, error) {
+// floor measures how many requests a second the API server and cert-manager manage alone, and what one costs the client on the processor.
+func (b *bench) floor(ctx context.Context, r *report) error {
+	self := &driver{name: "bench", pid: os.Getpid()}
+	before, err := self.cpu()
+	if err != nil {
+		return err
+	}
 	begin := time.Now()
-	_, err := b.each(ctx, func(int) error { return b.api.issue(ctx) })
-	return float64(b.volumes) / time.Since(begin).Seconds(), err
+	if _, err := b.each(func(int) error { return b.api.issue(ctx) }); err != nil {
+		return err
+	}
+	r.rates = append(r.rates, float64(b.volumes)/time.Since(begin).Seconds())
+	after, err := self.cpu()
+	r.clients = append(r.clients, (after-before)/time.Duration(b.volumes))
+	return err
 }
 
 // round fills a driver with volumes and empties it again; in between, the last round looks at how it holds them.
 func (b *bench) round(ctx context.Context, d *driver, n *numbers, last bool) error {
+	if err := b.prepare(d, "held-"); err != nil {
+		return err
+	}
 	before, err := d.cpu()
 	if err != nil {
 		return err
 	}
 	var refused sync.Map
 	begin := time.Now()
-	_, err = b.each(ctx, func(i int) error {
+	_, err = b.each(func(i int) error {
 		_, err := d.Mount(ctx, d.Driver, b.volume(d, fmt.Sprint("held-", i)), func(err error) { refused.Store(i, err) })
 		return err
 	})
@@ -147,7 +160,7 @@ func (b *bench) round(ctx context.Context, d *driver, n *numbers, last bool) err
 			return err
 		}
 	}
-	took, err := b.each(ctx, func(i int) error { return unpublish(ctx, d, b.volume(d, fmt.Sprint("held-", i))) })
+	took, err := b.each(func(i int) error { return unpublish(ctx, d, b.volume(d, fmt.Sprint("held-", i))) })
 	n.unpublishes = append(n.unpublishes, float64(median(took)))
 	return errors.Join(err, d.clean())
 }
@@ -156,6 +169,16 @@ func (b *bench) round(ctx context.Context, d *driver, n *numbers, last bool) err
 func unpublish(ctx context.Context, d *driver, v kubelet.Volume) error {
 	_, err := d.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: v.ID(), TargetPath: d.Target(v)})
 	return err
+}
+
+// prepare makes the directories of pods, which is the kubelet's work and not the driver's.
+func (b *bench) prepare(d *driver, pods string) error {
+	for i := range b.volumes {
+		if err := os.MkdirAll(filepath.Dir(d.Target(b.volume(d, fmt.Sprint(pods, i)))), 0o750); err != nil {
+			return fmt.Errorf("make a pod's directory: %w", err)
+		}
+	}
+	return nil
 }
 
 // clean removes the directories of pods that are gone.
@@ -181,7 +204,7 @@ func (b *bench) hold(ctx context.Context, d *driver, n *numbers) error {
 	if n.HeldMemory, err = d.resident(); err != nil {
 		return err
 	}
-	took, err := b.each(ctx, func(i int) error { return publish1(ctx, d, b.volume(d, fmt.Sprint("held-", i))) })
+	took, err := b.each(func(i int) error { return publish1(ctx, d, b.volume(d, fmt.Sprint("held-", i))) })
 	n.RepublishAtOnce = median(took)
 	return err
 }
@@ -195,12 +218,15 @@ func localRate(ctx context.Context, o options, dir string) (rate float64, err er
 	b := bench{options: o}
 	var rates []float64
 	for range o.rounds {
+		if err = b.prepare(d, "local-"); err != nil {
+			break
+		}
 		begin := time.Now()
-		if _, err = b.each(ctx, func(i int) error { return publish1(ctx, d, b.volume(d, fmt.Sprint("local-", i))) }); err != nil {
+		if _, err = b.each(func(i int) error { return publish1(ctx, d, b.volume(d, fmt.Sprint("local-", i))) }); err != nil {
 			break
 		}
 		rates = append(rates, float64(o.volumes)/time.Since(begin).Seconds())
-		if _, err = b.each(ctx, func(i int) error { return unpublish(ctx, d, b.volume(d, fmt.Sprint("local-", i))) }); err != nil {
+		if _, err = b.each(func(i int) error { return unpublish(ctx, d, b.volume(d, fmt.Sprint("local-", i))) }); err != nil {
 			break
 		}
 		if err = d.clean(); err != nil {
@@ -214,15 +240,12 @@ func localRate(ctx context.Context, o options, dir string) (rate float64, err er
 }
 
 // each calls f for every volume, some at once, and is how long each call took.
-func (b *bench) each(ctx context.Context, f func(i int) error) ([]time.Duration, error) {
+func (b *bench) each(f func(i int) error) ([]time.Duration, error) {
 	took := make([]time.Duration, b.volumes)
-	group, ctx := errgroup.WithContext(ctx)
+	var group errgroup.Group
 	group.SetLimit(b.atOnce)
 	for i := range b.volumes {
 		group.Go(func() (err error) {
-			if ctx.Err() != nil {
-				return nil // The first error counts.
-			}
 			took[i], err = timed(func() error { return f(i) })
 			return err
 		})
