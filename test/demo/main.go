@@ -20,7 +20,6 @@ type options struct {
 	mayfly   string
 	pods     int
 	duration time.Duration
-	runFor   time.Duration
 }
 
 func main() {
@@ -28,12 +27,11 @@ func main() {
 	flag.StringVar(&o.mayfly, "mayfly", "bin/mayfly", "path of the node plugin's binary")
 	flag.IntVar(&o.pods, "pods", 6, "how many pods")
 	flag.DurationVar(&o.duration, "duration", 30*time.Second, "lifetime of a certificate")
-	flag.DurationVar(&o.runFor, "for", 0, "end after this time; 0: at Ctrl-C")
 	flag.Parse()
 	if os.Geteuid() != 0 {
 		os.Exit(inNamespace())
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx, o)
 	stop()
 	if err != nil {
@@ -53,7 +51,7 @@ func inNamespace() int {
 		Pdeathsig:   syscall.SIGTERM,
 	}
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	if err := cmd.Start(); err != nil {
 		fmt.Fprintf(os.Stderr, "demo: enter a user namespace: %v\nRun it as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1).\n", err)
 		return 1
@@ -75,11 +73,6 @@ func inNamespace() int {
 
 // run shows the pods until ctx ends, and leaves nothing.
 func run(ctx context.Context, o options) error {
-	if o.runFor > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, o.runFor)
-		defer cancel()
-	}
 	root, err := os.MkdirTemp("", "mayfly-")
 	if err != nil {
 		return fmt.Errorf("make a directory: %w", err)
