@@ -24,7 +24,8 @@ build: ## bin/mayfly, a static binary
 
 .PHONY: run
 run: build ## certificates that rotate, with the embedded CA: no Kubernetes needed
-	cd test/demo && go run . --mayfly ../../bin/mayfly
+	cd test/demo && go build -o ../../bin/demo .
+	bin/demo --mayfly bin/mayfly
 
 .PHONY: test
 test: unit integration sanity demo fuzz ## everything, with a real API server and cert-manager
