@@ -17,7 +17,9 @@ import (
 
 // serve answers on the sockets until ctx ends and the calls in flight have.
 func (d *Driver) serve(ctx context.Context) error {
-	server := grpc.NewServer(grpc.UnaryInterceptor(d.answer))
+	// Calls are small. To estimate a window would cost a ping for each of them (google.golang.org/grpc internal/transport/bdp_estimator.go).
+	const window = 64 << 10
+	server := grpc.NewServer(grpc.UnaryInterceptor(d.answer), grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window))
 	csi.RegisterIdentityServer(server, identity{Driver: d})
 	csi.RegisterNodeServer(server, &node{Driver: d})
 	sockets := []socket{{d.Endpoint, server}}

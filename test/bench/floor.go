@@ -120,14 +120,31 @@ func systemCalls(dir string) (time.Duration, error) {
 		if _, err := newCSR(); err != nil {
 			return 0, err
 		}
-		if err := bareVolume(filepath.Join(dir, "state"), filepath.Join(dir, "target")); err != nil {
+		v := bareVolume{filepath.Join(dir, "state"), filepath.Join(dir, "target")}
+		if err := errors.Join(v.publish(), v.unpublish()); err != nil {
 			return 0, fmt.Errorf("system-call floor: %w", err)
 		}
 	}
 	return time.Since(begin) / rounds, nil
 }
 
-func bareVolume(state, target string) error {
+// bareUnpublish is the median time of taking a volume away by system calls alone, many at once.
+func (b *bench) bareUnpublish(dir string) (time.Duration, error) {
+	volume := func(i int) bareVolume {
+		return bareVolume{filepath.Join(dir, fmt.Sprint("state-", i)), filepath.Join(dir, fmt.Sprint("target-", i))}
+	}
+	if _, err := b.each(func(i int) error { return volume(i).publish() }); err != nil {
+		return 0, fmt.Errorf("system-call floor: %w", err)
+	}
+	took, err := b.each(func(i int) error { return volume(i).unpublish() })
+	return median(took), err
+}
+
+// A bareVolume is a volume made by system calls alone.
+type bareVolume struct{ state, target string }
+
+func (v bareVolume) publish() error {
+	state, target := v.state, v.target
 	if err := errors.Join(os.Mkdir(state, 0o700), os.Mkdir(target, 0o700)); err != nil {
 		return err
 	}
@@ -142,8 +159,9 @@ func bareVolume(state, target string) error {
 	if err := unix.Mount(state, target, "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
-	if err := unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
-		return err
-	}
-	return errors.Join(unix.Unmount(target, unix.MNT_DETACH), unix.Unmount(state, unix.MNT_DETACH), os.Remove(target), os.Remove(state))
+	return unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
+}
+
+func (v bareVolume) unpublish() error {
+	return errors.Join(unix.Unmount(v.target, unix.MNT_DETACH), unix.Unmount(v.state, unix.MNT_DETACH), os.Remove(v.target), os.Remove(v.state))
 }

@@ -101,6 +101,9 @@ func measure(ctx context.Context, o options, dir string) (r report, err error) {
 	if r.SystemCalls, err = systemCalls(dir); err != nil {
 		return r, err
 	}
+	if r.Unpublish, err = (&bench{options: o}).bareUnpublish(dir); err != nil {
+		return r, err
+	}
 	if o.mayfly != "" {
 		if r.Local, err = localRate(ctx, o, dir); err != nil {
 			return r, err

@@ -204,9 +204,16 @@ func (b *bench) hold(ctx context.Context, d *driver, n *numbers) error {
 	if n.HeldMemory, err = d.resident(); err != nil {
 		return err
 	}
-	took, err := b.each(func(i int) error { return publish1(ctx, d, b.volume(d, fmt.Sprint("held-", i))) })
-	n.RepublishAtOnce = median(took)
-	return err
+	var all []time.Duration
+	for range 10 { // One pass is over in a moment.
+		took, err := b.each(func(i int) error { return publish1(ctx, d, b.volume(d, fmt.Sprint("held-", i))) })
+		if err != nil {
+			return err
+		}
+		all = append(all, took...)
+	}
+	n.RepublishAtOnce = median(all)
+	return nil
 }
 
 // localRate is how many volumes a second mayfly publishes with its embedded CA.
