@@ -6,13 +6,17 @@ MAKEFLAGS += --no-print-directory
 
 # Where what takes long to build is kept: Kubernetes, the linter. Override it to keep it elsewhere.
 export MAYFLY_CACHE ?= $(HOME)/.cache/mayfly
+# Where the cluster of cluster-up lies, with all that it writes.
+export MAYFLY_CLUSTER ?= /var/tmp/mayfly-cluster
 # Where the modules of the repository are: the product's, and one for each tool that it should not depend on.
-MODULES := . $(patsubst %/go.mod,%,$(wildcard test/*/go.mod))
+MODULES := . $(patsubst %/go.mod,%,$(wildcard test/*/go.mod test/*/*/go.mod))
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 FUZZTIME ?= 10s
 # More flags for every go test, such as -v.
 TESTFLAGS ?=
+# What the cluster for tests runs with, from Debian; the rest is built from Go modules.
+PACKAGES := buildah busybox-static containerd containernetworking-plugins procps runc runit systemd util-linux
 
 .PHONY: help
 help: ## list the targets
@@ -35,8 +39,20 @@ unit: ## the quick loop: no cluster
 	go test $(TESTFLAGS) -race ./...
 
 .PHONY: integration
-integration: build ## the node plugin against a real kube-apiserver and cert-manager's controllers
+integration: build packages ## the node plugin against a real kube-apiserver and cert-manager's controllers
 	cd test/cluster && go test $(TESTFLAGS) -race -timeout 20m ./...
+
+.PHONY: cluster-up
+cluster-up: packages ## a Kubernetes with two nodes, cert-manager and Mayfly on this machine; again: Mayfly as it is now
+	cd test/cluster && go run ./cmd/cluster up --dir $(MAYFLY_CLUSTER)
+
+.PHONY: cluster-down
+cluster-down: ## end that cluster; nothing is left
+	cd test/cluster && go run ./cmd/cluster down --dir $(MAYFLY_CLUSTER)
+
+.PHONY: packages
+packages:
+	@dpkg --status $(PACKAGES) >/dev/null 2>&1 || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(PACKAGES); }
 
 .PHONY: sanity
 sanity: build ## csi-sanity against the binary

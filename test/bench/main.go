@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -81,12 +82,11 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	if o.kubeconfig == "" {
-		c, err := startControlPlane(ctx, dir)
-		if err != nil {
+		at := filepath.Join(dir, "control-plane")
+		defer func() { err = errors.Join(err, stopControlPlane(ctx, at)) }()
+		if o.kubeconfig, err = startControlPlane(ctx, at); err != nil {
 			return err
 		}
-		defer c.stop()
-		o.kubeconfig = c.kubeconfig
 	}
 	r, err := measure(ctx, o, dir)
 	if err != nil {

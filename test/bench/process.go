@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -19,43 +17,24 @@ import (
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
-// A controlPlane is a process of test/cluster.
-type controlPlane struct {
-	kubeconfig string
-	cmd        *exec.Cmd
-	stdin      io.Closer
+// startControlPlane starts a control plane in dir, with an issuer `ca` in the namespace `bench`, and returns its kubeconfig.
+func startControlPlane(ctx context.Context, dir string) (string, error) {
+	return filepath.Join(dir, "kubeconfig"), controlPlane(ctx, "up", "--dir", dir, "--nodes=", "--namespace=bench")
 }
 
-func startControlPlane(ctx context.Context, dir string) (*controlPlane, error) {
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), "go", "run", "./cmd/control-plane", "--dir", dir)
+func stopControlPlane(ctx context.Context, dir string) error {
+	return controlPlane(context.WithoutCancel(ctx), "down", "--dir", dir)
+}
+
+func controlPlane(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"run", "./cmd/cluster"}, args...)...)
 	cmd.Dir = filepath.Join("..", "cluster")
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us: it goes last.
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, fmt.Errorf("start a control plane: %w", err)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("control plane: %w", err)
 	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, fmt.Errorf("start a control plane: %w", err)
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start a control plane: %w", err)
-	}
-	c := &controlPlane{cmd: cmd, stdin: stdin}
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
-		c.stop()
-		return nil, fmt.Errorf("start a control plane: it did not say that it runs: %w", err)
-	}
-	c.kubeconfig = strings.TrimSpace(line)
-	return c, nil
-}
-
-// stop ends the process by the end of its input, and waits for it.
-func (c *controlPlane) stop() {
-	_ = c.stdin.Close()
-	_ = c.cmd.Wait()
+	return nil
 }
 
 // A driver is a node plugin under measurement.

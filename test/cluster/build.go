@@ -18,27 +18,38 @@ import (
 // Kubernetes is the version of the control plane.
 const Kubernetes = "v1.37.2"
 
-// A binary is a command that the control plane consists of.
+// A binary is a command that the cluster consists of.
 type binary struct {
 	name, pkg, ldflags string
 }
 
-func binaries() []binary {
+// binaries are what a control plane consists of, and what nodes need besides.
+func binaries(nodes bool) []binary {
 	const version = "-s -w -X k8s.io/component-base/version.gitVersion=" + Kubernetes +
 		" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37"
-	return []binary{
+	all := []binary{
 		{"etcd", "go.etcd.io/etcd/server/v3", "-s -w"},
 		{"kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", version},
+		{"kubectl", "k8s.io/kubernetes/cmd/kubectl", version},
 		{"certmanager", "./certmanager", "-s -w"},
 	}
+	if !nodes {
+		return all
+	}
+	return append(all,
+		binary{"kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", version},
+		binary{"kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", version},
+		binary{"kubelet", "k8s.io/kubernetes/cmd/kubelet", version},
+		binary{"pebble", "github.com/letsencrypt/pebble/v2/cmd/pebble", "-s -w"},
+	)
 }
 
-// Build sees to the binaries of the control plane, and returns their paths by their names. They lie below $MAYFLY_CACHE
+// build sees to the binaries, and returns their paths by their names. They lie below $MAYFLY_CACHE
 // (~/.cache/mayfly), each in a directory whose name follows from what it is built of; what is there is not built again.
 // It tells of its progress.
-func Build(ctx context.Context, tell func(format string, args ...any)) (map[string]string, error) {
+func build(ctx context.Context, nodes bool, tell func(format string, args ...any)) (map[string]string, error) {
 	paths := map[string]string{}
-	for _, b := range binaries() {
+	for _, b := range binaries(nodes) {
 		key, err := b.sources(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("find what %s is built of: %w", b.name, err)
@@ -62,10 +73,13 @@ func cache() string {
 	return filepath.Join(home, ".cache", "mayfly")
 }
 
-// module is the directory of this module: where go.mod lies.
-func module() string {
+// module is the directory of the module of the binaries.
+func module() string { return filepath.Join(repository(), "test", "cluster", "binaries") }
+
+// repository is the directory of this repository.
+func repository() string {
 	_, file, _, _ := runtime.Caller(0)
-	return filepath.Dir(file)
+	return filepath.Join(filepath.Dir(file), "..", "..")
 }
 
 // sources is a digest of what decides on the binary: the versions of the modules that it is built of, and its source where it is ours.
@@ -79,14 +93,31 @@ func (b binary) sources(ctx context.Context) (string, error) {
 	lines := slices.Compact(slices.Sorted(strings.Lines(string(modules))))
 	text := b.pkg + b.ldflags + runtime.Version() + strings.Join(lines, "")
 	if strings.HasPrefix(b.pkg, "./") {
-		main, err := os.ReadFile(filepath.Join(module(), b.pkg, "main.go"))
+		ours, err := source(filepath.Join(module(), b.pkg))
 		if err != nil {
 			return "", err
 		}
-		text += string(main)
+		text += ours
 	}
 	sum := sha256.Sum256([]byte(text))
 	return fmt.Sprintf("%x", sum[:6]), nil
+}
+
+// source is the text of a package of ours.
+func source(dir string) (string, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		return "", err
+	}
+	var all strings.Builder
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		all.Write(text)
+	}
+	return all.String(), nil
 }
 
 // build builds aside and renames: an interrupted build leaves nothing that looks done.
@@ -97,7 +128,7 @@ func (b binary) build(ctx context.Context, path string, tell func(string, ...any
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	tell("building %s (kube-apiserver takes some 7 minutes where nothing is cached)", b.name)
+	tell("building %s (all of Kubernetes takes some 8 minutes where nothing is cached)", b.name)
 	begin := time.Now()
 	aside := fmt.Sprintf("%s.%d", path, os.Getpid())
 	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", b.ldflags, "-o", aside, b.pkg)

@@ -1,105 +1,206 @@
-// Package cluster runs a real control plane for tests and benchmarks: etcd, kube-apiserver and the controllers of cert-manager
-// that sign CertificateRequests, all on loopback and all in one directory.
+// Package cluster runs a real Kubernetes on this machine for tests, benchmarks and whoever wants to try: etcd, kube-apiserver,
+// cert-manager's controllers, and, if nodes are asked for, the rest of the control plane, cert-manager's webhook, an ACME server,
+// and on each node a kubelet and containerd. Everything lies in one directory and runs in network namespaces of its own; from this machine's
+// own, only the API server can be reached, on a port of the loopback address.
 package cluster
 
 import (
-	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	cmclient "github.com/cert-manager/cert-manager/pkg/client/clientset/versioned"
-	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
-	"sigs.k8s.io/controller-runtime/pkg/log"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
-// A Cluster is a running control plane. Stop it after use.
+// A Cluster is described by its fields; Up and Open give it the rest.
 type Cluster struct {
-	Dir         string // Logs and data.
-	REST        *rest.Config
-	Client      kubernetes.Interface
-	CertManager cmclient.Interface
+	Dir   string   // For all that it writes: data, logs, keys. An absolute path.
+	Nodes []string // Names; none for a control plane alone.
+	Port  int      // Of the API server, on 127.0.0.1; Up finds a free one if it is 0.
 
-	environment *envtest.Environment
-	binaries    map[string]string // Their paths.
-	kubeconfig  []byte
-	controllers *process
+	REST         *rest.Config         `json:"-"` // The administrator's.
+	Client       kubernetes.Interface `json:"-"`
+	CertManager  cmclient.Interface   `json:"-"`
+	ControlPlane *Machine             `json:"-"`
+
+	nodes    map[string]*Machine
+	pki      pki
+	binaries map[string]string // Their paths.
+	tell     func(format string, args ...any)
 }
 
-// startTimeout bounds the start of any component on a busy machine.
+// startTimeout bounds the start and the end of any component on a busy machine.
 const startTimeout = 2 * time.Minute
 
-// Start builds what is needed, starts a control plane in dir and waits until it works. tell hears of the progress.
-func Start(ctx context.Context, dir string, tell func(format string, args ...any)) (*Cluster, error) {
-	binaries, err := Build(ctx, tell)
-	if err != nil {
-		return nil, err
+// Up builds what is needed, starts the cluster and waits until it works. tell hears of the progress. A cluster of that directory that is
+// up stays, and gets Mayfly as it is now; one that is half up is started anew.
+func (c *Cluster) Up(ctx context.Context, tell func(format string, args ...any)) (err error) {
+	c.init()
+	c.tell = tell
+	if Running(ctx, c.Dir) {
+		tell("the cluster is up already")
+		open, err := Open(c.Dir)
+		if err != nil {
+			return err
+		}
+		*c = *open
+		c.tell = tell
+		return errors.Join(c.install(ctx), c.restartMayfly(ctx))
 	}
-	crds, err := certManagerCRDs(ctx)
-	if err != nil {
-		return nil, err
+	if c.binaries, err = build(ctx, len(c.Nodes) > 0, tell); err != nil {
+		return err
 	}
-	log.SetLogger(logr.Discard())
-	c := &Cluster{Dir: dir, binaries: binaries}
-	if err := c.startAPI(crds); err != nil {
-		return nil, errors.Join(err, c.Stop())
+	if err := Down(c.Dir); err != nil {
+		return err
 	}
-	if err := c.StartControllers(ctx, true); err != nil {
-		return nil, errors.Join(err, c.Stop())
+	if err := c.start(ctx); err != nil {
+		return fmt.Errorf("%w (logs are in %s)", err, c.Logs())
 	}
-	return c, nil
+	return nil
 }
 
-// startAPI starts etcd and the API server, with cert-manager's resources.
-func (c *Cluster) startAPI(crds string) (err error) {
-	api := &envtest.APIServer{Path: c.binaries["kube-apiserver"], CertDir: filepath.Join(c.Dir, "apiserver")}
-	api.Configure().Set("authorization-mode", "Node,RBAC").
-		Append("enable-admission-plugins", "NodeRestriction").
-		Set("disable-admission-plugins", "ServiceAccount"). // No controller makes the namespaces' default accounts here.
-		Set("endpoint-reconciler-type", "none").
-		Set("request-timeout", "10s") // A stop waits as long for open connections.
-	etcd := &envtest.Etcd{Path: c.binaries["etcd"], DataDir: filepath.Join(c.Dir, "etcd")}
-	for _, dir := range []string{api.CertDir, etcd.DataDir} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("make the control plane's directory: %w", err)
+func (c *Cluster) start(ctx context.Context) error {
+	begin := time.Now()
+	door, err := c.listen()
+	if err != nil {
+		return fmt.Errorf("open the API server's port: %w", err)
+	}
+	defer door.Close() //nolint:errcheck // The machine has its own copy.
+	if err := c.prepare(); err != nil {
+		return fmt.Errorf("prepare the cluster: %w", err)
+	}
+	if err := c.startControlPlane(ctx, door); err != nil {
+		return fmt.Errorf("start the control plane: %w", err)
+	}
+	if err := c.startNodes(ctx); err != nil {
+		return err
+	}
+	if err := c.install(ctx); err != nil {
+		return fmt.Errorf("install Mayfly: %w", err)
+	}
+	c.tell("up after %s", time.Since(begin).Round(time.Second))
+	return os.WriteFile(c.started(), nil, 0o600)
+}
+
+// listen opens the port at which this machine reaches the API server.
+func (c *Cluster) listen() (*os.File, error) {
+	listener, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: c.Port})
+	if err != nil {
+		return nil, err
+	}
+	defer listener.Close()                       //nolint:errcheck // File is a copy.
+	c.Port = listener.Addr().(*net.TCPAddr).Port //nolint:errcheck,forcetypeassert // It is one of TCP.
+	return listener.File()
+}
+
+// url is where this machine reaches the API server.
+func (c *Cluster) url() string { return fmt.Sprintf("https://127.0.0.1:%d", c.Port) }
+
+// prepare makes the directory and what the machines start from.
+func (c *Cluster) prepare() (err error) {
+	if err := os.MkdirAll(filepath.Join(c.Dir, "bin"), 0o700); err != nil {
+		return err
+	}
+	text, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(c.description(), text, 0o600); err != nil {
+		return err
+	}
+	for name, path := range c.binaries {
+		if err := link(path, c.binary(name)); err != nil {
+			return fmt.Errorf("link %s: %w", name, err)
 		}
 	}
-	if api.Out, err = os.Create(filepath.Join(c.Dir, "kube-apiserver.log")); err != nil {
-		return fmt.Errorf("make the log: %w", err)
+	if c.pki, err = newPKI(filepath.Join(c.Dir, "pki")); err != nil {
+		return err
 	}
-	api.Err = api.Out
-	c.environment = &envtest.Environment{
-		ControlPlane:      envtest.ControlPlane{APIServer: api, Etcd: etcd},
-		CRDDirectoryPaths: []string{crds},
+	return c.prepareControlPlane()
+}
 
-		ControlPlaneStartTimeout: startTimeout,
-		ControlPlaneStopTimeout:  startTimeout,
+func (c *Cluster) description() string { return filepath.Join(c.Dir, "cluster.json") }
+
+func (c *Cluster) binary(name string) string { return filepath.Join(c.Dir, "bin", name) }
+
+// link puts a file at another path, too, in whichever way the file systems allow.
+func link(from, to string) error {
+	if err := os.Link(from, to); err == nil {
+		return nil
 	}
-	if c.REST, err = c.environment.Start(); err != nil {
-		return fmt.Errorf("start the API server (log in %s): %w", c.Dir, err)
+	return exec.Command("cp", from, to).Run()
+}
+
+// init makes the machines' descriptions.
+func (c *Cluster) init() {
+	c.ControlPlane = &Machine{Name: "control-plane", dir: c.Dir}
+	c.nodes = map[string]*Machine{}
+	for _, name := range c.Nodes {
+		c.nodes[name] = &Machine{Name: name, dir: c.Dir}
 	}
-	c.REST.QPS = -1
-	return c.connect()
+	c.pki = pki{filepath.Join(c.Dir, "pki")}
+}
+
+// Open is the cluster of a directory, which runs or not.
+func Open(dir string) (*Cluster, error) {
+	c := &Cluster{Dir: dir}
+	text, err := os.ReadFile(c.description())
+	if err != nil {
+		return nil, fmt.Errorf("read the cluster's description: %w", err)
+	}
+	if err := json.Unmarshal(text, c); err != nil {
+		return nil, fmt.Errorf("read the cluster's description: %w", err)
+	}
+	c.init()
+	if _, err := os.Stat(c.Kubeconfig()); errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	return c, c.connect()
+}
+
+// Running says whether the cluster of a directory was started wholly, runs and answers.
+func Running(ctx context.Context, dir string) bool {
+	c, err := Open(dir)
+	if err != nil {
+		return false
+	}
+	if _, err := os.Stat(c.started()); err != nil {
+		return false
+	}
+	for _, machine := range c.machines() {
+		if machine.pid() == 0 {
+			return false
+		}
+	}
+	return c.Client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error() == nil
+}
+
+// started is a file that says that the cluster was started wholly.
+func (c *Cluster) started() string { return filepath.Join(c.Dir, "started") }
+
+// machines are the cluster's machines, the nodes first.
+func (c *Cluster) machines() []*Machine {
+	return append(slices.Collect(maps.Values(c.nodes)), c.ControlPlane)
 }
 
 func (c *Cluster) connect() (err error) {
-	admin, err := c.environment.AddUser(envtest.User{Name: "admin", Groups: []string{"system:masters"}}, nil)
-	if err != nil {
-		return fmt.Errorf("make the administrator: %w", err)
+	if c.REST, err = clientcmd.BuildConfigFromFlags("", c.Kubeconfig()); err != nil {
+		return fmt.Errorf("read the kubeconfig: %w", err)
 	}
-	if c.kubeconfig, err = admin.KubeConfig(); err != nil {
-		return fmt.Errorf("make the kubeconfig: %w", err)
-	}
-	if err := os.WriteFile(c.Kubeconfig(), c.kubeconfig, 0o600); err != nil {
-		return fmt.Errorf("make the kubeconfig: %w", err)
-	}
+	c.REST.QPS = -1
 	if c.Client, err = kubernetes.NewForConfig(c.REST); err != nil {
 		return fmt.Errorf("make a client: %w", err)
 	}
@@ -112,57 +213,70 @@ func (c *Cluster) connect() (err error) {
 // Kubeconfig is the path of the administrator's kubeconfig.
 func (c *Cluster) Kubeconfig() string { return filepath.Join(c.Dir, "kubeconfig") }
 
-// StartControllers starts cert-manager's controllers; approve says whether they approve every request.
-func (c *Cluster) StartControllers(ctx context.Context, approve bool) (err error) {
-	c.controllers, err = startProcess(ctx, filepath.Join(c.Dir, "certmanager.log"), c.binaries["certmanager"],
-		"--kubeconfig", c.Kubeconfig(), fmt.Sprintf("--approve=%v", approve))
-	return err
-}
+// Logs is the directory of the logs, one directory a machine.
+func (c *Cluster) Logs() string { return filepath.Join(c.Dir, "logs") }
 
-// StopControllers ends cert-manager's controllers.
-func (c *Cluster) StopControllers() error {
-	if c.controllers == nil {
-		return nil
-	}
-	err := c.controllers.stop()
-	c.controllers = nil
-	return err
-}
-
-// StopAPI ends the API server; etcd and its data stay.
-func (c *Cluster) StopAPI() error { return c.environment.ControlPlane.APIServer.Stop() }
-
-// StartAPI starts the API server again, where it was.
-func (c *Cluster) StartAPI() error { return c.environment.ControlPlane.APIServer.Start() }
-
-// Stop ends everything that Start began.
-func (c *Cluster) Stop() error {
-	err := c.StopControllers()
-	if c.environment != nil {
-		err = errors.Join(err, c.environment.Stop())
-	}
-	return err
-}
-
-// certManagerCRDs is the directory of cert-manager's resource definitions, in its module.
-func certManagerCRDs(ctx context.Context) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager")
-	cmd.Dir = module()
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("find cert-manager's module: %w", err)
-	}
-	return filepath.Join(string(out[:len(out)-1]), "deploy", "crds"), nil
-}
+// Node is the machine of a node.
+func (c *Cluster) Node(name string) *Machine { return c.nodes[name] }
 
 // UserKubeconfig is a kubeconfig for a user who has no rights but those that are bound to the name.
 func (c *Cluster) UserKubeconfig(name string) ([]byte, error) {
-	user, err := c.environment.AddUser(envtest.User{Name: name}, nil)
-	if err != nil {
-		return nil, fmt.Errorf("make user %s: %w", name, err)
-	}
-	return user.KubeConfig()
+	return c.pki.user(c.url(), name)
 }
 
-// Documents splits a YAML file into its documents.
-func Documents(text []byte) [][]byte { return bytes.Split(text, []byte("\n---\n")) }
+// Kubectl runs kubectl as the administrator, and returns what it prints.
+func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, c.binary("kubectl"), append([]string{"--kubeconfig", c.Kubeconfig()}, args...)...).CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("kubectl %v: %w: %s", args, err, out)
+	}
+	return string(out), nil
+}
+
+// Down ends the cluster of a directory, if there is one.
+func Down(dir string) error {
+	c, err := Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return c.Down()
+}
+
+// Down ends everything that Up began, and removes the directory: nothing is left.
+func (c *Cluster) Down() error {
+	if err := c.Stop(); err != nil {
+		return err
+	}
+	return os.RemoveAll(c.Dir)
+}
+
+// Stop ends everything that Up began; the directory stays, for whoever wants to read the logs.
+func (c *Cluster) Stop() error {
+	var failed error
+	for _, machine := range c.machines() {
+		failed = errors.Join(failed, machine.Kill())
+	}
+	if len(c.Nodes) > 0 {
+		failed = errors.Join(failed, c.removeCgroup())
+	}
+	if failed != nil {
+		return fmt.Errorf("end the cluster: %w", failed)
+	}
+	return nil
+}
+
+// eventually tries again until it succeeds, for at most startTimeout.
+func eventually(ctx context.Context, what string, try func(context.Context) error) error {
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, startTimeout, true, func(ctx context.Context) (bool, error) {
+		last = try(ctx)
+		return last == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for %s: %w: %w", what, err, last)
+	}
+	return nil
+}

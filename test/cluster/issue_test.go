@@ -101,10 +101,10 @@ func byHand(t *testing.T, f func()) {
 
 func controllers(t *testing.T, approve bool) {
 	t.Helper()
-	if err := shared.StopControllers(); err != nil {
+	if err := shared.ControlPlane.Stop(t.Context(), "cert-manager"); err != nil {
 		t.Fatal(err)
 	}
-	if err := shared.StartControllers(context.WithoutCancel(t.Context()), approve); err != nil {
+	if err := shared.Approve(context.WithoutCancel(t.Context()), approve); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -252,7 +252,7 @@ func TestTheAPIServerIsAway(t *testing.T) {
 	until(t, "the request is deleted", func() bool { return len(n.requests()) == 0 })
 	controllers(t, false)
 	cr, failed := n.pending(waiting)
-	if err := shared.StopAPI(); err != nil {
+	if err := shared.ControlPlane.Stop(t.Context(), "kube-apiserver"); err != nil {
 		t.Fatal(err)
 	}
 	if got := n.publish(running); !got.Equal(before) {
@@ -262,7 +262,7 @@ func TestTheAPIServerIsAway(t *testing.T) {
 		t.Errorf("create: %v", err)
 	}
 	n.unpublish(starting)
-	if err := shared.StartAPI(); err != nil {
+	if err := shared.StartAPI(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	n.decide(cr, cmapi.CertificateRequestConditionApproved, cmmeta.ConditionTrue, "test", "approved by hand")

@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -41,10 +42,7 @@ func run(m *testing.M) (code int, err error) {
 	if shared.binary, err = build(ctx, dir); err != nil {
 		return 1, err
 	}
-	shared.Cluster, err = cluster.Start(ctx, dir, func(format string, args ...any) { fmt.Printf(format+"\n", args...) })
-	if err != nil {
-		return 1, err
-	}
+	shared.Cluster = &cluster.Cluster{Dir: filepath.Join(dir, "cluster")}
 	defer func() {
 		err = errors.Join(err, shared.Stop())
 		if code == 0 && err == nil {
@@ -53,6 +51,9 @@ func run(m *testing.M) (code int, err error) {
 			fmt.Println("logs are in", dir)
 		}
 	}()
+	if err := shared.Up(ctx, func(format string, args ...any) { fmt.Printf(format+"\n", args...) }); err != nil {
+		return 1, err
+	}
 	if shared.plugin, err = pluginKubeconfig(ctx, dir); err != nil {
 		return 1, err
 	}
@@ -104,7 +105,7 @@ func clusterRole(path string) (*rbacv1.ClusterRole, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, document := range cluster.Documents(text) {
+	for _, document := range bytes.Split(text, []byte("\n---\n")) {
 		var role rbacv1.ClusterRole
 		if err := yaml.Unmarshal(document, &role); err != nil {
 			return nil, err

@@ -2,16 +2,11 @@ package cluster
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
+	"os"
 	"time"
 
+	cmacme "github.com/cert-manager/cert-manager/pkg/apis/acme/v1"
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -40,14 +35,15 @@ func (c *Cluster) Namespace(ctx context.Context, name string) ([]byte, error) {
 		"ca":          {CA: &cmapi.CAIssuer{SecretName: "ca"}},
 		"self-signed": {SelfSigned: &cmapi.SelfSignedIssuer{}},
 	} {
-		if err := c.issuer(ctx, name, issuer, config); err != nil {
+		if err := c.Issuer(ctx, name, issuer, config); err != nil {
 			return nil, err
 		}
 	}
 	return crt, nil
 }
 
-func (c *Cluster) issuer(ctx context.Context, namespace, name string, config cmapi.IssuerConfig) error {
+// Issuer makes an issuer and waits until it is ready.
+func (c *Cluster) Issuer(ctx context.Context, namespace, name string, config cmapi.IssuerConfig) error {
 	client := c.CertManager.CertmanagerV1().Issuers(namespace)
 	_, err := client.Create(ctx, &cmapi.Issuer{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: cmapi.IssuerSpec{IssuerConfig: config},
@@ -73,6 +69,22 @@ func (c *Cluster) issuer(ctx context.Context, namespace, name string, config cma
 	return nil
 }
 
+// ACMEIssuer makes an issuer of the cluster's ACME server, which solves challenges in the zone [Zone], and waits until it is ready.
+func (c *Cluster) ACMEIssuer(ctx context.Context, namespace, name string) error {
+	ca, err := os.ReadFile(c.pki.crt("ca"))
+	if err != nil {
+		return fmt.Errorf("read the CA: %w", err)
+	}
+	return c.Issuer(ctx, namespace, name, cmapi.IssuerConfig{ACME: &cmacme.ACMEIssuer{
+		Server:     "https://localhost:14000/dir",
+		CABundle:   ca,
+		PrivateKey: cmmeta.SecretKeySelector{LocalObjectReference: cmmeta.LocalObjectReference{Name: name}},
+		Solvers: []cmacme.ACMEChallengeSolver{{
+			DNS01: &cmacme.ACMEChallengeSolverDNS01{RFC2136: &cmacme.ACMEIssuerDNS01ProviderRFC2136{Nameserver: nameserver}},
+		}},
+	}})
+}
+
 // Pod makes a pod object on a node that has no kubelet, and returns its UID: something that can own a request.
 func (c *Cluster) Pod(ctx context.Context, namespace, name string) (uid string, err error) {
 	pod, err := c.Client.CoreV1().Pods(namespace).Create(ctx, &corev1.Pod{
@@ -83,27 +95,4 @@ func (c *Cluster) Pod(ctx context.Context, namespace, name string) (uid string, 
 		return "", fmt.Errorf("make pod %s/%s: %w", namespace, name, err)
 	}
 	return string(pod.UID), nil
-}
-
-// newCA is a CA for an issuer: certificate and key in PEM.
-func newCA() (crt, key []byte, err error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "test CA"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		return nil, nil, err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return nil, nil, err
-	}
-	crt = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return crt, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
 }

@@ -1,0 +1,68 @@
+// Command cluster starts and ends a Kubernetes cluster on this machine: `cluster up`, `cluster down`.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/mayfly-csi/mayfly/test/cluster"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "cluster:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("cluster", flag.ContinueOnError)
+	dir := flags.String("dir", "", "directory for all that the cluster writes")
+	nodes := flags.String("nodes", "node-a,node-b", "names of the nodes; empty for a control plane alone")
+	namespace := flags.String("namespace", "", "make this namespace, with an issuer ca")
+	if len(args) == 0 {
+		return errors.New("say up or down")
+	}
+	if err := flags.Parse(args[1:]); err != nil {
+		return err
+	}
+	if *dir == "" {
+		return errors.New("--dir is required")
+	}
+	path, err := filepath.Abs(*dir)
+	if err != nil {
+		return err
+	}
+	switch args[0] {
+	case "up":
+		c := &cluster.Cluster{Dir: path, Nodes: strings.FieldsFunc(*nodes, func(r rune) bool { return r == ',' })}
+		return up(ctx, c, *namespace)
+	case "down":
+		return cluster.Down(path)
+	}
+	return fmt.Errorf("%s is not known: say up or down", args[0])
+}
+
+func up(ctx context.Context, c *cluster.Cluster, namespace string) error {
+	err := c.Up(ctx, func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) })
+	if err != nil {
+		return err
+	}
+	if namespace != "" {
+		if _, err := c.Namespace(ctx, namespace); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("export KUBECONFIG=%s\n", c.Kubeconfig())
+	return nil
+}
