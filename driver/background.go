@@ -69,19 +69,21 @@ func (d *Driver) clear(h *held) {
 	d.Log.Info("removed a volume whose pod is gone", "volume", h.id)
 }
 
+// worthTelling is how long a volume rests at least after a failure of which the pod is told by an Event: what time mends sooner is nobody's trouble.
+const worthTelling = 30 * time.Second
+
 // complain tells operator and pod's author of an attempt that failed in the background.
 func (d *Driver) complain(h *held, cause error) {
 	h.mu.Lock()
 	pod, pair, failure := h.volume.Pod, h.pair, h.record.Failure
 	h.mu.Unlock()
 	d.Log.Error("certificate not issued", "volume", h.id, "pod", pod.Namespace+"/"+pod.Name, "error", cause)
-	if d.Events == nil || failure == nil || signer.KindOf(cause) == signer.NotYet && failure.Count == 1 {
+	// A pod that never had a certificate has not started: the kubelet tells it, by its own Events, what its calls met.
+	if d.Events == nil || failure == nil || pair == nil || failure.RetryAt.Sub(failure.At) < worthTelling {
 		return
 	}
-	message := fmt.Sprintf("%s; the next try is at %s", failure.Reason, stamp(failure.RetryAt))
-	if pair != nil {
-		message += fmt.Sprintf("; the pod keeps its certificate, which is valid until %s", stamp(pair.notAfter))
-	}
+	message := fmt.Sprintf("%s; the next try is at %s; the pod keeps its certificate, which is valid until %s",
+		failure.Reason, stamp(failure.RetryAt), stamp(pair.notAfter))
 	ctx, cancel := context.WithTimeout(d.base, forgetPatience)
 	defer cancel()
 	if err := d.Events.Warn(ctx, pod, "CertificateNotRenewed", message); err != nil {

@@ -47,6 +47,8 @@ type Events interface {
 const (
 	defaultRenewalsPerSecond = 10
 	concurrentRenewals       = 32
+	// firstPatience is how long a publish call waits for the signer before anybody was told that it waits.
+	firstPatience = 15 * time.Second
 	// renewalPatience is how long one renewal waits for its signer. The attempt goes on later.
 	renewalPatience = time.Minute
 	// drainTimeout is how long calls in flight have to end after a signal, well under a pod's grace period of 30 s.

@@ -36,15 +36,12 @@ func (n *node) fails(v kubelet.Volume, want string) {
 
 func TestASignerThatRefuses(t *testing.T) {
 	rows := []struct {
-		kind     signer.Kind
-		want     string
-		earliest time.Duration // Of the next try.
-		ends     bool
+		kind signer.Kind
+		want string
 	}{
-		{signer.Denied, "request denied: policy says no", time.Minute, true},
-		{signer.Invalid, "request invalid: policy says no", time.Minute, true},
-		{signer.Failed, "signing failed: policy says no", time.Minute, true},
-		{signer.Unavailable, "signer unavailable: policy says no", 30 * time.Second, false},
+		{signer.Denied, "request denied: policy says no"},
+		{signer.Invalid, "request invalid: policy says no"},
+		{signer.Failed, "signing failed: policy says no"},
 	}
 	for _, row := range rows {
 		t.Run(row.kind.String(), func(t *testing.T) {
@@ -59,16 +56,50 @@ func TestASignerThatRefuses(t *testing.T) {
 				t.Errorf("the signer was asked %d times", got)
 			}
 			r := n.record(v)
-			if rest := r.Failure.RetryAt.Sub(r.Failure.At); rest < row.earliest || rest > row.earliest*5/4 {
-				t.Errorf("the volume rests %s, want %s and up to a quarter more", rest, row.earliest)
+			if rest := r.Failure.RetryAt.Sub(r.Failure.At); rest < time.Minute || rest > time.Minute*5/4 {
+				t.Errorf("the volume rests %s, want a minute and up to a quarter more", rest)
 			}
-			if (r.Attempt == "") != row.ends {
-				t.Errorf("the attempt that goes on is %q", r.Attempt)
+			if r.Attempt != "" {
+				t.Errorf("attempt %s goes on", r.Attempt)
 			}
 			n.unpublish(v)
 			n.empty()
 		})
 	}
+}
+
+// What time may mend is told at once; the next call then waits for the next try, which comes by itself.
+func TestASignerThatIsAwayForAWhile(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	n.signer.say(refuse(signer.Unavailable, "away"), refuse(signer.Unavailable, "still away"))
+	n.fails(v, "signer unavailable: away")
+	n.fails(v, "signer unavailable: still away (tried 2 times; the next try is at ")
+	pair(t, n.publish(v))
+	asked := n.signer.asked()
+	if len(asked) != 3 || asked[0].Attempt.ID != asked[2].Attempt.ID {
+		t.Errorf("%d requests, not of one attempt", len(asked))
+	}
+	n.unpublish(v)
+	n.empty()
+}
+
+// A call that waits for the next try ends in time to say why.
+func TestACallEndsBeforeTheNextTry(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	n.signer.from(refuse(signer.Unavailable, "away"))
+	for range 3 {
+		n.fails(v, "away")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+	defer cancel()
+	_, err := n.Publish(ctx, n.driver, v)
+	if ctx.Err() != nil || status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "away (tried 3 times; the next try is at ") {
+		t.Errorf("%v", err)
+	}
+	n.unpublish(v)
+	n.empty()
 }
 
 // record reads the volume's record.
@@ -123,7 +154,7 @@ func TestFailuresInARowRestLonger(t *testing.T) {
 		n.start()
 		until(t, "another try", func() bool { return n.record(v).Failure.Count == count })
 		r := n.record(v)
-		want := 30 * time.Second << (count - 1)
+		want := 2 * time.Second << (count - 1)
 		if rest := r.Failure.RetryAt.Sub(r.Failure.At); rest < want || rest > want*5/4 {
 			t.Errorf("failure %d: rests %s, want from %s", count, rest, want)
 		}

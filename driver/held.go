@@ -26,6 +26,7 @@ type held struct {
 	record files.Record
 	pair   *validity          // What the pod has; nil: nothing.
 	cancel context.CancelFunc // Ends the background work under way.
+	end    chan struct{}      // Closed at the end of the next attempt.
 	gone   bool               // Removed: whoever finds it looks again.
 }
 
@@ -55,7 +56,7 @@ func (d *Driver) hold(id string) *held {
 	defer d.mu.Unlock()
 	h, ok := d.held[id]
 	if !ok {
-		h = &held{id: id, dir: files.Dir(filepath.Join(d.StateDir, id)), turn: make(chan struct{}, 1)}
+		h = &held{id: id, dir: files.Dir(filepath.Join(d.StateDir, id)), turn: make(chan struct{}, 1), end: make(chan struct{})}
 		d.held[id] = h
 	}
 	return h
@@ -94,6 +95,21 @@ func (h *held) take(ctx context.Context) error {
 }
 
 func (h *held) release() { <-h.turn }
+
+// nextEnd is closed at the end of the next attempt. With the volume's turn held none can be missed.
+func (h *held) nextEnd() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.end
+}
+
+// ended tells those who wait that an attempt has ended.
+func (h *held) ended() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(h.end)
+	h.end = make(chan struct{})
+}
 
 // interrupt ends the background work on the volume, if there is any.
 func (h *held) interrupt() {

@@ -19,6 +19,7 @@ func (d *Driver) issue(ctx context.Context, h *held) error {
 		err = d.fail(h, err)
 	}
 	d.schedule(h)
+	h.ended()
 	return err
 }
 
@@ -154,8 +155,10 @@ func (d *Driver) finish(h *held, pair request.Pair) error {
 func (d *Driver) fail(h *held, cause error) error {
 	kind := signer.KindOf(cause)
 	d.metrics.failed.WithLabelValues(kind.String()).Inc()
+	t := now()
+	served := h.validAt(t)
 	err := h.update(func(r *files.Record) {
-		r.Failure = failure(h.id, r.Failure, kind, cause, now())
+		r.Failure = failure(h.id, r.Failure, cause, t, served)
 		if kind.Ends() {
 			d.retire(r, r.Attempt)
 			r.Attempt = ""
@@ -166,13 +169,14 @@ func (d *Driver) fail(h *held, cause error) error {
 	return errors.Join(cause, err)
 }
 
-// failure is what the record says of a cause that was met at t after the last failure.
-func failure(id string, last *files.Failure, kind signer.Kind, cause error, t time.Time) *files.Failure {
+// failure is what the record says of a cause that was met at t after the last failure. A pod that is served has a valid pair.
+func failure(id string, last *files.Failure, cause error, t time.Time, served bool) *files.Failure {
+	kind := signer.KindOf(cause)
 	f := &files.Failure{Kind: kind.String(), Reason: cause.Error(), Count: 1, At: t}
 	if last != nil {
 		f.Count += last.Count
 	}
-	f.RetryAt = t.Add(renew.Backoff(id, kind, f.Count))
+	f.RetryAt = t.Add(renew.Backoff(id, kind, f.Count, served))
 	var early *request.NotYetValid
 	if errors.As(cause, &early) {
 		f.RetryAt = early.NotBefore.Add(-request.MaxSkew)

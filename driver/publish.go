@@ -14,7 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// publish is the line: it returns when a valid pair is in the volume and the volume on its target.
+// publish returns when a valid pair is in the volume and the volume on its target.
 //
 // While something of a volume exists its errors are not final, so that the kubelet tries again or unpublishes it;
 // a final one comes only when nothing was made or everything is removed.
@@ -23,6 +23,25 @@ func (d *Driver) publish(ctx context.Context, asked volume.Asked) error {
 	if h.known() && h.validAt(now()) && mount.Bound(h.dir.Data(), asked.Target) {
 		return nil
 	}
+	err := d.line(ctx, h, asked)
+	var rests restingError
+	if !errors.As(err, &rests) || rests.over == nil {
+		return err
+	}
+	// The end of the next try is waited for: the kubelet's own backoff would keep the pod waiting for up to 2 minutes after it
+	// (kubernetes pkg/util/goroutinemap/exponentialbackoff).
+	ctx, cancel := answerable(ctx)
+	defer cancel()
+	select {
+	case <-rests.over:
+		return d.line(ctx, h, asked)
+	case <-ctx.Done():
+		return err
+	}
+}
+
+// line is what a publish call goes through, one call of a volume at a time.
+func (d *Driver) line(ctx context.Context, h *held, asked volume.Asked) error {
 	if err := h.take(ctx); err != nil {
 		return err
 	}
@@ -102,8 +121,18 @@ func (d *Driver) ensure(ctx context.Context, h *held) error {
 	if h.validAt(t) {
 		return nil
 	}
-	if f := h.snapshot().Failure; f != nil && f.Kind != signer.NotYet.String() && f.RetryAt.After(t) {
-		return restingError{*f, t}
+	switch r := h.snapshot(); {
+	case r.Failure == nil:
+		// The pod's author soon reads what the pod waits for; the kubelet's next call goes on with the same attempt.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, firstPatience)
+		defer cancel()
+	case r.Failure.Kind != signer.NotYet.String() && r.Failure.RetryAt.After(t):
+		rests := restingError{Failure: *r.Failure, now: t}
+		if r.Attempt != "" { // It goes on.
+			rests.over = h.nextEnd()
+		}
+		return rests
 	}
 	return d.issue(ctx, h)
 }
@@ -111,7 +140,8 @@ func (d *Driver) ensure(ctx context.Context, h *held) error {
 // restingError is the answer for a volume that backs off.
 type restingError struct {
 	files.Failure
-	now time.Time
+	now  time.Time
+	over <-chan struct{} // Closed when the next try has ended; nil if nobody should wait for it.
 }
 
 // Error is the last reason and the time of the next try.

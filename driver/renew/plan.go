@@ -24,12 +24,15 @@ func At(id string, receivedAt, notAfter time.Time, before time.Duration) time.Ti
 	return receivedAt.Add(wait - time.Duration(fraction(id, 0)*float64(wait/10)))
 }
 
-// Backoff is how long a volume rests after the count-th failure in a row, by the kind of the last one.
-// The last quarter of it is spread, anew for every count.
-func Backoff(id string, kind signer.Kind, count int) time.Duration {
-	first, longest := 30*time.Second, 5*time.Minute
-	if kind.Ends() {
+// Backoff is how long a volume rests after the count-th failure in a row, by the kind of the last one. A pod that is not served, because it has
+// no valid certificate, waits less for what time may mend. The last quarter of the rest is spread, anew for every count.
+func Backoff(id string, kind signer.Kind, count int, served bool) time.Duration {
+	first, longest := 2*time.Second, 5*time.Minute
+	switch {
+	case kind.Ends():
 		first, longest = time.Minute, time.Hour
+	case !served:
+		longest = 30 * time.Second
 	}
 	doublings := min(max(count-1, 0), 16)
 	wait := min(first<<doublings, longest)

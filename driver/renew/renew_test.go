@@ -54,23 +54,27 @@ func TestBackoff(t *testing.T) {
 		kind  signer.Kind
 		count int
 		want  time.Duration
+		alone time.Duration // Without a valid certificate.
 	}{
-		{signer.Unavailable, 1, 30 * time.Second},
-		{signer.Unavailable, 2, time.Minute},
-		{signer.Unavailable, 4, 4 * time.Minute},
-		{signer.Unavailable, 5, 5 * time.Minute},
-		{signer.NotYet, 1000, 5 * time.Minute},
-		{signer.Denied, 1, time.Minute},
-		{signer.Failed, 3, 4 * time.Minute},
-		{signer.Invalid, 7, time.Hour},
-		{signer.Denied, 1000, time.Hour},
+		{signer.Unavailable, 1, 2 * time.Second, 2 * time.Second},
+		{signer.Unavailable, 2, 4 * time.Second, 4 * time.Second},
+		{signer.Unavailable, 4, 16 * time.Second, 16 * time.Second},
+		{signer.Unavailable, 5, 32 * time.Second, 30 * time.Second},
+		{signer.Unavailable, 9, 5 * time.Minute, 30 * time.Second},
+		{signer.NotYet, 1000, 5 * time.Minute, 30 * time.Second},
+		{signer.Denied, 1, time.Minute, time.Minute},
+		{signer.Failed, 3, 4 * time.Minute, 4 * time.Minute},
+		{signer.Invalid, 7, time.Hour, time.Hour},
+		{signer.Denied, 1000, time.Hour, time.Hour},
 	}
 	for _, row := range rows {
-		if got := renew.Backoff("csi-1", row.kind, row.count); got < row.want || got > row.want*5/4 {
-			t.Errorf("%s, failure %d: %s, want %s and up to a quarter more", row.kind, row.count, got, row.want)
+		for served, want := range map[bool]time.Duration{true: row.want, false: row.alone} {
+			if got := renew.Backoff("csi-1", row.kind, row.count, served); got < want || got > want*5/4 {
+				t.Errorf("%s, failure %d, served %v: %s, want %s and up to a quarter more", row.kind, row.count, served, got, want)
+			}
 		}
 	}
-	if renew.Backoff("a", signer.Denied, 1) == renew.Backoff("b", signer.Denied, 1) {
+	if renew.Backoff("a", signer.Denied, 1, true) == renew.Backoff("b", signer.Denied, 1, true) {
 		t.Error("two volumes try again at the same time")
 	}
 }
