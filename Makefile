@@ -32,7 +32,7 @@ run: build ## certificates that rotate, with the embedded CA: no Kubernetes need
 	bin/demo --mayfly bin/mayfly
 
 .PHONY: test
-test: unit integration sanity demo fuzz ## everything, with a real API server and cert-manager
+test: unit integration sanity demo fuzz e2e ## everything, up to pods on a real Kubernetes
 
 .PHONY: unit
 unit: ## the quick loop: no cluster
@@ -41,6 +41,10 @@ unit: ## the quick loop: no cluster
 .PHONY: integration
 integration: build packages ## the node plugin against a real kube-apiserver and cert-manager's controllers
 	cd test/cluster && go test $(TESTFLAGS) -race -timeout 20m ./...
+
+.PHONY: e2e
+e2e: packages ## stories of pods on a real Kubernetes: the one of cluster-up, or one of their own
+	cd test/e2e && go test $(TESTFLAGS) -race -count=1 -timeout 40m -parallel 16 .
 
 .PHONY: cluster-up
 cluster-up: packages ## a Kubernetes with two nodes, cert-manager and Mayfly on this machine; again: Mayfly as it is now
@@ -68,8 +72,9 @@ fuzz: ## each parser for FUZZTIME
 	go test $(TESTFLAGS) -run '^$$' -fuzz FuzzCheck -fuzztime $(FUZZTIME) ./driver/request
 
 .PHONY: bench
-bench: build ## the numbers of docs/benchmarks.md, as a table, JSON and an SVG
+bench: build packages ## the numbers of docs/benchmarks.md, as tables, JSON and an SVG
 	cd test/bench && go run . --mayfly ../../bin/mayfly --json ../../docs/benchmarks.json --svg ../../docs/benchmarks.svg
+	cd test/e2e && go run ./cost --dir $(MAYFLY_CLUSTER)
 
 .PHONY: lint
 lint: ## gofmt, go vet, golangci-lint and go mod tidy in every module

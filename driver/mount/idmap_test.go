@@ -73,7 +73,7 @@ func idmapped(t *testing.T, source, target string, first int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(tree)
+	defer unix.Close(tree) //nolint:errcheck // Nothing was written.
 	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(namespace.Fd())}
 	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, attr); err != nil {
 		t.Fatal(err)

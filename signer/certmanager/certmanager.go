@@ -8,7 +8,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -143,7 +145,16 @@ func explain(err error, doing string) *signer.Error {
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
 		kind = signer.Invalid
 	}
-	return signer.Errorf(kind, "%s: %w", doing, err)
+	return signer.Errorf(kind, "%s: %w", doing, plain(err))
+}
+
+// plain is err without the URL, which is that of the object that the message names.
+func plain(err error) error {
+	var unanswered *url.Error
+	if errors.As(err, &unanswered) {
+		return fmt.Errorf("the API server did not answer: %w", unanswered.Err)
+	}
+	return err
 }
 
 // age is for how long the API server has had the object.

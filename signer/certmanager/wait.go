@@ -45,7 +45,7 @@ func wait(ctx context.Context, client requests, cr *cmapi.CertificateRequest) (s
 // undecided is the error of a wait that ended before the request was decided.
 func undecided(cr *cmapi.CertificateRequest, trouble error) *signer.Error {
 	if trouble != nil {
-		return signer.Errorf(signer.Unavailable, "CertificateRequest %s: %w", title(cr), trouble)
+		return signer.Errorf(signer.Unavailable, "read CertificateRequest %s: %w", title(cr), plain(trouble))
 	}
 	return signer.Errorf(signer.NotYet, "CertificateRequest %s: %s", title(cr), state(cr))
 }
@@ -122,7 +122,7 @@ func read(ctx context.Context, client requests, cr *cmapi.CertificateRequest) (*
 	case apierrors.IsNotFound(err):
 		return cr, deleted(cr)
 	case err != nil:
-		return cr, fmt.Errorf("read: %w", err)
+		return cr, err
 	}
 	return next, same(next, cr)
 }

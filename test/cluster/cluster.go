@@ -111,7 +111,7 @@ func (c *Cluster) url() string { return fmt.Sprintf("https://127.0.0.1:%d", c.Po
 
 // prepare makes the directory and what the machines start from.
 func (c *Cluster) prepare() (err error) {
-	if err := os.MkdirAll(filepath.Join(c.Dir, "bin"), 0o700); err != nil {
+	if err := os.MkdirAll(c.Bin(), 0o700); err != nil {
 		return err
 	}
 	text, err := json.Marshal(c)
@@ -134,7 +134,10 @@ func (c *Cluster) prepare() (err error) {
 
 func (c *Cluster) description() string { return filepath.Join(c.Dir, "cluster.json") }
 
-func (c *Cluster) binary(name string) string { return filepath.Join(c.Dir, "bin", name) }
+// Bin is the directory of the binaries, kubectl among them.
+func (c *Cluster) Bin() string { return filepath.Join(c.Dir, "bin") }
+
+func (c *Cluster) binary(name string) string { return filepath.Join(c.Bin(), name) }
 
 // link puts a file at another path, too, in whichever way the file systems allow.
 func link(from, to string) error {
@@ -169,6 +172,23 @@ func Open(dir string) (*Cluster, error) {
 		return c, nil
 	}
 	return c, c.connect()
+}
+
+// Borrow is the cluster of a directory, with Mayfly as it is now, if that cluster runs; otherwise one with two nodes in a new directory. When the
+// borrower is done, giveBack ends the latter and leaves the former.
+func Borrow(ctx context.Context, dir string, tell func(format string, args ...any)) (c *Cluster, giveBack func() error, err error) {
+	giveBack = func() error { return nil }
+	if !Running(ctx, dir) {
+		if dir, err = os.MkdirTemp("/var/tmp", "mayfly-cluster-"); err != nil {
+			return nil, nil, fmt.Errorf("make the cluster's directory: %w", err)
+		}
+		giveBack = func() error { return Down(dir) }
+	}
+	c = &Cluster{Dir: dir, Nodes: []string{"node-a", "node-b"}}
+	if err := c.Up(ctx, tell); err != nil {
+		return nil, nil, errors.Join(err, c.Stop()) // The logs stay.
+	}
+	return c, giveBack, nil
 }
 
 // Running says whether the cluster of a directory was started wholly, runs and answers.

@@ -63,6 +63,6 @@ func up(ctx context.Context, c *cluster.Cluster, namespace string) error {
 			return err
 		}
 	}
-	fmt.Printf("export KUBECONFIG=%s\n", c.Kubeconfig())
+	fmt.Printf("export KUBECONFIG=%s\nexport PATH=%s:$PATH\n", c.Kubeconfig(), c.Bin())
 	return nil
 }

@@ -1,0 +1,145 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// An inventory counts what can leak, by its name.
+type inventory map[string]int
+
+// takeInventory counts after every driver has served a pod: from then on it has its connections.
+func takeInventory(t *testing.T) inventory {
+	t.Helper()
+	useEveryDriver(t)
+	var found inventory
+	err := eventually(t.Context(), "the inventory", func(ctx context.Context) (err error) {
+		found, err = count(ctx)
+		if err != nil {
+			return err
+		}
+		for _, node := range shared.Nodes {
+			if n := found["volumes on "+node]; n != 0 {
+				return fmt.Errorf("%s has %d volumes", node, n)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func useEveryDriver(t *testing.T) {
+	t.Helper()
+	t.Run("a pod on every node", func(t *testing.T) {
+		s := begin(t)
+		for _, node := range shared.Nodes {
+			s.start(pod(node, on(node)))
+		}
+	})
+}
+
+// backWhereItWas demands that there is no more of anything than before. Idle connections of the driver may take their time.
+func backWhereItWas(t *testing.T, before inventory) {
+	useEveryDriver(t)
+	err := eventually(t.Context(), "everything to be back where it was", func(ctx context.Context) error {
+		after, err := count(ctx)
+		if err != nil {
+			return err
+		}
+		for name, n := range after {
+			if n > before[name] {
+				return fmt.Errorf("%d %s, and %d before", n, name, before[name])
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+		keepLogs(context.Background(), t)
+	}
+	t.Logf("before the stories: %v", before)
+}
+
+// count takes the inventory of all nodes.
+func count(ctx context.Context) (inventory, error) {
+	found := inventory{}
+	requests, err := shared.CertManager.CertmanagerV1().CertificateRequests(corev1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	found["CertificateRequests"] = len(requests.Items)
+	for _, node := range shared.Nodes {
+		of, err := countNode(ctx, node)
+		if err != nil {
+			return nil, fmt.Errorf("count what %s has: %w", node, err)
+		}
+		maps.Copy(found, of)
+	}
+	return found, nil
+}
+
+func countNode(ctx context.Context, node string) (inventory, error) {
+	all, err := mounts(ctx, node)
+	if err != nil {
+		return nil, err
+	}
+	volumes, err := volumes(ctx, node)
+	if err != nil {
+		return nil, err
+	}
+	state, err := shared.Node(node).Command(ctx, "ls", "/var/lib/kubelet/plugins/csi.mayfly.dev/volumes").Output()
+	if err != nil {
+		return nil, fmt.Errorf("list the state directory: %w", err)
+	}
+	metrics, err := metrics(ctx, node)
+	if err != nil {
+		return nil, err
+	}
+	return inventory{
+		"mounts on " + node:                        len(all),
+		"volumes on " + node:                       len(volumes),
+		"state directories on " + node:             len(strings.Fields(string(state))),
+		"goroutines of the driver on " + node:      metrics["go_goroutines"],
+		"open files of the driver on " + node:      metrics["process_open_fds"],
+		"volumes that the driver holds on " + node: metrics["mayfly_volumes"],
+	}, nil
+}
+
+// metrics are the gauges of the driver on a node.
+func metrics(ctx context.Context, node string) (map[string]int, error) {
+	pod, err := driverPod(ctx, node)
+	if err != nil {
+		return nil, err
+	}
+	text, err := shared.Kubectl(ctx, "get", "--raw", "/api/v1/namespaces/"+mayfly+"/pods/"+pod.Name+":9402/proxy/metrics")
+	if err != nil {
+		return nil, err
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	values := map[string]int{}
+	for name, family := range families {
+		if gauge := family.GetMetric()[0].GetGauge(); gauge != nil {
+			values[name] = int(gauge.GetValue())
+		}
+	}
+	if len(values) == 0 {
+		return nil, errors.New("the driver has no metrics")
+	}
+	return values, nil
+}

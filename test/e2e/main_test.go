@@ -1,0 +1,79 @@
+// Package e2e tells stories of pods on a real Kubernetes: what whoever writes a pod or runs a cluster sees.
+//
+// They run on the cluster of `make cluster-up` ($MAYFLY_CLUSTER), which then stays, or on one of their own.
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/cluster"
+)
+
+// shared is the cluster of all stories.
+var shared *cluster.Cluster
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	ctx := context.Background()
+	before, err := traces()
+	if err != nil {
+		return 1, err
+	}
+	dir := os.Getenv("MAYFLY_CLUSTER")
+	c, giveBack, err := cluster.Borrow(ctx, dir, func(format string, args ...any) { fmt.Printf(format+"\n", args...) })
+	if err != nil {
+		return 1, err
+	}
+	shared = c
+	defer func() {
+		err = errors.Join(err, giveBack())
+		if c.Dir != dir {
+			err = errors.Join(err, left(before))
+		}
+	}()
+	if err := importWorkload(ctx); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+// importWorkload gives the nodes the image of the stories' pods.
+func importWorkload(ctx context.Context) error {
+	dir, err := filepath.Abs("workload")
+	if err != nil {
+		return err
+	}
+	build, err := os.MkdirTemp("", "workload-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(build)
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(build, "workload"), ".")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the workload: %w: %s", err, out)
+	}
+	if out, err := exec.CommandContext(ctx, "cp", filepath.Join(dir, "Dockerfile"), build).CombinedOutput(); err != nil {
+		return fmt.Errorf("build the workload: %w: %s", err, out)
+	}
+	archive, err := shared.BuildImage(ctx, workload, build)
+	if err != nil {
+		return err
+	}
+	return shared.Import(ctx, archive)
+}

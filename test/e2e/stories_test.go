@@ -1,0 +1,46 @@
+package e2e
+
+import "testing"
+
+// TestStories tells every story: first together those that leave the cluster as it is, then one by one those that break it, then what
+// must hold after all of them.
+func TestStories(t *testing.T) {
+	before := takeInventory(t)
+	type telling struct {
+		name string
+		tell func(*story)
+	}
+	t.Run("together", func(t *testing.T) {
+		for _, x := range []telling{
+			{"twenty pods of a deployment have a certificate each", twentyPods},
+			{"whoever a pod runs as can read its certificate and nobody can write", readers},
+			{"a pod with a user namespace of its own", userNamespace},
+			{"an init container and two containers share a volume", sharedVolume},
+			{"two volumes in a pod have a certificate each", twoVolumes},
+			{"a job ends", job},
+			{"a pod is deleted while its certificate is pending", deletedWhilePending},
+			{"a namespace is deleted", namespaceDeleted},
+			{"an ACME order that takes minutes is ordered once", acme},
+			{"describe says that the issuer is missing", issuerMissing},
+			{"a mistake in the attributes", mistake},
+		} {
+			t.Run(x.name, func(t *testing.T) {
+				t.Parallel()
+				x.tell(begin(t))
+			})
+		}
+	})
+	for _, x := range []telling{
+		{"describe says why the request was denied", requestDenied},
+		{"describe says that a right is missing", rightMissing},
+		{"the driver is killed and then upgraded while pods start and rotate", driverReplaced},
+		{"a pod is deleted while the driver is absent", deletedWithoutDriver},
+		{"the kubelet is killed", kubeletKilled},
+		{"the node is rebooted", nodeRebooted},
+		{"cert-manager is down for two minutes", certManagerDown},
+		{"the API server is down for two minutes", apiServerDown},
+	} {
+		t.Run(x.name, func(t *testing.T) { x.tell(begin(t)) })
+	}
+	t.Run("after everything all is back where it was", func(t *testing.T) { backWhereItWas(t, before) })
+}
