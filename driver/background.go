@@ -24,17 +24,27 @@ func (d *Driver) due(ctx context.Context, id string) {
 	if h == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, renewalPatience)
+	if !h.takeNow() {
+		return
+	}
+	defer d.release(h)
+	ctx, cancel := context.WithTimeout(ctx, h.patience())
 	defer cancel()
 	h.mu.Lock()
 	h.cancel = cancel
 	h.mu.Unlock()
-	if h.take(ctx) != nil {
-		d.schedule(h)
-		return
-	}
-	defer h.release()
 	d.work(ctx, h)
+}
+
+// patience is how long a try in the background may take. The workers are few: those who wait for a signer must not keep pods that have a certificate
+// from their renewal.
+func (h *held) patience() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.pair == nil {
+		return briefPatience
+	}
+	return renewalPatience
 }
 
 // work does what is due, if it still is: who had the turn before may have done it.
@@ -82,7 +92,7 @@ func (d *Driver) complain(h *held, cause error) {
 	if d.Events == nil || failure == nil || pair == nil || failure.RetryAt.Sub(failure.At) < worthTelling {
 		return
 	}
-	message := fmt.Sprintf("%s; the next try is at %s; the pod keeps its certificate, which is valid until %s",
+	message := fmt.Sprintf("%s; the next try is at %s; the pod keeps its certificate, which ends at %s",
 		failure.Reason, stamp(failure.RetryAt), stamp(pair.notAfter))
 	ctx, cancel := context.WithTimeout(d.base, forgetPatience)
 	defer cancel()

@@ -49,8 +49,13 @@ const (
 	concurrentRenewals       = 32
 	// firstPatience is how long a publish call waits for the signer before anybody was told that it waits.
 	firstPatience = 15 * time.Second
+	// publishPatience is how long any publish call waits. The kubelet, which would wait for 2 minutes, can't unpublish the volume of a pod that goes
+	// before the call has ended.
+	publishPatience = time.Minute
 	// renewalPatience is how long one renewal waits for its signer. The attempt goes on later.
 	renewalPatience = time.Minute
+	// briefPatience is how long a try in the background waits for a pod that has no certificate yet: the kubelet's calls wait longer.
+	briefPatience = 3 * time.Second
 	// drainTimeout is how long calls in flight have to end after a signal, well under a pod's grace period of 30 s.
 	drainTimeout = 10 * time.Second
 )
@@ -65,6 +70,9 @@ type Driver struct {
 	loose   sync.WaitGroup // Work that an answer did not wait for.
 	base    context.Context
 	end     context.CancelFunc
+
+	stopping context.Context // Done when Run is told to stop: calls that only wait need not.
+	stop     context.CancelFunc
 
 	mu   sync.Mutex
 	held map[string]*held
@@ -84,6 +92,7 @@ func New(config Config) (*Driver, error) {
 	}
 	d := &Driver{Config: config, clock: clock, held: map[string]*held{}}
 	d.base, d.end = context.WithCancel(context.Background())
+	d.stopping, d.stop = context.WithCancel(d.base)
 	d.queue = renew.NewQueue(clock, config.RenewalsPerSecond, concurrentRenewals, d.due)
 	if d.metrics, err = newMetrics(d, config.Metrics); err != nil {
 		return nil, errors.Join(err, clock.Close())
@@ -96,6 +105,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, d.clock.Close()) }()
 	defer d.loose.Wait()
 	defer d.end()
+	defer context.AfterFunc(ctx, d.stop)()
 	if err := d.recover(); err != nil {
 		return fmt.Errorf("take up the volumes in %s: %w", d.StateDir, err)
 	}

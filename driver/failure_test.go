@@ -8,10 +8,12 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -68,13 +70,12 @@ func TestASignerThatRefuses(t *testing.T) {
 	}
 }
 
-// What time may mend is told at once; the next call then waits for the next try, which comes by itself.
+// What time may mend is told at once; the next call then waits for the tries that come by themselves.
 func TestASignerThatIsAwayForAWhile(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()
 	n.signer.say(refuse(signer.Unavailable, "away"), refuse(signer.Unavailable, "still away"))
 	n.fails(v, "signer unavailable: away")
-	n.fails(v, "signer unavailable: still away (tried 2 times; the next try is at ")
 	pair(t, n.publish(v))
 	asked := n.signer.asked()
 	if len(asked) != 3 || asked[0].Attempt.ID != asked[2].Attempt.ID {
@@ -85,21 +86,78 @@ func TestASignerThatIsAwayForAWhile(t *testing.T) {
 }
 
 // A call that waits for the next try ends in time to say why.
-func TestACallEndsBeforeTheNextTry(t *testing.T) {
+func TestACallThatWaitsForATryEndsInTime(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()
 	n.signer.from(refuse(signer.Unavailable, "away"))
-	for range 3 {
-		n.fails(v, "away")
-	}
+	n.fails(v, "away")
 	ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
 	defer cancel()
 	_, err := n.Publish(ctx, n.driver, v)
-	if ctx.Err() != nil || status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "away (tried 3 times; the next try is at ") {
+	if ctx.Err() != nil || status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "away (tried 2 times; the next try is at ") {
 		t.Errorf("%v", err)
 	}
 	n.unpublish(v)
 	n.empty()
+}
+
+// A call that waits for the next try does not hold up the driver's end.
+func TestACallThatWaitsForATryEndsWithTheDriver(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	n.signer.from(refuse(signer.Unavailable, "away"))
+	n.fails(v, "away")
+	ended := make(chan error, 1)
+	go func() {
+		_, err := n.Publish(context.Background(), n.driver, v)
+		ended <- err
+	}()
+	until(t, "the second try", func() bool { return len(n.signer.asked()) == 2 }) // The call is under way: it waits for the third.
+	begin := time.Now()
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err == nil || kubelet.Final(err) {
+		t.Errorf("the call: %v", err)
+	}
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("the end took %s", took)
+	}
+	n.signer.from(nil)
+	n.start()
+	pair(t, n.publish(v))
+}
+
+// Many pods that wait for a slow signer do not keep a pod that has a certificate from its renewal.
+func TestPodsThatWaitDoNotHoldUpRenewals(t *testing.T) {
+	n := newNode(t, nil)
+	var waiting sync.WaitGroup
+	n.signer.from(hang)
+	for i := range 80 {
+		v := web()
+		v.UID = fmt.Sprintf("3b2f6a5e-0002-4c5e-9d3e-%012d", i)
+		waiting.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			if _, err := n.Publish(ctx, n.driver, v); err == nil {
+				t.Error("published")
+			}
+		})
+	}
+	waiting.Wait()
+	n.signer.from(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
+		if strings.Contains(req.Attempt.Pod.UID, "-0002-") {
+			return hang(ctx, req, ca)
+		}
+		return ca.Sign(ctx, req)
+	})
+	v := web("csi.mayfly.dev/duration=15s")
+	target := n.publish(v)
+	before := pair(t, target)
+	until(t, "the renewal", func() bool { return !pair(t, target).Equal(before) })
+	if time.Now().After(before.NotAfter) {
+		t.Error("the pod's certificate expired before it was renewed")
+	}
 }
 
 // record reads the volume's record.
@@ -289,7 +347,7 @@ func TestAFailedRenewalKeepsThePairAndSaysSo(t *testing.T) {
 	}
 	n.signer.from(refuse(signer.Denied, "policy says no"))
 	message := <-told
-	for _, want := range []string{"shop/web-0", "CertificateNotRenewed", "request denied: policy says no; the next try is at", "the pod keeps its certificate, which is valid until"} {
+	for _, want := range []string{"shop/web-0", "CertificateNotRenewed", "request denied: policy says no; the next try is at", "the pod keeps its certificate, which ends at"} {
 		if !strings.Contains(message, want) {
 			t.Errorf("event %q lacks %q", message, want)
 		}

@@ -28,6 +28,7 @@ type held struct {
 	cancel context.CancelFunc // Ends the background work under way.
 	end    chan struct{}      // Closed at the end of the next attempt.
 	gone   bool               // Removed: whoever finds it looks again.
+	missed bool               // It was due while something was at work on it.
 }
 
 // A validity is the part of a certificate that is worth keeping in memory.
@@ -67,6 +68,8 @@ func (h *held) close() files.Record {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.gone = true
+	close(h.end)
+	h.end = make(chan struct{})
 	return h.record
 }
 
@@ -84,7 +87,7 @@ func (d *Driver) drop(h *held) {
 	delete(d.held, h.id)
 }
 
-// take waits for the volume's turn. Release it with [held.release].
+// take waits for the volume's turn. Release it with [Driver.release].
 func (h *held) take(ctx context.Context) error {
 	select {
 	case h.turn <- struct{}{}:
@@ -94,7 +97,30 @@ func (h *held) take(ctx context.Context) error {
 	}
 }
 
-func (h *held) release() { <-h.turn }
+// takeNow takes the turn if nobody has it; otherwise who has it is told that something is due.
+func (h *held) takeNow() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	select {
+	case h.turn <- struct{}{}:
+		return true
+	default:
+		h.missed = true
+		return false
+	}
+}
+
+// release gives the turn back, and has the queue look again at what was due meanwhile.
+func (d *Driver) release(h *held) {
+	h.mu.Lock()
+	missed := h.missed
+	h.missed = false
+	<-h.turn
+	h.mu.Unlock()
+	if missed {
+		d.schedule(h)
+	}
+}
 
 // nextEnd is closed at the end of the next attempt. With the volume's turn held none can be missed.
 func (h *held) nextEnd() <-chan struct{} {

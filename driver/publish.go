@@ -23,39 +23,44 @@ func (d *Driver) publish(ctx context.Context, asked volume.Asked) error {
 	if h.known() && h.validAt(now()) && mount.Bound(h.dir.Data(), asked.Target) {
 		return nil
 	}
-	err := d.line(ctx, h, asked)
-	var rests restingError
-	if !errors.As(err, &rests) || rests.over == nil {
-		return err
-	}
-	// The end of the next try is waited for: the kubelet's own backoff would keep the pod waiting for up to 2 minutes after it
-	// (kubernetes pkg/util/goroutinemap/exponentialbackoff).
-	ctx, cancel := answerable(ctx)
+	ctx, cancel := context.WithTimeout(ctx, publishPatience)
 	defer cancel()
-	select {
-	case <-rests.over:
-		return d.line(ctx, h, asked)
-	case <-ctx.Done():
-		return err
+	ctx, cancel = answerable(ctx)
+	defer cancel()
+	for {
+		over, err := d.line(ctx, h, asked)
+		if over == nil {
+			return err
+		}
+		// The volume rests. The next try's end is waited for: the kubelet's own backoff would keep the pod waiting for up to 2 minutes after it
+		// (kubernetes pkg/util/goroutinemap/exponentialbackoff).
+		select {
+		case <-over:
+		case <-ctx.Done():
+			return err
+		case <-d.stopping.Done():
+			return err
+		}
 	}
 }
 
-// line is what a publish call goes through, one call of a volume at a time.
-func (d *Driver) line(ctx context.Context, h *held, asked volume.Asked) error {
+// line is what a publish call goes through, one call of a volume at a time. Where the volume rests and a later try may go better, over is closed at the
+// end of the next one.
+func (d *Driver) line(ctx context.Context, h *held, asked volume.Asked) (over <-chan struct{}, err error) {
 	if err := h.take(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	defer h.release()
+	defer d.release(h)
 	if h.gone {
-		return errBusy
+		return nil, errBusy
 	}
 	if err := d.open(h, asked); err != nil {
-		return err
+		return nil, err
 	}
-	if err := d.ensure(ctx, h); err != nil {
-		return err
+	if over, err := d.ensure(ctx, h); err != nil {
+		return over, err
 	}
-	return d.show(h, asked.Target)
+	return nil, d.show(h, asked.Target)
 }
 
 // open makes the volume's tmpfs and record, or takes up those that are there.
@@ -116,10 +121,10 @@ func (d *Driver) tmpfs(h *held, context string) error {
 }
 
 // ensure sees to a valid pair in the volume. A volume that backs off is not tried again before its time.
-func (d *Driver) ensure(ctx context.Context, h *held) error {
+func (d *Driver) ensure(ctx context.Context, h *held) (over <-chan struct{}, err error) {
 	t := now()
 	if h.validAt(t) {
-		return nil
+		return nil, nil
 	}
 	switch r := h.snapshot(); {
 	case r.Failure == nil:
@@ -128,20 +133,18 @@ func (d *Driver) ensure(ctx context.Context, h *held) error {
 		ctx, cancel = context.WithTimeout(ctx, firstPatience)
 		defer cancel()
 	case r.Failure.Kind != signer.NotYet.String() && r.Failure.RetryAt.After(t):
-		rests := restingError{Failure: *r.Failure, now: t}
 		if r.Attempt != "" { // It goes on.
-			rests.over = h.nextEnd()
+			over = h.nextEnd()
 		}
-		return rests
+		return over, restingError{*r.Failure, t}
 	}
-	return d.issue(ctx, h)
+	return nil, d.issue(ctx, h)
 }
 
 // restingError is the answer for a volume that backs off.
 type restingError struct {
 	files.Failure
-	now  time.Time
-	over <-chan struct{} // Closed when the next try has ended; nil if nobody should wait for it.
+	now time.Time
 }
 
 // Error is the last reason and the time of the next try.
@@ -178,7 +181,7 @@ func (d *Driver) unpublish(ctx context.Context, id, target string) error {
 	if err := h.take(ctx); err != nil {
 		return err
 	}
-	defer h.release()
+	defer d.release(h)
 	return d.discard(h, target)
 }
 

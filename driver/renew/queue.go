@@ -62,6 +62,17 @@ func (q *Queue) Remove(id string) {
 	delete(q.entries, id)
 }
 
+// before reports whether the volume is more urgent than another that is due.
+func (e entry) before(other entry) bool {
+	switch {
+	case e.expiry.IsZero():
+		return false
+	case other.expiry.IsZero():
+		return true
+	}
+	return e.expiry.Before(other.expiry)
+}
+
 func (q *Queue) wake(at time.Time) {
 	q.wakeAt = at.Round(0)
 	q.alarm.Set(q.wakeAt)
@@ -131,12 +142,12 @@ func (q *Queue) plan(now time.Time) (due bool) {
 	return false
 }
 
-// pop takes the volume that expires first of those that are due.
+// pop takes the volume that expires first of those that are due; those without a certificate come last, for nothing of theirs ends.
 func (q *Queue) pop(now time.Time) (id string, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for candidate, e := range q.entries {
-		if !e.at.After(now) && (!ok || e.expiry.Before(q.entries[id].expiry)) {
+		if !e.at.After(now) && (!ok || e.before(q.entries[id])) {
 			id, ok = candidate, true
 		}
 	}

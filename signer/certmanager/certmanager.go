@@ -10,6 +10,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -148,13 +150,16 @@ func explain(err error, doing string) *signer.Error {
 	return signer.Errorf(kind, "%s: %w", doing, plain(err))
 }
 
-// plain is err without the URL, which is that of the object that the message names.
+// plain is err without the URL, which is that of the object that the message names, and with words for a connection that failed.
 func plain(err error) error {
-	var unanswered *url.Error
-	if errors.As(err, &unanswered) {
-		return fmt.Errorf("the API server did not answer: %w", unanswered.Err)
+	var failed *url.Error
+	if !errors.As(err, &failed) {
+		return err
 	}
-	return err
+	if errors.As(failed.Err, new(*net.OpError)) || errors.Is(failed.Err, io.EOF) {
+		return fmt.Errorf("the API server did not answer: %w", failed.Err)
+	}
+	return failed.Err
 }
 
 // age is for how long the API server has had the object.
