@@ -16,7 +16,7 @@ FUZZTIME ?= 10s
 # More flags for every go test, such as -v.
 TESTFLAGS ?=
 # What the cluster for tests runs with, from Debian; the rest is built from Go modules.
-PACKAGES := buildah busybox-static containerd containernetworking-plugins procps runc runit systemd util-linux
+PACKAGES := buildah busybox-static containerd containernetworking-plugins iproute2 procps runc runit systemd util-linux
 
 .PHONY: help
 help: ## list the targets
@@ -56,7 +56,8 @@ cluster-down: ## end that cluster; nothing is left
 
 .PHONY: packages
 packages:
-	@dpkg --status $(PACKAGES) >/dev/null 2>&1 || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(PACKAGES); }
+	@[ "$$(dpkg-query --show --showformat '$${db:Status-Status}\n' $(PACKAGES) 2>/dev/null | grep --count '^installed$$')" = $(words $(PACKAGES)) ] || \
+		{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --no-remove $(PACKAGES); } >&2
 
 .PHONY: sanity
 sanity: build ## csi-sanity against the binary
@@ -74,7 +75,7 @@ fuzz: ## each parser for FUZZTIME
 .PHONY: bench
 bench: build packages ## the numbers of docs/benchmarks.md, as tables, JSON and an SVG
 	cd test/bench && go run . --mayfly ../../bin/mayfly --json ../../docs/benchmarks.json --svg ../../docs/benchmarks.svg
-	cd test/e2e && go run ./cost --dir $(MAYFLY_CLUSTER)
+	cd test/e2e && go run ./cost --dir $(MAYFLY_CLUSTER) --json ../../docs/pods.json
 
 .PHONY: lint
 lint: ## gofmt, go vet, golangci-lint and go mod tidy in every module

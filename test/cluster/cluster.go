@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	cmclient "github.com/cert-manager/cert-manager/pkg/client/clientset/versioned"
@@ -30,6 +31,7 @@ type Cluster struct {
 	Dir   string   // For all that it writes: data, logs, keys. An absolute path.
 	Nodes []string // Names; none for a control plane alone.
 	Port  int      // Of the API server, on 127.0.0.1; Up finds a free one if it is 0.
+	Tied  bool     `json:"-"` // It ends with this process, however this one ends.
 
 	REST         *rest.Config         `json:"-"` // The administrator's.
 	Client       kubernetes.Interface `json:"-"`
@@ -49,7 +51,13 @@ const startTimeout = 2 * time.Minute
 // up stays, and gets Mayfly as it is now; one that is half up is started anew.
 func (c *Cluster) Up(ctx context.Context, tell func(format string, args ...any)) (err error) {
 	c.init()
+	begin := time.Now()
 	c.tell = tell
+	defer func() {
+		if err == nil {
+			tell("up after %s", time.Since(begin).Round(time.Second))
+		}
+	}()
 	if Running(ctx, c.Dir) {
 		tell("the cluster is up already")
 		open, err := Open(c.Dir)
@@ -58,12 +66,18 @@ func (c *Cluster) Up(ctx context.Context, tell func(format string, args ...any))
 		}
 		*c = *open
 		c.tell = tell
-		return errors.Join(c.install(ctx), c.restartMayfly(ctx))
+		if err := c.install(ctx); err != nil {
+			return err
+		}
+		return c.restartMayfly(ctx)
 	}
 	if c.binaries, err = build(ctx, len(c.Nodes) > 0, tell); err != nil {
 		return err
 	}
 	if err := Down(c.Dir); err != nil {
+		return err
+	}
+	if err := c.claim(); err != nil {
 		return err
 	}
 	if err := c.start(ctx); err != nil {
@@ -72,8 +86,27 @@ func (c *Cluster) Up(ctx context.Context, tell func(format string, args ...any))
 	return nil
 }
 
+// claim makes the cluster's directory. It runs what lies there as root, and removes it at the end: so it must be root's alone, and empty.
+func (c *Cluster) claim() error {
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return fmt.Errorf("make the cluster's directory: %w", err)
+	}
+	info, err := os.Lstat(c.Dir)
+	if err != nil {
+		return fmt.Errorf("look at the cluster's directory: %w", err)
+	}
+	entries, err := os.ReadDir(c.Dir)
+	if err != nil {
+		return fmt.Errorf("look at the cluster's directory: %w", err)
+	}
+	owner := info.Sys().(*syscall.Stat_t).Uid //nolint:errcheck,forcetypeassert // Linux.
+	if !info.IsDir() || info.Mode().Perm()&0o077 != 0 || owner != 0 || len(entries) > 0 {
+		return fmt.Errorf("%s is not an empty directory that root alone can read: the cluster needs one of its own", c.Dir)
+	}
+	return nil
+}
+
 func (c *Cluster) start(ctx context.Context) error {
-	begin := time.Now()
 	door, err := c.listen()
 	if err != nil {
 		return fmt.Errorf("open the API server's port: %w", err)
@@ -91,7 +124,6 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err := c.install(ctx); err != nil {
 		return fmt.Errorf("install Mayfly: %w", err)
 	}
-	c.tell("up after %s", time.Since(begin).Round(time.Second))
 	return os.WriteFile(c.started(), nil, 0o600)
 }
 
@@ -149,10 +181,10 @@ func link(from, to string) error {
 
 // init makes the machines' descriptions.
 func (c *Cluster) init() {
-	c.ControlPlane = &Machine{Name: "control-plane", dir: c.Dir}
+	c.ControlPlane = &Machine{Name: "control-plane", dir: c.Dir, tied: c.Tied}
 	c.nodes = map[string]*Machine{}
 	for _, name := range c.Nodes {
-		c.nodes[name] = &Machine{Name: name, dir: c.Dir}
+		c.nodes[name] = &Machine{Name: name, dir: c.Dir, tied: c.Tied}
 	}
 	c.pki = pki{filepath.Join(c.Dir, "pki")}
 }
@@ -177,18 +209,17 @@ func Open(dir string) (*Cluster, error) {
 // Borrow is the cluster of a directory, with Mayfly as it is now, if that cluster runs; otherwise one with two nodes in a new directory. When the
 // borrower is done, giveBack ends the latter and leaves the former.
 func Borrow(ctx context.Context, dir string, tell func(format string, args ...any)) (c *Cluster, giveBack func() error, err error) {
-	giveBack = func() error { return nil }
-	if !Running(ctx, dir) {
-		if dir, err = os.MkdirTemp("/var/tmp", "mayfly-cluster-"); err != nil {
-			return nil, nil, fmt.Errorf("make the cluster's directory: %w", err)
-		}
-		giveBack = func() error { return Down(dir) }
+	c = &Cluster{Dir: dir, Nodes: []string{"node-a", "node-b"}, Tied: true}
+	if Running(ctx, dir) {
+		return c, func() error { return nil }, c.Up(ctx, tell)
 	}
-	c = &Cluster{Dir: dir, Nodes: []string{"node-a", "node-b"}}
+	if c.Dir, err = os.MkdirTemp("/var/tmp", "mayfly-cluster-"); err != nil {
+		return nil, nil, fmt.Errorf("make the cluster's directory: %w", err)
+	}
 	if err := c.Up(ctx, tell); err != nil {
 		return nil, nil, errors.Join(err, c.Stop()) // The logs stay.
 	}
-	return c, giveBack, nil
+	return c, c.Down, nil
 }
 
 // Running says whether the cluster of a directory was started wholly, runs and answers.
@@ -205,7 +236,7 @@ func Running(ctx context.Context, dir string) bool {
 			return false
 		}
 	}
-	return c.Client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error() == nil
+	return c.WaitAPI(ctx) == nil // It may be about to be back.
 }
 
 // started is a file that says that the cluster was started wholly.

@@ -16,6 +16,9 @@ import (
 	"path/filepath"
 	"strings"
 	"text/template"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 //go:embed templates
@@ -206,8 +209,15 @@ func (c *Cluster) startControlPlane(ctx context.Context, door *os.File) error {
 	if err := c.write("certmanager.yaml", "certmanager.yaml", map[string]string{"CA": base64.StdEncoding.EncodeToString(ca)}); err != nil {
 		return err
 	}
-	_, err = c.Kubectl(ctx, "apply", "-f", filepath.Join(c.Dir, "certmanager.yaml"))
-	return err
+	if _, err := c.Kubectl(ctx, "apply", "-f", filepath.Join(c.Dir, "certmanager.yaml")); err != nil {
+		return err
+	}
+	return eventually(ctx, "cert-manager's webhook", func(ctx context.Context) error {
+		_, err := c.CertManager.CertmanagerV1().Issuers(metav1.NamespaceDefault).Create(ctx, &cmapi.Issuer{
+			ObjectMeta: metav1.ObjectMeta{Name: "probe"}, Spec: cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}},
+		}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		return err
+	})
 }
 
 // StartAPI starts the API server after it was stopped, and waits until it is ready.

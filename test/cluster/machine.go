@@ -21,8 +21,10 @@ import (
 type Machine struct {
 	Name string
 
-	dir string    // The cluster's.
-	cmd *exec.Cmd // Its first process, if this process started it.
+	dir      string    // The cluster's.
+	tied     bool      // It ends with this process, however this one ends.
+	cmd      *exec.Cmd // Its first process, if this process started it.
+	lifeline *os.File  // Open for as long as a tied machine is to run.
 }
 
 // A service is a program that runs on a machine, and is started again when it ends.
@@ -78,6 +80,16 @@ func (m *Machine) start(connect func(pid int) error, files ...*os.File) (err err
 	defer func() { err = errors.Join(err, log.Close()) }()
 	cmd := exec.Command("/bin/sh", filepath.Join(m.dir, m.Name, "init.sh"))
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, files
+	if m.tied {
+		there, here, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		defer there.Close() //nolint:errcheck // Nothing is written.
+		m.lifeline = here
+		cmd.Env = append(os.Environ(), fmt.Sprintf("LIFELINE=%d", 3+len(files))) // After the standard files.
+		cmd.ExtraFiles = append(cmd.ExtraFiles, there)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS,
 		Setsid:     true,
@@ -155,17 +167,30 @@ func (m *Machine) Kill() error {
 		return fmt.Errorf("kill machine %s: %w", m.Name, err)
 	}
 	// The first process of a namespace ends after all others of it.
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, int(startTimeout.Milliseconds())) //nolint:gosec // A file descriptor.
-	if err == nil && n == 0 {
-		err = errors.New("it is still there")
-	}
-	if err != nil {
+	if err := waitExit(process); err != nil {
 		return fmt.Errorf("kill machine %s: %w", m.Name, err)
 	}
 	if m.cmd != nil {
 		_ = m.cmd.Wait() // Reaps it; that it was killed is known.
 	}
 	return nil
+}
+
+// waitExit waits until the process of a pidfd has ended.
+func waitExit(process int) error {
+	deadline := time.Now().Add(startTimeout)
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, int(time.Until(deadline).Milliseconds())) //nolint:gosec // A file descriptor.
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return err
+		case n == 0:
+			return errors.New("it is still there")
+		default:
+			return nil
+		}
+	}
 }
 
 // Command is a command on the machine.

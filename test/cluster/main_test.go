@@ -42,7 +42,7 @@ func run(m *testing.M) (code int, err error) {
 	if shared.binary, err = build(ctx, dir); err != nil {
 		return 1, err
 	}
-	shared.Cluster = &cluster.Cluster{Dir: filepath.Join(dir, "cluster")}
+	shared.Cluster = &cluster.Cluster{Dir: filepath.Join(dir, "cluster"), Tied: true}
 	defer func() {
 		err = errors.Join(err, shared.Stop())
 		if code == 0 && err == nil {

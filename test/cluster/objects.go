@@ -4,14 +4,12 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"time"
 
 	cmacme "github.com/cert-manager/cert-manager/pkg/apis/acme/v1"
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // Namespace makes a namespace with two issuers, `ca` and `self-signed`, and waits until they are ready. It returns the CA in PEM.
@@ -51,22 +49,18 @@ func (c *Cluster) Issuer(ctx context.Context, namespace, name string, config cma
 	if err != nil {
 		return fmt.Errorf("make issuer %s: %w", name, err)
 	}
-	err = wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, startTimeout, true, func(ctx context.Context) (bool, error) {
+	return eventually(ctx, "issuer "+name, func(ctx context.Context) error {
 		issuer, err := client.Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
-			return false, err
+			return err
 		}
 		for _, condition := range issuer.Status.Conditions {
 			if condition.Type == cmapi.IssuerConditionReady && condition.Status == cmmeta.ConditionTrue {
-				return true, nil
+				return nil
 			}
 		}
-		return false, nil
+		return fmt.Errorf("it is not ready: %v", issuer.Status.Conditions)
 	})
-	if err != nil {
-		return fmt.Errorf("wait for issuer %s (log in %s): %w", name, c.Dir, err)
-	}
-	return nil
 }
 
 // ACMEIssuer makes an issuer of the cluster's ACME server, which solves challenges in the zone [Zone], and waits until it is ready.

@@ -22,12 +22,9 @@ import (
 // A pki is the cluster's certificate authority and what it signs, in a directory.
 type pki struct{ dir string }
 
-// newPKI makes the authority, unless the directory has one.
+// newPKI makes the authority.
 func newPKI(dir string) (pki, error) {
 	p := pki{dir}
-	if _, err := os.Stat(p.crt("ca")); err == nil {
-		return p, nil
-	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return p, err
 	}

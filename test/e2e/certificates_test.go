@@ -45,7 +45,11 @@ func twentyPods(s *story) {
 func (s *story) talk(pods []corev1.Pod, rotations int) {
 	s.Helper()
 	one := pods[0]
-	other := pods[slices.IndexFunc(pods, func(p corev1.Pod) bool { return p.Spec.NodeName != one.Spec.NodeName })]
+	i := slices.IndexFunc(pods, func(p corev1.Pod) bool { return p.Spec.NodeName != one.Spec.NodeName })
+	if i < 0 {
+		s.Fatal("all pods are on one node")
+	}
+	other := pods[i]
 	group, _ := errgroup.WithContext(s.Context())
 	for _, pair := range [][2]corev1.Pod{{one, other}, {other, one}} {
 		group.Go(func() error {
@@ -101,7 +105,7 @@ func (s *story) readyPods(replicas int) []corev1.Pod {
 	return pods.Items
 }
 
-// The challenge can't be presented for two minutes; until then the kubelet's calls time out.
+// The challenge can't be presented for two minutes: longer than any call of the kubelet waits.
 func acme(s *story) {
 	if err := shared.ACMEIssuer(s.Context(), s.namespace, "acme"); err != nil {
 		s.Fatal(err)

@@ -23,6 +23,7 @@ func driverReplaced(s *story) {
 	s.deploy(replicas, asks("duration=30s"))
 	running := s.readyPods(replicas)
 	started := s.keepStarting()
+	s.Cleanup(func() { started() })
 	for _, node := range shared.Nodes {
 		if err := shared.Node(node).Command(s.Context(), "pkill", "-KILL", "-x", "mayfly").Run(); err != nil {
 			s.Fatalf("kill the driver on %s: %v", node, err)
@@ -103,6 +104,7 @@ func (s *story) upgrade(image string) {
 func deletedWithoutDriver(s *story) {
 	s.start(pod("web", on("node-a")))
 	web := s.ready("web")
+	s.Cleanup(func() { s.selectNodes(`{"mayfly": null}`) })
 	s.selectNodes(`{"mayfly": "nowhere"}`)
 	s.until("the driver to go", func(ctx context.Context) error {
 		pods, err := shared.Client.CoreV1().Pods(mayfly).List(ctx, metav1.ListOptions{})
@@ -132,7 +134,8 @@ func deletedWithoutDriver(s *story) {
 func (s *story) selectNodes(selector string) {
 	s.Helper()
 	patch := fmt.Appendf(nil, `{"spec": {"template": {"spec": {"nodeSelector": %s}}}}`, selector)
-	_, err := shared.Client.AppsV1().DaemonSets(mayfly).Patch(s.Context(), "mayfly", types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	ctx := context.WithoutCancel(s.Context())
+	_, err := shared.Client.AppsV1().DaemonSets(mayfly).Patch(ctx, "mayfly", types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -24,15 +23,7 @@ func takeInventory(t *testing.T) inventory {
 	var found inventory
 	err := eventually(t.Context(), "the inventory", func(ctx context.Context) (err error) {
 		found, err = count(ctx)
-		if err != nil {
-			return err
-		}
-		for _, node := range shared.Nodes {
-			if n := found["volumes on "+node]; n != 0 {
-				return fmt.Errorf("%s has %d volumes", node, n)
-			}
-		}
-		return nil
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -107,14 +98,19 @@ func countNode(ctx context.Context, node string) (inventory, error) {
 	if err != nil {
 		return nil, err
 	}
-	return inventory{
-		"mounts on " + node:                        len(all),
-		"volumes on " + node:                       len(volumes),
-		"state directories on " + node:             len(strings.Fields(string(state))),
-		"goroutines of the driver on " + node:      metrics["go_goroutines"],
-		"open files of the driver on " + node:      metrics["process_open_fds"],
-		"volumes that the driver holds on " + node: metrics["mayfly_volumes"],
-	}, nil
+	found := inventory{
+		"mounts on " + node:            len(all),
+		"volumes on " + node:           len(volumes),
+		"state directories on " + node: len(strings.Fields(string(state))),
+	}
+	for _, name := range []string{"go_goroutines", "process_open_fds", "mayfly_volumes"} {
+		value, ok := metrics[name]
+		if !ok {
+			return nil, fmt.Errorf("the driver has no metric %s", name)
+		}
+		found[name+" on "+node] = value
+	}
+	return found, nil
 }
 
 // metrics are the gauges of the driver on a node.
@@ -137,9 +133,6 @@ func metrics(ctx context.Context, node string) (map[string]int, error) {
 		if gauge := family.GetMetric()[0].GetGauge(); gauge != nil {
 			values[name] = int(gauge.GetValue())
 		}
-	}
-	if len(values) == 0 {
-		return nil, errors.New("the driver has no metrics")
 	}
 	return values, nil
 }

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/test/cluster"
@@ -39,10 +41,16 @@ func run(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	shared = c
+	interrupted, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	defer context.AfterFunc(interrupted, func() {
+		fmt.Fprintln(os.Stderr, "interrupted", giveBack())
+		os.Exit(1)
+	})()
 	defer func() {
 		err = errors.Join(err, giveBack())
 		if c.Dir != dir {
-			err = errors.Join(err, left(before))
+			err = errors.Join(err, left(ctx, before))
 		}
 	}()
 	if err := importWorkload(ctx); err != nil {

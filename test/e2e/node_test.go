@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// After its start the kubelet publishes every volume again. The pods must not notice, and nothing may be mounted twice.
+// After its start the kubelet publishes every volume again (kubernetes pkg/kubelet/volumemanager/reconciler/reconstruct.go). The pods must not notice,
+// and nothing may be mounted twice.
 func kubeletKilled(s *story) {
 	const node, replicas = "node-a", 3
 	s.deploy(replicas, on(node), asks("duration=30s"))

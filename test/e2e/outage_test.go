@@ -5,8 +5,11 @@ import (
 	"time"
 )
 
-// outage is for how long something is down.
-const outage = 2 * time.Minute
+// outage is for how long something is down, and soon is when things must be well again after it: before the kubelet's own backoff of up to 2 minutes would.
+const (
+	outage = 2 * time.Minute
+	soon   = 90 * time.Second
+)
 
 func certManagerDown(s *story) {
 	s.start(pod("running"), pod("renewing", asks("duration=1m")))
@@ -73,7 +76,9 @@ func (s *story) down(services ...string) (back func()) {
 func (s *story) startsSoon(pod string) {
 	s.Helper()
 	begin := time.Now()
-	s.ready(pod)
+	if err := within(s.Context(), soon, "pod "+pod+" to be ready", s.isReady(pod)); err != nil {
+		s.Fatal(err)
+	}
 	s.leaf(pod)
 	s.Logf("pod %s was ready %s after the outage", pod, time.Since(begin).Round(time.Second))
 }
@@ -82,9 +87,12 @@ func (s *story) startsSoon(pod string) {
 func (s *story) renewedSoon(pod string) {
 	s.Helper()
 	begin := time.Now()
-	s.until("pod "+pod+" to have a valid certificate", func(context.Context) error {
+	err := within(s.Context(), soon, "pod "+pod+" to have a valid certificate", func(context.Context) error {
 		_, err := s.exec(pod, "/bin/workload", "valid")
 		return err
 	})
+	if err != nil {
+		s.Fatal(err)
+	}
 	s.Logf("pod %s was renewed %s after the outage", pod, time.Since(begin).Round(time.Second))
 }

@@ -2,11 +2,15 @@ package e2e
 
 import (
 	"context"
+	"strings"
 
 	apiutil "github.com/cert-manager/cert-manager/pkg/api/util"
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	cmclient "github.com/cert-manager/cert-manager/pkg/client/clientset/versioned"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
 func issuerMissing(s *story) {
@@ -27,19 +31,73 @@ func requestDenied(s *story) {
 	byHand(s, func() {
 		s.create(pod("web"))
 		s.requested(1)
-		requests := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace)
+		s.webhookWorks()
 		s.until("the request to be denied", func(ctx context.Context) error {
-			all, err := requests.List(ctx, metav1.ListOptions{})
-			if err != nil {
-				return err
-			}
-			cr := &all.Items[0]
-			apiutil.SetCertificateRequestCondition(cr, cmapi.CertificateRequestConditionDenied, cmmeta.ConditionTrue, "policy", "no such name for this team")
-			_, err = requests.UpdateStatus(ctx, cr, metav1.UpdateOptions{})
-			return err
+			return s.decide(ctx, shared.CertManager, cmapi.CertificateRequestConditionDenied, "no such name for this team")
 		})
 		s.says("web", "FailedMount", "request denied: CertificateRequest "+s.namespace+"/web-", "no such name for this team")
 	})
+}
+
+// decide sets a condition of the namespace's first request, as an approver does.
+func (s *story) decide(ctx context.Context, as cmclient.Interface, condition cmapi.CertificateRequestConditionType, message string) error {
+	requests, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	cr := &requests.Items[0]
+	apiutil.SetCertificateRequestCondition(cr, condition, cmmeta.ConditionTrue, "policy", message)
+	_, err = as.CertmanagerV1().CertificateRequests(s.namespace).UpdateStatus(ctx, cr, metav1.UpdateOptions{})
+	return err
+}
+
+// webhookWorks demands what cert-manager's webhook does for the namespace's first request: it has the caller stamped on it, and nobody approves it
+// without the right to.
+func (s *story) webhookWorks() {
+	s.Helper()
+	requests, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).List(s.Context(), metav1.ListOptions{})
+	if err != nil || len(requests.Items) == 0 {
+		s.Fatalf("%d requests (%v)", len(requests.Items), err)
+	}
+	if got := requests.Items[0].Spec.Username; got != "system:serviceaccount:"+mayfly+":mayfly" {
+		s.Errorf("the request is by %q", got)
+	}
+	meddler, err := s.withRights("meddler", "certificaterequests", "certificaterequests/status")
+	if err != nil {
+		s.Fatal(err)
+	}
+	err = s.decide(s.Context(), meddler, cmapi.CertificateRequestConditionApproved, "why not")
+	if err == nil || !strings.Contains(err.Error(), "does not have permissions to set approved/denied conditions") {
+		s.Errorf("an approval without the right to: %v", err)
+	}
+}
+
+// withRights is a client for a user who may do everything with some resources of cert-manager in the namespace, and nothing else.
+func (s *story) withRights(user string, resources ...string) (cmclient.Interface, error) {
+	meta := metav1.ObjectMeta{Name: user, Namespace: s.namespace}
+	rbac := shared.Client.RbacV1()
+	_, err := rbac.Roles(s.namespace).Create(s.Context(), &rbacv1.Role{
+		ObjectMeta: meta, Rules: []rbacv1.PolicyRule{{APIGroups: []string{"cert-manager.io"}, Resources: resources, Verbs: []string{"*"}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return nil, err
+	}
+	_, err = rbac.RoleBindings(s.namespace).Create(s.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: user},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: user}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return nil, err
+	}
+	text, err := shared.UserKubeconfig(user)
+	if err != nil {
+		return nil, err
+	}
+	config, err := clientcmd.RESTConfigFromKubeConfig(text)
+	if err != nil {
+		return nil, err
+	}
+	return cmclient.NewForConfig(config)
 }
 
 // byHand runs f while nobody approves requests.
@@ -62,13 +120,19 @@ func rightMissing(s *story) {
 	if err != nil {
 		s.Fatal(err)
 	}
+	again := binding.DeepCopy()
+	again.ResourceVersion, again.UID = "", ""
+	restore := func() error {
+		_, err := bindings.Create(context.WithoutCancel(s.Context()), again, metav1.CreateOptions{})
+		return err
+	}
+	s.Cleanup(func() { _ = restore() }) // Which has been done, if all went well.
 	if err := bindings.Delete(s.Context(), binding.Name, metav1.DeleteOptions{}); err != nil {
 		s.Fatal(err)
 	}
 	s.create(pod("web"))
 	s.says("web", "FailedMount", "request denied: create CertificateRequest", `"system:serviceaccount:mayfly-system:mayfly" cannot create resource "certificaterequests"`)
-	binding.ResourceVersion, binding.UID = "", ""
-	if _, err := bindings.Create(context.WithoutCancel(s.Context()), binding, metav1.CreateOptions{}); err != nil {
+	if err := restore(); err != nil {
 		s.Fatal(err)
 	}
 	s.ready("web")

@@ -6,6 +6,7 @@ import "testing"
 // must hold after all of them.
 func TestStories(t *testing.T) {
 	before := takeInventory(t)
+	t.Run("the sample of the README", sample)
 	type telling struct {
 		name string
 		tell func(*story)
@@ -30,6 +31,7 @@ func TestStories(t *testing.T) {
 			})
 		}
 	})
+	t.Run("after the stories together all is back where it was", func(t *testing.T) { backWhereItWas(t, before) })
 	for _, x := range []telling{
 		{"describe says why the request was denied", requestDenied},
 		{"describe says that a right is missing", rightMissing},

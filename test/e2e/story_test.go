@@ -35,13 +35,13 @@ func begin(t *testing.T) *story {
 	t.Helper()
 	s := &story{T: t, namespace: "story-" + strings.ToLower(regexp.MustCompile(`\W+|_`).ReplaceAllString(filepath.Base(t.Name()), "-"))}
 	s.namespace = strings.Trim(s.namespace[:min(len(s.namespace), 63)], "-")
+	t.Cleanup(s.end)
 	ca, err := shared.Namespace(t.Context(), s.namespace)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.roots = x509.NewCertPool()
 	s.roots.AppendCertsFromPEM(ca)
-	t.Cleanup(s.end)
 	return s
 }
 
@@ -146,16 +146,24 @@ func (s *story) start(pods ...*corev1.Pod) {
 }
 
 // ready waits until the pod is ready, and returns it.
-func (s *story) ready(name string) (pod *corev1.Pod) {
+func (s *story) ready(name string) *corev1.Pod {
 	s.Helper()
-	s.until("pod "+name+" to be ready", func(ctx context.Context) (err error) {
-		pod, err = shared.Client.CoreV1().Pods(s.namespace).Get(ctx, name, metav1.GetOptions{})
+	s.until("pod "+name+" to be ready", s.isReady(name))
+	pod, err := shared.Client.CoreV1().Pods(s.namespace).Get(s.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	return pod
+}
+
+func (s *story) isReady(name string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		pod, err := shared.Client.CoreV1().Pods(s.namespace).Get(ctx, name, metav1.GetOptions{})
 		if err == nil && !isReady(pod) {
 			err = fmt.Errorf("it is %s: %+v", pod.Status.Phase, pod.Status.ContainerStatuses)
 		}
 		return err
-	})
-	return pod
+	}
 }
 
 func isReady(pod *corev1.Pod) bool {
@@ -194,7 +202,7 @@ func (s *story) exec(in string, argv ...string) (string, error) {
 	return s.kubectl(append([]string{"exec", pod, "--container=" + container, "--"}, argv...)...)
 }
 
-// leaf is the certificate that a container sees at /tls, or the file that is named, which must be valid.
+// leaf is the certificate that a container sees at /tls, which must be valid.
 func (s *story) leaf(in string) *x509.Certificate {
 	s.Helper()
 	text, err := s.exec(in, "cat", "/tls/tls.crt")

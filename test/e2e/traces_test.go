@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // traces are what a cluster may leave on this machine: namespaces in which a process runs, mounts, links, cgroups.
@@ -30,6 +32,14 @@ func traces() (map[string]bool, error) {
 	for line := range strings.Lines(string(mounts)) {
 		found["mount "+strings.TrimSpace(line)] = true
 	}
+	// What a kubelet would set for the whole kernel.
+	for _, name := range []string{"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes"} {
+		value, err := os.ReadFile(filepath.Join("/proc/sys", name))
+		if err != nil {
+			return nil, err
+		}
+		found["setting "+name+" "+strings.TrimSpace(string(value))] = true
+	}
 	links, err := net.Interfaces()
 	if err != nil {
 		return nil, err
@@ -46,15 +56,17 @@ func traces() (map[string]bool, error) {
 	return found, err
 }
 
-// left tells what is there that was not there before.
-func left(before map[string]bool) error {
-	after, err := traces()
-	if err != nil {
-		return err
-	}
-	maps.DeleteFunc(after, func(trace string, _ bool) bool { return before[trace] })
-	if len(after) > 0 {
-		return fmt.Errorf("the cluster left:\n%s", strings.Join(slices.Sorted(maps.Keys(after)), "\n"))
-	}
-	return nil
+// left tells what is there that was not there before, and stays: others are at work on this machine, too.
+func left(ctx context.Context, before map[string]bool) error {
+	return within(ctx, time.Minute, "the cluster to leave nothing", func(context.Context) error {
+		after, err := traces()
+		if err != nil {
+			return err
+		}
+		maps.DeleteFunc(after, func(trace string, _ bool) bool { return before[trace] })
+		if len(after) > 0 {
+			return fmt.Errorf("it left:\n%s", strings.Join(slices.Sorted(maps.Keys(after)), "\n"))
+		}
+		return nil
+	})
 }

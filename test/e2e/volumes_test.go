@@ -6,12 +6,40 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
+
+// sample follows the README with plain kubectl.
+func sample(t *testing.T) {
+	const dir = "../../manifests/sample/"
+	t.Cleanup(func() {
+		ctx := context.Background() // The test's own has ended.
+		if t.Failed() {
+			keepLogs(ctx, t)
+		}
+		// Its pod ignores SIGTERM.
+		if _, err := shared.Kubectl(ctx, "delete", "--filename", dir, "--now"); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, args := range [][]string{
+		{"apply", "--filename", dir},
+		{"wait", "--for=condition=Ready", "pod/web", "--timeout=2m"},
+	} {
+		if _, err := shared.Kubectl(t.Context(), args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := shared.Kubectl(t.Context(), "exec", "web", "--", "ls", "-l", "/tls")
+	if err != nil || !containsAll(out, []string{"ca.crt", "tls.crt", "tls.key"}) {
+		t.Errorf("%s (%v)", out, err)
+	}
+}
 
 func readers(s *story) {
 	rows := []struct {

@@ -83,6 +83,7 @@ tool (
 require (
 	github.com/cert-manager/cert-manager v1.21.2
 	github.com/miekg/dns v1.1.72
+	golang.org/x/sync v0.24.0
 )
 
 require (
@@ -262,7 +263,6 @@ require (
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/net v0.61.0 // indirect
 	golang.org/x/oauth2 v0.37.0 // indirect
-	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/term v0.47.0 // indirect
 	golang.org/x/text v0.43.0 // indirect

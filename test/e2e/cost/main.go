@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -38,6 +39,7 @@ func run(ctx context.Context, args []string) (err error) {
 	dir := flags.String("dir", "", "directory of the cluster; if none runs there, one is started for the run")
 	single := flags.Int("single", 30, "how many pods to start one by one, with and without")
 	crowd := flags.Int("crowd", 30, "how many pods to start at once")
+	file := flags.String("json", "", "file to write the numbers to")
 	rounds := flags.Int("rounds", 5, "how many times to start them at once, with and without")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -70,8 +72,9 @@ func run(ctx context.Context, args []string) (err error) {
 		}
 		requests.add(times)
 	}
-	show(*crowd, one, many, requests)
-	return nil
+	measured := rows(*crowd, one, many)
+	show(measured, *crowd, requests)
+	return save(measured, *file)
 }
 
 // A series is how long pods took until they ran, and how long the last one of each round took.
@@ -86,16 +89,18 @@ type comparison struct{ without, with series }
 func compare(ctx context.Context, c *cluster.Cluster, rounds, atOnce int) (comparison, error) {
 	var found comparison
 	for round := range rounds + 1 {
-		for _, side := range []struct {
-			into   *series
-			volume bool
-		}{{&found.without, false}, {&found.with, true}} {
-			times, err := start(ctx, c, atOnce, side.volume)
+		for i := range 2 {
+			volume := (round+i)%2 == 0 // Each side is the first in every other round.
+			times, err := start(ctx, c, atOnce, volume)
 			if err != nil {
 				return found, err
 			}
+			into := &found.without
+			if volume {
+				into = &found.with
+			}
 			if round > 0 {
-				side.into.add(times)
+				into.add(times)
 			}
 		}
 	}
@@ -113,23 +118,57 @@ func quantile(p float64, values []float64) float64 {
 	return stat.Quantile(p, stat.Empirical, slices.Sorted(slices.Values(values)), nil)
 }
 
+// A row is how long one thing took without the volume and with it, in seconds.
+type row struct {
+	Name          string  `json:"name"`
+	N             int     `json:"n"`
+	WithoutMedian float64 `json:"withoutMedian"`
+	WithoutP99    float64 `json:"withoutP99"`
+	WithMedian    float64 `json:"withMedian"`
+	WithP99       float64 `json:"withP99"`
+	Ratio         float64 `json:"ratio"` // Of the medians.
+}
+
+func newRow(name string, without, with []float64) row {
+	r := row{Name: name, N: len(with), WithoutMedian: quantile(0.5, without), WithoutP99: quantile(0.99, without), WithMedian: quantile(0.5, with), WithP99: quantile(0.99, with)}
+	r.Ratio = r.WithMedian / r.WithoutMedian
+	return r
+}
+
+// rows are what was measured.
+func rows(crowd int, one, many comparison) []row {
+	return []row{
+		newRow("1 pod", one.without.each, one.with.each),
+		newRow(fmt.Sprintf("%d pods at once: each", crowd), many.without.each, many.with.each),
+		newRow(fmt.Sprintf("%d pods at once: the last", crowd), many.without.last, many.with.last),
+	}
+}
+
 // show prints the table.
-func show(crowd int, one, many comparison, requests series) {
+func show(rows []row, crowd int, requests series) {
 	t := table.NewWriter()
 	t.SetOutputMirror(os.Stdout)
 	t.Style().Format.Header = text.FormatDefault
 	t.AppendHeader(table.Row{"from creation to Running", "n", "without: median", "p99", "with: median", "p99", "more, median", "ratio of medians"})
-	row := func(name string, without, with []float64) {
-		a, b := quantile(0.5, without), quantile(0.5, with)
-		t.AppendRow(table.Row{name, len(with), seconds(a), seconds(quantile(0.99, without)), seconds(b), seconds(quantile(0.99, with)),
-			seconds(b - a), fmt.Sprintf("%.2f", b/a)})
+	for _, r := range rows {
+		t.AppendRow(table.Row{r.Name, r.N, seconds(r.WithoutMedian), seconds(r.WithoutP99), seconds(r.WithMedian), seconds(r.WithP99),
+			seconds(r.WithMedian - r.WithoutMedian), fmt.Sprintf("%.2f", r.Ratio)})
 	}
-	row("1 pod", one.without.each, one.with.each)
-	row(fmt.Sprintf("%d pods at once: each", crowd), many.without.each, many.with.each)
-	row(fmt.Sprintf("%d pods at once: the last", crowd), many.without.last, many.with.last)
 	t.RenderMarkdown()
-	fmt.Printf("\n%d CertificateRequests at once, without pods and without a driver, took %s each (median, p99 %s), %s until the last (median).\n",
+	fmt.Printf("\n%d CertificateRequests at once, without pods and without a driver, took %s each (median; p99 %s), and %s until the last (median).\n",
 		crowd, seconds(quantile(0.5, requests.each)), seconds(quantile(0.99, requests.each)), seconds(quantile(0.5, requests.last)))
+}
+
+// save writes the rows to a file, if one is named.
+func save(rows []row, path string) error {
+	if path == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(rows, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write the numbers: %w", err)
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o644)
 }
 
 func seconds(s float64) string { return fmt.Sprintf("%.2f s", s) }

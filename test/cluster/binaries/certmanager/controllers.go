@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/cert-manager/cert-manager/pkg/controller"
@@ -26,6 +25,7 @@ import (
 	_ "github.com/cert-manager/cert-manager/pkg/issuer/acme"                               // Registers a kind of issuer, as the next two.
 	_ "github.com/cert-manager/cert-manager/pkg/issuer/ca"                                 //
 	_ "github.com/cert-manager/cert-manager/pkg/issuer/selfsigned"                         //
+	"golang.org/x/sync/errgroup"
 )
 
 // workers of each controller: cert-manager's default (cmd/controller, --concurrent-workers).
@@ -88,17 +88,12 @@ func controllers(factory *controller.ContextFactory, approve bool) ([]controller
 }
 
 func runAll(ctx context.Context, controllers []controller.Interface) error {
-	var group sync.WaitGroup
-	failed := make(chan error, len(controllers))
+	group, ctx := errgroup.WithContext(ctx)
 	for _, c := range controllers {
-		group.Go(func() { failed <- c.Run(workers, ctx) })
+		group.Go(func() error { return c.Run(workers, ctx) })
 	}
-	group.Wait()
-	close(failed)
-	for err := range failed {
-		if err != nil {
-			return fmt.Errorf("run a controller: %w", err)
-		}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("run a controller: %w", err)
 	}
 	return nil
 }
