@@ -17,6 +17,11 @@ FUZZTIME ?= 10s
 TESTFLAGS ?=
 # What the cluster for tests runs with, from Debian; the rest is built from Go modules.
 PACKAGES := buildah busybox-static containerd containernetworking-plugins iproute2 procps runc runit systemd util-linux
+# Programs that read the files of a volume.
+CONSUMERS := haproxy nginx-light openjdk-17-jre-headless openssl postgresql-15
+# Installs packages that are not. Nothing is removed for them.
+install = [ "$$(dpkg-query --show --showformat '$${db:Status-Status}\n' $(1) 2>/dev/null | grep --count '^installed$$')" = $(words $(1)) ] || \
+	{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --no-remove $(1); } >&2
 
 .PHONY: help
 help: ## list the targets
@@ -32,7 +37,7 @@ run: build ## certificates that rotate, with the embedded CA: no Kubernetes need
 	bin/demo --mayfly bin/mayfly
 
 .PHONY: test
-test: unit integration sanity demo fuzz e2e ## everything, up to pods on a real Kubernetes
+test: unit integration sanity demo consumers fuzz e2e ## everything, up to pods on a real Kubernetes
 
 .PHONY: unit
 unit: ## the quick loop: no cluster
@@ -56,8 +61,12 @@ cluster-down: ## end that cluster; nothing is left
 
 .PHONY: packages
 packages:
-	@[ "$$(dpkg-query --show --showformat '$${db:Status-Status}\n' $(PACKAGES) 2>/dev/null | grep --count '^installed$$')" = $(words $(PACKAGES)) ] || \
-		{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --no-remove $(PACKAGES); } >&2
+	@$(call install,$(PACKAGES))
+
+.PHONY: consumers
+consumers: build ## real programs that read the files of a volume
+	@$(call install,$(CONSUMERS))
+	cd test/consumers && go test $(TESTFLAGS) -race -count=1 ./...
 
 .PHONY: sanity
 sanity: build ## csi-sanity against the binary

@@ -113,7 +113,7 @@ func (h *held) dueAt() time.Time {
 		return r.Failure.RetryAt
 	case r.Attempt != "": // Left by another process.
 		return now()
-	case h.pair == nil:
+	case h.pair == nil || h.volume.Once:
 		return time.Time{}
 	case r.RenewAt.IsZero(): // A record that was made anew, after one that could not be read.
 		return renew.At(h.id, h.pair.notBefore, h.pair.notAfter, h.volume.RenewBefore)

@@ -21,10 +21,9 @@ import (
 
 // Config is what a driver is made of. All fields are required but those that say otherwise.
 type Config struct {
-	Name        string // The CSI driver's name, as in its CSIDriver object.
+	Names       []Name // At least one.
 	Version     string
 	NodeName    string
-	Endpoint    string // Path of the CSI socket.
 	KubeletRoot string // Empty: don't register with a kubelet, and accept targets anywhere.
 	StateDir    string // Where the volumes' tmpfs are mounted.
 
@@ -37,6 +36,13 @@ type Config struct {
 	Events  Events                // Where pods are told of trouble; nil: nowhere.
 	Metrics prometheus.Registerer // nil: nowhere.
 	Log     *slog.Logger
+}
+
+// A Name is one under which the driver serves: for the kubelet each is a CSI driver of its own, and a volume's attributes mean what they mean under its
+// name. All hold their volumes together.
+type Name struct {
+	Name     string // As in the CSIDriver object.
+	Endpoint string // Path of the CSI socket.
 }
 
 // Events tells a pod's author what went wrong while the pod runs.
@@ -71,8 +77,7 @@ type Driver struct {
 	base    context.Context
 	end     context.CancelFunc
 
-	stopping context.Context // Done when Run is told to stop: calls that only wait need not.
-	stop     context.CancelFunc
+	stopping chan struct{} // Closed when Run is told to stop: calls that only wait need not.
 
 	mu   sync.Mutex
 	held map[string]*held
@@ -90,9 +95,8 @@ func New(config Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{Config: config, clock: clock, held: map[string]*held{}}
+	d := &Driver{Config: config, clock: clock, held: map[string]*held{}, stopping: make(chan struct{})}
 	d.base, d.end = context.WithCancel(context.Background())
-	d.stopping, d.stop = context.WithCancel(d.base)
 	d.queue = renew.NewQueue(clock, config.RenewalsPerSecond, concurrentRenewals, d.due)
 	if d.metrics, err = newMetrics(d, config.Metrics); err != nil {
 		return nil, errors.Join(err, clock.Close())
@@ -105,7 +109,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, d.clock.Close()) }()
 	defer d.loose.Wait()
 	defer d.end()
-	defer context.AfterFunc(ctx, d.stop)()
+	defer context.AfterFunc(ctx, func() { close(d.stopping) })()
 	if err := d.recover(); err != nil {
 		return fmt.Errorf("take up the volumes in %s: %w", d.StateDir, err)
 	}

@@ -65,8 +65,7 @@ func newNode(t *testing.T, edit func(*driver.Config)) *node {
 
 func (n *node) config() driver.Config {
 	config := driver.Config{
-		Name: name, Version: "test", NodeName: "node-a",
-		Endpoint:          filepath.Join(n.Root, "plugins", name, "csi.sock"),
+		Names: []driver.Name{{Name: name, Endpoint: filepath.Join(n.Root, "plugins", name, "csi.sock")}}, Version: "test", NodeName: "node-a",
 		KubeletRoot:       n.Root,
 		StateDir:          n.stateDir(),
 		Signer:            n.signer,

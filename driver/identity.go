@@ -12,11 +12,12 @@ import (
 type identity struct {
 	csi.UnimplementedIdentityServer
 	*Driver
+	Name
 }
 
 // GetPluginInfo implements the CSI Identity service.
 func (i identity) GetPluginInfo(context.Context, *csi.GetPluginInfoRequest) (*csi.GetPluginInfoResponse, error) {
-	return &csi.GetPluginInfoResponse{Name: i.Name, VendorVersion: i.Version}, nil
+	return &csi.GetPluginInfoResponse{Name: i.Name.Name, VendorVersion: i.Version}, nil
 }
 
 // GetPluginCapabilities implements the CSI Identity service: a node plugin has none.
@@ -33,12 +34,13 @@ func (i identity) Probe(context.Context, *csi.ProbeRequest) (*csi.ProbeResponse,
 type registrant struct {
 	registration.UnimplementedRegistrationServer
 	*Driver
+	Name
 }
 
 // GetInfo tells the kubelet where the CSI socket is.
 func (r registrant) GetInfo(context.Context, *registration.InfoRequest) (*registration.PluginInfo, error) {
 	return &registration.PluginInfo{
-		Type: registration.CSIPlugin, Name: r.Name, Endpoint: r.Endpoint,
+		Type: registration.CSIPlugin, Name: r.Name.Name, Endpoint: r.Endpoint,
 		SupportedVersions: []string{"1.0.0"}, // Of the CSI spec's major version (kubernetes pkg/volume/csi/csi_plugin.go).
 	}, nil
 }
@@ -46,9 +48,9 @@ func (r registrant) GetInfo(context.Context, *registration.InfoRequest) (*regist
 // NotifyRegistrationStatus hears what became of it.
 func (r registrant) NotifyRegistrationStatus(_ context.Context, status *registration.RegistrationStatus) (*registration.RegistrationStatusResponse, error) {
 	if status.GetPluginRegistered() {
-		r.Log.Info("registered with the kubelet", "driver", r.Name)
+		r.Log.Info("registered with the kubelet", "driver", r.Name.Name)
 	} else {
-		r.Log.Error("the kubelet refused the registration; it tries again", "driver", r.Name, "error", status.GetError())
+		r.Log.Error("the kubelet refused the registration; it tries again", "driver", r.Name.Name, "error", status.GetError())
 	}
 	return &registration.RegistrationStatusResponse{}, nil
 }

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
@@ -92,9 +94,21 @@ func (d *Driver) begin(h *held) (crypto.Signer, []byte, error) {
 	})
 }
 
-// fresh is a new key and its signing request, kept in the volume.
+// key is the key of a new attempt: a new one, unless the pod wants to keep the one that it has.
+func key(h *held) (crypto.Signer, error) {
+	if h.volume.ReuseKey {
+		if text, err := h.dir.Pair(); err == nil {
+			if key, err := request.DecodeKey(text); err == nil {
+				return key, nil
+			}
+		}
+	}
+	return request.NewKey(h.volume.Key)
+}
+
+// fresh is the key of a new attempt and its signing request, kept in the volume.
 func fresh(h *held) (crypto.Signer, []byte, error) {
-	key, err := request.NewKey(h.volume.Key)
+	key, err := key(h)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -119,14 +133,29 @@ func write(h *held, pair request.Pair) error {
 	if err != nil {
 		return err
 	}
-	set, err := files.Arrange(h.volume, files.Content{Key: key, Bundle: bundle, Chain: pair.Chain, CA: pair.CA})
+	password, err := h.password()
 	if err != nil {
 		return err
 	}
-	if err := h.dir.Write(set, h.volume.Group); err != nil {
+	set, err := files.Arrange(h.volume, files.Content{
+		Key: key, Bundle: bundle, Chain: pair.Chain, CA: pair.CA, Private: pair.Key, Password: password,
+	})
+	if err != nil {
+		return err
+	}
+	if err := h.dir.Write(set, h.volume.Owner); err != nil {
 		return err
 	}
 	return h.dir.WritePair(bundle)
+}
+
+// password is that of the volume's stores: the pod's, or that of its Secret, or Java's own default.
+func (h *held) password() (string, error) {
+	if h.volume.Keystore.Password != "" {
+		return h.volume.Keystore.Password, nil
+	}
+	kept, err := h.dir.Password()
+	return cmp.Or(kept, volume.StandardPassword), err
 }
 
 // finish ends an attempt that brought a pair.

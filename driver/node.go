@@ -23,7 +23,8 @@ import (
 type node struct {
 	csi.UnimplementedNodeServer
 	*Driver
-	calls callSet
+	name  string
+	calls *callSet
 }
 
 // NodePublishVolume implements the CSI Node service.
@@ -144,7 +145,7 @@ func (n *node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeG
 	return &csi.NodeGetInfoResponse{NodeId: n.NodeName}, nil
 }
 
-// asked is what a call asks for, without its secrets, if it is a call that an inline volume makes.
+// asked is what a call asks for, if it is a call that an inline volume makes.
 func (n *node) asked(req *csi.NodePublishVolumeRequest) (volume.Asked, error) {
 	capability := req.GetVolumeCapability()
 	err := cmp.Or(volumeID(req.GetVolumeId()), n.target(req.GetTargetPath()), fit(req), n.podOf(req))
@@ -154,11 +155,13 @@ func (n *node) asked(req *csi.NodePublishVolumeRequest) (volume.Asked, error) {
 	attributes := maps.Clone(req.GetVolumeContext())
 	delete(attributes, volume.Tokens)
 	return volume.Asked{
+		Driver:     n.name,
 		ID:         req.GetVolumeId(),
 		Target:     req.GetTargetPath(),
 		Attributes: attributes,
 		Group:      capability.GetMount().GetVolumeMountGroup(),
 		MountFlags: capability.GetMount().GetMountFlags(),
+		Password:   req.GetSecrets()[volume.PasswordKey],
 	}, nil
 }
 

@@ -38,7 +38,7 @@ func (d *Driver) publish(ctx context.Context, asked volume.Asked) error {
 		case <-over:
 		case <-ctx.Done():
 			return err
-		case <-d.stopping.Done():
+		case <-d.stopping:
 			return err
 		}
 	}
@@ -74,6 +74,12 @@ func (d *Driver) open(h *held, asked volume.Asked) error {
 	}
 	if err := d.tmpfs(h, v.SELinuxContext); err != nil {
 		return err
+	}
+	if asked.Password != "" {
+		if err := h.dir.WritePassword(asked.Password); err != nil {
+			return err
+		}
+		asked.Password = ""
 	}
 	h.mu.Lock()
 	h.volume = v

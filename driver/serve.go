@@ -19,15 +19,21 @@ import (
 func (d *Driver) serve(ctx context.Context) error {
 	// Calls are small. To estimate a window would cost a ping for each of them (google.golang.org/grpc internal/transport/bdp_estimator.go).
 	const window = 64 << 10
-	server := grpc.NewServer(grpc.UnaryInterceptor(d.answer), grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window))
-	csi.RegisterIdentityServer(server, identity{Driver: d})
-	csi.RegisterNodeServer(server, &node{Driver: d})
-	sockets := []socket{{d.Endpoint, server}}
+	var sockets []socket
+	calls := &callSet{}
+	for _, name := range d.Names {
+		server := grpc.NewServer(grpc.UnaryInterceptor(d.answer), grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window))
+		csi.RegisterIdentityServer(server, identity{Driver: d, Name: name})
+		csi.RegisterNodeServer(server, &node{Driver: d, name: name.Name, calls: calls})
+		sockets = append(sockets, socket{name.Endpoint, server})
+	}
 	if d.KubeletRoot != "" {
-		// After the CSI socket: the kubelet calls it as soon as it sees this one.
-		registrar := grpc.NewServer()
-		registration.RegisterRegistrationServer(registrar, registrant{Driver: d})
-		sockets = append(sockets, socket{d.registrationSocket(), registrar})
+		// After the CSI sockets: the kubelet calls them as soon as it sees these.
+		for _, name := range d.Names {
+			registrar := grpc.NewServer()
+			registration.RegisterRegistrationServer(registrar, registrant{Driver: d, Name: name})
+			sockets = append(sockets, socket{d.registrationSocket(name), registrar})
+		}
 	}
 	return d.listen(ctx, sockets)
 }
@@ -37,8 +43,8 @@ type socket struct {
 	server *grpc.Server
 }
 
-func (d *Driver) registrationSocket() string {
-	return filepath.Join(d.KubeletRoot, "plugins_registry", d.Name+"-reg.sock")
+func (d *Driver) registrationSocket(name Name) string {
+	return filepath.Join(d.KubeletRoot, "plugins_registry", name.Name+"-reg.sock")
 }
 
 // listen opens the sockets in order, and closes them in reverse: the kubelet's view goes first.
@@ -52,7 +58,9 @@ func (d *Driver) listen(ctx context.Context, sockets []socket) (err error) {
 		defer func() { err = errors.Join(err, drain(s.server, listener)) }()
 		d.loose.Go(func() { failed <- s.server.Serve(listener) })
 	}
-	d.Log.Info("serving", "driver", d.Name, "version", d.Version, "node", d.NodeName, "endpoint", d.Endpoint, "volumes", len(d.all()))
+	for _, name := range d.Names {
+		d.Log.Info("serving", "driver", name.Name, "version", d.Version, "node", d.NodeName, "endpoint", name.Endpoint, "volumes", len(d.all()))
+	}
 	select {
 	case <-ctx.Done():
 		d.Log.Info("stopping: mounts stay", "volumes", len(d.all()))

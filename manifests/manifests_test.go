@@ -7,7 +7,9 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -241,4 +243,19 @@ func certificate(t *testing.T, pod corev1.Pod) volume.Volume {
 		t.Fatal(err)
 	}
 	return v
+}
+
+// The CSIDriver objects of the other names say what that of our own says.
+func TestTheNamesOfOtherDrivers(t *testing.T) {
+	ours := the[*storagev1.CSIDriver](t, objects(t, "csidriver.yaml"))
+	var names []string
+	for _, other := range each[*storagev1.CSIDriver](objects(t, "drop-in/*.yaml")) {
+		names = append(names, other.Name)
+		if !reflect.DeepEqual(other.Spec, ours.Spec) || !maps.Equal(other.Labels, ours.Labels) {
+			t.Errorf("%s differs from %s", other.Name, ours.Name)
+		}
+	}
+	if !slices.Equal(names, []string{volume.OldDriver, volume.SPIFFEDriver}) {
+		t.Errorf("%v", names)
+	}
 }

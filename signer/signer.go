@@ -28,12 +28,13 @@ type Forgetter interface {
 
 // A Request is what a node plugin asks to be signed, for one volume of one pod.
 type Request struct {
-	Attempt  Attempt
-	Issuer   Issuer
-	CSR      []byte        // PKCS#10, DER.
-	Duration time.Duration // The lifetime that is wanted; a signer may give another.
-	Usages   []Usage
-	IsCA     bool
+	Attempt     Attempt
+	Issuer      Issuer
+	Annotations map[string]string // What the pod's author tells the signer besides.
+	CSR         []byte            // PKCS#10, DER.
+	Duration    time.Duration     // The lifetime that is wanted; a signer may give another.
+	Usages      []Usage
+	IsCA        bool
 }
 
 // An Attempt names one try to get a certificate: it is all that is needed to find the try again.

@@ -10,6 +10,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/mayfly-csi/mayfly/driver"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
 )
 
 // The values of --signer.
@@ -21,17 +27,56 @@ const (
 // options are the flags of mayfly node.
 type options struct {
 	NodeName       string
-	DriverName     string
+	DriverNames    names
 	CSIEndpoint    string
 	KubeletRoot    string
 	StateDir       string
 	Signer         string
 	LocalCA        string
 	Kubeconfig     string
+	Issuer         signer.Issuer
+	TrustDomain    string
+	SPIFFEPath     string
 	KeepRequests   int
 	MetricsAddress string
 	LogLevel       slog.Level
 	LogFormat      string
+}
+
+// names are the values of a flag that may be repeated. The first replaces the default.
+type names struct {
+	given []string
+	over  bool // What comes next replaces what was given: the command line, the environment.
+}
+
+const defaultDriverName = "csi.mayfly.dev"
+
+// all are the names; the default if none was given.
+func (n *names) all() []string {
+	if len(n.given) == 0 {
+		return []string{defaultDriverName}
+	}
+	return n.given
+}
+
+// String is the names with commas between them.
+func (n *names) String() string { return strings.Join(n.all(), ",") }
+
+// Set adds names.
+func (n *names) Set(value string) error {
+	if n.over {
+		*n = names{}
+	}
+	for _, name := range strings.Split(value, ",") {
+		switch name = strings.TrimSpace(name); {
+		case !driverName.MatchString(name):
+			return fmt.Errorf("%q: a driver's name has up to 63 letters, digits, dots and dashes", name)
+		case slices.Contains(n.given, name):
+			return fmt.Errorf("%q is given twice", name)
+		}
+		n.given = append(n.given, name)
+	}
+	return nil
 }
 
 // flags are the flags of mayfly node, set to their defaults. Their names and texts are the source of docs/reference.md.
@@ -39,13 +84,18 @@ func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly node", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.StringVar(&o.NodeName, "node-name", "", "name of this node; required")
-	f.StringVar(&o.DriverName, "driver-name", "csi.mayfly.dev", "name of the CSI driver, as in its CSIDriver object")
-	f.StringVar(&o.CSIEndpoint, "csi-endpoint", "", "path of the CSI socket (default plugins/<driver name>/csi.sock under the kubelet's root)")
+	f.Var(&o.DriverNames, "driver-name", "name of the CSI driver, as in its CSIDriver object; may be repeated, or be several with commas between them")
+	f.StringVar(&o.CSIEndpoint, "csi-endpoint", "", "path of the CSI socket, with one driver name (default plugins/<driver name>/csi.sock under the kubelet's root)")
 	f.StringVar(&o.KubeletRoot, "kubelet-root", "/var/lib/kubelet", "the kubelet's root directory; empty: do not register with a kubelet, and accept targets anywhere")
-	f.StringVar(&o.StateDir, "state-dir", "", "directory under which each volume's tmpfs is mounted (default plugins/<driver name>/volumes under the kubelet's root)")
+	f.StringVar(&o.StateDir, "state-dir", "", "directory under which each volume's tmpfs is mounted (default plugins/<first driver name>/volumes under the kubelet's root)")
 	f.StringVar(&o.Signer, "signer", signerCertManager, "who signs: cert-manager, or local (an embedded CA)")
-	f.StringVar(&o.LocalCA, "local-ca", "", "directory of the embedded CA's tls.crt and tls.key, made on first use (default plugins/<driver name>/local-ca under the kubelet's root)")
+	f.StringVar(&o.LocalCA, "local-ca", "", "directory of the embedded CA's tls.crt and tls.key, made on first use (default plugins/<first driver name>/local-ca under the kubelet's root)")
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account")
+	f.StringVar(&o.Issuer.Name, "issuer-name", "", "issuer of volumes that name none; empty: each must")
+	f.StringVar(&o.Issuer.Kind, "issuer-kind", "Issuer", "kind of that issuer")
+	f.StringVar(&o.Issuer.Group, "issuer-group", "cert-manager.io", "API group of that issuer")
+	f.StringVar(&o.TrustDomain, "trust-domain", "cluster.local", "SPIFFE trust domain of the pods' SPIFFE IDs; empty: none")
+	f.StringVar(&o.SPIFFEPath, "spiffe-path", volume.StandardSPIFFEPath, "path of the pods' SPIFFE IDs, with the variables of the attributes")
 	f.IntVar(&o.KeepRequests, "keep-requests", 0, "how many finished CertificateRequests to keep for each volume")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address to serve Prometheus metrics on, such as :9402; empty: none")
 	f.TextVar(&o.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
@@ -73,6 +123,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (options
 	if err != nil {
 		return options{}, err
 	}
+	o.DriverNames.over = true
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
 		f.SetOutput(stdout)
 		fmt.Fprintln(stdout, "Flags of mayfly node; MAYFLY_NODE_NAME stands in for --node-name, and so on:")
@@ -96,6 +147,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (options
 // complete sets the paths that follow from others.
 func (o *options) complete() error {
 	o.CSIEndpoint = strings.TrimPrefix(o.CSIEndpoint, "unix://")
+	first := o.DriverNames.all()[0]
 	for _, p := range []struct {
 		path       *string
 		name, rest string
@@ -105,7 +157,7 @@ func (o *options) complete() error {
 		{&o.LocalCA, "local-ca", "local-ca"},
 	} {
 		if *p.path == "" && o.KubeletRoot != "" {
-			*p.path = filepath.Join(o.KubeletRoot, "plugins", o.DriverName, p.rest)
+			*p.path = filepath.Join(o.KubeletRoot, "plugins", first, p.rest)
 		}
 		if *p.path == "" && (p.name != "local-ca" || o.Signer == signerLocal) {
 			return fmt.Errorf("--%s is required where --kubelet-root is empty", p.name)
@@ -120,17 +172,36 @@ func (o *options) complete() error {
 // driverName is what the CSI specification allows (csi.proto, GetPluginInfoResponse.name).
 var driverName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$`)
 
+// driverNames are the names with their sockets.
+func (o *options) driverNames() (all []driver.Name) {
+	for i, name := range o.DriverNames.all() {
+		endpoint := filepath.Join(o.KubeletRoot, "plugins", name, "csi.sock")
+		if i == 0 {
+			endpoint = o.CSIEndpoint
+		}
+		all = append(all, driver.Name{Name: name, Endpoint: endpoint})
+	}
+	return all
+}
+
+func validTrustDomain(name string) bool {
+	_, err := spiffeid.TrustDomainFromString(name)
+	return err == nil
+}
+
 // check is for what flags must say.
 func (o *options) check() error {
 	switch {
 	case o.NodeName == "":
 		return errors.New("--node-name is required")
-	case !driverName.MatchString(o.DriverName):
-		return fmt.Errorf("--driver-name=%q: a driver's name has up to 63 letters, digits, dots and dashes", o.DriverName)
+	case len(o.DriverNames.all()) > 1 && (o.CSIEndpoint != "" || o.KubeletRoot == ""):
+		return errors.New("--csi-endpoint, and an empty --kubelet-root, go with one --driver-name")
 	case o.KubeletRoot != "" && (!filepath.IsAbs(o.KubeletRoot) || filepath.Clean(o.KubeletRoot) != o.KubeletRoot):
 		return fmt.Errorf("--kubelet-root=%s: a clean absolute path is needed", o.KubeletRoot)
 	case !slices.Contains([]string{signerCertManager, signerLocal}, o.Signer):
 		return fmt.Errorf("--signer=%s: there are %s and %s", o.Signer, signerCertManager, signerLocal)
+	case o.TrustDomain != "" && !validTrustDomain(o.TrustDomain):
+		return fmt.Errorf("--trust-domain=%q: letters, digits, dots, dashes and underscores", o.TrustDomain)
 	case o.KeepRequests < 0:
 		return fmt.Errorf("--keep-requests=%d: a number from 0", o.KeepRequests)
 	case !slices.Contains([]string{"json", "text"}, o.LogFormat):

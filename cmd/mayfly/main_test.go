@@ -37,7 +37,7 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		{"node --node-name=a --log-level=loud", nil, `invalid value "loud" for flag -log-level: slog: level string "loud": unknown name`},
 		{"node --node-name=a --keep-requests=-1", nil, "--keep-requests=-1: a number from 0"},
 		{"node --node-name=a --keep-requests=few", nil, `invalid value "few" for flag -keep-requests: parse error`},
-		{"node --node-name=a --driver-name=a/b", nil, `--driver-name="a/b": a driver's name has up to 63 letters, digits, dots and dashes`},
+		{"node --node-name=a --driver-name=a/b", nil, `invalid value "a/b" for flag -driver-name: "a/b": a driver's name has up to 63 letters, digits, dots and dashes`},
 		{"node --node-name=a --kubelet-root=lib", nil, "--kubelet-root=lib: a clean absolute path is needed"},
 		{"node --node-name=a --state-dir=volumes", nil, "--state-dir=volumes: an absolute path is needed"},
 		{"node --node-name=a --kubelet-root=", nil, "--csi-endpoint is required where --kubelet-root is empty"},
@@ -73,9 +73,32 @@ func TestTheFlagWinsOverTheEnvironment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.NodeName != "from-flag" || o.DriverName != "csi.example.org" || o.CSIEndpoint != "/run/csi.sock" ||
+	if o.NodeName != "from-flag" || o.DriverNames.String() != "csi.example.org" || o.CSIEndpoint != "/run/csi.sock" ||
 		o.StateDir != "/var/lib/kubelet/plugins/csi.example.org/volumes" {
 		t.Errorf("%+v", o)
+	}
+}
+
+func TestSeveralDriverNames(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                                    "csi.mayfly.dev",
+		"--driver-name=a --driver-name=b":     "a,b",
+		"--driver-name=a,b":                   "a,b",
+		"--driver-name=a --driver-name=":      "",
+		"--driver-name=a,a":                   "",
+		"--driver-name=a,b --csi-endpoint=/s": "",
+		"--driver-name=a,b --kubelet-root= --state-dir=/s": "",
+	} {
+		o, err := parse(append([]string{"--node-name=n"}, strings.Fields(args)...), func(string) string { return "" }, nil)
+		if got := o.DriverNames.String(); (err == nil) != (want != "") || err == nil && got != want {
+			t.Errorf("%s: %s (%v)", args, got, err)
+		}
+	}
+	o, err := parse([]string{"--node-name=n", "--driver-name=c,d"}, func(name string) string {
+		return map[string]string{"MAYFLY_DRIVER_NAME": "a,b"}[name]
+	}, nil)
+	if err != nil || len(o.driverNames()) != 2 || o.driverNames()[1].Endpoint != "/var/lib/kubelet/plugins/d/csi.sock" || o.StateDir != "/var/lib/kubelet/plugins/c/volumes" {
+		t.Errorf("%+v (%v)", o, err)
 	}
 }
 

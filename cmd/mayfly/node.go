@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/event"
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
 	"github.com/mayfly-csi/mayfly/signer/local"
 )
@@ -34,15 +36,18 @@ func node(ctx context.Context, args []string, getenv func(string) string, stdout
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	config := driver.Config{
-		Name:         o.DriverName,
+		Names:        o.driverNames(),
 		Version:      version(),
 		NodeName:     o.NodeName,
-		Endpoint:     o.CSIEndpoint,
 		KubeletRoot:  o.KubeletRoot,
 		StateDir:     o.StateDir,
 		KeepRequests: o.KeepRequests,
-		Metrics:      registry,
-		Log:          log,
+		Defaults: volume.Defaults{
+			IssuerName: o.Issuer.Name, IssuerKind: o.Issuer.Kind, IssuerGroup: o.Issuer.Group,
+			TrustDomain: o.TrustDomain, SPIFFEPath: o.SPIFFEPath,
+		},
+		Metrics: registry,
+		Log:     log,
 	}
 	if err := connect(&config, o); err != nil {
 		return err
@@ -60,7 +65,7 @@ func node(ctx context.Context, args []string, getenv func(string) string, stdout
 // connect gives the driver its signer, and whatever else comes from where the signer is.
 func connect(config *driver.Config, o options) (err error) {
 	if o.Signer == signerLocal {
-		config.Defaults.IssuerName = "local"
+		config.Defaults.IssuerName = cmp.Or(config.Defaults.IssuerName, "local")
 		config.Signer, err = local.Open(o.LocalCA)
 		return err
 	}
@@ -73,7 +78,7 @@ func connect(config *driver.Config, o options) (err error) {
 	if config.Signer, err = certmanager.New(api); err != nil {
 		return err
 	}
-	config.Events, err = event.New(api, o.DriverName, o.NodeName)
+	config.Events, err = event.New(api, o.DriverNames.all()[0], o.NodeName)
 	return err
 }
 

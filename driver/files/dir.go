@@ -5,6 +5,7 @@
 //	  record.json                    what was asked, what is under way
 //	  pending.key                    the key of the attempt under way
 //	  pair.pem                       the key and chain that the pod has
+//	  keystore.password              the password of its keystores, from its Secret
 //	  data/                          what the pod sees: bind-mounted read-only on its target
 //	    tls.crt -> ..data/tls.crt
 //	    ..data -> ..<generation>
@@ -32,6 +33,8 @@ const (
 	recordFile  = "record.json"
 	pendingFile = "pending.key"
 	pairFile    = "pair.pem"
+
+	passwordFile = "keystore.password"
 )
 
 // WritePendingKey keeps the key of the attempt under way. It must lie here before its request leaves the node.
@@ -53,6 +56,18 @@ func (d Dir) WritePair(pair []byte) error { return d.write(pairFile, pair) }
 
 // Pair is what WritePair kept; the error is [fs.ErrNotExist] if the pod has none yet.
 func (d Dir) Pair() ([]byte, error) { return os.ReadFile(d.path(pairFile)) }
+
+// WritePassword keeps the password that a Secret has for the volume's keystores, for the renewals: the Secret comes with a publish call alone.
+func (d Dir) WritePassword(password string) error { return d.write(passwordFile, []byte(password)) }
+
+// Password is what WritePassword kept; empty if nothing was.
+func (d Dir) Password() (string, error) {
+	text, err := os.ReadFile(d.path(passwordFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return string(text), err
+}
 
 // write replaces a file of the driver: it is there as a whole or not at all. What a crash leaves aside, the next write takes over.
 // A tmpfs has nothing to sync.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,8 +20,8 @@ import (
 
 func TestWriteReplacesEverythingAtOnce(t *testing.T) {
 	d := files.Dir(t.TempDir())
-	write(t, d, files.Set{"tls.crt": []byte("1"), "tls.key": []byte("1"), "old": []byte("1")}, nil)
-	write(t, d, files.Set{"tls.crt": []byte("2"), "tls.key": []byte("2")}, nil)
+	write(t, d, files.Set{"tls.crt": []byte("1"), "tls.key": []byte("1"), "old": []byte("1")}, volume.Owner{})
+	write(t, d, files.Set{"tls.crt": []byte("2"), "tls.key": []byte("2")}, volume.Owner{})
 	for _, name := range []string{"tls.crt", "tls.key"} {
 		if got, err := os.ReadFile(filepath.Join(d.Data(), name)); err != nil || string(got) != "2" {
 			t.Errorf("%s: %q, %v", name, got, err)
@@ -30,16 +31,16 @@ func TestWriteReplacesEverythingAtOnce(t *testing.T) {
 		t.Errorf("a file that is no longer in the set: %v", err)
 	}
 	for i := range 5 {
-		write(t, d, files.Set{"tls.crt": {byte(i)}}, nil)
+		write(t, d, files.Set{"tls.crt": {byte(i)}}, volume.Owner{})
 	}
 	if n := generations(t, d); n != 2 {
 		t.Errorf("%d generations are kept, want the current and the one before", n)
 	}
 }
 
-func write(t *testing.T, d files.Dir, set files.Set, group *int) {
+func write(t *testing.T, d files.Dir, set files.Set, owner volume.Owner) {
 	t.Helper()
-	if err := d.Write(set, group); err != nil {
+	if err := d.Write(set, owner); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -58,26 +59,32 @@ func generations(t *testing.T, d files.Dir) (n int) {
 	return n
 }
 
-func TestModes(t *testing.T) {
-	group := 4321
+func TestOwners(t *testing.T) {
+	user, group, mode := 999, 4321, fs.FileMode(0o600)
 	rows := []struct {
 		name      string
-		group     *int
+		owner     volume.Owner
 		dir, file fs.FileMode
+		uid, gid  uint32
 	}{
-		{"everyone who sees the volume", nil, 0o555, 0o444},
-		{"the group", &group, 0o550, 0o440},
+		{"everyone who sees the volume", volume.Owner{}, 0o555, 0o444, 0, 0},
+		{"the group", volume.Owner{Group: &group}, 0o550, 0o440, 0, 4321},
+		{"the user", volume.Owner{User: &user}, 0o550, 0o440, 999, 0},
+		{"the user alone", volume.Owner{User: &user, Group: &group, Mode: &mode}, 0o500, 0o600, 999, 4321},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			d := files.Dir(t.TempDir())
-			write(t, d, files.Set{"tls.key": []byte("x")}, row.group)
+			write(t, d, files.Set{"tls.key": []byte("x")}, row.owner)
 			for path, want := range map[string]fs.FileMode{
 				d.Data(): row.dir, filepath.Join(d.Data(), files.Current): row.dir, filepath.Join(d.Data(), "tls.key"): row.file,
 			} {
 				info, err := os.Stat(path)
-				if err != nil || info.Mode().Perm() != want {
-					t.Errorf("%s: %v, want %v (%v)", path, info.Mode(), want, err)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if stat := info.Sys().(*syscall.Stat_t); info.Mode().Perm() != want || stat.Uid != row.uid || stat.Gid != row.gid {
+					t.Errorf("%s: %v of %d:%d, want %v of %d:%d", path, info.Mode(), stat.Uid, stat.Gid, want, row.uid, row.gid)
 				}
 			}
 		})
@@ -90,7 +97,7 @@ func TestAReaderNeverSeesHalfASet(t *testing.T) {
 		content := bytes.Repeat([]byte{byte(i)}, 4096)
 		return files.Set{"tls.crt": content, "tls.key": content}
 	}
-	write(t, d, set(0), nil)
+	write(t, d, set(0), volume.Owner{})
 	finished := make(chan struct{})
 	var readers sync.WaitGroup
 	read := make([]chan struct{}, 2)
@@ -108,7 +115,7 @@ func TestAReaderNeverSeesHalfASet(t *testing.T) {
 		})
 	}
 	for i := range 1000 {
-		write(t, d, set(i), nil)
+		write(t, d, set(i), volume.Owner{})
 		for _, r := range read {
 			<-r // A generation stays until the one after the next: no reader is overtaken twice.
 		}
@@ -143,15 +150,15 @@ func TestAFullVolumeKeepsItsFiles(t *testing.T) {
 		}
 	}()
 	d := files.Dir(dir)
-	write(t, d, files.Set{"tls.crt": []byte("good")}, nil)
-	err := d.Write(files.Set{"tls.crt": make([]byte, 8<<20)}, nil)
+	write(t, d, files.Set{"tls.crt": []byte("good")}, volume.Owner{})
+	err := d.Write(files.Set{"tls.crt": make([]byte, 8<<20)}, volume.Owner{})
 	if err == nil || !strings.Contains(err.Error(), "no space left on device") {
 		t.Errorf("8 MiB: %v", err)
 	}
 	if got, err := os.ReadFile(filepath.Join(d.Data(), "tls.crt")); err != nil || string(got) != "good" {
 		t.Errorf("the files that were there: %q, %v", got, err)
 	}
-	write(t, d, files.Set{"tls.crt": []byte("better")}, nil)
+	write(t, d, files.Set{"tls.crt": []byte("better")}, volume.Owner{})
 	if n := generations(t, d); n != 2 {
 		t.Errorf("%d generations", n)
 	}
@@ -210,7 +217,7 @@ func TestRecordsThatAreNotOurs(t *testing.T) {
 
 func TestWipe(t *testing.T) {
 	d := files.Dir(t.TempDir())
-	write(t, d, files.Set{"tls.key": []byte("x")}, nil)
+	write(t, d, files.Set{"tls.key": []byte("x")}, volume.Owner{})
 	if err := errors.Join(d.WritePair([]byte("x")), d.WritePendingKey([]byte("x")), d.WriteRecord(files.Record{})); err != nil {
 		t.Fatal(err)
 	}

@@ -1,31 +1,58 @@
 package files
 
 import (
+	"crypto"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
-// A Content is what the layouts are made of, each in PEM.
+// A Content is what the files are made of. The texts are PEM.
 type Content struct {
 	Key    []byte // As the volume's encoding says.
 	Chain  []byte // The leaf first.
 	CA     []byte // May be empty: not every issuer tells its CA.
 	Bundle []byte // The key as PKCS#8, then the chain.
+
+	Private  crypto.Signer // The key, for keystores.
+	Password string        // Of the stores.
 }
 
-// Arrange is the set of files that the volume's layouts make of the content.
+// Arrange is the set of files that the volume asks for, made of the content.
 func Arrange(v volume.Volume, c Content) (Set, error) {
 	set := Set{}
-	for _, layout := range v.Layouts {
-		switch layout {
-		case volume.PEM:
-			set[v.Files.Key], set[v.Files.Certificate], set[v.Files.CA] = c.Key, c.Chain, c.CA
-		case volume.Bundle:
-			set[volume.BundleFile] = c.Bundle
-		default:
-			return nil, fmt.Errorf("arrange the files: unknown layout %q", layout)
+	for _, name := range slices.Sorted(maps.Keys(v.Files)) {
+		content, err := c.part(v.Files[name], v.Keystore.Legacy)
+		if err != nil {
+			return nil, fmt.Errorf("make %s: %w", name, err)
 		}
+		set[name] = content
 	}
 	return set, nil
+}
+
+func (c Content) part(part volume.Part, legacy bool) ([]byte, error) {
+	switch part {
+	case volume.KeyPart:
+		return c.Key, nil
+	case volume.ChainPart:
+		return c.Chain, nil
+	case volume.CAPart:
+		return c.CA, nil
+	case volume.BundlePart:
+		return c.Bundle, nil
+	case volume.CombinedPart:
+		return slices.Concat(c.Chain, c.Key), nil
+	case volume.PKCS12Part:
+		return c.pkcs12(legacy)
+	case volume.PKCS12TrustPart:
+		return c.pkcs12Trust(legacy)
+	case volume.JKSPart:
+		return c.jks()
+	case volume.JKSTrustPart:
+		return c.jksTrust()
+	}
+	return nil, fmt.Errorf("unknown part %q", part)
 }

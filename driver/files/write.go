@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
 // A Set is all files that the pod sees, by name. Names have no slash and do not begin with a dot.
@@ -19,15 +21,15 @@ const Current = "..data"
 // Write replaces all files of the pod at once, as the kubelet does for Secrets (kubernetes pkg/volume/util/atomic_writer.go).
 // The generation before stays until the next one, so a reader on its way through the link finds what it is looking for.
 //
-// With a group, its members may read the files; with none, everyone who sees the volume may. If Write fails, the files are as before.
-func (d Dir) Write(set Set, group *int) error {
-	if err := d.replace(set, group); err != nil {
+// The owner says who may read them. If Write fails, the files are as before.
+func (d Dir) Write(set Set, owner volume.Owner) error {
+	if err := d.replace(set, owner); err != nil {
 		return fmt.Errorf("write the files: %w", err)
 	}
 	return nil
 }
 
-func (d Dir) replace(set Set, group *int) error {
+func (d Dir) replace(set Set, owner volume.Owner) error {
 	if err := os.Mkdir(d.Data(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -38,7 +40,7 @@ func (d Dir) replace(set Set, group *int) error {
 	if err := d.prune(before); err != nil {
 		return err
 	}
-	next, err := d.generation(set, group)
+	next, err := d.generation(set, owner)
 	if err != nil {
 		return err
 	}
@@ -48,43 +50,62 @@ func (d Dir) replace(set Set, group *int) error {
 	if err := d.link(set); err != nil {
 		return err
 	}
-	return restrict(d.Data(), 0o550, group)
+	return give(d.Data(), owner, true)
 }
 
 // generation writes the set into a directory of its own, and is the directory's name.
-func (d Dir) generation(set Set, group *int) (string, error) {
+func (d Dir) generation(set Set, owner volume.Owner) (string, error) {
 	dir, err := os.MkdirTemp(d.Data(), "..")
 	if err != nil {
 		return "", err
 	}
-	if err := fill(dir, set, group); err != nil {
+	if err := fill(dir, set, owner); err != nil {
 		return "", errors.Join(err, os.RemoveAll(dir))
 	}
 	return filepath.Base(dir), nil
 }
 
-func fill(dir string, set Set, group *int) error {
+func fill(dir string, set Set, owner volume.Owner) error {
 	for name, content := range set {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			return err
 		}
-		if err := restrict(path, 0o440, group); err != nil {
+		if err := give(path, owner, false); err != nil {
 			return err
 		}
 	}
-	return restrict(dir, 0o550, group)
+	return give(dir, owner, true)
 }
 
-// restrict gives a path to the group, or else to everyone who sees it: the volume is mounted in its pod alone.
-func restrict(path string, mode fs.FileMode, group *int) error {
-	if group == nil {
-		return os.Chmod(path, mode|mode>>3)
+// give gives a path to its owner. Who may read a file may enter its directory.
+func give(path string, owner volume.Owner, dir bool) error {
+	user, group := -1, -1 // As it is.
+	if owner.User != nil {
+		user = *owner.User
 	}
-	if err := os.Chown(path, -1, *group); err != nil {
+	if owner.Group != nil {
+		group = *owner.Group
+	}
+	if err := os.Chown(path, user, group); err != nil {
 		return err
 	}
+	mode := modeOf(owner)
+	if dir {
+		mode = mode&0o444 | mode&0o444>>2
+	}
 	return os.Chmod(path, mode)
+}
+
+// modeOf is a file's mode. Where the pod names nobody, everyone who sees the file may read it: the volume is mounted in its pod alone.
+func modeOf(owner volume.Owner) fs.FileMode {
+	switch {
+	case owner.Mode != nil:
+		return *owner.Mode
+	case owner.User == nil && owner.Group == nil:
+		return 0o444
+	}
+	return 0o440
 }
 
 // swap puts the generation in force.

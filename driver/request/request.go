@@ -11,7 +11,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -50,16 +50,45 @@ func curve(size int) elliptic.Curve {
 
 // CSR is the signing request of a volume, signed by its key: PKCS#10, DER.
 func CSR(v volume.Volume, key crypto.Signer) ([]byte, error) {
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject:     pkix.Name{CommonName: v.CommonName},
+	template := &x509.CertificateRequest{
+		Subject:     v.Subject,
+		RawSubject:  v.RawSubject,
 		DNSNames:    v.DNSNames,
 		IPAddresses: v.IPs,
 		URIs:        v.URIs,
-	}, key)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, template, key)
+	if err == nil && anonymous(v) {
+		csr, err = withCriticalNames(template, csr, key)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("make the signing request: %w", err)
 	}
 	return csr, nil
+}
+
+// anonymous reports whether the subject is empty.
+func anonymous(v volume.Volume) bool {
+	return v.RawSubject == nil && len(v.Subject.ToRDNSequence()) == 0
+}
+
+// subjectAltName is the extension's identifier (RFC 5280, section 4.2.1.6).
+var subjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
+
+// withCriticalNames is the request once more, with its names marked critical: they must be where the subject is empty (RFC 5280, section
+// 4.1.2.6), and some signers insist on it. crypto/x509 marks them so in certificates, not in requests.
+func withCriticalNames(template *x509.CertificateRequest, csr []byte, key crypto.Signer) ([]byte, error) {
+	parsed, err := x509.ParseCertificateRequest(csr)
+	if err != nil {
+		return nil, err
+	}
+	for _, extension := range parsed.Extensions {
+		if extension.Id.Equal(subjectAltName) {
+			extension.Critical = true
+			template.ExtraExtensions = append(template.ExtraExtensions, extension)
+		}
+	}
+	return x509.CreateCertificateRequest(rand.Reader, template, key)
 }
 
 // New is what the signer is asked in an attempt.
@@ -70,6 +99,9 @@ func New(v volume.Volume, attempt string, csr []byte) signer.Request {
 		CSR:      csr,
 		Duration: v.Duration,
 		Usages:   v.Usages,
+		IsCA:     v.IsCA,
+
+		Annotations: v.Annotations,
 	}
 }
 
@@ -106,6 +138,12 @@ func DecodePending(text []byte) (key crypto.Signer, csr []byte, err error) {
 		return nil, nil, errors.New("decode the pending request: no CERTIFICATE REQUEST block")
 	}
 	return key, block.Bytes, nil
+}
+
+// DecodeKey is the key of the pair that EncodePair wrote.
+func DecodeKey(text []byte) (crypto.Signer, error) {
+	key, _, err := decodeKey(text)
+	return key, err
 }
 
 // decodeKey is the PKCS#8 key at the beginning of a PEM text, and what follows it.

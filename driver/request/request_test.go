@@ -10,6 +10,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"math/big"
@@ -28,7 +29,7 @@ var now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
 func web() volume.Volume {
 	return volume.Volume{
-		CommonName: "web", DNSNames: []string{"web", "web.example"}, IPs: []net.IP{net.ParseIP("10.0.0.1")},
+		Subject: pkix.Name{CommonName: "web"}, DNSNames: []string{"web", "web.example"}, IPs: []net.IP{net.ParseIP("10.0.0.1")},
 		URIs: []*url.URL{{Scheme: "spiffe", Host: "example.org", Path: "/web"}},
 		Key:  volume.Key{Algorithm: volume.ECDSA, Size: 256, Encoding: volume.PKCS8},
 	}
@@ -48,7 +49,7 @@ func certificate(t testing.TB, key crypto.Signer, edit func(*x509.Certificate)) 
 	t.Helper()
 	v := web()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: v.CommonName}, DNSNames: v.DNSNames, IPAddresses: v.IPs, URIs: v.URIs,
+		SerialNumber: big.NewInt(1), Subject: v.Subject, DNSNames: v.DNSNames, IPAddresses: v.IPs, URIs: v.URIs,
 		NotBefore: now.Add(-time.Minute), NotAfter: now.Add(time.Hour),
 	}
 	if edit != nil {
@@ -203,4 +204,66 @@ func FuzzCheck(f *testing.F) {
 			t.Errorf("a pair with an error: %v", err)
 		}
 	})
+}
+
+// The subject alternative names are critical where the subject is empty, and only there (RFC 5280, section 4.1.2.6).
+func TestNamesAreCriticalWithoutASubject(t *testing.T) {
+	for _, row := range []struct {
+		edit     func(*volume.Volume)
+		critical bool
+	}{
+		{func(*volume.Volume) {}, false},
+		{func(v *volume.Volume) { v.Subject = pkix.Name{} }, true},
+		{func(v *volume.Volume) { v.Subject, v.RawSubject = pkix.Name{}, []byte{0x30, 0} }, false},
+	} {
+		v := web()
+		row.edit(&v)
+		der, err := request.CSR(v, newKey(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		csr, err := x509.ParseCertificateRequest(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := 0
+		for _, extension := range csr.Extensions {
+			if extension.Id.String() == "2.5.29.17" {
+				names++
+				if extension.Critical != row.critical {
+					t.Errorf("subject %s: critical is %v", csr.Subject, extension.Critical)
+				}
+			}
+		}
+		if names != 1 || len(csr.DNSNames) != 2 || len(csr.URIs) != 1 || csr.CheckSignature() != nil {
+			t.Errorf("%d extensions with names, %v, %v", names, csr.DNSNames, csr.URIs)
+		}
+	}
+}
+
+func TestTheSubjectOfARequest(t *testing.T) {
+	v, err := volume.Parse(volume.Asked{ID: "csi-1", Target: "/t", Attributes: map[string]string{
+		"csi.storage.k8s.io/pod.name": "web-0", "csi.storage.k8s.io/pod.namespace": "shop", "csi.storage.k8s.io/pod.uid": "7d4f",
+		"csi.storage.k8s.io/serviceAccount.name": "web", "csi.storage.k8s.io/ephemeral": "true",
+		"csi.cert-manager.io/issuer-name": "ca", "csi.cert-manager.io/organizations": "ignored",
+		"csi.cert-manager.io/literal-subject": "CN=${POD_NAME},OU=a+OU=b,O=Shop\\, Inc.,DC=example,DC=org,1.2.3.4=x",
+	}}, volume.Defaults{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := request.CSR(v, newKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := csr.Subject.String(), `CN=web-0,OU=a+OU=b,O=Shop\, Inc.`; !strings.HasPrefix(got, want) || strings.Contains(got, "ignored") {
+		t.Errorf("%s, want %s and the rest", got, want)
+	}
+	var sequence pkix.RDNSequence
+	if _, err := asn1.Unmarshal(csr.RawSubject, &sequence); err != nil || len(sequence) != 6 || sequence[0][0].Type.String() != "1.2.3.4" || len(sequence[4]) != 2 {
+		t.Errorf("%v (%v)", sequence, err)
+	}
 }

@@ -8,6 +8,7 @@ import (
 type Attribute struct {
 	Name       string // What follows the prefix.
 	Old        bool   // Known under OldPrefix, too.
+	OnlyOld    bool   // Not known under Prefix.
 	Default    string // Under Prefix.
 	OldDefault string // Under OldPrefix.
 	Expanded   bool   // Variables are replaced.
@@ -24,14 +25,41 @@ func Attributes() []Attribute {
 			Name: "issuer-name", Old: true, Example: "internal-ca", set: (*parser).issuerName,
 			Meaning: "Name of the issuer that signs. Required, unless the driver has a default issuer.",
 		}, {
-			Name: "issuer-kind", Old: true, Default: "Issuer", OldDefault: "Issuer", Example: "ClusterIssuer", set: (*parser).issuerKind,
-			Meaning: "Kind of the issuer. An `Issuer` is looked for in the pod's namespace.",
+			Name: "issuer-kind", Old: true, Example: "ClusterIssuer", set: (*parser).issuerKind,
+			Meaning: "Kind of the issuer: `Issuer` if absent, or the kind of the driver's default issuer. An `Issuer` is looked for in the pod's namespace.",
 		}, {
-			Name: "issuer-group", Old: true, Default: "cert-manager.io", OldDefault: "cert-manager.io", Example: "awspca.cert-manager.io", set: (*parser).issuerGroup,
-			Meaning: "API group of the issuer.",
+			Name: "issuer-group", Old: true, Example: "awspca.cert-manager.io", set: (*parser).issuerGroup,
+			Meaning: "API group of the issuer: `cert-manager.io` if absent, or the group of the driver's default issuer.",
 		}, {
 			Name: "common-name", Old: true, Expanded: true, Example: "${SERVICE_ACCOUNT_NAME}.${POD_NAMESPACE}", set: (*parser).commonName,
 			Meaning: "Common name of the subject: up to 64 characters (RFC 5280, ub-common-name; the old prefix does not check it).",
+		}, {
+			Name: "organizations", Old: true, Expanded: true, Example: `Shop,"Shop, Inc."`, set: (*parser).organizations,
+			Meaning: "Organizations of the subject, comma-separated; one with a comma in quotation marks.",
+		}, {
+			Name: "organizationalunits", Old: true, Expanded: true, Example: `Web`, set: (*parser).organizationalUnits,
+			Meaning: "Organizational units of the subject, comma-separated; one with a comma in quotation marks.",
+		}, {
+			Name: "countries", Old: true, Expanded: true, Example: `DE`, set: (*parser).countries,
+			Meaning: "Countries of the subject, comma-separated; one with a comma in quotation marks.",
+		}, {
+			Name: "provinces", Old: true, Expanded: true, Example: `Hessen`, set: (*parser).provinces,
+			Meaning: "Provinces of the subject, comma-separated; one with a comma in quotation marks.",
+		}, {
+			Name: "localities", Old: true, Expanded: true, Example: `Kassel`, set: (*parser).localities,
+			Meaning: "Localities of the subject, comma-separated; one with a comma in quotation marks.",
+		}, {
+			Name: "streetaddresses", Old: true, Expanded: true, Example: `"Königsplatz 1"`, set: (*parser).streetAddresses,
+			Meaning: "Street addresses of the subject, comma-separated; one with a comma in quotation marks.",
+		}, {
+			Name: "postalcodes", Old: true, Expanded: true, Example: `34117`, set: (*parser).postalCodes,
+			Meaning: "Postal codes of the subject, comma-separated; one with a comma in quotation marks.",
+		}, {
+			Name: "serialnumber", Old: true, Example: "1234", set: (*parser).serialNumber,
+			Meaning: "Serial number of the subject: not that of the certificate.",
+		}, {
+			Name: "literal-subject", Old: true, Expanded: true, Example: "CN=${POD_NAME},OU=web,O=Shop", set: (*parser).literalSubject,
+			Meaning: "The whole subject as RFC 4514 writes it. The common name and the other fields of the subject do not count beside it.",
 		}, {
 			Name: "dns-names", Old: true, Expanded: true, Example: "web.${POD_NAMESPACE}.svc,${POD_NAME}.web", set: (*parser).dnsNames,
 			Meaning: "DNS names, comma-separated.",
@@ -42,14 +70,23 @@ func Attributes() []Attribute {
 			Name: "uri-sans", Old: true, Expanded: true, Example: "spiffe://example.org/ns/${POD_NAMESPACE}/sa/${SERVICE_ACCOUNT_NAME}", set: (*parser).uriSANs,
 			Meaning: "URIs, comma-separated.",
 		}, {
+			Name: "spiffe", Default: "false", OldDefault: "false", Example: "true", set: (*parser).setSPIFFE,
+			Meaning: "`true` adds the pod's SPIFFE ID to the URIs, of the driver's trust domain (`--trust-domain`) and path (`--spiffe-path`).",
+		}, {
 			Name: "duration", Old: true, Default: "1h", OldDefault: "2160h", Example: "30m", set: (*parser).duration,
 			Meaning: "Lifetime to ask for, a Go duration of at least a second. The issuer may give another; rotation follows what it gives.",
 		}, {
 			Name: "renew-before", Old: true, Example: "10m", set: (*parser).renewBefore,
 			Meaning: "How long before its end a certificate is renewed. Absent, or not less than the lifetime: a third of the lifetime.",
 		}, {
+			Name: "renew", Default: "true", OldDefault: "true", Example: "false", set: (*parser).renew,
+			Meaning: "`false`: the certificate is not renewed. For pods that end before it does.",
+		}, {
 			Name: "key-usages", Old: true, Default: "digital signature,server auth,client auth", OldDefault: "digital signature,key encipherment", Example: "digital signature,client auth", set: (*parser).keyUsages,
 			Meaning: "Key usages and extended key usages, comma-separated, by cert-manager's names.",
+		}, {
+			Name: "is-ca", Old: true, OldDefault: "false", Default: "false", Example: "true", set: (*parser).isCA,
+			Meaning: "`true` asks for the certificate of a CA.",
 		}, {
 			Name: "key-algorithm", Old: true, Default: "ECDSA", OldDefault: "RSA", Example: "Ed25519", set: (*parser).keyAlgorithm,
 			Meaning: "`RSA`, `ECDSA` or `Ed25519`, in any case.",
@@ -60,20 +97,47 @@ func Attributes() []Attribute {
 			Name: "key-encoding", Old: true, Example: "PKCS1", set: (*parser).keyEncoding,
 			Meaning: "`PKCS8` or, for RSA, `PKCS1`. Absent: PKCS8 (old prefix: PKCS1 for RSA). The bundle is always PKCS#8.",
 		}, {
-			Name: "ca-file", Old: true, Default: "ca.crt", OldDefault: "ca.crt", Example: "root.pem", set: (*parser).caFile,
+			Name: "reuse-private-key", Old: true, Default: "false", OldDefault: "false", Example: "true", set: (*parser).reuseKey,
+			Meaning: "`true` keeps the key when the certificate is renewed. Without it every certificate has a new key.",
+		}, {
+			Name: "ca-file", Old: true, Default: "ca.crt", OldDefault: "ca.crt", Example: "root.pem", set: (*parser).setCAFile,
 			Meaning: "File of the issuer's CA certificates, in layout `pem`.",
 		}, {
-			Name: "certificate-file", Old: true, Default: "tls.crt", OldDefault: "tls.crt", Example: "cert.pem", set: (*parser).certificateFile,
+			Name: "certificate-file", Old: true, Default: "tls.crt", OldDefault: "tls.crt", Example: "cert.pem", set: (*parser).setCertificateFile,
 			Meaning: "File of the certificate chain, leaf first, in layout `pem`.",
 		}, {
-			Name: "privatekey-file", Old: true, Default: "tls.key", OldDefault: "tls.key", Example: "key.pem", set: (*parser).keyFile,
+			Name: "privatekey-file", Old: true, Default: "tls.key", OldDefault: "tls.key", Example: "key.pem", set: (*parser).setKeyFile,
 			Meaning: "File of the private key, in layout `pem`.",
+		}, {
+			Name: "pkcs12-filename", Old: true, Default: "keystore.p12", OldDefault: "keystore.p12", Example: "server.p12", set: (*parser).setPKCS12File,
+			Meaning: "File of the keystore, in layout `pkcs12`.",
+		}, {
+			Name: "pkcs12-enable", Old: true, OnlyOld: true, OldDefault: "false", Example: "true", set: (*parser).pkcs12Enable,
+			Meaning: "`true` adds the keystore of the layout `pkcs12` and not its truststore. `pkcs12-password` is required with it.",
+		}, {
+			Name: "pkcs12-password", Old: true, OnlyOld: true, Example: "secret", set: (*parser).setPKCS12Password,
+			Meaning: "Password of that keystore.",
+		}, {
+			Name: "keystore-password", Example: "secret", set: (*parser).keystorePassword,
+			Meaning: "Password of keystores and truststores, from 6 characters on for a JKS. Absent: the value `keystore-password` of the Secret that `nodePublishSecretRef` names, or else `changeit`.",
+		}, {
+			Name: "keystore-algorithms", Default: "modern", OldDefault: "modern", Example: "legacy", set: (*parser).keystoreAlgorithms,
+			Meaning: "`modern` (AES and SHA-2, for readers from 2021 on), or `legacy` (3DES, RC2 and SHA-1, for older ones), for PKCS#12.",
 		}, {
 			Name: "fs-group", Old: true, Example: "1000", set: (*parser).fsGroup,
 			Meaning: "Group that may read the files, 1 to 4294967295; wins over the pod's fsGroup. With neither, every user of the pod may.",
 		}, {
+			Name: "gid", Example: "999", set: (*parser).gid,
+			Meaning: "Group of the files, 0 to 4294967295: as `fs-group`, of which a volume can't have both.",
+		}, {
+			Name: "uid", Example: "999", set: (*parser).uid,
+			Meaning: "Owner of the files, 0 to 4294967295. Absent: root.",
+		}, {
+			Name: "mode", Example: "0400", set: (*parser).mode,
+			Meaning: "Mode of the files, in octal digits. Absent: `0440`, or `0444` with neither group nor owner. Nobody can write, whatever it says.",
+		}, {
 			Name: "layout", Default: "pem", OldDefault: "pem", Example: "pem,bundle", set: (*parser).layout,
-			Meaning: "What files the volume offers, comma-separated: `pem` (three files, named above), `bundle` (`credential-bundle.pem`: PKCS#8 key, then the chain; one file, so always a matching pair).",
+			Meaning: "What files the volume offers, comma-separated: one or several of the [layouts](#layouts).",
 		},
 	}
 }
@@ -89,6 +153,9 @@ func (a Attribute) standard(old bool) string {
 // given is the attribute's value in attributes. Both prefixes at once are an error.
 func (a Attribute) given(attributes map[string]string) (key, value string, err error) {
 	value, ok := attributes[Prefix+a.Name]
+	if a.OnlyOld {
+		ok = false
+	}
 	oldValue, oldOK := "", false
 	if a.Old {
 		oldValue, oldOK = attributes[OldPrefix+a.Name]

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/agext/levenshtein"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/mayfly-csi/mayfly/signer"
 )
@@ -27,8 +28,15 @@ const (
 
 // Defaults are what the driver's operator sets for volumes that do not say.
 type Defaults struct {
-	IssuerName string // Empty: a volume must name its issuer.
+	IssuerName  string // Empty: a volume must name its issuer.
+	IssuerKind  string // Of that issuer; empty: Issuer.
+	IssuerGroup string // Of that issuer; empty: cert-manager.io.
+	TrustDomain string // Of SPIFFE IDs; empty: no volume may ask for one.
+	SPIFFEPath  string // Of SPIFFE IDs, with variables; empty: StandardSPIFFEPath.
 }
+
+// StandardSPIFFEPath is the path that Istio and cert-manager's csi-driver-spiffe give to SPIFFE IDs.
+const StandardSPIFFEPath = "/ns/${POD_NAMESPACE}/sa/${SERVICE_ACCOUNT_NAME}"
 
 // Problems are all that is wrong with a volume, each a sentence that names its attribute.
 type Problems []error
@@ -54,15 +62,25 @@ type parser struct {
 	Volume
 	old      bool // The pod speaks the old driver's dialect.
 	defaults Defaults
+
+	layouts                          []string
+	caFile, certificateFile, keyFile string
+	pkcs12File                       string
+	pkcs12                           bool // The old driver's way to ask for the keystore.
+	pkcs12Password, secretPassword   string
+	spiffe                           bool
+	gidGiven                         *int
+	fsGroupGiven                     bool
 }
 
 // Parse is the volume that was asked for. Its error is [Problems]: everything that is wrong, not only the first.
 func Parse(asked Asked, defaults Defaults) (Volume, error) {
-	p := &parser{old: usesOldPrefix(asked.Attributes), defaults: defaults}
+	problems := translate(&asked)
+	p := &parser{old: asked.Driver == OldDriver || usesOldPrefix(asked.Attributes), defaults: defaults}
 	p.ID, p.Target = asked.ID, asked.Target
-	var problems Problems
+	p.secretPassword = asked.Password
 	problems = append(problems, p.pod(asked.Attributes)...)
-	problems = append(problems, unknown(asked.Attributes)...)
+	problems = append(problems, p.others(asked.Attributes)...)
 	problems = append(problems, p.attributes(asked.Attributes)...)
 	problems = append(problems, p.mountGroup(asked.Group)...)
 	problems = append(problems, p.mountFlags(asked.MountFlags)...)
@@ -71,6 +89,9 @@ func Parse(asked Asked, defaults Defaults) (Volume, error) {
 	}
 	if len(problems) > 0 {
 		return Volume{}, problems
+	}
+	if asked.Driver == SPIFFEDriver {
+		p.Annotations = map[string]string{SPIFFEDriver + "/identity": p.URIs[0].String()}
 	}
 	return p.Volume, nil
 }
@@ -140,22 +161,48 @@ func (p *parser) expand(key, value string) (string, error) {
 	return expanded, err
 }
 
-// unknown are the attributes that no row has. The kubelet's own keys are not the pod's to set, so they are not looked at.
-func unknown(attributes map[string]string) (problems Problems) {
+// others are the attributes that no row has. Those of other groups become annotations of the request, as the old driver has it; one that is
+// much like an attribute of ours is a mistake. The kubelet's own keys are not the pod's to set, so they are not looked at.
+func (p *parser) others(attributes map[string]string) (problems Problems) {
 	known := keys()
 	for _, key := range slices.Sorted(maps.Keys(attributes)) {
-		if slices.Contains(known, key) || strings.HasPrefix(key, kubeletPrefix) {
-			continue
+		switch {
+		case slices.Contains(known, key), strings.HasPrefix(key, kubeletPrefix):
+		case !foreign(key):
+			problems = append(problems, problem(quote(key), "is not a known attribute: did you mean %s?", nearest(key, known)))
+		case len(validation.IsQualifiedName(strings.ToLower(key))) > 0:
+			problems = append(problems, problem(quote(key), "can't be an annotation of the request: %s", validation.IsQualifiedName(strings.ToLower(key))[0]))
+		default:
+			if p.Annotations == nil {
+				p.Annotations = map[string]string{}
+			}
+			p.Annotations[key] = attributes[key]
 		}
-		problems = append(problems, problem(quote(key), "is not a known attribute: did you mean %s?", nearest(key, known)))
 	}
 	return problems
+}
+
+// foreign reports whether a key is of a group that is not ours, and not nearly ours.
+func foreign(key string) bool {
+	const alike = 3 // Letters that are wrong in a misspelt group.
+	group, _, qualified := strings.Cut(key, "/")
+	if !qualified || len(group) > 253 {
+		return false
+	}
+	for _, ours := range []string{Prefix, OldPrefix} {
+		if levenshtein.Distance(group, strings.TrimSuffix(ours, "/"), nil) <= alike {
+			return false
+		}
+	}
+	return true
 }
 
 // keys are all attributes with their prefixes.
 func keys() (keys []string) {
 	for _, a := range Attributes() {
-		keys = append(keys, Prefix+a.Name)
+		if !a.OnlyOld {
+			keys = append(keys, Prefix+a.Name)
+		}
 		if a.Old {
 			keys = append(keys, OldPrefix+a.Name)
 		}
@@ -167,7 +214,7 @@ func keys() (keys []string) {
 func nearest(word string, words []string) string {
 	distance := func(candidate string) int {
 		if strings.HasPrefix(base(candidate), base(word)) {
-			return len(candidate)
+			return levenshtein.Distance(word[:min(len(word), 64)], candidate, nil)
 		}
 		return 100*levenshtein.Distance(base(word), base(candidate), nil) + levenshtein.Distance(word[:min(len(word), 64)], candidate, nil)
 	}

@@ -59,11 +59,11 @@ func TestDefaultsOfThisDecade(t *testing.T) {
 	if got := usages(v); got != "digital signature,server auth,client auth" {
 		t.Errorf("usages: %s", got)
 	}
-	if v.Files != (volume.FileNames{CA: "ca.crt", Certificate: "tls.crt", Key: "tls.key"}) || len(v.Layouts) != 1 || v.Layouts[0] != volume.PEM {
-		t.Errorf("files %+v, layouts %v", v.Files, v.Layouts)
+	if !maps.Equal(v.Files, map[string]volume.Part{"ca.crt": volume.CAPart, "tls.crt": volume.ChainPart, "tls.key": volume.KeyPart}) {
+		t.Errorf("files %v", v.Files)
 	}
-	if v.Group != nil || v.RenewBefore != 0 {
-		t.Errorf("group %v, renew before %s", v.Group, v.RenewBefore)
+	if v.Owner != (volume.Owner{}) || v.RenewBefore != 0 || v.Once || v.ReuseKey || v.IsCA || v.Annotations != nil || v.Keystore != (volume.Keystore{}) {
+		t.Errorf("%+v", v)
 	}
 }
 
@@ -79,8 +79,8 @@ func TestDefaultsOfTheOldDriver(t *testing.T) {
 
 func TestTheOldPrefixMayBeMixedWithTheNew(t *testing.T) {
 	v := parse(t, map[string]string{"old:issuer-name": "ca", "layout": "pem, bundle"})
-	if v.Key.Algorithm != volume.RSA || len(v.Layouts) != 2 {
-		t.Errorf("key %+v, layouts %v", v.Key, v.Layouts)
+	if v.Key.Algorithm != volume.RSA || len(v.Files) != 4 {
+		t.Errorf("key %+v, files %v", v.Key, v.Files)
 	}
 }
 
@@ -99,10 +99,10 @@ func TestAttributesAreTaken(t *testing.T) {
 		"ip-sans": "10.0.0.1, fd00::1", "uri-sans": "spiffe://example.org/${POD_UID}",
 		"duration": "90m", "renew-before": "10m", "key-usages": "client auth, client auth",
 		"key-algorithm": "ecdsa", "key-size": "521", "key-encoding": "pkcs8",
-		"ca-file": "a", "certificate-file": "b", "privatekey-file": "c", "fs-group": "1337", "layout": "bundle",
+		"ca-file": "a", "certificate-file": "b", "privatekey-file": "c", "fs-group": "1337", "layout": "bundle,pem",
 	})
-	if v.Issuer != (signer.Issuer{Name: "ca", Kind: "ClusterIssuer", Group: "example.org"}) || v.CommonName != "web-0" {
-		t.Errorf("issuer %+v, common name %q", v.Issuer, v.CommonName)
+	if v.Issuer != (signer.Issuer{Name: "ca", Kind: "ClusterIssuer", Group: "example.org"}) || v.Subject.CommonName != "web-0" {
+		t.Errorf("issuer %+v, common name %q", v.Issuer, v.Subject.CommonName)
 	}
 	if got := strings.Join(v.DNSNames, " "); got != "web-0.shop.svc *.web.example.org" {
 		t.Errorf("DNS names: %s", got)
@@ -116,20 +116,20 @@ func TestAttributesAreTaken(t *testing.T) {
 	if v.Key != (volume.Key{Algorithm: volume.ECDSA, Size: 521, Encoding: volume.PKCS8}) {
 		t.Errorf("key: %+v", v.Key)
 	}
-	if v.Files != (volume.FileNames{CA: "a", Certificate: "b", Key: "c"}) || *v.Group != 1337 || v.Layouts[0] != volume.Bundle {
-		t.Errorf("files %+v, group %v, layouts %v", v.Files, v.Group, v.Layouts)
+	if !maps.Equal(v.Files, map[string]volume.Part{"a": volume.CAPart, "b": volume.ChainPart, "c": volume.KeyPart, "credential-bundle.pem": volume.BundlePart}) || *v.Owner.Group != 1337 {
+		t.Errorf("files %v, owner %v", v.Files, v.Owner)
 	}
 }
 
 func TestGroups(t *testing.T) {
 	a := asked(map[string]string{"issuer-name": "ca", "dns-names": "web"})
 	a.Group = "2000"
-	if v, err := volume.Parse(a, volume.Defaults{}); err != nil || v.Group == nil || *v.Group != 2000 {
-		t.Errorf("the pod's fsGroup: %v, %v", v.Group, err)
+	if v, err := volume.Parse(a, volume.Defaults{}); err != nil || v.Owner.Group == nil || *v.Owner.Group != 2000 {
+		t.Errorf("the pod's fsGroup: %v, %v", v.Owner.Group, err)
 	}
 	a.Attributes[volume.Prefix+"fs-group"] = "3000"
-	if v, err := volume.Parse(a, volume.Defaults{}); err != nil || v.Group == nil || *v.Group != 3000 {
-		t.Errorf("fs-group wins: %v, %v", v.Group, err)
+	if v, err := volume.Parse(a, volume.Defaults{}); err != nil || v.Owner.Group == nil || *v.Owner.Group != 3000 {
+		t.Errorf("fs-group wins: %v, %v", v.Owner.Group, err)
 	}
 }
 
@@ -155,11 +155,13 @@ func TestADefaultIssuer(t *testing.T) {
 func TestAnEmptyValueIsTheDefault(t *testing.T) {
 	empty := map[string]string{}
 	for _, a := range volume.Attributes() {
-		empty[a.Name] = " "
+		if !a.OnlyOld {
+			empty[a.Name] = " "
+		}
 	}
 	empty["issuer-name"], empty["dns-names"] = "ca", "web"
 	want := parse(t, map[string]string{"issuer-name": "ca", "dns-names": "web"})
-	if got := parse(t, empty); got.Key != want.Key || got.Duration != want.Duration || got.Files != want.Files {
+	if got := parse(t, empty); got.Key != want.Key || got.Duration != want.Duration || !maps.Equal(got.Files, want.Files) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
@@ -175,8 +177,8 @@ func TestMistakes(t *testing.T) {
 		{"unknown, near", "dns-name", "web", `"csi.mayfly.dev/dns-name" is not a known attribute: did you mean csi.mayfly.dev/dns-names?`},
 		{"unknown, old", "old:layout", "pem", `"csi.cert-manager.io/layout" is not a known attribute: did you mean csi.mayfly.dev/layout?`},
 		{"unknown prefix", "csi.mayfly.io/issuer-name", "ca", `did you mean csi.mayfly.dev/issuer-name?`},
-		{"unknown, long", "z/" + long + long, "ca", "is not a known attribute"},
-		{"no names", "dns-names", "", "csi.mayfly.dev/dns-names is missing: ask for at least one of dns-names, uri-sans, ip-sans and common-name"},
+		{"unknown, long", "z/" + long + long, "ca", "can't be an annotation of the request"},
+		{"no names", "dns-names", "", "csi.mayfly.dev/dns-names is missing: ask for at least one of dns-names, uri-sans, spiffe, ip-sans and common-name"},
 		{"unknown variable", "dns-names", "${POD_NAEM}", `csi.mayfly.dev/dns-names has an unknown variable "${POD_NAEM}": known are POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME`},
 		{"not a DNS name", "dns-names", "web,a b", `csi.mayfly.dev/dns-names has "a b", which is not a DNS name`},
 		{"not ASCII", "dns-names", "bücher.example", `csi.mayfly.dev/dns-names has "b\u00fccher.example", which is not a DNS name`},
@@ -191,6 +193,25 @@ func TestMistakes(t *testing.T) {
 		{"a negative duration", "duration", "-1h", "csi.mayfly.dev/duration is -1h0m0s: the shortest is 1s"},
 		{"renew-before", "renew-before", "soon", `csi.mayfly.dev/renew-before is "soon"`},
 		{"key usage", "key-usages", "server-auth", `csi.mayfly.dev/key-usages has "server-auth", which is not a key usage: did you mean "server auth"?`},
+		{"is-ca", "is-ca", "yes", `csi.mayfly.dev/is-ca is "yes": true or false`},
+		{"reuse-private-key", "reuse-private-key", "TRUE", `csi.mayfly.dev/reuse-private-key is "TRUE": true or false`},
+		{"renew", "renew", "never", `csi.mayfly.dev/renew is "never": true or false`},
+		{"spiffe", "spiffe", "x", `csi.mayfly.dev/spiffe is "x": true or false`},
+		{"a list", "organizations", `a,"b`, `csi.mayfly.dev/organizations is "a,\"b", which is not a list such as a,"b, c"`},
+		{"two lines", "countries", "DE\nFR", `csi.mayfly.dev/countries is "DE\nFR", which is not a list`},
+		{"a subject", "literal-subject", "web", `csi.mayfly.dev/literal-subject is "web", which is not a distinguished name (RFC 4514) such as CN=web,O=Shop`},
+		{"a subject's attribute", "literal-subject", "XX=web", `csi.mayfly.dev/literal-subject has the attribute type "XX": known are C, CN, DC,`},
+		{"uid", "uid", "postgres", `csi.mayfly.dev/uid is "postgres": an id is 0 to 4294967295`},
+		{"gid", "gid", "-1", `csi.mayfly.dev/gid is "-1": an id is 0 to 4294967295`},
+		{"mode", "mode", "rw-", `csi.mayfly.dev/mode is "rw-": a file's mode is three octal digits, such as 0440`},
+		{"a long mode", "mode", "4755", `csi.mayfly.dev/mode is "4755": a file's mode is three octal digits`},
+		{"a mode for nobody", "mode", "0", `csi.mayfly.dev/mode is "0": nobody could read the files`},
+		{"store algorithms", "keystore-algorithms", "md5", `csi.mayfly.dev/keystore-algorithms is "md5": known are modern and legacy`},
+		{"a store without a password", "old:pkcs12-enable", "true", "csi.cert-manager.io/pkcs12-password is required with pkcs12-enable"},
+		{"the old store by the new name", "pkcs12-enable", "true", `"csi.mayfly.dev/pkcs12-enable" is not a known attribute`},
+		{"an annotation without a group", "team", "shop", "is not a known attribute"},
+		{"an annotation that is none", "example.org/a b", "shop", `"example.org/a b" can't be an annotation of the request`},
+		{"a misspelt group", "csi.cert-manger.io/issuer-name", "ca", "did you mean csi.cert-manager.io/issuer-name?"},
 		{"algorithm", "key-algorithm", "DSA", `csi.mayfly.dev/key-algorithm is "DSA": known are RSA, ECDSA and Ed25519`},
 		{"size", "key-size", "big", `csi.mayfly.dev/key-size is "big", which is not a number of bits`},
 		{"size of the algorithm", "key-size", "2048", "csi.mayfly.dev/key-size is 2048: ECDSA keys have 256, 384 or 521 bits"},
@@ -201,9 +222,9 @@ func TestMistakes(t *testing.T) {
 		{"a NUL", "ca-file", "a\x00b", "csi.mayfly.dev/ca-file is"},
 		{"a long file", "privatekey-file", long, "csi.mayfly.dev/privatekey-file is 300 bytes long: a file name has at most 255"},
 		{"the same file twice", "ca-file", "tls.crt", `give two files the name "tls.crt"`},
-		{"group 0", "fs-group", "0", `csi.mayfly.dev/fs-group is "0": a group id is 1 to 4294967295`},
+		{"group 0", "fs-group", "0", `csi.mayfly.dev/fs-group is "0": an id is 1 to 4294967295`},
 		{"group too large", "fs-group", "4294967296", "csi.mayfly.dev/fs-group is"},
-		{"layout", "layout", "jks", `csi.mayfly.dev/layout has "jks": known are pem and bundle`},
+		{"layout", "layout", "der", `csi.mayfly.dev/layout has "der": known are pem, bundle, combined, istio, gke, spiffe, pkcs12, jks`},
 		{"no layout", "layout", ",", "csi.mayfly.dev/layout names no layout"},
 		{"not ephemeral", "csi.storage.k8s.io/ephemeral", "false", "only inline (ephemeral) volumes are served"},
 		{"no pod info", "csi.storage.k8s.io/pod.name", "", "csi.storage.k8s.io/pod.name is missing: the CSIDriver object needs podInfoOnMount: true"},
@@ -264,12 +285,12 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		for _, name := range []string{v.Files.CA, v.Files.Certificate, v.Files.Key} {
+		for name := range v.Files {
 			if name == "" || strings.ContainsAny(name, "/\x00") || strings.HasPrefix(name, ".") {
 				t.Errorf("file name %q", name)
 			}
 		}
-		if v.Duration < time.Second || v.Issuer.Name == "" || len(v.Layouts) == 0 {
+		if v.Duration < time.Second || v.Issuer.Name == "" || len(v.Files) == 0 {
 			t.Errorf("not valid: %+v", v)
 		}
 	})

@@ -1,8 +1,15 @@
 package volume
 
 import (
+	"cmp"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/csv"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"net"
 	"net/url"
 	"regexp"
@@ -10,6 +17,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/go-ldap/ldap/v3"
 
 	"github.com/mayfly-csi/mayfly/signer"
 )
@@ -19,7 +28,7 @@ import (
 func (p *parser) issuerName(value string) error {
 	p.Issuer.Name = value
 	if value == "" {
-		p.Issuer.Name = p.defaults.IssuerName
+		p.Issuer = signer.Issuer{Name: p.defaults.IssuerName, Kind: p.defaults.IssuerKind, Group: p.defaults.IssuerGroup}
 	}
 	if p.Issuer.Name == "" {
 		return errors.New("is required: the name of the issuer that signs")
@@ -27,15 +36,137 @@ func (p *parser) issuerName(value string) error {
 	return nil
 }
 
-func (p *parser) issuerKind(value string) error  { p.Issuer.Kind = value; return nil }
-func (p *parser) issuerGroup(value string) error { p.Issuer.Group = value; return nil }
+func (p *parser) issuerKind(value string) error {
+	p.Issuer.Kind = cmp.Or(value, p.Issuer.Kind, "Issuer")
+	return nil
+}
+
+func (p *parser) issuerGroup(value string) error {
+	p.Issuer.Group = cmp.Or(value, p.Issuer.Group, "cert-manager.io")
+	return nil
+}
 
 func (p *parser) commonName(value string) error {
 	const longest = 64 // RFC 5280, appendix A.1, ub-common-name.
 	if len(value) > longest && !p.old {
 		return fmt.Errorf("is %d characters long: a common name has at most %d; use dns-names", len(value), longest)
 	}
-	p.CommonName = value
+	p.Subject.CommonName = value
+	return nil
+}
+
+func (p *parser) organizations(value string) error { return csvList(&p.Subject.Organization, value) }
+func (p *parser) organizationalUnits(value string) error {
+	return csvList(&p.Subject.OrganizationalUnit, value)
+}
+func (p *parser) countries(value string) error       { return csvList(&p.Subject.Country, value) }
+func (p *parser) provinces(value string) error       { return csvList(&p.Subject.Province, value) }
+func (p *parser) localities(value string) error      { return csvList(&p.Subject.Locality, value) }
+func (p *parser) streetAddresses(value string) error { return csvList(&p.Subject.StreetAddress, value) }
+func (p *parser) postalCodes(value string) error     { return csvList(&p.Subject.PostalCode, value) }
+
+func (p *parser) serialNumber(value string) error { p.Subject.SerialNumber = value; return nil }
+
+// csvList splits a line of comma-separated values, which may be quoted (RFC 4180).
+func csvList(elements *[]string, value string) error {
+	if value == "" {
+		return nil
+	}
+	reader := csv.NewReader(strings.NewReader(value))
+	reader.TrimLeadingSpace = true
+	records, err := reader.ReadAll()
+	if err != nil || len(records) != 1 {
+		return fmt.Errorf(`is %s, which is not a list such as a,"b, c"`, quote(value))
+	}
+	for _, e := range records[0] {
+		if e = strings.TrimSpace(e); e != "" {
+			*elements = append(*elements, e)
+		}
+	}
+	return nil
+}
+
+// literalSubject takes a distinguished name as RFC 4514 writes it: the last one first. The subject is in the other order (RFC 4514, section 2.1).
+func (p *parser) literalSubject(value string) error {
+	if value == "" {
+		return nil
+	}
+	name, err := ldap.ParseDN(value)
+	if err != nil {
+		return fmt.Errorf("is %s, which is not a distinguished name (RFC 4514) such as CN=web,O=Shop: %w", quote(value), err)
+	}
+	var sequence pkix.RDNSequence
+	for _, rdn := range slices.Backward(name.RDNs) {
+		var set pkix.RelativeDistinguishedNameSET
+		for _, a := range rdn.Attributes {
+			oid, err := attributeType(a.Type)
+			if err != nil {
+				return err
+			}
+			set = append(set, pkix.AttributeTypeAndValue{Type: oid, Value: a.Value})
+		}
+		sequence = append(sequence, set)
+	}
+	if p.RawSubject, err = asn1.Marshal(sequence); err != nil {
+		return fmt.Errorf("is %s, which can't be encoded: %w", quote(value), err)
+	}
+	return nil
+}
+
+// attributeTypes are the short names of RFC 4514, section 3, and what certificates have besides.
+var attributeTypes = map[string]asn1.ObjectIdentifier{
+	"CN": {2, 5, 4, 3}, "SERIALNUMBER": {2, 5, 4, 5}, "C": {2, 5, 4, 6}, "L": {2, 5, 4, 7}, "ST": {2, 5, 4, 8},
+	"STREET": {2, 5, 4, 9}, "O": {2, 5, 4, 10}, "OU": {2, 5, 4, 11}, "POSTALCODE": {2, 5, 4, 17},
+	"DC": {0, 9, 2342, 19200300, 100, 1, 25}, "UID": {0, 9, 2342, 19200300, 100, 1, 1},
+}
+
+func attributeType(name string) (asn1.ObjectIdentifier, error) {
+	if oid, ok := attributeTypes[strings.ToUpper(name)]; ok {
+		return oid, nil
+	}
+	oid, err := x509.ParseOID(name)
+	if err != nil {
+		return nil, fmt.Errorf("has the attribute type %s: known are %s, and object identifiers", quote(name), strings.Join(slices.Sorted(maps.Keys(attributeTypes)), ", "))
+	}
+	var parsed asn1.ObjectIdentifier
+	for _, arc := range strings.Split(oid.String(), ".") {
+		n, err := strconv.Atoi(arc)
+		if err != nil {
+			return nil, fmt.Errorf("has the attribute type %s, whose numbers are too big", quote(name))
+		}
+		parsed = append(parsed, n)
+	}
+	return parsed, nil
+}
+
+// truth reads a switch: true or false and nothing else, as the old driver does.
+func truth(to *bool, value string) error {
+	switch value {
+	case "true":
+		*to = true
+	case "false", "":
+		*to = false
+	default:
+		return fmt.Errorf("is %s: true or false", quote(value))
+	}
+	return nil
+}
+
+func (p *parser) setSPIFFE(value string) error { return truth(&p.spiffe, value) }
+func (p *parser) isCA(value string) error      { return truth(&p.IsCA, value) }
+func (p *parser) reuseKey(value string) error  { return truth(&p.ReuseKey, value) }
+func (p *parser) pkcs12Enable(value string) error {
+	return truth(&p.pkcs12, value)
+}
+
+func (p *parser) renew(value string) error {
+	renewed := true
+	if value != "" {
+		if err := truth(&renewed, value); err != nil {
+			return err
+		}
+	}
+	p.Once = !renewed
 	return nil
 }
 
@@ -153,9 +284,25 @@ func (p *parser) keyEncoding(value string) error {
 	return fmt.Errorf("is %s: known are PKCS1 and PKCS8", quote(value))
 }
 
-func (p *parser) caFile(value string) error          { return fileName(&p.Files.CA, value) }
-func (p *parser) certificateFile(value string) error { return fileName(&p.Files.Certificate, value) }
-func (p *parser) keyFile(value string) error         { return fileName(&p.Files.Key, value) }
+func (p *parser) setCAFile(value string) error          { return fileName(&p.caFile, value) }
+func (p *parser) setCertificateFile(value string) error { return fileName(&p.certificateFile, value) }
+func (p *parser) setKeyFile(value string) error         { return fileName(&p.keyFile, value) }
+func (p *parser) setPKCS12File(value string) error      { return fileName(&p.pkcs12File, value) }
+
+func (p *parser) setPKCS12Password(value string) error { p.pkcs12Password = value; return nil }
+
+func (p *parser) keystorePassword(value string) error { p.Keystore.Password = value; return nil }
+
+func (p *parser) keystoreAlgorithms(value string) error {
+	switch value {
+	case "modern":
+	case "legacy":
+		p.Keystore.Legacy = true
+	default:
+		return fmt.Errorf("is %s: known are modern and legacy", quote(value))
+	}
+	return nil
+}
 
 func fileName(name *string, value string) error {
 	switch {
@@ -170,29 +317,35 @@ func fileName(name *string, value string) error {
 	return nil
 }
 
-func (p *parser) fsGroup(value string) error {
+func (p *parser) fsGroup(value string) error { return id(&p.Owner.Group, value, 1) }
+func (p *parser) gid(value string) error     { return id(&p.gidGiven, value, 0) }
+func (p *parser) uid(value string) error     { return id(&p.Owner.User, value, 0) }
+
+// id reads the id of a user or group, if there is one.
+func id(to **int, value string, first uint64) error {
 	if value == "" {
 		return nil
 	}
-	gid, err := strconv.ParseUint(value, 10, 32)
-	if err != nil || gid == 0 {
-		return fmt.Errorf("is %s: a group id is 1 to 4294967295", quote(value))
+	n, err := strconv.ParseUint(value, 10, 32)
+	if err != nil || n < first {
+		return fmt.Errorf("is %s: an id is %d to 4294967295", quote(value), first)
 	}
-	group := int(gid)
-	p.Group = &group
+	*to = new(int(n))
 	return nil
 }
 
-func (p *parser) layout(value string) error {
-	for _, name := range list(value) {
-		l := Layout(name)
-		if l != PEM && l != Bundle {
-			return fmt.Errorf("has %s: known are pem and bundle", quote(name))
-		}
-		if !slices.Contains(p.Layouts, l) {
-			p.Layouts = append(p.Layouts, l)
-		}
+func (p *parser) mode(value string) error {
+	if value == "" {
+		return nil
 	}
+	n, err := strconv.ParseUint(value, 8, 32)
+	switch {
+	case err != nil || n > 0o777:
+		return fmt.Errorf("is %s: a file's mode is three octal digits, such as 0440", quote(value))
+	case n&0o444 == 0:
+		return fmt.Errorf("is %s: nobody could read the files", quote(value))
+	}
+	p.Owner.Mode = new(fs.FileMode(n))
 	return nil
 }
 

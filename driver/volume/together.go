@@ -1,14 +1,17 @@
 package volume
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // together checks what no attribute shows alone.
 func (p *parser) together() (problems Problems) {
-	for _, err := range []error{p.names(), p.key(), p.layouts(), p.distinctFiles()} {
+	for _, err := range []error{p.identity(), p.names(), p.key(), p.owner(), cmp.Or(p.arrange(), p.stores())} {
 		if err != nil {
 			problems = append(problems, err)
 		}
@@ -16,12 +19,33 @@ func (p *parser) together() (problems Problems) {
 	return problems
 }
 
-// names demands an identity. The old driver did not.
-func (p *parser) names() error {
-	if p.old || p.CommonName != "" || len(p.DNSNames)+len(p.IPs)+len(p.URIs) > 0 {
+// identity adds the pod's SPIFFE ID.
+func (p *parser) identity() error {
+	if !p.spiffe {
 		return nil
 	}
-	return problem(Prefix+"dns-names", "is missing: ask for at least one of dns-names, uri-sans, ip-sans and common-name")
+	domain, err := spiffeid.TrustDomainFromString(p.defaults.TrustDomain)
+	if err != nil {
+		return problem(Prefix+"spiffe", "is true, and this driver has no trust domain: its operator sets --trust-domain")
+	}
+	path, err := p.expand(Prefix+"spiffe", cmp.Or(p.defaults.SPIFFEPath, StandardSPIFFEPath))
+	if err != nil {
+		return err
+	}
+	id, err := spiffeid.FromPath(domain, path)
+	if err != nil {
+		return problem(Prefix+"spiffe", "makes %s, which is no SPIFFE ID: %w", quote(path), err)
+	}
+	p.URIs = append(p.URIs, id.URL())
+	return nil
+}
+
+// names demands an identity. The old driver did not.
+func (p *parser) names() error {
+	if p.old || p.Subject.CommonName != "" || p.RawSubject != nil || len(p.DNSNames)+len(p.IPs)+len(p.URIs) > 0 {
+		return nil
+	}
+	return problem(Prefix+"dns-names", "is missing: ask for at least one of dns-names, uri-sans, spiffe, ip-sans and common-name")
 }
 
 // key completes the key by its algorithm.
@@ -61,34 +85,41 @@ func (p *parser) standardSize() int {
 	return 0
 }
 
-func (p *parser) layouts() error {
-	if len(p.Layouts) == 0 {
-		return problem(Prefix+"layout", "names no layout: known are pem and bundle")
+// stores completes what keystores need.
+func (p *parser) stores() error {
+	const shortest = 6 // What keytool takes for a JKS (sun.security.tools.keytool.Main).
+	if p.pkcs12 {
+		if p.pkcs12Password == "" {
+			return problem(OldPrefix+"pkcs12-password", "is required with pkcs12-enable")
+		}
+		if other, taken := p.Files[p.pkcs12File]; taken && other != PKCS12Part {
+			return problem(OldPrefix+"pkcs12-filename", "is %s, the name of another file: %s", quote(p.pkcs12File), other)
+		}
+		p.Files[p.pkcs12File], p.Keystore.Password = PKCS12Part, p.pkcs12Password
+	}
+	p.Keystore.Password = cmp.Or(p.Keystore.Password, p.secretPassword)
+	if n := len(p.Keystore.Password); n > 0 && n < shortest && slices.Contains(p.layouts, layoutJKS) {
+		return problem(Prefix+"keystore-password", "has %d characters: a JKS needs at least %d", n, shortest)
 	}
 	return nil
 }
 
-// distinctFiles refuses two contents for one file.
-func (p *parser) distinctFiles() error {
-	var names []string
-	if slices.Contains(p.Layouts, PEM) {
-		names = append(names, p.Files.CA, p.Files.Certificate, p.Files.Key)
+// owner settles on one group.
+func (p *parser) owner() error {
+	if p.gidGiven == nil {
+		return nil
 	}
-	if slices.Contains(p.Layouts, Bundle) {
-		names = append(names, BundleFile)
+	if p.fsGroupGiven {
+		return problem(Prefix+"gid", "is given, and fs-group, too: give one of them")
 	}
-	slices.Sort(names)
-	for i := 1; i < len(names); i++ {
-		if names[i] == names[i-1] {
-			return problem(p.prefix()+"ca-file, certificate-file, privatekey-file and layout", "give two files the name %s", quote(names[i]))
-		}
-	}
+	p.Owner.Group = p.gidGiven
 	return nil
 }
 
 // mountGroup is the pod's fsGroup, which an fs-group attribute overrules.
 func (p *parser) mountGroup(group string) Problems {
-	if group == "" || p.Group != nil {
+	p.fsGroupGiven = p.Owner.Group != nil
+	if group == "" || p.fsGroupGiven {
 		return nil
 	}
 	gid, err := strconv.ParseUint(group, 10, 32)
@@ -96,7 +127,7 @@ func (p *parser) mountGroup(group string) Problems {
 		return Problems{problem("volume_mount_group", "is %s, which is not a group id", quote(group))}
 	}
 	id := int(gid)
-	p.Group = &id
+	p.Owner.Group = &id
 	return nil
 }
 

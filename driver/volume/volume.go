@@ -4,6 +4,8 @@
 package volume
 
 import (
+	"crypto/x509/pkix"
+	"io/fs"
 	"net"
 	"net/url"
 	"time"
@@ -11,20 +13,28 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// The prefixes of the attributes. A pod that uses the old prefix gets the old driver's defaults.
+// The prefixes of the attributes. A pod that uses the old prefix, or whose volume is of the old driver's name, gets the old driver's defaults.
 const (
 	Prefix    = "csi.mayfly.dev/"
 	OldPrefix = "csi.cert-manager.io/" // Of cert-manager's csi-driver.
 )
 
-// Asked is what a NodePublishVolume call asks for, without its secrets. It is what the record of a volume keeps,
+// The names of drivers whose volumes mean something else than ours.
+const (
+	OldDriver    = "csi.cert-manager.io"        // cert-manager's csi-driver.
+	SPIFFEDriver = "spiffe.csi.cert-manager.io" // cert-manager's csi-driver-spiffe.
+)
+
+// Asked is what a NodePublishVolume call asks for. Without the password it is what the record of a volume keeps,
 // so that a renewal after a restart starts from the same words.
 type Asked struct {
+	Driver     string            `json:"driver,omitempty"` // The name under which the driver was called.
 	ID         string            `json:"id"`
 	Target     string            `json:"target"`
 	Attributes map[string]string `json:"attributes"`           // The volume context, the kubelet's keys included.
 	Group      string            `json:"group,omitempty"`      // volume_mount_group: the pod's fsGroup.
 	MountFlags []string          `json:"mountFlags,omitempty"` // Of the volume capability.
+	Password   string            `json:"-"`                    // Of the keystores, from the Secret that nodePublishSecretRef names.
 }
 
 // A Volume is one certificate volume of one pod. Values that come from [Parse] are valid.
@@ -33,19 +43,25 @@ type Volume struct {
 	Pod        signer.Pod
 	Issuer     signer.Issuer
 
-	CommonName string
+	Subject    pkix.Name
+	RawSubject []byte // The subject as an ASN.1 sequence, instead of Subject; nil: Subject counts.
 	DNSNames   []string
 	IPs        []net.IP
 	URIs       []*url.URL
+	IsCA       bool
+
+	Annotations map[string]string // Of the request, for the signer.
 
 	Duration    time.Duration
 	RenewBefore time.Duration // Before the end of the certificate; 0: a third of its lifetime.
 	Usages      []signer.Usage
 	Key         Key
+	ReuseKey    bool // A renewal keeps the key.
+	Once        bool // There is no renewal.
 
-	Layouts []Layout
-	Files   FileNames
-	Group   *int // Who may read the files; nil: every user of the pod.
+	Files    map[string]Part // By name.
+	Keystore Keystore
+	Owner    Owner
 
 	SELinuxContext string // For the volume's tmpfs; empty: the kernel's default.
 }
@@ -76,19 +92,21 @@ const (
 	PKCS8 Encoding = "PKCS8"
 )
 
-// A Layout is a set of files that a volume offers.
-type Layout string
+// A Keystore is how keystores and truststores are locked.
+type Keystore struct {
+	Password string // Empty: see StandardPassword, or the Secret of an earlier call.
+	Legacy   bool   // With the algorithms that readers from before 2021 know.
+}
 
-// The layouts.
-const (
-	PEM    Layout = "pem"    // Certificate, key and CA, each in a file of its own.
-	Bundle Layout = "bundle" // BundleFile: PKCS#8 key, then the chain, leaf first.
-)
+// StandardPassword locks the keystores of a volume that names no password: Java's own default.
+const StandardPassword = "changeit"
 
-// BundleFile is the file of the layout bundle (spiffe/spiffe#376).
-const BundleFile = "credential-bundle.pem"
+// PasswordKey is the key of the keystores' password in the Secret of a volume.
+const PasswordKey = "keystore-password"
 
-// FileNames are the files of the layout pem.
-type FileNames struct {
-	CA, Certificate, Key string
+// An Owner is who may read the files, and how.
+type Owner struct {
+	User  *int         // nil: root.
+	Group *int         // nil: every user of the pod may read.
+	Mode  *fs.FileMode // Of a file; nil: as user and group say.
 }

@@ -88,8 +88,9 @@ func object(req signer.Request) *cmapi.CertificateRequest {
 	}
 	return &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:      name(req.Attempt),
-			Namespace: pod.Namespace,
+			Name:        name(req.Attempt),
+			Namespace:   pod.Namespace,
+			Annotations: req.Annotations,
 			OwnerReferences: []metav1.OwnerReference{{
 				APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: types.UID(pod.UID),
 			}},

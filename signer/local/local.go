@@ -62,7 +62,7 @@ func (s *Signer) template(req signer.Request, now time.Time) (*x509.Certificate,
 		return nil, fmt.Errorf("the CA or the wanted duration of %s is over", req.Duration)
 	}
 	return &x509.Certificate{
-		Subject:               csr.Subject,
+		RawSubject:            csr.RawSubject,
 		DNSNames:              csr.DNSNames,
 		IPAddresses:           csr.IPAddresses,
 		URIs:                  csr.URIs,

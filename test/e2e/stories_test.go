@@ -37,6 +37,7 @@ func TestStories(t *testing.T) {
 		{"describe says that a right is missing", rightMissing},
 		{"the driver is killed and then upgraded while pods start and rotate", driverReplaced},
 		{"a pod is deleted while the driver is absent", deletedWithoutDriver},
+		{"pods written for the drivers of cert-manager run unchanged", otherNames},
 		{"the kubelet is killed", kubeletKilled},
 		{"the node is rebooted", nodeRebooted},
 		{"cert-manager is down for two minutes", certManagerDown},

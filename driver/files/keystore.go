@@ -1,0 +1,99 @@
+package files
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"time"
+
+	"github.com/pavlo-v-chernykh/keystore-go/v4"
+	"software.sslmate.com/src/go-pkcs12"
+)
+
+// alias is the name of the pod's entry in a JKS keystore: that of cert-manager's own keystores.
+const alias = "certificate"
+
+func encoder(legacy bool) *pkcs12.Encoder {
+	if legacy {
+		return pkcs12.LegacyDES
+	}
+	return pkcs12.Modern
+}
+
+// pkcs12 is a PKCS#12 store with the key and its chain.
+func (c Content) pkcs12(legacy bool) ([]byte, error) {
+	chain, err := certificates(c.Chain)
+	if err != nil {
+		return nil, err
+	}
+	return encoder(legacy).Encode(c.Private, chain[0], chain[1:], c.Password)
+}
+
+// pkcs12Trust is a PKCS#12 store with the CA certificates, as Java reads it.
+func (c Content) pkcs12Trust(legacy bool) ([]byte, error) {
+	cas, err := certificates(c.CA)
+	if err != nil {
+		return nil, err
+	}
+	return encoder(legacy).EncodeTrustStore(cas, c.Password)
+}
+
+// jks is a JKS store with the key and its chain.
+func (c Content) jks() ([]byte, error) {
+	chain, err := certificates(c.Chain)
+	if err != nil {
+		return nil, err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(c.Private)
+	if err != nil {
+		return nil, err
+	}
+	entry := keystore.PrivateKeyEntry{CreationTime: time.Now(), PrivateKey: key}
+	for _, certificate := range chain {
+		entry.CertificateChain = append(entry.CertificateChain, jksCertificate(certificate))
+	}
+	store := keystore.New()
+	if err := store.SetPrivateKeyEntry(alias, entry, []byte(c.Password)); err != nil {
+		return nil, err
+	}
+	return written(store, c.Password)
+}
+
+// jksTrust is a JKS store with the CA certificates.
+func (c Content) jksTrust() ([]byte, error) {
+	cas, err := certificates(c.CA)
+	if err != nil {
+		return nil, err
+	}
+	store := keystore.New(keystore.WithOrderedAliases())
+	for i, ca := range cas {
+		entry := keystore.TrustedCertificateEntry{CreationTime: time.Now(), Certificate: jksCertificate(ca)}
+		if err := store.SetTrustedCertificateEntry(fmt.Sprintf("ca-%d", i+1), entry); err != nil {
+			return nil, err
+		}
+	}
+	return written(store, c.Password)
+}
+
+func jksCertificate(c *x509.Certificate) keystore.Certificate {
+	return keystore.Certificate{Type: "X509", Content: c.Raw}
+}
+
+func written(store keystore.KeyStore, password string) ([]byte, error) {
+	var out bytes.Buffer
+	err := store.Store(&out, []byte(password))
+	return out.Bytes(), err
+}
+
+// certificates are those of a PEM text that was checked before.
+func certificates(text []byte) (all []*x509.Certificate, err error) {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, certificate)
+	}
+	return all, nil
+}

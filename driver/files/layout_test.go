@@ -1,0 +1,112 @@
+package files_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/pavlo-v-chernykh/keystore-go/v4"
+	"software.sslmate.com/src/go-pkcs12"
+
+	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// content is a key with a chain of two and a CA.
+func content(t *testing.T) files.Content {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(serial int64) []byte {
+		template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour), IsCA: serial > 1, BasicConstraintsValid: true}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	}
+	return files.Content{
+		Key: []byte("key"), Bundle: []byte("bundle"), Chain: append(block(1), block(2)...), CA: block(3), Private: key, Password: "secret",
+	}
+}
+
+func arrange(t *testing.T, part volume.Part, legacy bool, c files.Content) []byte {
+	t.Helper()
+	set, err := files.Arrange(volume.Volume{Files: map[string]volume.Part{"f": part}, Keystore: volume.Keystore{Legacy: legacy}}, c)
+	if err != nil || len(set) != 1 {
+		t.Fatalf("%s: %v (%v)", part, set, err)
+	}
+	return set["f"]
+}
+
+func TestTexts(t *testing.T) {
+	c := content(t)
+	for part, want := range map[volume.Part]string{
+		volume.KeyPart: "key", volume.ChainPart: string(c.Chain), volume.CAPart: string(c.CA), volume.BundlePart: "bundle",
+		volume.CombinedPart: string(c.Chain) + "key",
+	} {
+		if got := arrange(t, part, false, c); string(got) != want {
+			t.Errorf("%s: %q, want %q", part, got, want)
+		}
+	}
+}
+
+func TestPKCS12(t *testing.T) {
+	c := content(t)
+	for _, legacy := range []bool{false, true} {
+		key, leaf, chain, err := pkcs12.DecodeChain(arrange(t, volume.PKCS12Part, legacy, c), "secret")
+		if err != nil || !c.Private.(*ecdsa.PrivateKey).Equal(key) || leaf.SerialNumber.Int64() != 1 || len(chain) != 1 {
+			t.Errorf("legacy %v: %v", legacy, err)
+		}
+		cas, err := pkcs12.DecodeTrustStore(arrange(t, volume.PKCS12TrustPart, legacy, c), "secret")
+		if err != nil || len(cas) != 1 || cas[0].SerialNumber.Int64() != 3 {
+			t.Errorf("legacy %v: %v (%v)", legacy, cas, err)
+		}
+		if _, _, _, err := pkcs12.DecodeChain(arrange(t, volume.PKCS12Part, legacy, c), "wrong"); err == nil {
+			t.Errorf("legacy %v: a wrong password opens it", legacy)
+		}
+	}
+}
+
+func TestJKS(t *testing.T) {
+	c := content(t)
+	store := keystore.New()
+	if err := store.Load(bytes.NewReader(arrange(t, volume.JKSPart, false, c)), []byte("secret")); err != nil {
+		t.Fatal(err)
+	}
+	entry, err := store.GetPrivateKeyEntry("certificate", []byte("secret"))
+	if err != nil || len(entry.CertificateChain) != 2 {
+		t.Fatalf("%d certificates (%v)", len(entry.CertificateChain), err)
+	}
+	if key, err := x509.ParsePKCS8PrivateKey(entry.PrivateKey); err != nil || !c.Private.(*ecdsa.PrivateKey).Equal(key) {
+		t.Errorf("another key (%v)", err)
+	}
+	trust := keystore.New()
+	if err := trust.Load(bytes.NewReader(arrange(t, volume.JKSTrustPart, false, c)), []byte("secret")); err != nil {
+		t.Fatal(err)
+	}
+	if names := trust.Aliases(); len(names) != 1 || !trust.IsTrustedCertificateEntry(names[0]) {
+		t.Errorf("entries %v", names)
+	}
+}
+
+// Not every issuer tells its CA.
+func TestTruststoresWithoutACA(t *testing.T) {
+	c := content(t)
+	c.CA = nil
+	if cas, err := pkcs12.DecodeTrustStore(arrange(t, volume.PKCS12TrustPart, false, c), "secret"); err != nil || len(cas) != 0 {
+		t.Errorf("PKCS#12: %v (%v)", cas, err)
+	}
+	trust := keystore.New()
+	if err := trust.Load(bytes.NewReader(arrange(t, volume.JKSTrustPart, false, c)), []byte("secret")); err != nil || len(trust.Aliases()) != 0 {
+		t.Errorf("JKS: %v (%v)", trust.Aliases(), err)
+	}
+}

@@ -1,0 +1,146 @@
+package volume
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// A Part is what a file of a volume holds.
+type Part string
+
+// The parts. The texts are PEM.
+const (
+	KeyPart         Part = "the private key"
+	ChainPart       Part = "the certificate chain, leaf first"
+	CAPart          Part = "the CA certificates"
+	BundlePart      Part = "the private key (PKCS#8), then the certificate chain"
+	CombinedPart    Part = "the certificate chain, then the private key"
+	PKCS12Part      Part = "a PKCS#12 keystore: the private key with its chain"
+	PKCS12TrustPart Part = "a PKCS#12 truststore: the CA certificates"
+	JKSPart         Part = "a JKS keystore: the private key with its chain"
+	JKSTrustPart    Part = "a JKS truststore: the CA certificates"
+)
+
+const (
+	bundleFile      = "credential-bundle.pem"
+	trustBundleFile = ".trust-bundle.pem"
+	pkcs12File      = "keystore.p12"
+	layoutJKS       = "jks"
+)
+
+// A File is one file of a layout.
+type File struct {
+	Name string
+	Part Part
+}
+
+// A Layout is a set of files that a volume may offer, for a kind of consumer.
+type Layout struct {
+	Name    string
+	Meaning string // One line of the reference.
+	Files   []File // With the names that the pod's attributes may change.
+
+	rename func(p *parser, files []File) ([]File, error)
+}
+
+// Layouts are all layouts, in the order of the reference.
+func Layouts() []Layout {
+	return []Layout{
+		{
+			Name: "pem", Meaning: "Three files, whose names `certificate-file`, `privatekey-file` and `ca-file` change.",
+			Files:  []File{{"tls.crt", ChainPart}, {"tls.key", KeyPart}, {"ca.crt", CAPart}},
+			rename: pemNames,
+		}, {
+			Name: "bundle", Meaning: "One file, so always a matching pair.",
+			Files: []File{{bundleFile, BundlePart}},
+		}, {
+			Name: "combined", Meaning: "One file, as HAProxy reads it.",
+			Files: []File{{"combined.pem", CombinedPart}},
+		}, {
+			Name: "istio", Meaning: "What Istio's agent looks for in `/var/run/secrets/workload-spiffe-credentials`.",
+			Files: []File{{"cert-chain.pem", ChainPart}, {"key.pem", KeyPart}, {"root-cert.pem", CAPart}},
+		}, {
+			Name: "gke", Meaning: "The names of GKE's workload certificates, which Istio's agent knows, too.",
+			Files: []File{{"certificates.pem", ChainPart}, {"private_key.pem", KeyPart}, {"ca_certificates.pem", CAPart}},
+		}, {
+			Name: "spiffe", Meaning: "SPIFFE's draft for files. The volume needs a SPIFFE ID; its trust domain is part of a name.",
+			Files:  []File{{bundleFile, BundlePart}, {"<trust domain>" + trustBundleFile, CAPart}},
+			rename: spiffeNames,
+		}, {
+			Name: "pkcs12", Meaning: "Java's stores, and those of whoever else reads PKCS#12. `pkcs12-filename` changes the name of the first.",
+			Files:  []File{{pkcs12File, PKCS12Part}, {"truststore.p12", PKCS12TrustPart}},
+			rename: pkcs12Names,
+		}, {
+			Name: layoutJKS, Meaning: "Java's stores in their old format.",
+			Files: []File{{"keystore.jks", JKSPart}, {"truststore.jks", JKSTrustPart}},
+		},
+	}
+}
+
+func pemNames(p *parser, _ []File) ([]File, error) {
+	return []File{{p.certificateFile, ChainPart}, {p.keyFile, KeyPart}, {p.caFile, CAPart}}, nil
+}
+
+func pkcs12Names(p *parser, files []File) ([]File, error) {
+	return []File{{p.pkcs12File, PKCS12Part}, files[1]}, nil
+}
+
+func spiffeNames(p *parser, files []File) ([]File, error) {
+	for _, uri := range p.URIs {
+		if id, err := spiffeid.FromURI(uri); err == nil {
+			return []File{files[0], {id.TrustDomain().Name() + trustBundleFile, CAPart}}, nil
+		}
+	}
+	return nil, problem(Prefix+"layout", "has spiffe, which needs a SPIFFE ID: set spiffe or uri-sans")
+}
+
+func (p *parser) layout(value string) error {
+	for _, name := range list(value) {
+		i := slices.IndexFunc(Layouts(), func(l Layout) bool { return l.Name == name })
+		if i < 0 {
+			return fmt.Errorf("has %s: known are %s", quote(name), layoutNames())
+		}
+		if !slices.Contains(p.layouts, name) {
+			p.layouts = append(p.layouts, name)
+		}
+	}
+	return nil
+}
+
+func layoutNames() string {
+	var names []string
+	for _, l := range Layouts() {
+		names = append(names, l.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// arrange sets the volume's files by its layouts. Two contents for one name are an error; one content that two layouts have is not.
+func (p *parser) arrange() error {
+	if len(p.layouts) == 0 {
+		return problem(Prefix+"layout", "names no layout: known are %s", layoutNames())
+	}
+	p.Files = map[string]Part{}
+	for _, layout := range Layouts() {
+		if !slices.Contains(p.layouts, layout.Name) {
+			continue
+		}
+		files, err := layout.Files, error(nil)
+		if layout.rename != nil {
+			files, err = layout.rename(p, files)
+		}
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			if other, taken := p.Files[f.Name]; taken && other != f.Part {
+				return problem(p.prefix()+"layout and the file names", "give two files the name %s: %s, and %s", quote(f.Name), other, f.Part)
+			}
+			p.Files[f.Name] = f.Part
+		}
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package volume_test
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+func names(v volume.Volume) string {
+	return strings.Join(slices.Sorted(maps.Keys(v.Files)), " ")
+}
+
+func TestLayouts(t *testing.T) {
+	rows := []struct{ layout, want string }{
+		{"pem", "ca.crt tls.crt tls.key"},
+		{"bundle", "credential-bundle.pem"},
+		{"combined", "combined.pem"},
+		{"istio", "cert-chain.pem key.pem root-cert.pem"},
+		{"gke", "ca_certificates.pem certificates.pem private_key.pem"},
+		{"spiffe", "credential-bundle.pem example.org.trust-bundle.pem"},
+		{"pkcs12", "keystore.p12 truststore.p12"},
+		{"jks", "keystore.jks truststore.jks"},
+		{"bundle, spiffe,bundle", "credential-bundle.pem example.org.trust-bundle.pem"},
+		{"pem,istio", "ca.crt cert-chain.pem key.pem root-cert.pem tls.crt tls.key"},
+	}
+	seen := map[string]bool{}
+	for _, row := range rows {
+		v := parse(t, map[string]string{"issuer-name": "ca", "uri-sans": "https://web,spiffe://example.org/web", "layout": row.layout})
+		if got := names(v); got != row.want {
+			t.Errorf("%s: %s, want %s", row.layout, got, row.want)
+		}
+		seen[row.layout] = true
+	}
+	for _, l := range volume.Layouts() {
+		if !seen[l.Name] {
+			t.Errorf("layout %s has no row", l.Name)
+		}
+	}
+}
+
+func TestTheOldKeystore(t *testing.T) {
+	v := parse(t, map[string]string{"old:issuer-name": "ca", "old:pkcs12-enable": "true", "old:pkcs12-password": "x"})
+	if got := names(v); got != "ca.crt keystore.p12 tls.crt tls.key" || v.Keystore.Password != "x" {
+		t.Errorf("%s, password %q", got, v.Keystore.Password)
+	}
+}
+
+func TestPasswords(t *testing.T) {
+	a := asked(map[string]string{"issuer-name": "ca", "dns-names": "web", "layout": "jks"})
+	rows := []struct{ attribute, secret, want string }{
+		{"", "", ""}, {"", "from-the-secret", "from-the-secret"}, {"attribute", "from-the-secret", "attribute"},
+	}
+	for _, row := range rows {
+		a.Attributes[volume.Prefix+"keystore-password"], a.Password = row.attribute, row.secret
+		if v, err := volume.Parse(a, volume.Defaults{}); err != nil || v.Keystore.Password != row.want {
+			t.Errorf("%+v: %q (%v)", row, v.Keystore.Password, err)
+		}
+	}
+	a.Attributes[volume.Prefix+"keystore-password"], a.Password = "", "short"
+	if _, err := volume.Parse(a, volume.Defaults{}); err == nil || !strings.Contains(err.Error(), "keystore-password has 5 characters: a JKS needs at least 6") {
+		t.Errorf("a short password of a Secret: %v", err)
+	}
+}
+
+func TestSubjects(t *testing.T) {
+	v := parse(t, map[string]string{
+		"old:issuer-name": "ca", "old:common-name": "web", "old:organizations": `Shop, "Shop, Inc."`, "old:organizationalunits": "${POD_NAME}", "old:countries": "DE",
+		"old:provinces": "Hessen", "old:localities": "Kassel", "old:streetaddresses": "Am Markt 1", "old:postalcodes": "34117", "old:serialnumber": "$7",
+	})
+	if got, want := v.Subject.String(), `SERIALNUMBER=$7,CN=web,OU=web-0,O=Shop+O=Shop\, Inc.,POSTALCODE=34117,STREET=Am Markt 1,L=Kassel,ST=Hessen,C=DE`; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+}
+
+func TestAnnotations(t *testing.T) {
+	v := parse(t, map[string]string{"old:issuer-name": "ca", "example.org/team": "shop", "cert-manager.io/private-key-secret-name": "k"})
+	if !maps.Equal(v.Annotations, map[string]string{"example.org/team": "shop", "cert-manager.io/private-key-secret-name": "k"}) {
+		t.Errorf("%v", v.Annotations)
+	}
+}
+
+func TestSPIFFEIDs(t *testing.T) {
+	a := asked(map[string]string{"issuer-name": "ca", "spiffe": "true"})
+	for path, want := range map[string]string{
+		"": "spiffe://example.org/ns/shop/sa/web", "/pods/${POD_UID}": "spiffe://example.org/pods/7d4f",
+	} {
+		v, err := volume.Parse(a, volume.Defaults{TrustDomain: "example.org", SPIFFEPath: path})
+		if err != nil || len(v.URIs) != 1 || v.URIs[0].String() != want {
+			t.Errorf("%q: %v (%v)", path, v.URIs, err)
+		}
+	}
+	if _, err := volume.Parse(a, volume.Defaults{}); err == nil || !strings.Contains(err.Error(), "this driver has no trust domain") {
+		t.Errorf("without a trust domain: %v", err)
+	}
+}

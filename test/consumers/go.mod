@@ -1,0 +1,20 @@
+module github.com/mayfly-csi/mayfly/test/consumers
+
+go 1.26.0
+
+replace github.com/mayfly-csi/mayfly => ../..
+
+require (
+	github.com/mayfly-csi/mayfly v0.0.0
+	golang.org/x/sys v0.49.0
+)
+
+require (
+	github.com/container-storage-interface/spec v1.13.0 // indirect
+	golang.org/x/net v0.60.0 // indirect
+	golang.org/x/text v0.42.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
+	google.golang.org/grpc v1.85.0 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
+	k8s.io/kubelet v0.37.2 // indirect
+)
