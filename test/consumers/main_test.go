@@ -125,7 +125,7 @@ func port(t *testing.T) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer l.Close() //nolint:errcheck // It was only asked for its port.
 	return l.Addr().(*net.TCPAddr).Port
 }
 
@@ -148,7 +148,7 @@ func served(volume string, port int, before func(net.Conn) error) (*x509.Certifi
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // Nothing more is said.
 	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		return nil, err
 	}
