@@ -16,6 +16,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -43,9 +44,14 @@ func TestNamesOfTheOldDrivers(t *testing.T) {
 	n := newNode(t, allNames)
 	ours, old, mesh := web(), web(), web()
 	old.UID, mesh.UID = "3b2f6a5e-0001-4c5e-9d3e-000000000002", "3b2f6a5e-0001-4c5e-9d3e-000000000003"
-	old.Attributes = map[string]string{"csi.cert-manager.io/issuer-name": "ca", "csi.cert-manager.io/dns-names": "web", "csi.cert-manager.io/duration": "3s", "example.org/team": "shop"}
+	// That it is the old driver's, its name alone says.
+	old.Attributes = map[string]string{"csi.mayfly.dev/issuer-name": "ca", "csi.mayfly.dev/dns-names": "web", "csi.mayfly.dev/duration": "3s", "example.org/team": "shop"}
 	mesh.Attributes = map[string]string{"spiffe.csi.cert-manager.io/fs-group": "2000"}
 	n.publish(ours)
+	n.signer.from(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
+		req.Duration = min(req.Duration, 3*time.Second) // A signer may give less.
+		return ca.Sign(ctx, req)
+	})
 	publish := func(name string, v kubelet.Volume) string {
 		target, err := n.Publish(t.Context(), n.under(name), v)
 		if err != nil {
@@ -62,7 +68,12 @@ func TestNamesOfTheOldDrivers(t *testing.T) {
 		t.Errorf("a certificate for %v, %v, %s", leaf.URIs, leaf.DNSNames, leaf.Subject)
 	}
 	n.restart()
-	until(t, "the renewal", func() bool { return !certificate(t, n.Target(old)).Equal(first) })
+	until(t, "the renewals", func() bool {
+		return !certificate(t, n.Target(old)).Equal(first) && !certificate(t, n.Target(mesh)).Equal(leaf)
+	})
+	if next := certificate(t, n.Target(mesh)); len(next.URIs) != 1 || next.URIs[0].String() != leaf.URIs[0].String() {
+		t.Errorf("after a restart the pod has a certificate for %v", next.URIs)
+	}
 	if _, ok := certificate(t, n.Target(old)).PublicKey.(*rsa.PublicKey); !ok {
 		t.Error("after a restart the old driver's volume has another kind of key")
 	}

@@ -161,6 +161,7 @@ func (n *node) asked(req *csi.NodePublishVolumeRequest) (volume.Asked, error) {
 		Attributes: attributes,
 		Group:      capability.GetMount().GetVolumeMountGroup(),
 		MountFlags: capability.GetMount().GetMountFlags(),
+		Secrets:    len(req.GetSecrets()) > 0,
 		Password:   req.GetSecrets()[volume.PasswordKey],
 	}, nil
 }

@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
@@ -184,9 +182,12 @@ func (o *options) driverNames() (all []driver.Name) {
 	return all
 }
 
-func validTrustDomain(name string) bool {
-	_, err := spiffeid.TrustDomainFromString(name)
-	return err == nil
+// defaults are what volumes get that do not say.
+func (o *options) defaults() volume.Defaults {
+	return volume.Defaults{
+		IssuerName: o.Issuer.Name, IssuerKind: o.Issuer.Kind, IssuerGroup: o.Issuer.Group,
+		TrustDomain: o.TrustDomain, SPIFFEPath: o.SPIFFEPath,
+	}
 }
 
 // check is for what flags must say.
@@ -200,12 +201,13 @@ func (o *options) check() error {
 		return fmt.Errorf("--kubelet-root=%s: a clean absolute path is needed", o.KubeletRoot)
 	case !slices.Contains([]string{signerCertManager, signerLocal}, o.Signer):
 		return fmt.Errorf("--signer=%s: there are %s and %s", o.Signer, signerCertManager, signerLocal)
-	case o.TrustDomain != "" && !validTrustDomain(o.TrustDomain):
-		return fmt.Errorf("--trust-domain=%q: letters, digits, dots, dashes and underscores", o.TrustDomain)
 	case o.KeepRequests < 0:
 		return fmt.Errorf("--keep-requests=%d: a number from 0", o.KeepRequests)
 	case !slices.Contains([]string{"json", "text"}, o.LogFormat):
 		return fmt.Errorf("--log-format=%s: there are json and text", o.LogFormat)
+	}
+	if err := o.defaults().Check(); err != nil {
+		return fmt.Errorf("--trust-domain=%s --spiffe-path=%s: %w", o.TrustDomain, o.SPIFFEPath, err)
 	}
 	return nil
 }

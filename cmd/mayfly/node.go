@@ -20,7 +20,6 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/event"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
 	"github.com/mayfly-csi/mayfly/signer/local"
 )
@@ -42,12 +41,9 @@ func node(ctx context.Context, args []string, getenv func(string) string, stdout
 		KubeletRoot:  o.KubeletRoot,
 		StateDir:     o.StateDir,
 		KeepRequests: o.KeepRequests,
-		Defaults: volume.Defaults{
-			IssuerName: o.Issuer.Name, IssuerKind: o.Issuer.Kind, IssuerGroup: o.Issuer.Group,
-			TrustDomain: o.TrustDomain, SPIFFEPath: o.SPIFFEPath,
-		},
-		Metrics: registry,
-		Log:     log,
+		Defaults:     o.defaults(),
+		Metrics:      registry,
+		Log:          log,
 	}
 	if err := connect(&config, o); err != nil {
 		return err

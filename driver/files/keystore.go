@@ -18,7 +18,7 @@ func encoder(legacy bool) *pkcs12.Encoder {
 	if legacy {
 		return pkcs12.LegacyDES
 	}
-	return pkcs12.Modern
+	return pkcs12.Modern2023 // Java reads it from 8u301 on.
 }
 
 // pkcs12 is a PKCS#12 store with the key and its chain.
@@ -36,7 +36,12 @@ func (c Content) pkcs12Trust(legacy bool) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return encoder(legacy).EncodeTrustStore(cas, c.Password)
+	// Java keeps one entry a name, and an old root and its successor have one subject.
+	entries := make([]pkcs12.TrustStoreEntry, len(cas))
+	for i, ca := range cas {
+		entries[i] = pkcs12.TrustStoreEntry{Cert: ca, FriendlyName: trustAlias(i)}
+	}
+	return encoder(legacy).EncodeTrustStoreEntries(entries, c.Password)
 }
 
 // jks is a JKS store with the key and its chain.
@@ -69,12 +74,15 @@ func (c Content) jksTrust() ([]byte, error) {
 	store := keystore.New(keystore.WithOrderedAliases())
 	for i, ca := range cas {
 		entry := keystore.TrustedCertificateEntry{CreationTime: time.Now(), Certificate: jksCertificate(ca)}
-		if err := store.SetTrustedCertificateEntry(fmt.Sprintf("ca-%d", i+1), entry); err != nil {
+		if err := store.SetTrustedCertificateEntry(trustAlias(i), entry); err != nil {
 			return nil, err
 		}
 	}
 	return written(store, c.Password)
 }
+
+// trustAlias is the name of a CA certificate in a truststore.
+func trustAlias(i int) string { return fmt.Sprintf("ca-%d", i+1) }
 
 func jksCertificate(c *x509.Certificate) keystore.Certificate {
 	return keystore.Certificate{Type: "X509", Content: c.Raw}

@@ -34,7 +34,7 @@ func content(t *testing.T) files.Content {
 		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	}
 	return files.Content{
-		Key: []byte("key"), Bundle: []byte("bundle"), Chain: append(block(1), block(2)...), CA: block(3), Private: key, Password: "secret",
+		Key: []byte("key"), Bundle: []byte("bundle"), Chain: append(block(1), block(2)...), CA: append(block(3), block(4)...), Private: key, Password: "secret",
 	}
 }
 
@@ -67,7 +67,7 @@ func TestPKCS12(t *testing.T) {
 			t.Errorf("legacy %v: %v", legacy, err)
 		}
 		cas, err := pkcs12.DecodeTrustStore(arrange(t, volume.PKCS12TrustPart, legacy, c), "secret")
-		if err != nil || len(cas) != 1 || cas[0].SerialNumber.Int64() != 3 {
+		if err != nil || len(cas) != 2 || cas[0].SerialNumber.Int64() != 3 {
 			t.Errorf("legacy %v: %v (%v)", legacy, cas, err)
 		}
 		if _, _, _, err := pkcs12.DecodeChain(arrange(t, volume.PKCS12Part, legacy, c), "wrong"); err == nil {
@@ -93,7 +93,7 @@ func TestJKS(t *testing.T) {
 	if err := trust.Load(bytes.NewReader(arrange(t, volume.JKSTrustPart, false, c)), []byte("secret")); err != nil {
 		t.Fatal(err)
 	}
-	if names := trust.Aliases(); len(names) != 1 || !trust.IsTrustedCertificateEntry(names[0]) {
+	if names := trust.Aliases(); len(names) != 2 || !trust.IsTrustedCertificateEntry(names[0]) {
 		t.Errorf("entries %v", names)
 	}
 }

@@ -13,7 +13,7 @@ import (
 // RecordVersion is the version of the record that this driver writes. Version and Asked mean the same in every version.
 const RecordVersion = 1
 
-// A Record is what the driver must know of a volume after a restart. It has no secrets.
+// A Record is what the driver must know of a volume after a restart. It has no secrets but a password that the pod has among its attributes.
 type Record struct {
 	Version int          `json:"version"`
 	Asked   volume.Asked `json:"asked"`

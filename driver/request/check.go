@@ -50,6 +50,9 @@ func Check(v volume.Volume, key crypto.Signer, issued signer.Issued, now time.Ti
 	if !carries(leaf, key) {
 		return Pair{}, errors.New("the certificate is for another key than ours")
 	}
+	if v.IsCA && !leaf.IsCA {
+		return Pair{}, errors.New("the certificate is not that of a CA, which was asked for")
+	}
 	if err := covers(leaf, v); err != nil {
 		return Pair{}, err
 	}

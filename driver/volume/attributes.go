@@ -12,6 +12,7 @@ type Attribute struct {
 	Default    string // Under Prefix.
 	OldDefault string // Under OldPrefix.
 	Expanded   bool   // Variables are replaced.
+	Secret     bool   // A password: taken as it is.
 	Meaning    string // One line of the reference.
 	Example    string
 
@@ -115,23 +116,23 @@ func Attributes() []Attribute {
 			Name: "pkcs12-enable", Old: true, OnlyOld: true, OldDefault: "false", Example: "true", set: (*parser).pkcs12Enable,
 			Meaning: "`true` adds the keystore of the layout `pkcs12` and not its truststore. `pkcs12-password` is required with it.",
 		}, {
-			Name: "pkcs12-password", Old: true, OnlyOld: true, Example: "secret", set: (*parser).setPKCS12Password,
+			Name: "pkcs12-password", Old: true, OnlyOld: true, Secret: true, Example: "secret", set: (*parser).setPKCS12Password,
 			Meaning: "Password of that keystore.",
 		}, {
-			Name: "keystore-password", Example: "secret", set: (*parser).keystorePassword,
-			Meaning: "Password of keystores and truststores, from 6 characters on for a JKS. Absent: the value `keystore-password` of the Secret that `nodePublishSecretRef` names, or else `changeit`.",
+			Name: "keystore-password", Secret: true, Example: "secret", set: (*parser).keystorePassword,
+			Meaning: "Password of keystores and truststores, ASCII, and of 6 characters or more, for a JKS. Absent: the value `keystore-password` of the Secret that `nodePublishSecretRef` names, or else `changeit`.",
 		}, {
-			Name: "keystore-algorithms", Default: "modern", OldDefault: "modern", Example: "legacy", set: (*parser).keystoreAlgorithms,
-			Meaning: "`modern` (AES and SHA-2, for readers from 2021 on), or `legacy` (3DES, RC2 and SHA-1, for older ones), for PKCS#12.",
+			Name: "keystore-algorithms", Default: "modern", OldDefault: "legacy", Example: "legacy", set: (*parser).keystoreAlgorithms,
+			Meaning: "`modern` (AES and SHA-2, for readers from 2021 on), or `legacy` (3DES and SHA-1, for older ones), for PKCS#12.",
 		}, {
 			Name: "fs-group", Old: true, Example: "1000", set: (*parser).fsGroup,
-			Meaning: "Group that may read the files, 1 to 4294967295; wins over the pod's fsGroup. With neither, every user of the pod may.",
+			Meaning: "Group that may read the files, 1 to 4294967294; wins over the pod's fsGroup. With neither, every user of the pod may.",
 		}, {
 			Name: "gid", Example: "999", set: (*parser).gid,
-			Meaning: "Group of the files, 0 to 4294967295: as `fs-group`, of which a volume can't have both.",
+			Meaning: "Group of the files, 0 to 4294967294: as `fs-group`, of which a volume can't have both.",
 		}, {
 			Name: "uid", Example: "999", set: (*parser).uid,
-			Meaning: "Owner of the files, 0 to 4294967295. Absent: root.",
+			Meaning: "Owner of the files, 0 to 4294967294. Absent: root.",
 		}, {
 			Name: "mode", Example: "0400", set: (*parser).mode,
 			Meaning: "Mode of the files, in octal digits. Absent: `0440`, or `0444` with neither group nor owner. Nobody can write, whatever it says.",
@@ -150,6 +151,14 @@ func (a Attribute) standard(old bool) string {
 	return a.Default
 }
 
+// trim drops the spaces around a value, which in a password may be meant.
+func (a Attribute) trim(value string) string {
+	if a.Secret {
+		return value
+	}
+	return strings.TrimSpace(value)
+}
+
 // given is the attribute's value in attributes. Both prefixes at once are an error.
 func (a Attribute) given(attributes map[string]string) (key, value string, err error) {
 	value, ok := attributes[Prefix+a.Name]
@@ -164,8 +173,8 @@ func (a Attribute) given(attributes map[string]string) (key, value string, err e
 	case ok && oldOK:
 		return "", "", problem(Prefix+a.Name, "is given as %s, too: give one of them", OldPrefix+a.Name)
 	case oldOK:
-		return OldPrefix + a.Name, strings.TrimSpace(oldValue), nil
+		return OldPrefix + a.Name, a.trim(oldValue), nil
 	default:
-		return Prefix + a.Name, strings.TrimSpace(value), nil
+		return Prefix + a.Name, a.trim(value), nil
 	}
 }

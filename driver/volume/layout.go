@@ -91,7 +91,11 @@ func pkcs12Names(p *parser, files []File) ([]File, error) {
 func spiffeNames(p *parser, files []File) ([]File, error) {
 	for _, uri := range p.URIs {
 		if id, err := spiffeid.FromURI(uri); err == nil {
-			return []File{files[0], {id.TrustDomain().Name() + trustBundleFile, CAPart}}, nil
+			name := id.TrustDomain().Name() + trustBundleFile
+			if err := fileName(&name, name); err != nil {
+				return nil, problem(Prefix+"layout", "has spiffe, and the file of the trust domain %w", err)
+			}
+			return []File{files[0], {name, CAPart}}, nil
 		}
 	}
 	return nil, problem(Prefix+"layout", "has spiffe, which needs a SPIFFE ID: set spiffe or uri-sans")

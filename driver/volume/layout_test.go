@@ -60,8 +60,67 @@ func TestPasswords(t *testing.T) {
 		}
 	}
 	a.Attributes[volume.Prefix+"keystore-password"], a.Password = "", "short"
-	if _, err := volume.Parse(a, volume.Defaults{}); err == nil || !strings.Contains(err.Error(), "keystore-password has 5 characters: a JKS needs at least 6") {
+	if _, err := volume.Parse(a, volume.Defaults{}); err == nil || !strings.Contains(err.Error(), "the keystores' password has 5 characters: a JKS needs at least 6") {
 		t.Errorf("a short password of a Secret: %v", err)
+	}
+}
+
+func TestPasswordsThatAStoreCannotHold(t *testing.T) {
+	for _, row := range []struct{ layout, password, want string }{
+		{"jks", "pässwörd", "has a character that a JKS can't hold: ASCII alone"},
+		{"jks", "äää", "has a character that a JKS can't hold"},
+		{"pkcs12", "a\U0001f511", "has a character that a keystore can't hold"},
+		{"pkcs12", strings.Repeat("x", 2000), "has 2000 bytes: at most 1024"},
+	} {
+		_, err := volume.Parse(asked(map[string]string{"issuer-name": "ca", "dns-names": "web", "layout": row.layout, "keystore-password": row.password}), volume.Defaults{})
+		if err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s, %q: %v", row.layout, row.password, err)
+		}
+	}
+	v := parse(t, map[string]string{"issuer-name": "ca", "dns-names": "web", "layout": "pkcs12", "keystore-password": " pässwörd "})
+	if v.Keystore.Password != " pässwörd " {
+		t.Errorf("%q", v.Keystore.Password)
+	}
+}
+
+func TestASecretWithoutAPassword(t *testing.T) {
+	a := asked(map[string]string{"issuer-name": "ca", "dns-names": "web", "layout": "pkcs12"})
+	a.Secrets = true
+	if _, err := volume.Parse(a, volume.Defaults{}); err == nil || !strings.Contains(err.Error(), "nodePublishSecretRef names a Secret without keystore-password") {
+		t.Errorf("%v", err)
+	}
+	a.Attributes[volume.Prefix+"layout"] = "pem"
+	if _, err := volume.Parse(a, volume.Defaults{}); err != nil {
+		t.Errorf("without a store: %v", err)
+	}
+}
+
+// Errors under other names name attributes that the author can use.
+func TestErrorsUnderOtherNames(t *testing.T) {
+	for _, row := range []struct {
+		driver string
+		key    string
+		value  string
+		want   string
+	}{
+		{volume.OldDriver, "old:dns-names", "web", "csi.cert-manager.io/issuer-name is required"},
+		{volume.SPIFFEDriver, "spiffe.csi.cert-manager.io/fs-group", "0", `spiffe.csi.cert-manager.io/fs-group is "0"`},
+		{volume.SPIFFEDriver, "spiffe.csi.cert-manager.io/fs-group", "1", "this driver has no issuer: its operator sets --issuer-name"},
+	} {
+		a := asked(map[string]string{row.key: row.value})
+		a.Driver = row.driver
+		_, err := volume.Parse(a, volume.Defaults{TrustDomain: "example.org"})
+		if err == nil || !strings.Contains(err.Error(), row.want) || strings.Contains(err.Error(), volume.Prefix) {
+			t.Errorf("%s: %v\nwant %s", row.driver, err, row.want)
+		}
+	}
+}
+
+// The old driver has no default issuer, and ours is not its.
+func TestTheDefaultIssuerIsNotForTheOldDriver(t *testing.T) {
+	a := asked(map[string]string{"old:dns-names": "web"})
+	if _, err := volume.Parse(a, volume.Defaults{IssuerName: "mesh"}); err == nil || !strings.Contains(err.Error(), "issuer-name is required") {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -76,8 +135,8 @@ func TestSubjects(t *testing.T) {
 }
 
 func TestAnnotations(t *testing.T) {
-	v := parse(t, map[string]string{"old:issuer-name": "ca", "example.org/team": "shop", "cert-manager.io/private-key-secret-name": "k"})
-	if !maps.Equal(v.Annotations, map[string]string{"example.org/team": "shop", "cert-manager.io/private-key-secret-name": "k"}) {
+	v := parse(t, map[string]string{"old:issuer-name": "ca", "example.org/team": "shop", "cert-manager.io/private-key-secret-name": "k", "acme.cert-manager.io/http01-edit-in-place": "true"})
+	if !maps.Equal(v.Annotations, map[string]string{"example.org/team": "shop", "cert-manager.io/private-key-secret-name": "k", "acme.cert-manager.io/http01-edit-in-place": "true"}) {
 		t.Errorf("%v", v.Annotations)
 	}
 }

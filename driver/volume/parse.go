@@ -35,6 +35,20 @@ type Defaults struct {
 	SPIFFEPath  string // Of SPIFFE IDs, with variables; empty: StandardSPIFFEPath.
 }
 
+// Check says what no volume could do with the defaults.
+func (d Defaults) Check() error {
+	if d.TrustDomain == "" {
+		return nil
+	}
+	if strings.ContainsAny(d.TrustDomain, ":/") {
+		return fmt.Errorf("%q is not the name of a trust domain", d.TrustDomain)
+	}
+	p := &parser{defaults: d}
+	p.Pod = signer.Pod{Namespace: "namespace", Name: "pod", UID: "uid", ServiceAccount: "account"}
+	_, err := p.spiffeID()
+	return err
+}
+
 // StandardSPIFFEPath is the path that Istio and cert-manager's csi-driver-spiffe give to SPIFFE IDs.
 const StandardSPIFFEPath = "/ns/${POD_NAMESPACE}/sa/${SERVICE_ACCOUNT_NAME}"
 
@@ -68,6 +82,8 @@ type parser struct {
 	pkcs12File                       string
 	pkcs12                           bool // The old driver's way to ask for the keystore.
 	pkcs12Password, secretPassword   string
+	secrets                          bool // The call came with a Secret.
+	mesh                             bool // The volume is of csi-driver-spiffe's name.
 	spiffe                           bool
 	gidGiven                         *int
 	fsGroupGiven                     bool
@@ -77,8 +93,9 @@ type parser struct {
 func Parse(asked Asked, defaults Defaults) (Volume, error) {
 	problems := translate(&asked)
 	p := &parser{old: asked.Driver == OldDriver || usesOldPrefix(asked.Attributes), defaults: defaults}
+	p.mesh = asked.Driver == SPIFFEDriver
 	p.ID, p.Target = asked.ID, asked.Target
-	p.secretPassword = asked.Password
+	p.secretPassword, p.secrets = asked.Password, asked.Secrets
 	problems = append(problems, p.pod(asked.Attributes)...)
 	problems = append(problems, p.others(asked.Attributes)...)
 	problems = append(problems, p.attributes(asked.Attributes)...)
@@ -90,7 +107,7 @@ func Parse(asked Asked, defaults Defaults) (Volume, error) {
 	if len(problems) > 0 {
 		return Volume{}, problems
 	}
-	if asked.Driver == SPIFFEDriver {
+	if p.mesh {
 		p.Annotations = map[string]string{SPIFFEDriver + "/identity": p.URIs[0].String()}
 	}
 	return p.Volume, nil
@@ -134,7 +151,7 @@ func (p *parser) attributes(attributes map[string]string) (problems Problems) {
 		}
 		if err == nil {
 			if e := a.set(p, value); e != nil {
-				err = problem(key, "%w", e)
+				err = problem(p.spoken(a, key), "%w", e)
 			}
 		}
 		if err != nil {
@@ -142,6 +159,17 @@ func (p *parser) attributes(attributes map[string]string) (problems Problems) {
 		}
 	}
 	return problems
+}
+
+// spoken is an attribute's key in the words of the pod's author.
+func (p *parser) spoken(a Attribute, key string) string {
+	switch {
+	case p.mesh:
+		return SPIFFEDriver + "/" + a.Name
+	case p.old && a.Old && key == Prefix+a.Name:
+		return OldPrefix + a.Name
+	}
+	return key
 }
 
 // expand replaces ${NAME} and $NAME.
@@ -161,14 +189,15 @@ func (p *parser) expand(key, value string) (string, error) {
 	return expanded, err
 }
 
-// others are the attributes that no row has. Those of other groups become annotations of the request, as the old driver has it; one that is
-// much like an attribute of ours is a mistake. The kubelet's own keys are not the pod's to set, so they are not looked at.
+// others are the attributes that no row has. Those of other groups become annotations of the request, as the old driver has it; one of a group
+// that is much like ours, with a name that is much like one of ours, is a mistake. The kubelet's own keys are not the pod's to set, so they are not
+// looked at.
 func (p *parser) others(attributes map[string]string) (problems Problems) {
 	known := keys()
 	for _, key := range slices.Sorted(maps.Keys(attributes)) {
 		switch {
 		case slices.Contains(known, key), strings.HasPrefix(key, kubeletPrefix):
-		case !foreign(key):
+		case !foreign(key, known):
 			problems = append(problems, problem(quote(key), "is not a known attribute: did you mean %s?", nearest(key, known)))
 		case len(validation.IsQualifiedName(strings.ToLower(key))) > 0:
 			problems = append(problems, problem(quote(key), "can't be an annotation of the request: %s", validation.IsQualifiedName(strings.ToLower(key))[0]))
@@ -182,20 +211,27 @@ func (p *parser) others(attributes map[string]string) (problems Problems) {
 	return problems
 }
 
-// foreign reports whether a key is of a group that is not ours, and not nearly ours.
-func foreign(key string) bool {
-	const alike = 3 // Letters that are wrong in a misspelt group.
-	group, _, qualified := strings.Cut(key, "/")
-	if !qualified || len(group) > 253 {
+// foreign reports whether a key is of another group, and not one of ours misspelt.
+func foreign(key string, known []string) bool {
+	const alike = 3 // Letters that are wrong.
+	group, name, qualified := strings.Cut(key, "/")
+	switch {
+	case !qualified || group == strings.TrimSuffix(Prefix, "/") || group == strings.TrimSuffix(OldPrefix, "/"):
 		return false
+	case len(key) > longestKey:
+		return true
 	}
-	for _, ours := range []string{Prefix, OldPrefix} {
-		if levenshtein.Distance(group, strings.TrimSuffix(ours, "/"), nil) <= alike {
+	_, ours, _ := strings.Cut(nearest(key, known), "/")
+	for _, prefix := range []string{Prefix, OldPrefix} {
+		if levenshtein.Distance(group+"/", prefix, nil) <= alike && levenshtein.Distance(name, ours, nil) <= alike {
 			return false
 		}
 	}
 	return true
 }
+
+// longestKey is that of a qualified name (k8s.io/apimachinery pkg/util/validation): a DNS subdomain, a slash and a name.
+const longestKey = 253 + 1 + 63
 
 // keys are all attributes with their prefixes.
 func keys() (keys []string) {

@@ -27,8 +27,11 @@ import (
 
 func (p *parser) issuerName(value string) error {
 	p.Issuer.Name = value
-	if value == "" {
+	if value == "" && !p.old { // The old driver has no default issuer.
 		p.Issuer = signer.Issuer{Name: p.defaults.IssuerName, Kind: p.defaults.IssuerKind, Group: p.defaults.IssuerGroup}
+	}
+	if p.Issuer.Name == "" && p.mesh {
+		return errors.New("is not an attribute here, and this driver has no issuer: its operator sets --issuer-name")
 	}
 	if p.Issuer.Name == "" {
 		return errors.New("is required: the name of the issuer that signs")
@@ -114,19 +117,21 @@ func (p *parser) literalSubject(value string) error {
 }
 
 // attributeTypes are the short names of RFC 4514, section 3, and what certificates have besides.
-var attributeTypes = map[string]asn1.ObjectIdentifier{
-	"CN": {2, 5, 4, 3}, "SERIALNUMBER": {2, 5, 4, 5}, "C": {2, 5, 4, 6}, "L": {2, 5, 4, 7}, "ST": {2, 5, 4, 8},
-	"STREET": {2, 5, 4, 9}, "O": {2, 5, 4, 10}, "OU": {2, 5, 4, 11}, "POSTALCODE": {2, 5, 4, 17},
-	"DC": {0, 9, 2342, 19200300, 100, 1, 25}, "UID": {0, 9, 2342, 19200300, 100, 1, 1},
+func attributeTypes() map[string]asn1.ObjectIdentifier {
+	return map[string]asn1.ObjectIdentifier{
+		"CN": {2, 5, 4, 3}, "SERIALNUMBER": {2, 5, 4, 5}, "C": {2, 5, 4, 6}, "L": {2, 5, 4, 7}, "ST": {2, 5, 4, 8},
+		"STREET": {2, 5, 4, 9}, "O": {2, 5, 4, 10}, "OU": {2, 5, 4, 11}, "POSTALCODE": {2, 5, 4, 17},
+		"DC": {0, 9, 2342, 19200300, 100, 1, 25}, "UID": {0, 9, 2342, 19200300, 100, 1, 1},
+	}
 }
 
 func attributeType(name string) (asn1.ObjectIdentifier, error) {
-	if oid, ok := attributeTypes[strings.ToUpper(name)]; ok {
+	if oid, ok := attributeTypes()[strings.ToUpper(name)]; ok {
 		return oid, nil
 	}
 	oid, err := x509.ParseOID(name)
 	if err != nil {
-		return nil, fmt.Errorf("has the attribute type %s: known are %s, and object identifiers", quote(name), strings.Join(slices.Sorted(maps.Keys(attributeTypes)), ", "))
+		return nil, fmt.Errorf("has the attribute type %s: known are %s, and object identifiers", quote(name), strings.Join(slices.Sorted(maps.Keys(attributeTypes())), ", "))
 	}
 	var parsed asn1.ObjectIdentifier
 	for _, arc := range strings.Split(oid.String(), ".") {
@@ -326,9 +331,10 @@ func id(to **int, value string, first uint64) error {
 	if value == "" {
 		return nil
 	}
+	const nobody = 1<<32 - 1 // What chown(2) takes for "as it is".
 	n, err := strconv.ParseUint(value, 10, 32)
-	if err != nil || n < first {
-		return fmt.Errorf("is %s: an id is %d to 4294967295", quote(value), first)
+	if err != nil || n < first || n == nobody {
+		return fmt.Errorf("is %s: an id is %d to 4294967294", quote(value), first)
 	}
 	*to = new(int(n))
 	return nil

@@ -2,9 +2,11 @@ package volume
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -24,20 +26,33 @@ func (p *parser) identity() error {
 	if !p.spiffe {
 		return nil
 	}
-	domain, err := spiffeid.TrustDomainFromString(p.defaults.TrustDomain)
-	if err != nil {
+	if p.defaults.TrustDomain == "" {
 		return problem(Prefix+"spiffe", "is true, and this driver has no trust domain: its operator sets --trust-domain")
 	}
-	path, err := p.expand(Prefix+"spiffe", cmp.Or(p.defaults.SPIFFEPath, StandardSPIFFEPath))
+	id, err := p.spiffeID()
 	if err != nil {
-		return err
+		return problem(Prefix+"spiffe", "is true, and makes no SPIFFE ID: %w", err)
 	}
-	id, err := spiffeid.FromPath(domain, path)
-	if err != nil {
-		return problem(Prefix+"spiffe", "makes %s, which is no SPIFFE ID: %w", quote(path), err)
+	for _, uri := range p.URIs {
+		if uri.Scheme == "spiffe" { // An X.509 SVID has one URI (SPIFFE's X509-SVID, section 2).
+			return problem(Prefix+"uri-sans", "has a SPIFFE ID, and spiffe makes %s: give one of them", id)
+		}
 	}
 	p.URIs = append(p.URIs, id.URL())
 	return nil
+}
+
+// spiffeID is the pod's, of the driver's trust domain and path.
+func (p *parser) spiffeID() (spiffeid.ID, error) {
+	domain, err := spiffeid.TrustDomainFromString(p.defaults.TrustDomain)
+	if err != nil {
+		return spiffeid.ID{}, err
+	}
+	path, err := p.expand("the path", cmp.Or(p.defaults.SPIFFEPath, StandardSPIFFEPath))
+	if err != nil {
+		return spiffeid.ID{}, err
+	}
+	return spiffeid.FromPath(domain, path)
 }
 
 // names demands an identity. The old driver did not.
@@ -45,7 +60,7 @@ func (p *parser) names() error {
 	if p.old || p.Subject.CommonName != "" || p.RawSubject != nil || len(p.DNSNames)+len(p.IPs)+len(p.URIs) > 0 {
 		return nil
 	}
-	return problem(Prefix+"dns-names", "is missing: ask for at least one of dns-names, uri-sans, spiffe, ip-sans and common-name")
+	return problem(Prefix+"dns-names", "is missing: ask for at least one of dns-names, uri-sans, spiffe, ip-sans, common-name and literal-subject")
 }
 
 // key completes the key by its algorithm.
@@ -87,19 +102,58 @@ func (p *parser) standardSize() int {
 
 // stores completes what keystores need.
 func (p *parser) stores() error {
-	const shortest = 6 // What keytool takes for a JKS (sun.security.tools.keytool.Main).
 	if p.pkcs12 {
-		if p.pkcs12Password == "" {
-			return problem(OldPrefix+"pkcs12-password", "is required with pkcs12-enable")
+		if err := p.oldStore(); err != nil {
+			return err
 		}
-		if other, taken := p.Files[p.pkcs12File]; taken && other != PKCS12Part {
-			return problem(OldPrefix+"pkcs12-filename", "is %s, the name of another file: %s", quote(p.pkcs12File), other)
-		}
-		p.Files[p.pkcs12File], p.Keystore.Password = PKCS12Part, p.pkcs12Password
+	}
+	if !p.hasStores() {
+		return nil
+	}
+	if p.Keystore.Password == "" && p.secrets && p.secretPassword == "" {
+		return problem("nodePublishSecretRef", "names a Secret without %s, the password of the keystores", PasswordKey)
 	}
 	p.Keystore.Password = cmp.Or(p.Keystore.Password, p.secretPassword)
-	if n := len(p.Keystore.Password); n > 0 && n < shortest && slices.Contains(p.layouts, layoutJKS) {
-		return problem(Prefix+"keystore-password", "has %d characters: a JKS needs at least %d", n, shortest)
+	return p.password()
+}
+
+// oldStore adds the keystore that the old driver knows.
+func (p *parser) oldStore() error {
+	if p.pkcs12Password == "" {
+		return problem(OldPrefix+"pkcs12-password", "is required with pkcs12-enable")
+	}
+	if p.Keystore.Password != "" {
+		return problem(Prefix+"keystore-password", "is given, and %s, too: give one of them", OldPrefix+"pkcs12-password")
+	}
+	if other, taken := p.Files[p.pkcs12File]; taken && other != PKCS12Part {
+		return problem(OldPrefix+"pkcs12-filename", "is %s, the name of another file: %s", quote(p.pkcs12File), other)
+	}
+	p.Files[p.pkcs12File], p.Keystore.Password = PKCS12Part, p.pkcs12Password
+	return nil
+}
+
+func (p *parser) hasStores() bool {
+	return slices.ContainsFunc(slices.Collect(maps.Values(p.Files)), func(part Part) bool {
+		return slices.Contains([]Part{PKCS12Part, PKCS12TrustPart, JKSPart, JKSTrustPart}, part)
+	})
+}
+
+// password checks what the formats can't hold.
+func (p *parser) password() error {
+	const shortest, longest = 6, 1024 // What keytool takes for a JKS (sun.security.tools.keytool.Main); more is no password.
+	word := p.Keystore.Password
+	jks := slices.Contains(p.layouts, layoutJKS)
+	switch {
+	case word == "":
+		return nil
+	case len(word) > longest:
+		return problem("the keystores' password", "has %d bytes: at most %d", len(word), longest)
+	case strings.ContainsFunc(word, func(r rune) bool { return r == utf8.RuneError || r > 0xffff }):
+		return problem("the keystores' password", "has a character that a keystore can't hold: those of the Basic Multilingual Plane alone (RFC 7292, appendix B.1)")
+	case jks && !ascii(word):
+		return problem("the keystores' password", "has a character that a JKS can't hold: ASCII alone")
+	case jks && len(word) < shortest:
+		return problem("the keystores' password", "has %d characters: a JKS needs at least %d", len(word), shortest)
 	}
 	return nil
 }

@@ -34,7 +34,8 @@ type Asked struct {
 	Attributes map[string]string `json:"attributes"`           // The volume context, the kubelet's keys included.
 	Group      string            `json:"group,omitempty"`      // volume_mount_group: the pod's fsGroup.
 	MountFlags []string          `json:"mountFlags,omitempty"` // Of the volume capability.
-	Password   string            `json:"-"`                    // Of the keystores, from the Secret that nodePublishSecretRef names.
+	Secrets    bool              `json:"-"`                    // The call came with a Secret: nodePublishSecretRef.
+	Password   string            `json:"-"`                    // Of the keystores, from that Secret.
 }
 
 // A Volume is one certificate volume of one pod. Values that come from [Parse] are valid.
