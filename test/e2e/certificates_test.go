@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
@@ -105,18 +106,21 @@ func (s *story) readyPods(replicas int) []corev1.Pod {
 	return pods.Items
 }
 
-// The challenge can't be presented for two minutes: longer than any call of the kubelet waits.
+// The challenge can't be presented for longer than any call of the kubelet waits, and cert-manager's own backoff, which doubles from 5 seconds
+// (its pkg/controller/acmechallenges), adds its part.
 func acme(s *story) {
 	if err := shared.ACMEIssuer(s.Context(), s.namespace, "acme"); err != nil {
 		s.Fatal(err)
 	}
 	before := s.orders()
-	back := s.down("dns")
+	back := s.down(70*time.Second, "dns")
 	name := "web." + cluster.Zone
 	s.create(pod("web", asks("issuer-name=acme", "dns-names="+name, "uri-sans=")))
 	s.says("web", "approved, waiting for Issuer acme: Waiting on certificate issuance from order "+s.namespace+"/web-")
 	back()
-	s.ready("web")
+	if err := within(s.Context(), 10*time.Minute, "pod web to be ready", s.isReady("web")); err != nil {
+		s.Fatal(err)
+	}
 	chain, err := s.exec("web", "cat", "/tls/tls.crt")
 	if err != nil {
 		s.Fatal(err)
