@@ -209,6 +209,16 @@ func (m *Machine) Start(ctx context.Context, service string) error {
 	return m.control(ctx, "up", service)
 }
 
+// Pause stops a service in its tracks, as a machine that hangs does, until Continue.
+func (m *Machine) Pause(ctx context.Context, service string) error {
+	return m.control(ctx, "pause", service)
+}
+
+// Continue lets a service go on that was paused.
+func (m *Machine) Continue(ctx context.Context, service string) error {
+	return m.control(ctx, "cont", service)
+}
+
 // KillService sends SIGKILL to a service, which then starts again.
 func (m *Machine) KillService(ctx context.Context, service string) error {
 	return m.control(ctx, "kill", service)

@@ -14,7 +14,7 @@ const (
 func certManagerDown(s *story) {
 	s.start(pod("running"), pod("renewing", asks("duration=1m")))
 	running := s.leaf("running")
-	back := s.down(outage, "webhook", "cert-manager")
+	back := s.down("webhook", "cert-manager")
 	s.create(pod("starting"))
 	s.says("starting", "FailedMount", "signer unavailable: create CertificateRequest", "failed calling webhook")
 	s.says("renewing", "CertificateNotRenewed", "failed calling webhook", "the pod keeps its certificate")
@@ -34,7 +34,7 @@ func apiServerDown(s *story) {
 	byHand(s, func() {
 		s.create(pod("starting"))
 		s.requested(1)
-		s.down(outage, "kube-apiserver")()
+		s.down("kube-apiserver")()
 		if err := shared.WaitAPI(s.Context()); err != nil {
 			s.Fatal(err)
 		}
@@ -48,8 +48,8 @@ func apiServerDown(s *story) {
 	s.untroubled("running")
 }
 
-// down stops services of the control plane. What it returns starts them again when they have been down for long enough.
-func (s *story) down(atLeast time.Duration, services ...string) (back func()) {
+// down stops services of the control plane. What it returns starts them again when the outage has lasted long enough.
+func (s *story) down(services ...string) (back func()) {
 	s.Helper()
 	begin := time.Now()
 	for _, service := range services {
@@ -67,7 +67,7 @@ func (s *story) down(atLeast time.Duration, services ...string) (back func()) {
 	s.Cleanup(start) // Starting twice does nothing.
 	return func() {
 		s.Helper()
-		time.Sleep(time.Until(begin.Add(atLeast))) // The outage itself.
+		time.Sleep(time.Until(begin.Add(outage))) // The outage itself.
 		start()
 	}
 }

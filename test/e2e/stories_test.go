@@ -21,7 +21,7 @@ func TestStories(t *testing.T) {
 			{"a job ends", job},
 			{"a pod is deleted while its certificate is pending", deletedWhilePending},
 			{"a namespace is deleted", namespaceDeleted},
-			{"an ACME order that takes minutes is ordered once", acme},
+			{"an ACME order that takes its time is ordered once", acme},
 			{"describe says that the issuer is missing", issuerMissing},
 			{"a mistake in the attributes", mistake},
 		} {
