@@ -171,7 +171,7 @@ func (a Attribute) given(attributes map[string]string) (key, value string, err e
 	}
 	switch {
 	case ok && oldOK:
-		return "", "", problem(Prefix+a.Name, "is given as %s, too: give one of them", OldPrefix+a.Name)
+		return Prefix + a.Name, "", problem(Prefix+a.Name, "is given as %s, too: give one of them", OldPrefix+a.Name)
 	case oldOK:
 		return OldPrefix + a.Name, a.trim(oldValue), nil
 	default:

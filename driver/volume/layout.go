@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -93,25 +94,28 @@ func spiffeNames(p *parser, files []File) ([]File, error) {
 		if id, err := spiffeid.FromURI(uri); err == nil {
 			name := id.TrustDomain().Name() + trustBundleFile
 			if err := fileName(&name, name); err != nil {
-				return nil, problem(Prefix+"layout", "has spiffe, and the file of the trust domain %w", err)
+				return nil, problem(p.key("layout"), "has spiffe, and the file of the trust domain %w", err)
 			}
 			return []File{files[0], {name, CAPart}}, nil
 		}
 	}
-	return nil, problem(Prefix+"layout", "has spiffe, which needs a SPIFFE ID: set spiffe or uri-sans")
+	return nil, problem(p.key("layout"), "has spiffe, which needs a SPIFFE ID: set spiffe or uri-sans")
 }
 
 func (p *parser) layout(value string) error {
-	for _, name := range list(value) {
-		i := slices.IndexFunc(Layouts(), func(l Layout) bool { return l.Name == name })
-		if i < 0 {
+	names := list(value)
+	if len(names) == 0 {
+		return namesNothing(value)
+	}
+	return p.each(value, names, func(name string) error {
+		if !slices.ContainsFunc(Layouts(), func(l Layout) bool { return l.Name == name }) {
 			return fmt.Errorf("has %s: known are %s", quote(name), layoutNames())
 		}
 		if !slices.Contains(p.layouts, name) {
 			p.layouts = append(p.layouts, name)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func layoutNames() string {
@@ -124,9 +128,6 @@ func layoutNames() string {
 
 // arrange sets the volume's files by its layouts. Two contents for one name are an error; one content that two layouts have is not.
 func (p *parser) arrange() error {
-	if len(p.layouts) == 0 {
-		return problem(Prefix+"layout", "names no layout: known are %s", layoutNames())
-	}
 	p.Files = map[string]Part{}
 	for _, layout := range Layouts() {
 		if !slices.Contains(p.layouts, layout.Name) {
@@ -136,15 +137,57 @@ func (p *parser) arrange() error {
 		if layout.rename != nil {
 			files, err = layout.rename(p, files)
 		}
+		for _, f := range files {
+			err = cmp.Or(err, p.place(f))
+		}
 		if err != nil {
 			return err
 		}
-		for _, f := range files {
-			if other, taken := p.Files[f.Name]; taken && other != f.Part {
-				return problem(p.prefix()+"layout and the file names", "give two files the name %s: %s, and %s", quote(f.Name), other, f.Part)
-			}
-			p.Files[f.Name] = f.Part
+	}
+	if p.pkcs12 { // The keystore that the old driver knows.
+		if err := p.place(File{p.pkcs12File, PKCS12Part}); err != nil {
+			return err
 		}
 	}
+	return p.idleNames()
+}
+
+// place adds a file. Its name, or that of the other one, is then what an attribute gave.
+func (p *parser) place(f File) error {
+	other, taken := p.Files[f.Name]
+	p.Files[f.Name] = f.Part
+	if !taken || other == f.Part {
+		return nil
+	}
+	key := p.key("layout")
+	for _, name := range []string{"ca-file", "certificate-file", "privatekey-file", "pkcs12-filename"} {
+		if p.said[name].value == f.Name {
+			key = p.key(name)
+		}
+	}
+	return problem(key, "gives two files the name %s: %s; and %s", quote(f.Name), other, f.Part)
+}
+
+// idleNames checks that each name that is given is that of a file.
+func (p *parser) idleNames() error {
+	if !slices.Contains(p.layouts, "pem") {
+		if err := p.idle("layout has no pem, whose file it is", "ca-file", "certificate-file", "privatekey-file"); err != nil {
+			return err
+		}
+	}
+	if !p.gives("pkcs12-enable") && !slices.Contains(p.layouts, "pkcs12") {
+		return p.idle("layout has no pkcs12, whose file it is", "pkcs12-filename")
+	}
 	return nil
+}
+
+// idle is the error of attributes that are given and count for nothing.
+func (p *parser) idle(reason string, names ...string) error {
+	var problems Problems
+	for _, name := range names {
+		if p.gives(name) {
+			problems = append(problems, problem(p.key(name), "is given, and %s", reason))
+		}
+	}
+	return problems.err()
 }

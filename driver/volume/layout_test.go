@@ -60,7 +60,7 @@ func TestPasswords(t *testing.T) {
 		}
 	}
 	a.Attributes[volume.Prefix+"keystore-password"], a.Password = "", "short"
-	if _, err := volume.Parse(a, volume.Defaults{}); err == nil || !strings.Contains(err.Error(), "the keystores' password has 5 characters: a JKS needs at least 6") {
+	if _, err := volume.Parse(a, volume.Defaults{}); err == nil || !strings.Contains(err.Error(), "keystore-password of nodePublishSecretRef has 5 characters: a JKS needs at least 6") {
 		t.Errorf("a short password of a Secret: %v", err)
 	}
 }

@@ -5,7 +5,11 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
+	"unicode"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // Each function here sets an attribute of names that are not the subject's.
@@ -13,9 +17,27 @@ import (
 // label is a label of a host name (RFC 1123); underscores are found in real service names.
 var label = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)
 
-// dnsName checks a host name, which may be a wildcard.
-func dnsName(name string) error {
-	if len(name) > 253 {
+func (p *parser) dnsNames(value string) error {
+	return p.each(value, list(value), func(name string) error {
+		if !slices.Contains(p.DNSNames, name) {
+			p.DNSNames = append(p.DNSNames, name)
+		}
+		return p.dnsName(name)
+	})
+}
+
+// dnsName checks a host name, which may be a wildcard. The old driver takes whatever a request can hold.
+func (p *parser) dnsName(name string) error {
+	switch {
+	case !ascii(name):
+		return fmt.Errorf("has %s, which is not a DNS name: write it in ASCII, as xn--…", quote(name))
+	case p.old && !strings.ContainsFunc(name, unicode.IsControl):
+		return nil
+	case net.ParseIP(name) != nil:
+		return fmt.Errorf("has %s, which is not a DNS name: IP addresses are for ip-sans", quote(name))
+	case strings.HasSuffix(name, "."):
+		return fmt.Errorf("has %s, which is not a DNS name here: leave the last dot out", quote(name))
+	case len(name) > 253:
 		return fmt.Errorf("has a DNS name of %d characters, %s: the longest is 253", len(name), quote(name))
 	}
 	for _, l := range strings.Split(strings.TrimPrefix(name, "*."), ".") {
@@ -26,36 +48,75 @@ func dnsName(name string) error {
 	return nil
 }
 
-func (p *parser) dnsNames(value string) error {
-	p.DNSNames = list(value)
-	for _, name := range p.DNSNames {
-		if err := dnsName(name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (p *parser) ipSANs(value string) error {
-	for _, text := range list(value) {
+	return p.each(value, list(value), func(text string) error {
 		ip := net.ParseIP(text)
 		if ip == nil {
-			return fmt.Errorf("has %s, which is not an IP address", quote(text))
+			return fmt.Errorf("has %s, which is not an IP address such as 10.0.0.1 or fd00::1", quote(text))
 		}
-		p.IPs = append(p.IPs, ip)
-	}
-	return nil
+		if !slices.ContainsFunc(p.IPs, ip.Equal) {
+			p.IPs = append(p.IPs, ip)
+		}
+		return nil
+	})
 }
 
 func (p *parser) uriSANs(value string) error {
-	for _, text := range list(value) {
-		uri, err := url.Parse(text)
-		if err != nil || uri.Scheme == "" || uri.Host+uri.Opaque == "" || !ascii(text) {
-			return fmt.Errorf("has %s, which is not a URI such as spiffe://example.org/web", quote(text))
+	ids := 0
+	return p.each(value, list(value), func(text string) error {
+		uri, err := p.uri(text)
+		if err != nil || slices.ContainsFunc(p.URIs, func(u *url.URL) bool { return u.String() == uri.String() }) {
+			return err
+		}
+		if uri.Scheme == "spiffe" {
+			ids++
+		}
+		if ids > 1 && !p.old {
+			return fmt.Errorf("has %s, a second SPIFFE ID: a certificate has one (SPIFFE's X509-SVID, section 2)", quote(text))
 		}
 		p.URIs = append(p.URIs, uri)
+		return nil
+	})
+}
+
+// uri reads a URI that a request can hold.
+func (p *parser) uri(text string) (*url.URL, error) {
+	parse := url.Parse
+	if p.old {
+		parse = url.ParseRequestURI // As the old driver does: it takes a path, too.
 	}
-	return nil
+	uri, err := parse(text)
+	if err != nil || !portable(uri) || !p.old && (uri.Scheme == "" || uri.Host+uri.Opaque == "") {
+		return nil, fmt.Errorf("has %s, which is not a URI such as spiffe://example.org/web", quote(text))
+	}
+	if p.old {
+		return uri, nil
+	}
+	if _, secret := uri.User.Password(); secret {
+		return nil, fmt.Errorf("has a URI of %s with a password, which all could read in the certificate", quote(uri.Host))
+	}
+	if strings.ContainsFunc(text, escaped) {
+		return nil, fmt.Errorf("has %s, with a character that a URI has only as %%20 and the like (RFC 3986, section 2.1)", quote(text))
+	}
+	if uri.Scheme == "spiffe" {
+		if _, err := spiffeid.FromURI(uri); err != nil {
+			return nil, fmt.Errorf("has %s, which is not a SPIFFE ID: %w", quote(text), err)
+		}
+	}
+	return uri, nil
+}
+
+// portable reports whether a URI comes out of a request as it went in: crypto/x509 refuses some hosts (domainNameValid).
+func portable(uri *url.URL) bool {
+	text := uri.String()
+	again, err := url.Parse(text)
+	return err == nil && again.String() == text && ascii(text) &&
+		(again.Host == "" || !slices.Contains(strings.Split(again.Host, "."), "") && !strings.ContainsFunc(again.Host, func(r rune) bool { return r <= ' ' || r == 0x7f }))
+}
+
+// escaped reports whether a character is none of RFC 3986, section 2.
+func escaped(r rune) bool {
+	return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"<>\\^`{|}", r)
 }
 
 // list splits at commas and trims; empty elements are dropped.
@@ -66,4 +127,22 @@ func list(value string) (elements []string) {
 		}
 	}
 	return elements
+}
+
+// each takes all elements of a list, and is all that is wrong with them.
+func (p *parser) each(value string, elements []string, take func(string) error) error {
+	if len(elements) == 0 && value != "" && !p.old {
+		return namesNothing(value)
+	}
+	var problems Problems
+	for _, e := range elements {
+		if err := take(e); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	return problems.err()
+}
+
+func namesNothing(value string) error {
+	return fmt.Errorf("is %s, which names nothing", quote(value))
 }

@@ -4,11 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/agext/levenshtein"
-	"k8s.io/apimachinery/pkg/util/validation"
+	"unicode/utf8"
 
 	"github.com/mayfly-csi/mayfly/signer"
 )
@@ -52,30 +51,12 @@ func (d Defaults) Check() error {
 // StandardSPIFFEPath is the path that Istio and cert-manager's csi-driver-spiffe give to SPIFFE IDs.
 const StandardSPIFFEPath = "/ns/${POD_NAMESPACE}/sa/${SERVICE_ACCOUNT_NAME}"
 
-// Problems are all that is wrong with a volume, each a sentence that names its attribute.
-type Problems []error
-
-// Error is all problems in one line: the line is read in `kubectl describe pod`.
-func (p Problems) Error() string {
-	lines := make([]string, len(p))
-	for i, err := range p {
-		lines[i] = err.Error()
-	}
-	return strings.Join(lines, "; ")
-}
-
-// Unwrap are the problems.
-func (p Problems) Unwrap() []error { return p }
-
-func problem(key, format string, args ...any) error {
-	return fmt.Errorf("%s "+format, append([]any{key}, args...)...)
-}
-
 // parser is the volume under construction.
 type parser struct {
 	Volume
 	old      bool // The pod speaks the old driver's dialect.
 	defaults Defaults
+	said     map[string]said // By the attribute's name.
 
 	layouts                          []string
 	caFile, certificateFile, keyFile string
@@ -89,10 +70,16 @@ type parser struct {
 	fsGroupGiven                     bool
 }
 
+// said is what the pod says of an attribute.
+type said struct {
+	key, value string // As the pod's author writes it; the value is empty if it is absent.
+	wrong      bool
+}
+
 // Parse is the volume that was asked for. Its error is [Problems]: everything that is wrong, not only the first.
 func Parse(asked Asked, defaults Defaults) (Volume, error) {
 	problems := translate(&asked)
-	p := &parser{old: asked.Driver == OldDriver || usesOldPrefix(asked.Attributes), defaults: defaults}
+	p := &parser{old: asked.Driver == OldDriver || usesOldPrefix(asked.Attributes), defaults: defaults, said: map[string]said{}}
 	p.mesh = asked.Driver == SPIFFEDriver
 	p.ID, p.Target = asked.ID, asked.Target
 	p.secretPassword, p.secrets = asked.Password, asked.Secrets
@@ -101,9 +88,7 @@ func Parse(asked Asked, defaults Defaults) (Volume, error) {
 	problems = append(problems, p.attributes(asked.Attributes)...)
 	problems = append(problems, p.mountGroup(asked.Group)...)
 	problems = append(problems, p.mountFlags(asked.MountFlags)...)
-	if len(problems) == 0 {
-		problems = p.together()
-	}
+	problems = append(problems, p.together()...)
 	if len(problems) > 0 {
 		return Volume{}, problems
 	}
@@ -143,6 +128,10 @@ func (p *parser) pod(attributes map[string]string) (problems Problems) {
 func (p *parser) attributes(attributes map[string]string) (problems Problems) {
 	for _, a := range Attributes() {
 		key, value, err := a.given(attributes)
+		given := said{key: p.spoken(a, key), value: value}
+		if err == nil && !utf8.ValidString(value) {
+			err = problem(given.key, "is not valid UTF-8")
+		}
 		if err == nil && a.Expanded {
 			value, err = p.expand(key, value)
 		}
@@ -150,16 +139,20 @@ func (p *parser) attributes(attributes map[string]string) (problems Problems) {
 			value = a.standard(p.old)
 		}
 		if err == nil {
-			if e := a.set(p, value); e != nil {
-				err = problem(p.spoken(a, key), "%w", e)
-			}
+			err = about(given.key, a.set(p, value))
 		}
-		if err != nil {
-			problems = append(problems, err)
-		}
+		given.wrong = err != nil
+		p.said[a.Name] = given
+		problems = append(problems, flat(err)...)
 	}
 	return problems
 }
+
+// key is an attribute's, as the pod's author writes it.
+func (p *parser) key(name string) string { return p.said[name].key }
+
+// gives reports whether the pod says something of an attribute.
+func (p *parser) gives(name string) bool { return p.said[name].value != "" }
 
 // spoken is an attribute's key in the words of the pod's author.
 func (p *parser) spoken(a Attribute, key string) string {
@@ -179,86 +172,17 @@ func (p *parser) expand(key, value string) (string, error) {
 		"POD_UID": p.Pod.UID, "SERVICE_ACCOUNT_NAME": p.Pod.ServiceAccount,
 	}
 	var err error
+	if !p.old && unfinished.MatchString(value) { // os.Expand drops such a thing without a word, and so does the old driver.
+		err = problem(key, "is %s, with a variable that has no end or no name", quote(value))
+	}
 	expanded := os.Expand(value, func(name string) string {
 		replacement, ok := variables[name]
 		if !ok && err == nil {
-			err = problem(key, "has an unknown variable %q: known are %s", "${"+name+"}", strings.Join(slices.Sorted(maps.Keys(variables)), ", "))
+			err = problem(key, "has an unknown variable %s: known are %s", quote("${"+name+"}"), strings.Join(slices.Sorted(maps.Keys(variables)), ", "))
 		}
 		return replacement
 	})
 	return expanded, err
 }
 
-// others are the attributes that no row has. Those of other groups become annotations of the request, as the old driver has it; one of a group
-// that is much like ours, with a name that is much like one of ours, is a mistake. The kubelet's own keys are not the pod's to set, so they are not
-// looked at.
-func (p *parser) others(attributes map[string]string) (problems Problems) {
-	known := keys()
-	for _, key := range slices.Sorted(maps.Keys(attributes)) {
-		switch {
-		case slices.Contains(known, key), strings.HasPrefix(key, kubeletPrefix):
-		case !foreign(key, known):
-			problems = append(problems, problem(quote(key), "is not a known attribute: did you mean %s?", nearest(key, known)))
-		case len(validation.IsQualifiedName(strings.ToLower(key))) > 0:
-			problems = append(problems, problem(quote(key), "can't be an annotation of the request: %s", validation.IsQualifiedName(strings.ToLower(key))[0]))
-		default:
-			if p.Annotations == nil {
-				p.Annotations = map[string]string{}
-			}
-			p.Annotations[key] = attributes[key]
-		}
-	}
-	return problems
-}
-
-// foreign reports whether a key is of another group, and not one of ours misspelt.
-func foreign(key string, known []string) bool {
-	const alike = 3 // Letters that are wrong.
-	group, name, qualified := strings.Cut(key, "/")
-	switch {
-	case !qualified || group == strings.TrimSuffix(Prefix, "/") || group == strings.TrimSuffix(OldPrefix, "/"):
-		return false
-	case len(key) > longestKey:
-		return true
-	}
-	_, ours, _ := strings.Cut(nearest(key, known), "/")
-	for _, prefix := range []string{Prefix, OldPrefix} {
-		if levenshtein.Distance(group+"/", prefix, nil) <= alike && levenshtein.Distance(name, ours, nil) <= alike {
-			return false
-		}
-	}
-	return true
-}
-
-// longestKey is that of a qualified name (k8s.io/apimachinery pkg/util/validation): a DNS subdomain, a slash and a name.
-const longestKey = 253 + 1 + 63
-
-// keys are all attributes with their prefixes.
-func keys() (keys []string) {
-	for _, a := range Attributes() {
-		if !a.OnlyOld {
-			keys = append(keys, Prefix+a.Name)
-		}
-		if a.Old {
-			keys = append(keys, OldPrefix+a.Name)
-		}
-	}
-	return keys
-}
-
-// nearest is the word most like the given one: first by what follows the prefix, then as a whole.
-func nearest(word string, words []string) string {
-	distance := func(candidate string) int {
-		if strings.HasPrefix(base(candidate), base(word)) {
-			return levenshtein.Distance(word[:min(len(word), 64)], candidate, nil)
-		}
-		return 100*levenshtein.Distance(base(word), base(candidate), nil) + levenshtein.Distance(word[:min(len(word), 64)], candidate, nil)
-	}
-	return slices.MinFunc(words, func(a, b string) int { return distance(a) - distance(b) })
-}
-
-// base is what follows the last slash; not more of it than any attribute has, for a distance costs the product of the lengths.
-func base(key string) string {
-	key = key[strings.LastIndexByte(key, '/')+1:]
-	return key[:min(len(key), 64)]
-}
+var unfinished = regexp.MustCompile(`\$\{(\}|[^}]*$)`)

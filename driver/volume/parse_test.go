@@ -159,7 +159,7 @@ func TestAnEmptyValueIsTheDefault(t *testing.T) {
 			empty[a.Name] = " "
 		}
 	}
-	empty["issuer-name"], empty["dns-names"] = "ca", "web"
+	empty["issuer-name"], empty["dns-names"], empty["keystore-password"] = "ca", "web", ""
 	want := parse(t, map[string]string{"issuer-name": "ca", "dns-names": "web"})
 	if got := parse(t, empty); got.Key != want.Key || got.Duration != want.Duration || !maps.Equal(got.Files, want.Files) {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -184,13 +184,13 @@ func TestMistakes(t *testing.T) {
 		{"not ASCII", "dns-names", "bücher.example", `csi.mayfly.dev/dns-names has "b\u00fccher.example", which is not a DNS name`},
 		{"an empty label", "dns-names", "a..b", `has "a..b", which is not a DNS name`},
 		{"a long DNS name", "dns-names", long, "csi.mayfly.dev/dns-names has a DNS name of 300 characters"},
-		{"a long common name", "common-name", long, "csi.mayfly.dev/common-name is 300 characters long: a common name has at most 64; use dns-names"},
+		{"a long common name", "common-name", long, `…, of 300 characters: at most 64`},
 		{"not an IP", "ip-sans", "10.0.0.256", `csi.mayfly.dev/ip-sans has "10.0.0.256", which is not an IP address`},
 		{"an IP variable", "ip-sans", "${POD_IP}", `csi.mayfly.dev/ip-sans has "${POD_IP}", which is not an IP address`},
 		{"not a URI", "uri-sans", "web", `csi.mayfly.dev/uri-sans has "web", which is not a URI`},
 		{"a URI that is not ASCII", "uri-sans", "spiffe://ü/x", "csi.mayfly.dev/uri-sans has"},
 		{"not a duration", "duration", "1 hour", `csi.mayfly.dev/duration is "1 hour", which is not a duration such as 30m or 24h`},
-		{"a negative duration", "duration", "-1h", "csi.mayfly.dev/duration is -1h0m0s: the shortest is 1s"},
+		{"a negative duration", "duration", "-1h", `csi.mayfly.dev/duration is "-1h": the shortest is 1s`},
 		{"renew-before", "renew-before", "soon", `csi.mayfly.dev/renew-before is "soon"`},
 		{"key usage", "key-usages", "server-auth", `csi.mayfly.dev/key-usages has "server-auth", which is not a key usage: did you mean "server auth"?`},
 		{"is-ca", "is-ca", "yes", `csi.mayfly.dev/is-ca is "yes": true or false`},
@@ -221,11 +221,11 @@ func TestMistakes(t *testing.T) {
 		{"a dot", "ca-file", "..data", `csi.mayfly.dev/ca-file is "..data": a file name must not begin with a dot`},
 		{"a NUL", "ca-file", "a\x00b", "csi.mayfly.dev/ca-file is"},
 		{"a long file", "privatekey-file", long, "csi.mayfly.dev/privatekey-file is 300 bytes long: a file name has at most 255"},
-		{"the same file twice", "ca-file", "tls.crt", `give two files the name "tls.crt"`},
+		{"the same file twice", "ca-file", "tls.crt", `csi.mayfly.dev/ca-file gives two files the name "tls.crt": the certificate chain, leaf first; and the CA certificates`},
 		{"group 0", "fs-group", "0", `csi.mayfly.dev/fs-group is "0": an id is 1 to 4294967294`},
 		{"group too large", "fs-group", "4294967296", "csi.mayfly.dev/fs-group is"},
 		{"layout", "layout", "der", `csi.mayfly.dev/layout has "der": known are pem, bundle, combined, istio, gke, spiffe, pkcs12, jks`},
-		{"no layout", "layout", ",", "csi.mayfly.dev/layout names no layout"},
+		{"no layout", "layout", ",", `csi.mayfly.dev/layout is ",", which names nothing`},
 		{"not ephemeral", "csi.storage.k8s.io/ephemeral", "false", "only inline (ephemeral) volumes are served"},
 		{"no pod info", "csi.storage.k8s.io/pod.name", "", "csi.storage.k8s.io/pod.name is missing: the CSIDriver object needs podInfoOnMount: true"},
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/mayfly-csi/mayfly/signer"
 )
@@ -70,40 +71,48 @@ func (p *parser) renew(value string) error {
 	return nil
 }
 
-func (p *parser) duration(value string) (err error) {
-	p.Duration, err = atLeastASecond(value)
-	return err
-}
+func (p *parser) duration(value string) error { return p.span(&p.Duration, value, false) }
 
-func (p *parser) renewBefore(value string) (err error) {
-	if value != "" {
-		p.RenewBefore, err = atLeastASecond(value)
+// renewBefore takes what the old driver takes: a time at the end or after it, which here is a third of the lifetime, as one before its begin is.
+func (p *parser) renewBefore(value string) error {
+	if value == "" {
+		return nil
 	}
-	return err
+	return p.span(&p.RenewBefore, value, p.old)
 }
 
-func atLeastASecond(value string) (time.Duration, error) {
+// span reads a duration. One that is too short is none, where it may be so.
+func (p *parser) span(to *time.Duration, value string, orNone bool) error {
+	const longest = 10 * 365 * 24 * time.Hour
 	d, err := time.ParseDuration(value)
-	if err != nil {
-		return 0, fmt.Errorf("is %s, which is not a duration such as 30m or 24h", quote(value))
+	switch {
+	case err != nil:
+		return fmt.Errorf("is %s, which is not a duration such as 30m or 24h", quote(value))
+	case d < time.Second && orNone:
+		return nil
+	case d < time.Second:
+		return fmt.Errorf("is %s: the shortest is 1s", quote(value))
+	case d > longest && !p.old:
+		return fmt.Errorf("is %s: the longest is 87600h, ten years", quote(value))
 	}
-	if d < time.Second {
-		return 0, fmt.Errorf("is %s: the shortest is 1s", d)
-	}
-	return d, nil
+	*to = d
+	return nil
 }
 
 func (p *parser) keyUsages(value string) error {
-	known := signer.Usages()
-	for _, name := range list(value) {
+	known, names := signer.Usages(), list(value)
+	if len(names) == 0 {
+		return namesNothing(value)
+	}
+	return p.each(value, names, func(name string) error {
 		if !slices.Contains(known, name) {
 			return fmt.Errorf("has %s, which is not a key usage: did you mean %q?", quote(name), nearest(name, known))
 		}
 		if u := signer.Usage(name); !slices.Contains(p.Usages, u) {
 			p.Usages = append(p.Usages, u)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func (p *parser) keyAlgorithm(value string) error {
@@ -120,7 +129,8 @@ func (p *parser) keySize(value string) (err error) {
 	if value == "" {
 		return nil
 	}
-	if p.Key.Size, err = strconv.Atoi(value); err != nil || p.Key.Size <= 0 {
+	p.Key.Size, err = strconv.Atoi(value)
+	if err != nil || p.Key.Size <= 0 || !p.plain(value) {
 		return fmt.Errorf("is %s, which is not a number of bits", quote(value))
 	}
 	return nil
@@ -136,10 +146,10 @@ func (p *parser) keyEncoding(value string) error {
 	return fmt.Errorf("is %s: known are PKCS1 and PKCS8", quote(value))
 }
 
-func (p *parser) setCAFile(value string) error          { return fileName(&p.caFile, value) }
-func (p *parser) setCertificateFile(value string) error { return fileName(&p.certificateFile, value) }
-func (p *parser) setKeyFile(value string) error         { return fileName(&p.keyFile, value) }
-func (p *parser) setPKCS12File(value string) error      { return fileName(&p.pkcs12File, value) }
+func (p *parser) setCAFile(value string) error          { return p.fileName(&p.caFile, value) }
+func (p *parser) setCertificateFile(value string) error { return p.fileName(&p.certificateFile, value) }
+func (p *parser) setKeyFile(value string) error         { return p.fileName(&p.keyFile, value) }
+func (p *parser) setPKCS12File(value string) error      { return p.fileName(&p.pkcs12File, value) }
 
 func (p *parser) setPKCS12Password(value string) error { p.pkcs12Password = value; return nil }
 
@@ -156,6 +166,13 @@ func (p *parser) keystoreAlgorithms(value string) error {
 	return nil
 }
 
+func (p *parser) fileName(name *string, value string) error {
+	if !p.old && strings.ContainsFunc(value, unicode.IsControl) {
+		return fmt.Errorf("is %s: a file name has no control characters", quote(value))
+	}
+	return fileName(name, value)
+}
+
 func fileName(name *string, value string) error {
 	switch {
 	case strings.ContainsAny(value, "/\x00"):
@@ -169,22 +186,27 @@ func fileName(name *string, value string) error {
 	return nil
 }
 
-func (p *parser) fsGroup(value string) error { return id(&p.Owner.Group, value, 1) }
-func (p *parser) gid(value string) error     { return id(&p.gidGiven, value, 0) }
-func (p *parser) uid(value string) error     { return id(&p.Owner.User, value, 0) }
+func (p *parser) fsGroup(value string) error { return p.id(&p.Owner.Group, value, 1) }
+func (p *parser) gid(value string) error     { return p.id(&p.gidGiven, value, 0) }
+func (p *parser) uid(value string) error     { return p.id(&p.Owner.User, value, 0) }
 
 // id reads the id of a user or group, if there is one.
-func id(to **int, value string, first uint64) error {
+func (p *parser) id(to **int, value string, first int64) error {
 	if value == "" {
 		return nil
 	}
 	const nobody = 1<<32 - 1 // What chown(2) takes for "as it is".
-	n, err := strconv.ParseUint(value, 10, 32)
-	if err != nil || n < first || n == nobody {
+	n, err := strconv.ParseInt(value, 10, 64)
+	if err != nil || n < first || n >= nobody || !p.plain(value) {
 		return fmt.Errorf("is %s: an id is %d to 4294967294", quote(value), first)
 	}
 	*to = new(int(n))
 	return nil
+}
+
+// plain reports whether a number has neither sign nor leading zeros, which might mean octal. The old driver takes them.
+func (p *parser) plain(number string) bool {
+	return p.old || number == "0" || number[0] >= '1' && number[0] <= '9'
 }
 
 func (p *parser) mode(value string) error {
@@ -193,22 +215,13 @@ func (p *parser) mode(value string) error {
 	}
 	n, err := strconv.ParseUint(value, 8, 32)
 	switch {
-	case err != nil || n > 0o777:
+	case err != nil || n > 0o777 || len(value) > 4:
 		return fmt.Errorf("is %s: a file's mode is three octal digits, such as 0440", quote(value))
 	case n&0o444 == 0:
 		return fmt.Errorf("is %s: nobody could read the files", quote(value))
 	}
 	p.Owner.Mode = new(fs.FileMode(n))
 	return nil
-}
-
-// quote makes a value fit for a message, whatever is in it.
-func quote(value string) string {
-	const longest = 64
-	if len(value) > longest {
-		return strconv.QuoteToASCII(value[:longest]) + "…"
-	}
-	return strconv.QuoteToASCII(value)
 }
 
 func ascii(s string) bool {

@@ -5,11 +5,15 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/go-ldap/ldap/v3"
 )
@@ -17,25 +21,69 @@ import (
 // Each function here sets an attribute of the certificate's subject.
 
 func (p *parser) commonName(value string) error {
-	const longest = 64 // RFC 5280, appendix A.1, ub-common-name.
-	if len(value) > longest && !p.old {
-		return fmt.Errorf("is %d characters long: a common name has at most %d; use dns-names", len(value), longest)
-	}
 	p.Subject.CommonName = value
+	return p.field("CN", value)
+}
+
+func (p *parser) serialNumber(value string) error {
+	p.Subject.SerialNumber = value
+	return p.field("SERIALNUMBER", value)
+}
+
+func (p *parser) organizations(value string) error {
+	return p.fields(&p.Subject.Organization, "O", value)
+}
+func (p *parser) organizationalUnits(value string) error {
+	return p.fields(&p.Subject.OrganizationalUnit, "OU", value)
+}
+func (p *parser) countries(value string) error  { return p.fields(&p.Subject.Country, "C", value) }
+func (p *parser) provinces(value string) error  { return p.fields(&p.Subject.Province, "ST", value) }
+func (p *parser) localities(value string) error { return p.fields(&p.Subject.Locality, "L", value) }
+func (p *parser) streetAddresses(value string) error {
+	return p.fields(&p.Subject.StreetAddress, "STREET", value)
+}
+func (p *parser) postalCodes(value string) error {
+	return p.fields(&p.Subject.PostalCode, "POSTALCODE", value)
+}
+
+// fields takes the values of one kind.
+func (p *parser) fields(to *[]string, kind, value string) error {
+	values, err := csvList(value)
+	if err != nil {
+		return err
+	}
+	*to = values
+	return p.each(value, values, func(v string) error { return p.field(kind, v) })
+}
+
+// bounds are how many characters a value has at most, by its kind (RFC 5280, appendix A.1; street and postal code: X.520, annex C).
+func bounds() map[string]int {
+	return map[string]int{"CN": 64, "SERIALNUMBER": 64, "C": 2, "L": 128, "ST": 128, "STREET": 128, "O": 64, "OU": 64, "POSTALCODE": 40}
+}
+
+var (
+	country   = regexp.MustCompile(`^[A-Za-z]{2}$`)              // ISO 3166-1, as RFC 5280 has it.
+	printable = regexp.MustCompile(`^[A-Za-z0-9 '()+,./:=?-]*$`) // ASN.1's PrintableString.
+	letters   = `letters, digits, spaces and '()+,-./:=? alone`  // What it has.
+)
+
+// field checks a value of the subject. The old driver does not.
+func (p *parser) field(kind, value string) error {
+	longest, bounded := bounds()[kind]
+	switch n := utf8.RuneCountInString(value); {
+	case p.old || value == "":
+		return nil
+	case strings.ContainsFunc(value, unicode.IsControl):
+		return fmt.Errorf("has %s, with a control character", quote(value))
+	case kind == "C" && !country.MatchString(value):
+		return fmt.Errorf("has %s, which is not the code of a country, such as DE", quote(value))
+	case kind == "SERIALNUMBER" && !printable.MatchString(value):
+		return fmt.Errorf("has %s: %s", quote(value), letters)
+	case bounded && n > longest:
+		return fmt.Errorf("has %s, of %d characters: at most %d", quote(value), n, longest)
+	}
 	return nil
 }
-
-func (p *parser) organizations(value string) error { return csvList(&p.Subject.Organization, value) }
-func (p *parser) organizationalUnits(value string) error {
-	return csvList(&p.Subject.OrganizationalUnit, value)
-}
-func (p *parser) countries(value string) error       { return csvList(&p.Subject.Country, value) }
-func (p *parser) provinces(value string) error       { return csvList(&p.Subject.Province, value) }
-func (p *parser) localities(value string) error      { return csvList(&p.Subject.Locality, value) }
-func (p *parser) streetAddresses(value string) error { return csvList(&p.Subject.StreetAddress, value) }
-func (p *parser) postalCodes(value string) error     { return csvList(&p.Subject.PostalCode, value) }
-
-func (p *parser) serialNumber(value string) error { p.Subject.SerialNumber = value; return nil }
 
 // literalSubject takes a distinguished name as RFC 4514 writes it: the last one first. The subject is in the other order (RFC 4514, section 2.1).
 func (p *parser) literalSubject(value string) error {
@@ -44,24 +92,40 @@ func (p *parser) literalSubject(value string) error {
 	}
 	name, err := ldap.ParseDN(value)
 	if err != nil {
-		return fmt.Errorf("is %s, which is not a distinguished name (RFC 4514) such as CN=web,O=Shop: %w", quote(value), err)
+		return fmt.Errorf("is %s, which is not a distinguished name (RFC 4514) such as CN=web,O=Shop: %s", quote(value), strings.Trim(quote(err.Error()), `"`))
 	}
 	var sequence pkix.RDNSequence
+	var problems Problems
 	for _, rdn := range slices.Backward(name.RDNs) {
 		var set pkix.RelativeDistinguishedNameSET
 		for _, a := range rdn.Attributes {
-			oid, err := attributeType(a.Type)
+			oid, err := p.attribute(a)
 			if err != nil {
-				return err
+				problems = append(problems, err)
 			}
 			set = append(set, pkix.AttributeTypeAndValue{Type: oid, Value: a.Value})
 		}
 		sequence = append(sequence, set)
 	}
+	if len(problems) > 0 {
+		return problems
+	}
 	if p.RawSubject, err = asn1.Marshal(sequence); err != nil {
 		return fmt.Errorf("is %s, which can't be encoded: %w", quote(value), err)
 	}
 	return nil
+}
+
+// attribute checks one attribute of a distinguished name, and is its type.
+func (p *parser) attribute(a *ldap.AttributeTypeAndValue) (asn1.ObjectIdentifier, error) {
+	oid, err := attributeType(a.Type)
+	switch {
+	case err != nil:
+		return nil, err
+	case a.Value == "" && !p.old:
+		return nil, fmt.Errorf("has an empty %s", strings.ToUpper(a.Type))
+	}
+	return oid, p.field(strings.ToUpper(a.Type), a.Value)
 }
 
 // attributeTypes are the short names of RFC 4514, section 3, and what certificates have besides.
@@ -92,21 +156,20 @@ func attributeType(name string) (asn1.ObjectIdentifier, error) {
 	return parsed, nil
 }
 
-// csvList splits a line of comma-separated values, which may be quoted (RFC 4180).
-func csvList(elements *[]string, value string) error {
-	if value == "" {
-		return nil
-	}
+// csvList splits a line of comma-separated values, which may be quoted (RFC 4180). Empty values are dropped.
+func csvList(value string) (values []string, err error) {
 	reader := csv.NewReader(strings.NewReader(value))
 	reader.TrimLeadingSpace = true
 	records, err := reader.ReadAll()
-	if err != nil || len(records) != 1 {
-		return fmt.Errorf(`is %s, which is not a list such as a,"b, c"`, quote(value))
+	if err != nil || len(records) > 1 {
+		return nil, errors.New(`is ` + quote(value) + `, which is not a list such as a,"b, c"`)
 	}
-	for _, e := range records[0] {
-		if e = strings.TrimSpace(e); e != "" {
-			*elements = append(*elements, e)
+	for _, record := range records {
+		for _, v := range record {
+			if v = strings.TrimSpace(v); v != "" {
+				values = append(values, v)
+			}
 		}
 	}
-	return nil
+	return values, nil
 }

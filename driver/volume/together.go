@@ -4,38 +4,79 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// together checks what no attribute shows alone.
+// together checks what no attribute shows alone. An attribute that is wrong by itself is not looked at again.
 func (p *parser) together() (problems Problems) {
-	for _, err := range []error{p.identity(), p.names(), p.key(), p.owner(), cmp.Or(p.arrange(), p.stores())} {
-		if err != nil {
-			problems = append(problems, err)
+	for _, c := range []struct {
+		attributes string
+		check      func() error
+	}{
+		{"issuer-name issuer-kind issuer-group", p.issuer},
+		{"spiffe uri-sans", p.identity},
+		{"common-name literal-subject dns-names ip-sans uri-sans spiffe", p.names},
+		{"renew renew-before", p.renewal},
+		{"key-algorithm key-size key-encoding", p.keyKind},
+		{"fs-group gid", p.owner},
+		{"layout uri-sans spiffe ca-file certificate-file privatekey-file pkcs12-filename pkcs12-enable", p.arrange},
+		{"layout pkcs12-filename pkcs12-enable pkcs12-password keystore-password keystore-algorithms", p.stores},
+	} {
+		if !slices.ContainsFunc(strings.Fields(c.attributes), func(name string) bool { return p.said[name].wrong }) {
+			problems = append(problems, flat(c.check())...)
 		}
 	}
 	return problems
 }
 
-// identity adds the pod's SPIFFE ID.
-func (p *parser) identity() error {
-	if !p.spiffe {
+// issuer checks what the pod says of its issuer: an object of the API server. An issuer of another group than cert-manager's may be anything to the
+// old driver.
+func (p *parser) issuer() error {
+	const builtIn = "cert-manager.io"
+	i, foreign := p.Issuer, p.Issuer.Group != builtIn
+	var problems Problems
+	if foreign && p.old {
 		return nil
 	}
+	if p.gives("issuer-name") && len(validation.IsDNS1123Subdomain(i.Name)) > 0 {
+		problems = append(problems, problem(p.key("issuer-name"), "is %s: an issuer's name has up to 253 lower-case letters, digits, dashes and dots", quote(i.Name)))
+	}
+	switch {
+	case !p.gives("issuer-kind"):
+	case !foreign && i.Kind != "Issuer" && i.Kind != "ClusterIssuer":
+		problems = append(problems, problem(p.key("issuer-kind"), "is %s: known are Issuer and ClusterIssuer; one of another API needs its issuer-group", quote(i.Kind)))
+	case len(validation.IsDNS1035Label(strings.ToLower(i.Kind))) > 0:
+		problems = append(problems, problem(p.key("issuer-kind"), "is %s, which is not a kind such as ClusterIssuer", quote(i.Kind)))
+	}
+	if p.gives("issuer-group") && len(validation.IsDNS1123Subdomain(i.Group)) > 0 {
+		problems = append(problems, problem(p.key("issuer-group"), "is %s, which is not an API group such as cert-manager.io", quote(i.Group)))
+	}
+	return problems.err()
+}
+
+// identity adds the pod's SPIFFE ID.
+func (p *parser) identity() error {
+	if !p.spiffe || p.Pod.Namespace == "" || p.Pod.ServiceAccount == "" {
+		return nil
+	}
+	key := p.key("spiffe") + " is true"
+	if p.mesh {
+		key = SPIFFEDriver + " gives a SPIFFE ID"
+	}
 	if p.defaults.TrustDomain == "" {
-		return problem(Prefix+"spiffe", "is true, and this driver has no trust domain: its operator sets --trust-domain")
+		return problem(key+",", "and this driver has no trust domain: its operator sets --trust-domain")
 	}
 	id, err := p.spiffeID()
 	if err != nil {
-		return problem(Prefix+"spiffe", "is true, and makes no SPIFFE ID: %w", err)
+		return problem(key+",", "and none can be made: %w", err)
 	}
 	for _, uri := range p.URIs {
 		if uri.Scheme == "spiffe" { // An X.509 SVID has one URI (SPIFFE's X509-SVID, section 2).
-			return problem(Prefix+"uri-sans", "has a SPIFFE ID, and spiffe makes %s: give one of them", id)
+			return problem(p.key("uri-sans"), "has a SPIFFE ID, and spiffe makes %s: give one of them", id)
 		}
 	}
 	p.URIs = append(p.URIs, id.URL())
@@ -57,14 +98,22 @@ func (p *parser) spiffeID() (spiffeid.ID, error) {
 
 // names demands an identity. The old driver did not.
 func (p *parser) names() error {
-	if p.old || p.Subject.CommonName != "" || p.RawSubject != nil || len(p.DNSNames)+len(p.IPs)+len(p.URIs) > 0 {
+	if p.old || p.spiffe || p.Subject.CommonName != "" || p.RawSubject != nil || len(p.DNSNames)+len(p.IPs)+len(p.URIs) > 0 {
 		return nil
 	}
-	return problem(Prefix+"dns-names", "is missing: ask for at least one of dns-names, uri-sans, spiffe, ip-sans, common-name and literal-subject")
+	return problem(p.key("dns-names"), "is missing: ask for at least one of dns-names, uri-sans, spiffe, ip-sans, common-name and literal-subject")
 }
 
-// key completes the key by its algorithm.
-func (p *parser) key() error {
+// renewal checks that there is one, where the pod says when.
+func (p *parser) renewal() error {
+	if p.Once && p.gives("renew-before") {
+		return problem(p.key("renew-before"), "is given, and renew is false: give one of them")
+	}
+	return nil
+}
+
+// keyKind completes the key by its algorithm.
+func (p *parser) keyKind() error {
 	k := &p.Key
 	if k.Encoding == "" {
 		k.Encoding = PKCS8
@@ -77,13 +126,13 @@ func (p *parser) key() error {
 	}
 	switch {
 	case k.Algorithm == RSA && (k.Size < 2048 || k.Size > 8192):
-		return problem(p.prefix()+"key-size", "is %d: RSA keys have 2048 to 8192 bits", k.Size)
+		return problem(p.key("key-size"), "is %d: RSA keys have 2048 to 8192 bits", k.Size)
 	case k.Algorithm == ECDSA && !slices.Contains([]int{256, 384, 521}, k.Size):
-		return problem(p.prefix()+"key-size", "is %d: ECDSA keys have 256, 384 or 521 bits", k.Size)
+		return problem(p.key("key-size"), "is %d: ECDSA keys have 256, 384 or 521 bits", k.Size)
 	case k.Algorithm == Ed25519 && k.Size != 0:
-		return problem(p.prefix()+"key-size", "is %d: Ed25519 keys have no size", k.Size)
+		return problem(p.key("key-size"), "is %d: Ed25519 keys have no size", k.Size)
 	case k.Algorithm != RSA && k.Encoding == PKCS1:
-		return problem(p.prefix()+"key-encoding", "is PKCS1: only RSA keys have that encoding, this one is %s", k.Algorithm)
+		return problem(p.key("key-encoding"), "is PKCS1: only RSA keys have that encoding, this one is %s", k.Algorithm)
 	}
 	return nil
 }
@@ -102,44 +151,40 @@ func (p *parser) standardSize() int {
 
 // stores completes what keystores need.
 func (p *parser) stores() error {
-	if p.pkcs12 {
-		if err := p.oldStore(); err != nil {
-			return err
-		}
+	if p.pkcs12 && p.pkcs12Password == "" {
+		return problem(p.key("pkcs12-password"), "is required with pkcs12-enable")
+	}
+	if !p.pkcs12 && !p.gives("pkcs12-enable") && p.gives("pkcs12-password") {
+		return problem(p.key("pkcs12-password"), "is given, and pkcs12-enable is not")
+	}
+	if p.pkcs12 && p.gives("keystore-password") {
+		return problem(p.key("keystore-password"), "is given, and %s, too: give one of them", p.key("pkcs12-password"))
 	}
 	if !p.hasStores() {
-		return nil
+		return p.idle("no keystore is among the files: add a layout such as pkcs12", "keystore-password", "keystore-algorithms")
 	}
-	if p.Keystore.Password == "" && p.secrets && p.secretPassword == "" {
+	if p.pkcs12 {
+		p.Keystore.Password = p.pkcs12Password
+		return p.password(p.key("pkcs12-password"))
+	}
+	if p.gives("keystore-password") {
+		return p.password(p.key("keystore-password"))
+	}
+	if p.secrets && p.secretPassword == "" {
 		return problem("nodePublishSecretRef", "names a Secret without %s, the password of the keystores", PasswordKey)
 	}
-	p.Keystore.Password = cmp.Or(p.Keystore.Password, p.secretPassword)
-	return p.password()
-}
-
-// oldStore adds the keystore that the old driver knows.
-func (p *parser) oldStore() error {
-	if p.pkcs12Password == "" {
-		return problem(OldPrefix+"pkcs12-password", "is required with pkcs12-enable")
-	}
-	if p.Keystore.Password != "" {
-		return problem(Prefix+"keystore-password", "is given, and %s, too: give one of them", OldPrefix+"pkcs12-password")
-	}
-	if other, taken := p.Files[p.pkcs12File]; taken && other != PKCS12Part {
-		return problem(OldPrefix+"pkcs12-filename", "is %s, the name of another file: %s", quote(p.pkcs12File), other)
-	}
-	p.Files[p.pkcs12File], p.Keystore.Password = PKCS12Part, p.pkcs12Password
-	return nil
+	p.Keystore.Password = p.secretPassword
+	return p.password(PasswordKey + " of nodePublishSecretRef")
 }
 
 func (p *parser) hasStores() bool {
-	return slices.ContainsFunc(slices.Collect(maps.Values(p.Files)), func(part Part) bool {
+	return p.pkcs12 || slices.ContainsFunc(slices.Collect(maps.Values(p.Files)), func(part Part) bool {
 		return slices.Contains([]Part{PKCS12Part, PKCS12TrustPart, JKSPart, JKSTrustPart}, part)
 	})
 }
 
 // password checks what the formats can't hold.
-func (p *parser) password() error {
+func (p *parser) password(key string) error {
 	const shortest, longest = 6, 1024 // What keytool takes for a JKS (sun.security.tools.keytool.Main); more is no password.
 	word := p.Keystore.Password
 	jks := slices.Contains(p.layouts, layoutJKS)
@@ -147,13 +192,13 @@ func (p *parser) password() error {
 	case word == "":
 		return nil
 	case len(word) > longest:
-		return problem("the keystores' password", "has %d bytes: at most %d", len(word), longest)
+		return problem(key, "has %d bytes: at most %d", len(word), longest)
 	case strings.ContainsFunc(word, func(r rune) bool { return r == utf8.RuneError || r > 0xffff }):
-		return problem("the keystores' password", "has a character that a keystore can't hold: those of the Basic Multilingual Plane alone (RFC 7292, appendix B.1)")
+		return problem(key, "has a character that a keystore can't hold: those of the Basic Multilingual Plane alone (RFC 7292, appendix B.1)")
 	case jks && !ascii(word):
-		return problem("the keystores' password", "has a character that a JKS can't hold: ASCII alone")
+		return problem(key, "has a character that a JKS can't hold: ASCII alone")
 	case jks && len(word) < shortest:
-		return problem("the keystores' password", "has %d characters: a JKS needs at least %d", len(word), shortest)
+		return problem(key, "has %d characters: a JKS needs at least %d", len(word), shortest)
 	}
 	return nil
 }
@@ -164,7 +209,7 @@ func (p *parser) owner() error {
 		return nil
 	}
 	if p.fsGroupGiven {
-		return problem(Prefix+"gid", "is given, and fs-group, too: give one of them")
+		return problem(p.key("gid"), "is given, and fs-group, too: give one of them")
 	}
 	p.Owner.Group = p.gidGiven
 	return nil
@@ -176,12 +221,9 @@ func (p *parser) mountGroup(group string) Problems {
 	if group == "" || p.fsGroupGiven {
 		return nil
 	}
-	gid, err := strconv.ParseUint(group, 10, 32)
-	if err != nil {
-		return Problems{problem("volume_mount_group", "is %s, which is not a group id", quote(group))}
+	if err := p.id(&p.Owner.Group, group, 0); err != nil {
+		return Problems{problem("fsGroup", "%w", err)}
 	}
-	id := int(gid)
-	p.Owner.Group = &id
 	return nil
 }
 
@@ -197,11 +239,4 @@ func (p *parser) mountFlags(flags []string) (problems Problems) {
 		p.SELinuxContext = context
 	}
 	return problems
-}
-
-func (p *parser) prefix() string {
-	if p.old {
-		return OldPrefix
-	}
-	return Prefix
 }

@@ -1,0 +1,80 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Problems are all that is wrong with a volume, each a sentence that names its attribute.
+type Problems []error
+
+// Error is the problems in one line: the line is read in `kubectl describe pod`. An event has 1024 characters, some 144 of which are the kubelet's
+// (its words, and the volume's name of up to 63); the problems that do not fit are counted.
+func (p Problems) Error() string {
+	const longest, rest = 1024 - 144, len("; and 999 more")
+	var line strings.Builder
+	for i, err := range p {
+		text := err.Error()
+		if i > 0 && line.Len()+len("; ")+len(text)+rest > longest {
+			fmt.Fprintf(&line, "; and %d more", len(p)-i)
+			break
+		}
+		if i > 0 {
+			line.WriteString("; ")
+		}
+		line.WriteString(text)
+	}
+	return line.String()
+}
+
+// Unwrap are the problems.
+func (p Problems) Unwrap() []error { return p }
+
+// err is the problems as an error: nil if there are none.
+func (p Problems) err() error {
+	if len(p) == 0 {
+		return nil
+	}
+	return p
+}
+
+// flat are the problems of an error, which may be several.
+func flat(err error) Problems {
+	var several Problems
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &several):
+		return several
+	}
+	return Problems{err}
+}
+
+func problem(key, format string, args ...any) error {
+	return fmt.Errorf("%s "+format, append([]any{key}, args...)...)
+}
+
+// about puts a key before each problem of an error.
+func about(key string, err error) error {
+	var problems Problems
+	for _, e := range flat(err) {
+		problems = append(problems, problem(key, "%w", e))
+	}
+	return problems.err()
+}
+
+// quote makes a value fit for a message, whatever is in it.
+func quote(value string) string {
+	const longest = 64
+	if len(value) <= longest {
+		return strconv.QuoteToASCII(value)
+	}
+	end := longest
+	for end > longest-utf8.UTFMax && !utf8.RuneStart(value[end]) {
+		end--
+	}
+	return strconv.QuoteToASCII(value[:end]) + "…"
+}
