@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -22,7 +23,7 @@ func (p *parser) others(attributes map[string]string) (problems Problems) {
 		switch {
 		case slices.Contains(known, key), strings.HasPrefix(key, kubeletPrefix):
 		case !foreign(key, known):
-			problems = append(problems, problem(quote(key), "is not a known attribute: did you mean %s?", nearest(key, known)))
+			problems = append(problems, problem(quote(key), "is not a known attribute%s", suggestion(key, "%s", known)))
 		case len(validation.IsQualifiedName(strings.ToLower(key))) > 0:
 			problems = append(problems, problem(quote(key), "can't be an annotation of the request: %s", validation.IsQualifiedName(strings.ToLower(key))[0]))
 		case !utf8.ValidString(attributes[key]):
@@ -101,6 +102,16 @@ func nearest(word string, words []string) string {
 		return 100*levenshtein.Distance(base(word), base(candidate), nil) + levenshtein.Distance(word[:min(len(word), 64)], candidate, nil)
 	}
 	return slices.MinFunc(words, func(a, b string) int { return distance(a) - distance(b) })
+}
+
+// suggestion is the word that was meant, if one is so much like it.
+func suggestion(word, format string, words []string) string {
+	near := nearest(word, words)
+	given, meant := base(word), base(near)
+	if 2*levenshtein.Distance(given, meant, nil) > len(meant) && (given == "" || !strings.HasPrefix(meant, given)) {
+		return ""
+	}
+	return ": did you mean " + fmt.Sprintf(format, near) + "?"
 }
 
 // base is what follows the last slash; not more of it than any attribute has, for a distance costs the product of the lengths.

@@ -85,7 +85,9 @@ func Parse(asked Asked, defaults Defaults) (Volume, error) {
 	p.secretPassword, p.secrets = asked.Password, asked.Secrets
 	problems = append(problems, p.pod(asked.Attributes)...)
 	problems = append(problems, p.others(asked.Attributes)...)
-	problems = append(problems, p.attributes(asked.Attributes)...)
+	mistakes := p.attributes(asked.Attributes)
+	problems = append(problems, flat(p.issuer())...) // Before the others, as it matters more.
+	problems = append(problems, mistakes...)
 	problems = append(problems, p.mountGroup(asked.Group)...)
 	problems = append(problems, p.mountFlags(asked.MountFlags)...)
 	problems = append(problems, p.together()...)

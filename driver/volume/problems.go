@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 )
 
 // Problems are all that is wrong with a volume, each a sentence that names its attribute.
@@ -66,15 +65,15 @@ func about(key string, err error) error {
 	return problems.err()
 }
 
-// quote makes a value fit for a message, whatever is in it.
+// quote makes a value fit for a message, whatever is in it. Of a long one it shows the begin.
 func quote(value string) string {
-	const longest = 64
-	if len(value) <= longest {
-		return strconv.QuoteToASCII(value)
+	const longest = 64 // Characters, as they are shown.
+	end := 0
+	for next := range value {
+		if len(strconv.QuoteToASCII(value[:next])) > longest+len(`""`) {
+			return strconv.QuoteToASCII(value[:end]) + "…"
+		}
+		end = next
 	}
-	end := longest
-	for end > longest-utf8.UTFMax && !utf8.RuneStart(value[end]) {
-		end--
-	}
-	return strconv.QuoteToASCII(value[:end]) + "…"
+	return strconv.QuoteToASCII(value)
 }

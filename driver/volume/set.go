@@ -106,7 +106,7 @@ func (p *parser) keyUsages(value string) error {
 	}
 	return p.each(value, names, func(name string) error {
 		if !slices.Contains(known, name) {
-			return fmt.Errorf("has %s, which is not a key usage: did you mean %q?", quote(name), nearest(name, known))
+			return fmt.Errorf("has %s, which is not a key usage such as server auth%s", quote(name), suggestion(name, "%q", known))
 		}
 		if u := signer.Usage(name); !slices.Contains(p.Usages, u) {
 			p.Usages = append(p.Usages, u)

@@ -17,7 +17,6 @@ func (p *parser) together() (problems Problems) {
 		attributes string
 		check      func() error
 	}{
-		{"issuer-name issuer-kind issuer-group", p.issuer},
 		{"spiffe uri-sans", p.identity},
 		{"common-name literal-subject dns-names ip-sans uri-sans spiffe", p.names},
 		{"renew renew-before", p.renewal},
@@ -33,7 +32,7 @@ func (p *parser) together() (problems Problems) {
 	return problems
 }
 
-// issuer checks what the pod says of its issuer: an object of the API server. An issuer of another group than cert-manager's may be anything to the
+// issuer checks what the pod says of who signs: an object of the API server. An issuer of another group than cert-manager's may be anything to the
 // old driver.
 func (p *parser) issuer() error {
 	const builtIn = "cert-manager.io"

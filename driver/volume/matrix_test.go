@@ -1,0 +1,195 @@
+package volume_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// The ways in which an attribute may be wrong. Each attribute has a cell for each.
+const (
+	absent = iota
+	empty
+	wrongType
+	outOfRange
+	conflicting // With what else the volume says.
+	tooLong
+	nonASCII
+	path
+	variable   // An unknown one, or one where none are replaced.
+	unknownKey // The attribute's name, misspelt.
+	kinds
+)
+
+var kindNames = [kinds]string{"absent", "empty", "wrong type", "out of range", "conflicting", "too long", "not ASCII", "path", "variable", "unknown key"}
+
+// A cell is a value and what becomes of it:
+//
+//	= value    accepted, with that result
+//	! text     refused: the text follows the attribute's key, as any further one does
+//	!! text    refused, by another key
+//	- reason   there is no such thing
+type cell struct {
+	value string
+	with  string // What else the volume says, "layout=jks uid=0"; replaces the row's.
+	want  string
+	old   string // Under the old prefix, where it is something else.
+}
+
+type row struct {
+	name  string
+	of    func(v volume.Volume) string // The result.
+	with  string                       // What the attribute needs beside it.
+	cells [kinds]cell
+}
+
+// A dialect is how a volume speaks.
+type dialect struct {
+	driver, prefix, base string
+}
+
+// key is an attribute's, under the dialect's prefix if it is known there.
+func (d dialect) key(name string) string {
+	i := slices.IndexFunc(volume.Attributes(), func(a volume.Attribute) bool { return a.Name == name })
+	switch a := volume.Attributes()[i]; {
+	case d.prefix == volume.OldPrefix && !a.Old:
+		return volume.Prefix + name
+	case a.OnlyOld:
+		return volume.OldPrefix + name
+	}
+	return d.prefix + name
+}
+
+// parse is what becomes of a cell's volume.
+func (d dialect) parse(r row, kind int) (volume.Volume, error) {
+	c, a := r.cells[kind], asked(nil)
+	a.Driver = d.driver
+	for _, pair := range strings.Fields(d.base + " " + cmpOr(c.with, r.with)) {
+		name, value, _ := strings.Cut(pair, "=")
+		a.Attributes[d.key(name)] = value
+	}
+	switch key := d.key(r.name); kind {
+	case absent:
+		delete(a.Attributes, key)
+	case unknownKey:
+		a.Attributes[strings.TrimSuffix(key, r.name)+c.value] = "x"
+	default:
+		a.Attributes[key] = c.value
+	}
+	return volume.Parse(a, volume.Defaults{TrustDomain: "example.org", IssuerName: map[bool]string{true: "mesh"}[d.driver == volume.SPIFFEDriver]})
+}
+
+func cmpOr(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// check compares what becomes of a cell with what is wanted.
+func (d dialect) check(t *testing.T, r row, kind int) {
+	want := r.cells[kind].want
+	if d.prefix == volume.OldPrefix {
+		want = cmpOr(r.cells[kind].old, want)
+	}
+	if kind == unknownKey {
+		key := d.key(r.name)
+		want = fmt.Sprintf("!! %q is not a known attribute: did you mean %s?", strings.TrimSuffix(key, r.name)+r.cells[kind].value, key)
+	}
+	if reason, none := strings.CutPrefix(want, "- "); none && len(reason) > 3 {
+		return
+	}
+	v, err := d.parse(r, kind)
+	var got string
+	switch own, its := strings.CutPrefix(fmt.Sprint(err), d.key(r.name)+" "); {
+	case err == nil:
+		got = "= " + r.of(v)
+	case its:
+		got = "! " + strings.ReplaceAll(own, d.key(r.name)+" ", "")
+	default:
+		got = "!! " + err.Error()
+	}
+	if got != want {
+		t.Errorf("%s%s, %s: %q\n got: %s\nwant: %s", d.prefix, r.name, kindNames[kind], r.cells[kind].value, got, want)
+	}
+}
+
+var (
+	ours   = dialect{"", volume.Prefix, "issuer-name=ca dns-names=web"}
+	old    = dialect{"", volume.OldPrefix, "issuer-name=ca is-ca=false"}
+	oldToo = dialect{volume.OldDriver, volume.OldPrefix, "issuer-name=ca"}
+	mesh   = dialect{volume.SPIFFEDriver, volume.SPIFFEDriver + "/", ""}
+)
+
+// TestMatrix holds what becomes of each attribute, wrong in each way, under each prefix that knows it.
+func TestMatrix(t *testing.T) {
+	rows := matrix()
+	for _, a := range volume.Attributes() {
+		i := slices.IndexFunc(rows, func(r row) bool { return r.name == a.Name })
+		if i < 0 {
+			t.Errorf("%s has no row", a.Name)
+			continue
+		}
+		for kind, c := range rows[i].cells {
+			if c.want == "" && (kind != unknownKey || c.value == "") {
+				t.Errorf("%s has no cell for %s", a.Name, kindNames[kind])
+				continue
+			}
+			if !a.OnlyOld {
+				ours.check(t, rows[i], kind)
+			}
+			if a.Old {
+				old.check(t, rows[i], kind)
+				oldToo.check(t, rows[i], kind)
+			}
+		}
+	}
+	if len(rows) != len(volume.Attributes()) {
+		t.Errorf("%d rows for %d attributes", len(rows), len(volume.Attributes()))
+	}
+}
+
+// TestBothPrefixes: an attribute is given under one of them.
+func TestBothPrefixes(t *testing.T) {
+	for _, a := range volume.Attributes() {
+		if !a.Old || a.OnlyOld {
+			continue
+		}
+		_, err := volume.Parse(asked(map[string]string{"issuer-name": "ca", a.Name: "x", "old:" + a.Name: "x"}), volume.Defaults{})
+		if want := "csi.mayfly.dev/" + a.Name + " is given as csi.cert-manager.io/" + a.Name + ", too: give one of them"; err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%v\nwant %s", err, want)
+		}
+	}
+}
+
+func matrix() []row {
+	return slices.Concat(issuerRows(), subjectRows(), nameRows(), timeRows(), keyRows(), fileRows(), ownerRows())
+}
+
+// TestMatrixOfTheMesh: csi-driver-spiffe's name knows one attribute.
+func TestMatrixOfTheMesh(t *testing.T) {
+	for _, a := range volume.Attributes() {
+		for _, prefix := range []string{volume.Prefix, volume.OldPrefix, mesh.prefix} {
+			if prefix+a.Name == mesh.prefix+"fs-group" {
+				continue
+			}
+			_, err := volume.Parse(volume.Asked{Driver: volume.SPIFFEDriver, ID: "csi-1", Attributes: asked(map[string]string{prefix + a.Name: "true"}).Attributes},
+				volume.Defaults{TrustDomain: "example.org", IssuerName: "mesh"})
+			want := fmt.Sprintf("%q is not a known attribute: spiffe.csi.cert-manager.io knows spiffe.csi.cert-manager.io/fs-group", prefix+a.Name)
+			if fmt.Sprint(err) != want {
+				t.Errorf("%s%s: %v\nwant %s", prefix, a.Name, err, want)
+			}
+		}
+	}
+	i := slices.IndexFunc(matrix(), func(r row) bool { return r.name == "fs-group" })
+	group := matrix()[i]
+	group.cells[conflicting] = cell{want: "- gid is not known here"}
+	for kind := range group.cells {
+		if kind != unknownKey {
+			mesh.check(t, group, kind)
+		}
+	}
+}
