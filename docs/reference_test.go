@@ -58,6 +58,40 @@ func TestAttributes(t *testing.T) {
 	compare(t, "Attributes", want)
 }
 
+// TestErrors asks the parser for the error of each value that the table has. The table is the place to add an attribute's.
+func TestErrors(t *testing.T) {
+	values := map[string]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z0-9-]+)` \\| `([^`]+)` \\| ").FindAllStringSubmatch(section(t, "Errors"), -1) {
+		values[row[1]] = row[2]
+	}
+	var want []string
+	for _, a := range volume.Attributes() {
+		want = append(want, fmt.Sprintf("| `%s` | `%s` | `%s` |", a.Name, values[a.Name], refusal(a, values[a.Name])))
+	}
+	got := strings.Split(section(t, "Errors"), "\n")
+	got = slices.DeleteFunc(got, func(line string) bool { return strings.Count(line, " | ") != 2 || !strings.HasPrefix(line, "| `") })
+	if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w {
+		t.Errorf("reference.md, Errors, has\n%s\nand the parser says\n%s", g, w)
+	}
+}
+
+// refusal is the parser's error, without the key, for one value of a volume that is otherwise in order.
+func refusal(a volume.Attribute, value string) string {
+	prefix := volume.Prefix
+	asked := volume.Asked{ID: "csi-1", Target: "/t", Attributes: map[string]string{
+		"csi.storage.k8s.io/pod.name": "web-0", "csi.storage.k8s.io/pod.namespace": "shop", "csi.storage.k8s.io/pod.uid": "7d4f",
+		"csi.storage.k8s.io/serviceAccount.name": "web", "csi.storage.k8s.io/ephemeral": "true",
+		prefix + "issuer-name": "ca", prefix + "dns-names": "web", prefix + "layout": "pem,pkcs12,jks",
+	}}
+	if a.OnlyOld {
+		prefix = volume.OldPrefix
+		asked.Attributes[prefix+"pkcs12-enable"], asked.Attributes[prefix+"pkcs12-password"] = "true", "secret"
+	}
+	asked.Attributes[prefix+a.Name] = value
+	_, err := volume.Parse(asked, volume.Defaults{TrustDomain: "example.org"})
+	return strings.TrimPrefix(fmt.Sprint(err), prefix+a.Name+" ")
+}
+
 // old says under which prefixes an attribute is known.
 func old(a volume.Attribute) string {
 	if a.OnlyOld {

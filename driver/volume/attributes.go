@@ -75,7 +75,7 @@ func Attributes() []Attribute {
 			Meaning: "`true` adds the pod's SPIFFE ID to the URIs, of the driver's trust domain (`--trust-domain`) and path (`--spiffe-path`).",
 		}, {
 			Name: "duration", Old: true, Default: "1h", OldDefault: "2160h", Example: "30m", set: (*parser).duration,
-			Meaning: "Lifetime to ask for, a Go duration of at least a second. The issuer may give another; rotation follows what it gives.",
+			Meaning: "Lifetime to ask for, a Go duration of a second to ten years (`87600h`; the old prefix has no longest). The issuer may give another; rotation follows what it gives.",
 		}, {
 			Name: "renew-before", Old: true, Example: "10m", set: (*parser).renewBefore,
 			Meaning: "How long before its end a certificate is renewed. Absent, or not less than the lifetime: a third of the lifetime.",

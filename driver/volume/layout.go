@@ -165,7 +165,7 @@ func (p *parser) place(f File) error {
 			key = p.key(name)
 		}
 	}
-	return problem(key, "gives two files the name %s: %s; and %s", quote(f.Name), other, f.Part)
+	return problem(key, "gives two files the name %s: %s, and %s", quote(f.Name), other, f.Part)
 }
 
 // idleNames checks that each name that is given is that of a file.

@@ -50,7 +50,7 @@ func password(name, misspelt, with, conflict, absentWant string, emptyWant strin
 
 func fileRows() []row {
 	clash := func(other, one, two string) cell {
-		return cell{value: other, want: fmt.Sprintf("! gives two files the name %q: %s; and %s", other, one, two)}
+		return cell{value: other, want: fmt.Sprintf("! gives two files the name %q: %s, and %s", other, one, two)}
 	}
 	const chain, key, ca, store = "the certificate chain, leaf first", "the private key", "the CA certificates", "a PKCS#12 keystore: the private key with its chain"
 	enable := truth("pkcs12-enable", names, cell{value: "true", want: "!! csi.cert-manager.io/pkcs12-password is required with pkcs12-enable"}, "pkcs12-enabled", "ca.crt tls.crt tls.key")
@@ -103,14 +103,14 @@ func id(name, misspelt string, first string, of func(volume.Owner) *int, conflic
 
 func ownerRows() []row {
 	user, group := func(o volume.Owner) *int { return o.User }, func(o volume.Owner) *int { return o.Group }
-	const mode, from0, from1 = ": a file's mode is three octal digits, such as 0440", ": an id is 0 to 4294967294", ": an id is 1 to 4294967294"
+	const mode, from0 = ": a file's mode is three octal digits, such as 0440", ": an id is 0 to 4294967294"
 	return []row{
 		id("fs-group", "fsgroup", "1", group, cell{value: "1", with: "gid=1", want: "!! csi.mayfly.dev/gid is given, and fs-group, too: give one of them"},
-			cell{value: "+1000", want: `! is "+1000"` + from1, old: "= 1000"}, cell{value: "01000", want: `! is "01000"` + from1, old: "= 1000"}),
+			cell{value: "+1000", want: `! is "+1000": write 1000, without a sign or zeros in front`, old: "= 1000"}, cell{value: "01000", want: `! is "01000": write 1000, without a sign or zeros in front`, old: "= 1000"}),
 		id("gid", "guid", "0", group, cell{value: "1", with: "fs-group=1", want: "! is given, and fs-group, too: give one of them"},
 			cell{value: "../0", want: `! is "../0"` + from0}, cell{value: "postgres", want: `! is "postgres"` + from0}),
 		id("uid", "uuid", "0", user, cell{want: "- nothing else sets the owner"},
-			cell{value: "../0", want: `! is "../0"` + from0}, cell{value: "007", want: `! is "007"` + from0}),
+			cell{value: "../0", want: `! is "../0"` + from0}, cell{value: "007", want: `! is "007": write 7, without a sign or zeros in front`}),
 		{"mode", func(v volume.Volume) string {
 			if v.Owner.Mode == nil {
 				return ""

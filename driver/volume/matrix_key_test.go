@@ -60,7 +60,7 @@ func timeRows() []row {
 
 func keyRows() []row {
 	key := func(v volume.Volume) string { return fmt.Sprint(v.Key.Algorithm, " ", v.Key.Size, " ", v.Key.Encoding) }
-	const usage, algorithm, bits, encoding = ", which is not a key usage such as server auth", ": known are RSA, ECDSA and Ed25519", ", which is not a number of bits", ": known are PKCS1 and PKCS8"
+	const usage, algorithm, bits, encoding = ", which is not a key usage", ": known are RSA, ECDSA and Ed25519", ", which is not a number of bits", ": known are PKCS1 and PKCS8"
 	return []row{
 		{"key-usages", usages, "", [kinds]cell{
 			absent:      {want: "= digital signature,server auth,client auth", old: "= digital signature,key encipherment"},
@@ -68,10 +68,10 @@ func keyRows() []row {
 			wrongType:   {value: "server-auth", want: `! has "server-auth"` + usage + `: did you mean "server auth"?`},
 			outOfRange:  {value: ",", want: `! is ",", which names nothing`},
 			conflicting: {value: "server auth,server auth", want: "= server auth"},
-			tooLong:     {value: long, want: "! has " + short + usage},
+			tooLong:     {value: long, want: "! has " + short + usage + ` such as server auth`},
 			nonASCII:    {value: "sërver auth", want: `! has "s\u00ebrver auth"` + usage + `: did you mean "server auth"?`},
 			path:        {value: "../any", want: `! has "../any"` + usage + `: did you mean "any"?`},
-			variable:    {value: "${POD_NAME}", want: `! has "${POD_NAME}"` + usage},
+			variable:    {value: "${POD_NAME}", want: `! has "${POD_NAME}"` + usage + ` such as server auth`},
 			unknownKey:  {value: "key-usage"},
 		}},
 		truth("is-ca", func(v volume.Volume) string { return fmt.Sprint(v.IsCA) }, cell{value: "true", with: "key-usages=any", want: "= true"}, "isca", "false"),

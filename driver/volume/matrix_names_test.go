@@ -21,7 +21,7 @@ const (
 )
 
 func issuerRows() []row {
-	const name, kind, group = ": an issuer's name has up to 253 lower-case letters, digits, dashes and dots", ": known are Issuer and ClusterIssuer; one of another API needs its issuer-group", ", which is not an API group such as cert-manager.io"
+	const name, kind, group = ": an issuer's name has up to 253 lower-case letters, digits, dashes and dots", ": known are Issuer and ClusterIssuer, and one of another API needs its issuer-group", ", which is not an API group such as cert-manager.io"
 	issuer := func(v volume.Volume) string { return v.Issuer.Name + " " + v.Issuer.Kind + " " + v.Issuer.Group }
 	return []row{
 		{"issuer-name", issuer, "", [kinds]cell{
@@ -69,7 +69,7 @@ func subject(name, kind string, longest string, list bool) row {
 		absent:      {want: "= "},
 		empty:       {want: "= "},
 		wrongType:   {value: "a\nb", want: `! has "a\nb", with a control character`, old: "= " + kind + "=a\nb"},
-		outOfRange:  {value: "a\x7f", want: `! has "a\x7f", with a control character`, old: "= " + kind + "=a\x7f"},
+		outOfRange:  {value: "${POD_NAME", want: `! is "${POD_NAME", with a variable that has no end or no name`, old: "= " + kind + "=POD_NAME"},
 		conflicting: {value: "x", with: "literal-subject=CN=y", want: "= " + kind + "=x"}, // The literal one counts: TestSubjects.
 		tooLong:     {value: long, want: "! has " + short + ", of 300 characters: at most " + longest, old: "= " + kind + "=" + long},
 		nonASCII:    {value: "Straße", want: "= " + kind + "=Straße"},
@@ -92,12 +92,13 @@ func subjectRows() []row {
 		subject("countries", "C", "", true), subject("provinces", "ST", "128", true), subject("localities", "L", "128", true),
 		subject("streetaddresses", "STREET", "128", true), subject("postalcodes", "POSTALCODE", "40", true), subject("serialnumber", "SERIALNUMBER", "64", false),
 	}
-	const code, serial = ", which is not the code of a country, such as DE", ": letters, digits, spaces and '()+,-./:=? alone"
+	const code, serial = ", which is not the code of a country, such as DE", ", which has more than letters, digits, spaces and '()+,-./:=?"
 	c, s := &rows[3].cells, &rows[8].cells
 	c[conflicting].value, c[conflicting].want = "DE", "= C=DE"
-	c[wrongType] = cell{value: "DE,D1", want: `! has "D1"` + code, old: "= C=DE+C=D1"}
+	c[wrongType] = cell{value: "DE,DEU", want: `! has "DEU"` + code, old: "= C=DE+C=DEU"}
 	c[tooLong].want = "! has " + short + code
 	c[nonASCII] = cell{value: "ÄÖ", want: `! has "\u00c4\u00d6"` + code, old: "= C=ÄÖ"}
+	s[outOfRange] = cell{value: "a_b", want: `! has "a_b"` + serial, old: "= SERIALNUMBER=a_b"}
 	s[nonASCII] = cell{value: "ß", want: `! has "\u00df"` + serial, old: "= SERIALNUMBER=ß"}
 	s[variable] = cell{value: "${POD_NAME}", want: `! has "${POD_NAME}"` + serial, old: "= SERIALNUMBER=${POD_NAME}"}
 	const dn = ", which is not a distinguished name (RFC 4514) such as CN=web,O=Shop: "

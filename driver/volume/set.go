@@ -106,7 +106,7 @@ func (p *parser) keyUsages(value string) error {
 	}
 	return p.each(value, names, func(name string) error {
 		if !slices.Contains(known, name) {
-			return fmt.Errorf("has %s, which is not a key usage such as server auth%s", quote(name), suggestion(name, "%q", known))
+			return fmt.Errorf("has %s, which is not a key usage%s", quote(name), cmp.Or(suggestion(name, "%q", known), " such as server auth"))
 		}
 		if u := signer.Usage(name); !slices.Contains(p.Usages, u) {
 			p.Usages = append(p.Usages, u)
@@ -197,8 +197,11 @@ func (p *parser) id(to **int, value string, first int64) error {
 	}
 	const nobody = 1<<32 - 1 // What chown(2) takes for "as it is".
 	n, err := strconv.ParseInt(value, 10, 64)
-	if err != nil || n < first || n >= nobody || !p.plain(value) {
+	switch {
+	case err != nil || n < first || n >= nobody:
 		return fmt.Errorf("is %s: an id is %d to 4294967294", quote(value), first)
+	case !p.plain(value):
+		return fmt.Errorf("is %s: write %d, without a sign or zeros in front", quote(value), n)
 	}
 	*to = new(int(n))
 	return nil

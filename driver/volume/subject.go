@@ -64,7 +64,6 @@ func bounds() map[string]int {
 var (
 	country   = regexp.MustCompile(`^[A-Za-z]{2}$`)              // ISO 3166-1, as RFC 5280 has it.
 	printable = regexp.MustCompile(`^[A-Za-z0-9 '()+,./:=?-]*$`) // ASN.1's PrintableString.
-	letters   = `letters, digits, spaces and '()+,-./:=? alone`  // What it has.
 )
 
 // field checks a value of the subject. The old driver does not.
@@ -78,7 +77,7 @@ func (p *parser) field(kind, value string) error {
 	case kind == "C" && !country.MatchString(value):
 		return fmt.Errorf("has %s, which is not the code of a country, such as DE", quote(value))
 	case kind == "SERIALNUMBER" && !printable.MatchString(value):
-		return fmt.Errorf("has %s: %s", quote(value), letters)
+		return fmt.Errorf("has %s, which has more than letters, digits, spaces and '()+,-./:=?", quote(value))
 	case bounded && n > longest:
 		return fmt.Errorf("has %s, of %d characters: at most %d", quote(value), n, longest)
 	}

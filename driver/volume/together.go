@@ -47,7 +47,7 @@ func (p *parser) issuer() error {
 	switch {
 	case !p.gives("issuer-kind"):
 	case !foreign && i.Kind != "Issuer" && i.Kind != "ClusterIssuer":
-		problems = append(problems, problem(p.key("issuer-kind"), "is %s: known are Issuer and ClusterIssuer; one of another API needs its issuer-group", quote(i.Kind)))
+		problems = append(problems, problem(p.key("issuer-kind"), "is %s: known are Issuer and ClusterIssuer, and one of another API needs its issuer-group", quote(i.Kind)))
 	case len(validation.IsDNS1035Label(strings.ToLower(i.Kind))) > 0:
 		problems = append(problems, problem(p.key("issuer-kind"), "is %s, which is not a kind such as ClusterIssuer", quote(i.Kind)))
 	}
