@@ -78,8 +78,11 @@ demo: build ## what make run shows, for a few seconds and without a terminal
 
 .PHONY: fuzz
 fuzz: ## each parser for FUZZTIME
-	go test $(TESTFLAGS) -run '^$$' -fuzz FuzzParse -fuzztime $(FUZZTIME) ./driver/volume
-	go test $(TESTFLAGS) -run '^$$' -fuzz FuzzCheck -fuzztime $(FUZZTIME) ./driver/request
+	@go test -list '^Fuzz' ./... | awk '/^Fuzz/ { targets[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, targets[i]; n = 0 }' | \
+	while read -r package target; do \
+		echo "$$package $$target"; \
+		go test $(TESTFLAGS) -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
+	done
 
 .PHONY: bench
 bench: build packages ## the numbers of docs/benchmarks.md, as tables, JSON and an SVG

@@ -189,23 +189,6 @@ func TestThePairComesBack(t *testing.T) {
 	}
 }
 
-func FuzzCheck(f *testing.F) {
-	key := newKey(f)
-	good := certificate(f, key, nil)
-	f.Add(good, good)
-	f.Add([]byte{}, []byte("-----BEGIN CERTIFICATE-----\n"))
-	v := web()
-	f.Fuzz(func(t *testing.T, chain, ca []byte) {
-		pair, err := request.Check(v, key, signer.Issued{Chain: chain, CA: ca}, now)
-		if err == nil && (!key.PublicKey.Equal(pair.Leaf.PublicKey) || !pair.Leaf.NotAfter.After(now)) {
-			t.Error("accepted what is not ours or over")
-		}
-		if err != nil && (pair.Leaf != nil || err.Error() == "") {
-			t.Errorf("a pair with an error: %v", err)
-		}
-	})
-}
-
 // The subject alternative names are critical where the subject is empty, and only there (RFC 5280, section 4.1.2.6).
 func TestNamesAreCriticalWithoutASubject(t *testing.T) {
 	for _, row := range []struct {

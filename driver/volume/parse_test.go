@@ -1,7 +1,6 @@
 package volume_test
 
 import (
-	"errors"
 	"maps"
 	"strings"
 	"testing"
@@ -259,30 +258,4 @@ func TestRSA(t *testing.T) {
 			t.Errorf("%s=%s: %+v, want %+v", row.key, row.value, got, row.want)
 		}
 	}
-}
-
-func FuzzParse(f *testing.F) {
-	f.Add("csi.mayfly.dev/issuer-name", "ca", "csi.mayfly.dev/dns-names", "${POD_NAME}", "1000", "context=x")
-	f.Add("csi.cert-manager.io/key-size", "99999999999999999999", "csi.mayfly.dev/uri-sans", "%zz", "-1", "")
-	f.Fuzz(func(t *testing.T, key1, value1, key2, value2, group, flag string) {
-		a := asked(map[string]string{"issuer-name": "ca", "dns-names": "web"})
-		a.Attributes[key1], a.Attributes[key2] = value1, value2
-		a.Group, a.MountFlags = group, []string{flag}
-		v, err := volume.Parse(a, volume.Defaults{})
-		if err != nil {
-			var problems volume.Problems
-			if !errors.As(err, &problems) || len(problems) == 0 {
-				t.Errorf("an error without a reason")
-			}
-			return
-		}
-		for name := range v.Files {
-			if name == "" || strings.ContainsAny(name, "/\x00") || strings.HasPrefix(name, ".") {
-				t.Errorf("file name %q", name)
-			}
-		}
-		if v.Duration < time.Second || v.Issuer.Name == "" || len(v.Files) == 0 {
-			t.Errorf("not valid: %+v", v)
-		}
-	})
 }

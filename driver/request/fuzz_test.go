@@ -1,0 +1,108 @@
+package request_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+func FuzzCheck(f *testing.F) {
+	key := newKey(f)
+	good := certificate(f, key, nil)
+	f.Add(good, good)
+	f.Add([]byte{}, []byte("-----BEGIN CERTIFICATE-----\n"))
+	f.Add(append([]byte("subject=web\n"), good...), []byte{})
+	f.Add(certificate(f, key, func(c *x509.Certificate) { c.NotAfter = now }), good)
+	f.Add(certificate(f, newKey(f), nil), good)
+	v := web()
+	f.Fuzz(func(t *testing.T, chain, ca []byte) {
+		pair, err := request.Check(v, key, signer.Issued{Chain: chain, CA: ca}, now)
+		if err == nil && (!key.PublicKey.Equal(pair.Leaf.PublicKey) || !pair.Leaf.NotAfter.After(now)) {
+			t.Error("accepted what is not ours or over")
+		}
+		if err != nil && (pair.Leaf != nil || err.Error() == "") {
+			t.Errorf("a pair with an error: %v", err)
+		}
+	})
+}
+
+// keys are one of each kind, but for an RSA key: to make one takes too long.
+func keys(f *testing.F) (keys []crypto.Signer) {
+	for _, k := range []volume.Key{{Algorithm: volume.ECDSA, Size: 256}, {Algorithm: volume.ECDSA, Size: 521}, {Algorithm: volume.Ed25519}} {
+		key, err := request.NewKey(k)
+		if err != nil {
+			f.Fatal(err)
+		}
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// FuzzDecodePending: what comes out of a damaged file is a key and a request that can be written again, or an error.
+func FuzzDecodePending(f *testing.F) {
+	for _, key := range keys(f) {
+		csr, err := request.CSR(web(), key)
+		if err != nil {
+			f.Fatal(err)
+		}
+		text, err := request.EncodePending(key, csr)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+		f.Add(text[:len(text)-30])
+		f.Add(bytes.Replace(text, []byte("CERTIFICATE REQUEST"), []byte("CERTIFICATE"), 2))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		key, csr, err := request.DecodePending(text)
+		if err != nil {
+			if key != nil || csr != nil {
+				t.Errorf("a key with an error: %v", err)
+			}
+			return
+		}
+		again, err := request.EncodePending(key, csr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key2, csr2, err := request.DecodePending(again)
+		if err != nil || !same(key, key2) || !bytes.Equal(csr, csr2) {
+			t.Errorf("it came back otherwise: %v", err)
+		}
+	})
+}
+
+// FuzzDecodeLeaf: a leaf carries the key before it.
+func FuzzDecodeLeaf(f *testing.F) {
+	for _, key := range keys(f) {
+		text, err := request.EncodePair(request.Pair{Key: key, Chain: certificate(f, key, nil)})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+		f.Add(text[:len(text)-30])
+		f.Add(append(text, text...))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		leaf, err := request.DecodeLeaf(text)
+		if err != nil {
+			if leaf != nil {
+				t.Errorf("a leaf with an error: %v", err)
+			}
+			return
+		}
+		key, err := request.DecodeKey(text)
+		if err != nil || !key.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(leaf.PublicKey) {
+			t.Errorf("a leaf of another key: %v", err)
+		}
+	})
+}
+
+func same(a, b crypto.Signer) bool {
+	return a.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(b.Public())
+}
