@@ -84,3 +84,21 @@ func TestMistakesOfTheWhole(t *testing.T) {
 		}
 	}
 }
+
+// What the operator sets, and no volume could do with.
+func TestDefaultsThatNoVolumeCanUse(t *testing.T) {
+	for _, row := range []struct {
+		volume.Defaults
+		want string
+	}{
+		{volume.Defaults{TrustDomain: "example.org:443"}, `"example.org:443" is not the name of a trust domain`},
+		{volume.Defaults{TrustDomain: "a..b"}, `a certificate can't hold "spiffe://a..b/ns/namespace/sa/account"`},
+		{volume.Defaults{TrustDomain: "Example.org"}, "trust domain characters are limited to lowercase letters"},
+		{volume.Defaults{TrustDomain: "a", SPIFFEPath: "/${POD}"}, `the path has an unknown variable "${POD}"`},
+		{volume.Defaults{TrustDomain: "a", SPIFFEPath: "/${POD_NAME"}, `the path is "/${POD_NAME", with a variable that has no end or no name`},
+	} {
+		if err := row.Check(); err == nil || !strings.HasPrefix(err.Error(), row.want) {
+			t.Errorf("%+v: %v", row.Defaults, err)
+		}
+	}
+}

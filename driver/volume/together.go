@@ -2,6 +2,7 @@ package volume
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -92,7 +93,11 @@ func (p *parser) spiffeID() (spiffeid.ID, error) {
 	if err != nil {
 		return spiffeid.ID{}, err
 	}
-	return spiffeid.FromPath(domain, path)
+	id, err := spiffeid.FromPath(domain, path)
+	if err == nil && !portable(id.URL()) { // SPIFFE allows a trust domain such as "a..b".
+		err = fmt.Errorf("a certificate can't hold %s", quote(id.String()))
+	}
+	return id, err
 }
 
 // names demands an identity. The old driver did not.
