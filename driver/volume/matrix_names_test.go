@@ -163,7 +163,7 @@ func nameRows() []row {
 			conflicting: {value: "spiffe://a/b,spiffe://a/b,spiffe://a/c", want: `! has "spiffe://a/c", a second SPIFFE ID: a certificate has one (SPIFFE's X509-SVID, section 2)`, old: "= spiffe://a/b spiffe://a/c"},
 			tooLong:     {value: "https://" + long, want: "= https://" + long},
 			nonASCII:    {value: "https://a/ü", want: `! has "https://a/\u00fc"` + char, old: "= https://a/%C3%BC"},
-			path:        {value: "spiffe://a/../b", want: `! has "spiffe://a/../b", which is not a SPIFFE ID: path cannot contain dot segments`, old: "= spiffe://a/../b"},
+			path:        {value: "spiffe://a/../b,/etc", want: `! has "spiffe://a/../b", which is not a SPIFFE ID: path cannot contain dot segments; has "/etc"` + uri, old: "= spiffe://a/../b /etc"},
 			variable:    {value: "spiffe://a/${POD_NAEM}", want: misspelt},
 			unknownKey:  {value: "uris-sans"},
 		}},

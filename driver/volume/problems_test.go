@@ -32,6 +32,27 @@ func TestAllMistakesAreReportedTogether(t *testing.T) {
 	}
 }
 
+// One mistake is told once: nothing that follows from it is.
+func TestAMistakeBringsNoOthers(t *testing.T) {
+	for _, row := range []struct{ attributes, want string }{
+		{"ca-file=a/b layout=pem,pkcs12 keystore-password=secret pkcs12-filename=k.p12", `csi.mayfly.dev/ca-file is "a/b": a file name, not a path`},
+		{"dns-names=a..b", `csi.mayfly.dev/dns-names has "a..b", which is not a DNS name`},
+		{"key-algorithm=DSA key-size=2048 key-encoding=PKCS1", `csi.mayfly.dev/key-algorithm is "DSA": known are RSA, ECDSA and Ed25519`},
+		{"fs-group=x gid=1", `csi.mayfly.dev/fs-group is "x": an id is 1 to 4294967294`},
+		{"spiffe=yes layout=spiffe", `csi.mayfly.dev/spiffe is "yes": true or false`},
+		{"layout=der keystore-password=secret ca-file=a", `csi.mayfly.dev/layout has "der": known are pem, bundle, combined, istio, gke, spiffe, pkcs12, jks`},
+	} {
+		a := asked(map[string]string{"issuer-name": "ca", "dns-names": "web"})
+		for _, pair := range strings.Fields(row.attributes) {
+			name, value, _ := strings.Cut(pair, "=")
+			a.Attributes[volume.Prefix+name] = value
+		}
+		if _, err := volume.Parse(a, volume.Defaults{}); err == nil || err.Error() != row.want {
+			t.Errorf("%s: %v", row.attributes, err)
+		}
+	}
+}
+
 // An event has 1024 characters. What the kubelet puts before our line is as long as a volume's name lets it be.
 func TestTheLineFitsInAnEvent(t *testing.T) {
 	everything := map[string]string{"team": "shop"}

@@ -3,7 +3,6 @@ package volume
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -181,9 +180,12 @@ func (p *parser) stores() error {
 	return p.password(PasswordKey + " of nodePublishSecretRef")
 }
 
+// hasStores reports whether a keystore or truststore is among the files, which may not be named yet.
 func (p *parser) hasStores() bool {
-	return p.pkcs12 || slices.ContainsFunc(slices.Collect(maps.Values(p.Files)), func(part Part) bool {
-		return slices.Contains([]Part{PKCS12Part, PKCS12TrustPart, JKSPart, JKSTrustPart}, part)
+	return p.pkcs12 || slices.ContainsFunc(Layouts(), func(l Layout) bool {
+		return slices.Contains(p.layouts, l.Name) && slices.ContainsFunc(l.Files, func(f File) bool {
+			return slices.Contains([]Part{PKCS12Part, PKCS12TrustPart, JKSPart, JKSTrustPart}, f.Part)
+		})
 	})
 }
 
