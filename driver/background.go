@@ -49,7 +49,7 @@ func (h *held) patience() time.Duration {
 
 // work does what is due, if it still is: who had the turn before may have done it.
 func (d *Driver) work(ctx context.Context, h *held) {
-	at := h.dueAt()
+	at := d.dueAt(h)
 	switch {
 	case h.gone || at.IsZero():
 	case at.After(now()):
@@ -85,35 +85,57 @@ const worthTelling = 30 * time.Second
 // complain tells operator and pod's author of an attempt that failed in the background.
 func (d *Driver) complain(h *held, cause error) {
 	h.mu.Lock()
-	pod, pair, failure := h.volume.Pod, h.pair, h.record.Failure
+	pod, pair, failure, started := h.volume.Pod, h.pair, h.record.Failure, h.volume.StartsWithout
 	h.mu.Unlock()
 	d.Log.Error("certificate not issued", "volume", h.id, "pod", pod.Namespace+"/"+pod.Name, "error", cause)
-	// A pod that never had a certificate has not started: the kubelet tells it, by its own Events, what its calls met.
-	if d.Events == nil || failure == nil || pair == nil || failure.RetryAt.Sub(failure.At) < worthTelling {
+	if failure == nil || failure.RetryAt.Sub(failure.At) < worthTelling {
 		return
 	}
-	message := fmt.Sprintf("%s; the next try is at %s; the pod keeps its certificate, which ends at %s",
-		failure.Reason, stamp(failure.RetryAt), stamp(pair.notAfter))
+	next := fmt.Sprintf("%s; the next try is at %s; ", failure.Reason, stamp(failure.RetryAt))
+	switch {
+	case pair != nil:
+		d.warn(pod, "CertificateNotRenewed", next+"the pod keeps its certificate, which ends at "+stamp(pair.notAfter))
+	case started:
+		d.warn(pod, "CertificateNotIssued", next+"the pod has no certificate")
+	} // Another pod is told by the kubelet what its calls met: it has not started.
+}
+
+// warn tells the pod's author, by an Event.
+func (d *Driver) warn(pod signer.Pod, reason, message string) {
+	if d.Events == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(d.base, forgetPatience)
 	defer cancel()
-	if err := d.Events.Warn(ctx, pod, "CertificateNotRenewed", message); err != nil {
-		d.Log.Warn("the pod was not told", "volume", h.id, "error", err)
+	if err := d.Events.Warn(ctx, pod, reason, message); err != nil {
+		d.Log.Warn("the pod was not told", "pod", pod.Namespace+"/"+pod.Name, "error", err)
 	}
 }
 
 // dueAt is when the volume is to be looked at next; zero: when a call comes.
-func (h *held) dueAt() time.Time {
+func (d *Driver) dueAt(h *held) time.Time {
+	return h.dueAt(d.renewalOf(h.pod()))
+}
+
+// dueAt takes into account when someone wants a renewal.
+func (h *held) dueAt(wanted time.Time) time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.record
 	switch {
-	case h.volume.ID == "": // Its attributes are unknown.
+	case h.volume.ID == "", h.tokenless: // Its attributes are unknown, or a call brings what is lacking.
 		return time.Time{}
 	case r.Failure != nil:
 		return r.Failure.RetryAt
 	case r.Attempt != "": // Left by another process.
 		return now()
-	case h.pair == nil || h.volume.Once:
+	case h.pair == nil && h.expected:
+		return now()
+	case h.pair == nil:
+		return time.Time{}
+	case wanted.After(r.IssuedAt) && (h.volume.Once || wanted.Before(r.RenewAt)):
+		return wanted
+	case h.volume.Once:
 		return time.Time{}
 	case r.RenewAt.IsZero(): // A record that was made anew, after one that could not be read.
 		return renew.At(h.id, h.pair.notBefore, h.pair.notAfter, h.volume.RenewBefore)
@@ -123,7 +145,7 @@ func (h *held) dueAt() time.Time {
 
 // schedule tells the queue when the volume is to be looked at next.
 func (d *Driver) schedule(h *held) {
-	at := h.dueAt()
+	at := d.dueAt(h)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var expiry time.Time

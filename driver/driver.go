@@ -33,6 +33,11 @@ type Config struct {
 
 	RenewalsPerSecond float64 // How fast volumes that are overdue are renewed; 0: 10.
 
+	Profiles  Profiles // nil: there are none.
+	Pods      Pods     // nil: they can't be read.
+	WatchPods bool     // For annotations that ask for renewals.
+	AsPod     bool     // Certificates are asked for with the token of the pod's service account.
+
 	Events  Events                // Where pods are told of trouble; nil: nowhere.
 	Metrics prometheus.Registerer // nil: nowhere.
 	Log     *slog.Logger
@@ -79,8 +84,9 @@ type Driver struct {
 
 	stopping chan struct{} // Closed when Run is told to stop: calls that only wait need not.
 
-	mu   sync.Mutex
-	held map[string]*held
+	mu       sync.Mutex
+	held     map[string]*held
+	renewals map[string]time.Time // What annotations ask for, by the pod's UID.
 }
 
 // New is a driver that has taken up the volumes in its state directory. Run it once.
@@ -95,7 +101,7 @@ func New(config Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{Config: config, clock: clock, held: map[string]*held{}, stopping: make(chan struct{})}
+	d := &Driver{Config: config, clock: clock, held: map[string]*held{}, renewals: map[string]time.Time{}, stopping: make(chan struct{})}
 	d.base, d.end = context.WithCancel(context.Background())
 	d.queue = renew.NewQueue(clock, config.RenewalsPerSecond, concurrentRenewals, d.due)
 	if d.metrics, err = newMetrics(d, config.Metrics); err != nil {
@@ -112,6 +118,16 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	defer context.AfterFunc(ctx, func() { close(d.stopping) })()
 	if err := d.recover(); err != nil {
 		return fmt.Errorf("take up the volumes in %s: %w", d.StateDir, err)
+	}
+	if d.Profiles != nil {
+		d.loose.Go(func() {
+			if err := d.Profiles.Run(d.base); err != nil {
+				d.Log.Error("the profiles are not kept up to date", "error", err)
+			}
+		})
+	}
+	if d.WatchPods && d.Pods != nil {
+		d.loose.Go(d.watchRenewals)
 	}
 	d.loose.Go(func() {
 		if err := d.queue.Run(d.base); err != nil && d.base.Err() == nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
 )
 
 // A held volume is one that the state directory has, or is about to have.
@@ -29,6 +30,13 @@ type held struct {
 	end    chan struct{}      // Closed at the end of the next attempt.
 	gone   bool               // Removed: whoever finds it looks again.
 	missed bool               // It was due while something was at work on it.
+
+	awaits   error              // What is against asking for the certificate.
+	unexpect context.CancelFunc // Ends the waiting for that to change.
+	expected bool               // It has changed.
+
+	token     token // Of the pod, with which to ask.
+	tokenless bool  // The next attempt waits for one.
 }
 
 // A validity is the part of a certificate that is worth keeping in memory.
@@ -68,6 +76,9 @@ func (h *held) close() files.Record {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.gone = true
+	if h.unexpect != nil {
+		h.unexpect()
+	}
 	close(h.end)
 	h.end = make(chan struct{})
 	return h.record
@@ -158,6 +169,20 @@ func (h *held) known() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.record.Asked.ID != ""
+}
+
+// has reports whether the volume has a pair, valid or not.
+func (h *held) has() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.pair != nil
+}
+
+// pod is the volume's.
+func (h *held) pod() signer.Pod {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.volume.Pod
 }
 
 // snapshot is the record as it is now.

@@ -27,7 +27,7 @@ func (d *Driver) issue(ctx context.Context, h *held) error {
 
 // attempt goes through the steps in order. An attempt that was begun before, even by another process, goes on.
 func (d *Driver) attempt(ctx context.Context, h *held) error {
-	key, csr, err := d.begin(h)
+	key, csr, err := d.begin(ctx, h)
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,12 @@ func (d *Driver) attempt(ctx context.Context, h *held) error {
 func (d *Driver) sign(ctx context.Context, h *held, key crypto.Signer, csr []byte) (request.Pair, error) {
 	ctx, cancel := answerable(ctx)
 	defer cancel()
-	issued, err := d.Signer.Sign(ctx, request.New(h.volume, h.snapshot().Attempt, csr))
+	asking := request.New(h.volume, h.snapshot().Attempt, csr)
+	var err error
+	if asking.Token, err = d.token(h); err != nil {
+		return request.Pair{}, err
+	}
+	issued, err := d.Signer.Sign(ctx, asking)
 	if err != nil {
 		return request.Pair{}, err
 	}
@@ -75,7 +80,7 @@ func answerable(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // begin is the attempt under way, or a new one. Its key lies in the volume before the record names the attempt,
 // and the record before the signer sees it.
-func (d *Driver) begin(h *held) (crypto.Signer, []byte, error) {
+func (d *Driver) begin(ctx context.Context, h *held) (crypto.Signer, []byte, error) {
 	lost := h.snapshot().Attempt
 	if lost != "" {
 		if text, err := h.dir.PendingKey(); err == nil {
@@ -83,6 +88,9 @@ func (d *Driver) begin(h *held) (crypto.Signer, []byte, error) {
 				return key, csr, nil
 			}
 		}
+	}
+	if err := d.understand(ctx, h); err != nil {
+		return nil, nil, err
 	}
 	key, csr, err := fresh(h)
 	if err != nil {
@@ -161,10 +169,10 @@ func (h *held) password() (string, error) {
 // finish ends an attempt that brought a pair.
 func (d *Driver) finish(h *held, pair request.Pair) error {
 	received := now()
-	renewAt := renew.At(h.id, received, pair.Leaf.NotAfter, h.volume.RenewBefore)
+	renewAt := renewalAt(h, received, pair.Leaf.NotAfter)
 	err := h.update(func(r *files.Record) {
 		d.retire(r, r.Attempt)
-		r.Attempt, r.Failure, r.RenewAt = "", nil, renewAt
+		r.Attempt, r.Failure, r.IssuedAt, r.RenewAt = "", nil, received, renewAt
 	})
 	if err != nil {
 		return err
@@ -178,6 +186,15 @@ func (d *Driver) finish(h *held, pair request.Pair) error {
 		"serial", pair.Leaf.SerialNumber.Text(16), "notAfter", pair.Leaf.NotAfter, "renewAt", renewAt)
 	d.trim(h, d.KeepRequests)
 	return nil
+}
+
+// renewalAt is when a certificate that was received at t is renewed.
+func renewalAt(h *held, t, notAfter time.Time) time.Time {
+	at := renew.At(h.id, t, notAfter, h.volume.RenewBefore)
+	if h.volume.Window != nil {
+		at = renew.Within(*h.volume.Window, h.id, t, at, notAfter)
+	}
+	return at
 }
 
 // fail writes down what an attempt met and for how long the volume backs off, and is the cause with what went wrong in doing so.

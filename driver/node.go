@@ -37,7 +37,13 @@ func (n *node) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolume
 		return nil, errBusy
 	}
 	defer n.calls.end(asked.ID)
-	return &csi.NodePublishVolumeResponse{}, n.publish(ctx, asked)
+	var t token
+	if n.AsPod {
+		if t, err = tokenOf(req); err != nil {
+			return nil, badCall{err}
+		}
+	}
+	return &csi.NodePublishVolumeResponse{}, n.publish(ctx, asked, t)
 }
 
 // NodeUnpublishVolume implements the CSI Node service.
@@ -105,6 +111,9 @@ func (h *held) health(t time.Time) []*csi.VolumeHealth_VolumeHealthEntry {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	entry := &csi.VolumeHealth_VolumeHealthEntry{Message: "no certificate yet"}
+	if h.awaits != nil {
+		entry.Message += ": " + h.awaits.Error()
+	}
 	if h.pair != nil {
 		entry.Message = fmt.Sprintf("certificate %s is valid from %s to %s", h.pair.serial, stamp(h.pair.notBefore), stamp(h.pair.notAfter))
 	}
@@ -153,7 +162,10 @@ func (n *node) asked(req *csi.NodePublishVolumeRequest) (volume.Asked, error) {
 		return volume.Asked{}, badCall{err}
 	}
 	attributes := maps.Clone(req.GetVolumeContext())
-	delete(attributes, volume.Tokens)
+	secrets := maps.Clone(req.GetSecrets())
+	for _, all := range []map[string]string{attributes, secrets} {
+		delete(all, volume.Tokens)
+	}
 	return volume.Asked{
 		Driver:     n.name,
 		ID:         req.GetVolumeId(),
@@ -161,8 +173,8 @@ func (n *node) asked(req *csi.NodePublishVolumeRequest) (volume.Asked, error) {
 		Attributes: attributes,
 		Group:      capability.GetMount().GetVolumeMountGroup(),
 		MountFlags: capability.GetMount().GetMountFlags(),
-		Secrets:    len(req.GetSecrets()) > 0,
-		Password:   req.GetSecrets()[volume.PasswordKey],
+		Secrets:    len(secrets) > 0,
+		Password:   secrets[volume.PasswordKey],
 	}, nil
 }
 

@@ -18,8 +18,11 @@ import (
 //
 // While something of a volume exists its errors are not final, so that the kubelet tries again or unpublishes it;
 // a final one comes only when nothing was made or everything is removed.
-func (d *Driver) publish(ctx context.Context, asked volume.Asked) error {
+func (d *Driver) publish(ctx context.Context, asked volume.Asked, t token) error {
 	h := d.hold(asked.ID)
+	if err := d.takeToken(h, t); err != nil {
+		return err
+	}
 	if h.known() && h.validAt(now()) && mount.Bound(h.dir.Data(), asked.Target) {
 		return nil
 	}
@@ -54,7 +57,7 @@ func (d *Driver) line(ctx context.Context, h *held, asked volume.Asked) (over <-
 	if h.gone {
 		return nil, errBusy
 	}
-	if err := d.open(h, asked); err != nil {
+	if err := d.open(ctx, h, asked); err != nil {
 		return nil, err
 	}
 	if over, err := d.ensure(ctx, h); err != nil {
@@ -64,11 +67,13 @@ func (d *Driver) line(ctx context.Context, h *held, asked volume.Asked) (over <-
 }
 
 // open makes the volume's tmpfs and record, or takes up those that are there.
-func (d *Driver) open(h *held, asked volume.Asked) error {
-	if at := h.snapshot().Asked.Target; at != "" && at != asked.Target {
-		return fmt.Errorf("volume %s is published at %s: unpublish it there first", h.id, at)
+func (d *Driver) open(ctx context.Context, h *held, asked volume.Asked) error {
+	before := h.snapshot().Asked
+	if before.Target != "" && before.Target != asked.Target {
+		return fmt.Errorf("volume %s is published at %s: unpublish it there first", h.id, before.Target)
 	}
-	v, err := volume.Parse(asked, d.Defaults)
+	asked.Profile, asked.IPs = before.Profile, before.IPs
+	v, err := d.parse(ctx, h, asked)
 	if err != nil {
 		return d.refuse(h, asked, err)
 	}
@@ -87,11 +92,24 @@ func (d *Driver) open(h *held, asked volume.Asked) error {
 	if h.known() {
 		return nil
 	}
+	asked.Profile = v.Profile
 	if err := h.update(func(r *files.Record) { r.Asked = asked }); err != nil {
 		return err
 	}
 	d.schedule(h) // What lay there under a record that could not be read is renewed again.
 	return nil
+}
+
+// parse is the volume that is asked for. One that is known stays as it was understood: its attempts know it so.
+func (d *Driver) parse(ctx context.Context, h *held, asked volume.Asked) (volume.Volume, error) {
+	if h.known() {
+		return volume.Parse(asked, d.Defaults)
+	}
+	defaults, err := d.defaults(ctx)
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	return volume.Parse(asked, defaults)
 }
 
 // refuse answers a volume that can't be understood. One that has a valid pair was understood before: it stays as it is.
@@ -102,6 +120,9 @@ func (d *Driver) refuse(h *held, asked volume.Asked, problems error) error {
 	}
 	if err := d.discard(h, asked.Target); err != nil {
 		return errors.Join(problems, err)
+	}
+	if !errors.As(problems, new(volume.Problems)) {
+		return problems // Of the profiles, which may be read soon.
 	}
 	return badCall{problems}
 }
@@ -131,6 +152,9 @@ func (d *Driver) ensure(ctx context.Context, h *held) (over <-chan struct{}, err
 	t := now()
 	if h.validAt(t) {
 		return nil, nil
+	}
+	if without, err := d.startWithout(ctx, h); without || err != nil {
+		return nil, err
 	}
 	switch r := h.snapshot(); {
 	case r.Failure == nil:

@@ -75,6 +75,9 @@ func (d *Driver) resume(h *held, record files.Record) {
 		d.clear(h)
 		return
 	}
+	if h.volume.StartsWithout && h.pair == nil && record.Attempt == "" && d.Pods != nil {
+		d.expect(h)
+	}
 	if h.volume.ID != "" {
 		d.trim(h, d.KeepRequests)
 	}

@@ -35,6 +35,8 @@ type Request struct {
 	Duration    time.Duration     // The lifetime that is wanted; a signer may give another.
 	Usages      []Usage
 	IsCA        bool
+
+	Token string // Of the pod's service account, to ask with: a secret. Empty: the signer asks as itself.
 }
 
 // An Attempt names one try to get a certificate: it is all that is needed to find the try again.

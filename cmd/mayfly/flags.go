@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/mayfly-csi/mayfly/driver"
+	"github.com/mayfly-csi/mayfly/driver/pod"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 )
@@ -25,7 +26,7 @@ const (
 // options are the flags of mayfly node.
 type options struct {
 	NodeName       string
-	DriverNames    names
+	DriverNames    *repeated[string]
 	CSIEndpoint    string
 	KubeletRoot    string
 	StateDir       string
@@ -35,46 +36,25 @@ type options struct {
 	Issuer         signer.Issuer
 	TrustDomain    string
 	SPIFFEPath     string
+	Gates          *repeated[volume.Gate]
+	StartsWithout  bool
+	ConfigMap      string
+	WatchPods      bool
+	AsPod          bool
 	KeepRequests   int
 	MetricsAddress string
 	LogLevel       slog.Level
 	LogFormat      string
 }
 
-// names are the values of a flag that may be repeated. The first replaces the default.
-type names struct {
-	given []string
-	over  bool // What comes next replaces what was given: the command line, the environment.
-}
-
 const defaultDriverName = "csi.mayfly.dev"
 
-// all are the names; the default if none was given.
-func (n *names) all() []string {
-	if len(n.given) == 0 {
-		return []string{defaultDriverName}
+// name reads a driver's name.
+func name(value string) (string, error) {
+	if !driverName.MatchString(value) {
+		return "", fmt.Errorf("%q: a driver's name has up to 63 letters, digits, dots and dashes", value)
 	}
-	return n.given
-}
-
-// String is the names with commas between them.
-func (n *names) String() string { return strings.Join(n.all(), ",") }
-
-// Set adds names.
-func (n *names) Set(value string) error {
-	if n.over {
-		*n = names{}
-	}
-	for _, name := range strings.Split(value, ",") {
-		switch name = strings.TrimSpace(name); {
-		case !driverName.MatchString(name):
-			return fmt.Errorf("%q: a driver's name has up to 63 letters, digits, dots and dashes", name)
-		case slices.Contains(n.given, name):
-			return fmt.Errorf("%q is given twice", name)
-		}
-		n.given = append(n.given, name)
-	}
-	return nil
+	return value, nil
 }
 
 // flags are the flags of mayfly node, set to their defaults. Their names and texts are the source of docs/reference.md.
@@ -82,7 +62,8 @@ func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly node", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.StringVar(&o.NodeName, "node-name", "", "name of this node; required")
-	f.Var(&o.DriverNames, "driver-name", "name of the CSI driver, as in its CSIDriver object; may be repeated, or be several with commas between them")
+	o.DriverNames = repeat(name, defaultDriverName)
+	f.Var(o.DriverNames, "driver-name", "name of the CSI driver, as in its CSIDriver object; may be repeated, or be several with commas between them")
 	f.StringVar(&o.CSIEndpoint, "csi-endpoint", "", "path of the CSI socket, with one driver name (default plugins/<driver name>/csi.sock under the kubelet's root)")
 	f.StringVar(&o.KubeletRoot, "kubelet-root", "/var/lib/kubelet", "the kubelet's root directory; empty: do not register with a kubelet, and accept targets anywhere")
 	f.StringVar(&o.StateDir, "state-dir", "", "directory under which each volume's tmpfs is mounted (default plugins/<first driver name>/volumes under the kubelet's root)")
@@ -94,6 +75,12 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.Issuer.Group, "issuer-group", "cert-manager.io", "API group of that issuer")
 	f.StringVar(&o.TrustDomain, "trust-domain", "cluster.local", "SPIFFE trust domain of the pods' SPIFFE IDs; empty: none")
 	f.StringVar(&o.SPIFFEPath, "spiffe-path", volume.StandardSPIFFEPath, "path of the pods' SPIFFE IDs, with the variables of the attributes")
+	f.StringVar(&o.ConfigMap, "config-map", "", "ConfigMap, as <namespace>/<name>, with profiles of attributes and the issuer of volumes that name none; it is watched; empty: none")
+	f.BoolVar(&o.StartsWithout, "continue-on-not-ready", false, "let pods start without their certificate while that can't be asked for yet, for a gate or for their IP")
+	o.Gates = repeat(volume.ParseGate)
+	f.Var(o.Gates, "pod-readiness-gate", "what a pod must have before its first certificate is asked for: pod-ip:any, pod-ip:ipv4, pod-ip:ipv6, pod-condition:<type>[=<status>] or pod-annotation:<key>; may be repeated, or be several with commas between them")
+	f.BoolVar(&o.WatchPods, "watch-pods", false, "watch this node's pods for the annotation "+pod.RenewAt)
+	f.BoolVar(&o.AsPod, "use-token-request", false, "ask for certificates as the pod's service account, with the token that the kubelet passes on (CSIDriver: tokenRequests, requiresRepublish)")
 	f.IntVar(&o.KeepRequests, "keep-requests", 0, "how many finished CertificateRequests to keep for each volume")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address to serve Prometheus metrics on, such as :9402; empty: none")
 	f.TextVar(&o.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
@@ -121,7 +108,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (options
 	if err != nil {
 		return options{}, err
 	}
-	o.DriverNames.over = true
+	o.DriverNames.over, o.Gates.over = true, true
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
 		f.SetOutput(stdout)
 		fmt.Fprintln(stdout, "Flags of mayfly node; MAYFLY_NODE_NAME stands in for --node-name, and so on:")
@@ -145,7 +132,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (options
 // complete sets the paths that follow from others.
 func (o *options) complete() error {
 	o.CSIEndpoint = strings.TrimPrefix(o.CSIEndpoint, "unix://")
-	first := o.DriverNames.all()[0]
+	first := o.DriverNames.values[0]
 	for _, p := range []struct {
 		path       *string
 		name, rest string
@@ -170,9 +157,15 @@ func (o *options) complete() error {
 // driverName is what the CSI specification allows (csi.proto, GetPluginInfoResponse.name).
 var driverName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$`)
 
+// objectName is the namespace and name of an object (k8s.io/apimachinery pkg/util/validation, DNS-1123 label and subdomain).
+var objectName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+
+// cluster reports whether there is an API server.
+func (o *options) cluster() bool { return o.Signer == signerCertManager || o.Kubeconfig != "" }
+
 // driverNames are the names with their sockets.
 func (o *options) driverNames() (all []driver.Name) {
-	for i, name := range o.DriverNames.all() {
+	for i, name := range o.DriverNames.values {
 		endpoint := filepath.Join(o.KubeletRoot, "plugins", name, "csi.sock")
 		if i == 0 {
 			endpoint = o.CSIEndpoint
@@ -187,6 +180,7 @@ func (o *options) defaults() volume.Defaults {
 	return volume.Defaults{
 		IssuerName: o.Issuer.Name, IssuerKind: o.Issuer.Kind, IssuerGroup: o.Issuer.Group,
 		TrustDomain: o.TrustDomain, SPIFFEPath: o.SPIFFEPath,
+		Gates: o.Gates.values, StartsWithout: o.StartsWithout,
 	}
 }
 
@@ -195,7 +189,7 @@ func (o *options) check() error {
 	switch {
 	case o.NodeName == "":
 		return errors.New("--node-name is required")
-	case len(o.DriverNames.all()) > 1 && (o.CSIEndpoint != "" || o.KubeletRoot == ""):
+	case len(o.DriverNames.values) > 1 && (o.CSIEndpoint != "" || o.KubeletRoot == ""):
 		return errors.New("--csi-endpoint, and an empty --kubelet-root, go with one --driver-name")
 	case o.KubeletRoot != "" && (!filepath.IsAbs(o.KubeletRoot) || filepath.Clean(o.KubeletRoot) != o.KubeletRoot):
 		return fmt.Errorf("--kubelet-root=%s: a clean absolute path is needed", o.KubeletRoot)
@@ -203,6 +197,10 @@ func (o *options) check() error {
 		return fmt.Errorf("--signer=%s: there are %s and %s", o.Signer, signerCertManager, signerLocal)
 	case o.KeepRequests < 0:
 		return fmt.Errorf("--keep-requests=%d: a number from 0", o.KeepRequests)
+	case o.ConfigMap != "" && !objectName.MatchString(o.ConfigMap):
+		return fmt.Errorf("--config-map=%s: <namespace>/<name> is needed", o.ConfigMap)
+	case o.ConfigMap != "" && !o.cluster():
+		return errors.New("--config-map needs an API server: with --signer=local, --kubeconfig names it")
 	case !slices.Contains([]string{"json", "text"}, o.LogFormat):
 		return fmt.Errorf("--log-format=%s: there are json and text", o.LogFormat)
 	}

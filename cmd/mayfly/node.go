@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,6 +21,8 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/event"
+	"github.com/mayfly-csi/mayfly/driver/pod"
+	"github.com/mayfly-csi/mayfly/driver/profile"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
 	"github.com/mayfly-csi/mayfly/signer/local"
 )
@@ -42,6 +45,8 @@ func node(ctx context.Context, args []string, getenv func(string) string, stdout
 		StateDir:     o.StateDir,
 		KeepRequests: o.KeepRequests,
 		Defaults:     o.defaults(),
+		WatchPods:    o.WatchPods,
+		AsPod:        o.AsPod,
 		Metrics:      registry,
 		Log:          log,
 	}
@@ -62,8 +67,9 @@ func node(ctx context.Context, args []string, getenv func(string) string, stdout
 func connect(config *driver.Config, o options) (err error) {
 	if o.Signer == signerLocal {
 		config.Defaults.IssuerName = cmp.Or(config.Defaults.IssuerName, "local")
-		config.Signer, err = local.Open(o.LocalCA)
-		return err
+		if config.Signer, err = local.Open(o.LocalCA); err != nil || !o.cluster() {
+			return err
+		}
 	}
 	// An empty path is the pod's service account.
 	api, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
@@ -71,10 +77,20 @@ func connect(config *driver.Config, o options) (err error) {
 		return fmt.Errorf("find the API server: %w", err)
 	}
 	api = rest.AddUserAgent(api, "mayfly/"+config.Version)
-	if config.Signer, err = certmanager.New(api); err != nil {
+	if o.Signer == signerCertManager {
+		if config.Signer, err = certmanager.New(api); err != nil {
+			return err
+		}
+	}
+	if config.Events, err = event.New(api, o.DriverNames.values[0], o.NodeName); err != nil {
 		return err
 	}
-	config.Events, err = event.New(api, o.DriverNames.all()[0], o.NodeName)
+	if config.Pods, err = pod.New(api, o.NodeName); err != nil {
+		return err
+	}
+	if namespace, name, ok := strings.Cut(o.ConfigMap, "/"); ok {
+		config.Profiles, err = profile.New(api, namespace, name, config.Log, config.Metrics)
+	}
 	return err
 }
 

@@ -9,11 +9,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
+	"github.com/mayfly-csi/mayfly/driver/api"
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
@@ -26,18 +25,11 @@ type Writer struct {
 
 // New is a writer that names the driver and its node as the source.
 func New(config *rest.Config, driver, node string) (*Writer, error) {
-	// client-go's clientset knows every kind of Kubernetes, which this process would hold in memory.
-	scheme := runtime.NewScheme()
-	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Event{})
-	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
-	config = rest.CopyConfig(config)
-	config.APIPath, config.GroupVersion = "/api", &corev1.SchemeGroupVersion
-	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	api, err := rest.RESTClientFor(config)
+	core, err := api.Core(config)
 	if err != nil {
-		return nil, fmt.Errorf("make a client for Events: %w", err)
+		return nil, err
 	}
-	return &Writer{api: api, driver: driver, node: node}, nil
+	return &Writer{api: core, driver: driver, node: node}, nil
 }
 
 // Warn writes a Warning. Its message is cut to what the API server takes.

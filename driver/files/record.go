@@ -20,6 +20,7 @@ type Record struct {
 
 	Attempt  string    `json:"attempt,omitempty"`  // The id of the attempt under way: in the record before the signer sees it.
 	Finished []string  `json:"finished,omitempty"` // Ids of attempts whose requests the signer may still keep, oldest first.
+	IssuedAt time.Time `json:"issuedAt,omitzero"`  // When the pair was received; zero if there is none.
 	RenewAt  time.Time `json:"renewAt,omitzero"`   // When the pair is to be renewed; zero if there is none.
 	Failure  *Failure  `json:"failure,omitempty"`  // What the last attempt met; nil after a success.
 }

@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
@@ -22,6 +24,41 @@ func At(id string, receivedAt, notAfter time.Time, before time.Duration) time.Ti
 	}
 	wait := lifetime - before
 	return receivedAt.Add(wait - time.Duration(fraction(id, 0)*float64(wait/10)))
+}
+
+// Within moves a renewal that is planned for a volume into the nearest window. It is never earlier than half of the wait, and leaves half of the time
+// between plan and end for tries that fail; where no window is in between, the plan stays. In its window a volume's time is spread, too.
+func Within(w volume.Window, id string, receivedAt, planned, notAfter time.Time) time.Time {
+	earliest, latest := receivedAt.Add(planned.Sub(receivedAt)/2), planned.Add(notAfter.Sub(planned)/2)
+	best, distance := planned, time.Duration(math.MaxInt64)
+	for day := earliest.AddDate(0, 0, -1); !day.After(latest.AddDate(0, 0, 1)); day = day.AddDate(0, 0, 1) {
+		begins, ends, ok := w.On(day)
+		begins, ends = later(begins, earliest), sooner(ends, latest)
+		if !ok || !begins.Before(ends) {
+			continue
+		}
+		if !planned.Before(begins) && planned.Before(ends) {
+			return planned
+		}
+		if d := max(begins.Sub(planned), planned.Sub(ends)); d < distance {
+			best, distance = begins.Add(time.Duration(fraction(id, 0)*float64(ends.Sub(begins)))), d
+		}
+	}
+	return best
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func sooner(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // Backoff is how long a volume rests after the count-th failure in a row, by the kind of the last one. A pod that is not served, because it has

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/mayfly-csi/mayfly/driver/renew"
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
@@ -46,6 +47,40 @@ func TestAt(t *testing.T) {
 	first, again := renew.At("a", received, received.Add(time.Hour), 0), renew.At("a", received, received.Add(time.Hour), 0)
 	if first != again {
 		t.Error("the spread is not a function of the volume")
+	}
+}
+
+func TestWithin(t *testing.T) {
+	day := func(d, hour int) time.Time { return time.Date(2026, 3, d, hour, 0, 0, 0, time.UTC) } // March 1st is a Sunday.
+	night := volume.Window{Begins: 2 * time.Hour, Length: 2 * time.Hour}
+	weekend := volume.Window{Days: []time.Weekday{time.Saturday, time.Sunday}, Begins: 22 * time.Hour, Length: 6 * time.Hour}
+	for name, row := range map[string]struct {
+		window                      volume.Window
+		received, planned, notAfter time.Time
+		from, to                    time.Time // from == to: that very time.
+	}{
+		"in the window":                 {night, day(1, 0), day(21, 3), day(31, 0), day(21, 3), day(21, 3)},
+		"later the next night":          {night, day(1, 0), day(20, 20), day(31, 0), day(21, 2), day(21, 4)},
+		"sooner the night before":       {night, day(1, 0), day(21, 6), day(31, 0), day(21, 2), day(21, 4)},
+		"the end leaves no time":        {night, day(1, 5), day(1, 21), day(2, 5), day(1, 21), day(1, 21)},
+		"cut by what must be left":      {night, day(1, 5), day(1, 23), day(2, 6), day(2, 2), day(2, 2).Add(30 * time.Minute)},
+		"an hour's certificate":         {night, day(1, 5), day(1, 5).Add(40 * time.Minute), day(1, 6), day(1, 5).Add(40 * time.Minute), day(1, 5).Add(40 * time.Minute)},
+		"at weekends":                   {weekend, day(1, 0), day(19, 12), day(31, 0), day(21, 22), day(22, 4)},
+		"of the day on which it begins": {weekend, day(1, 0), day(16, 2), day(31, 0), day(16, 2), day(16, 2)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spread := map[time.Time]bool{}
+			for i := range 100 {
+				at := renew.Within(row.window, fmt.Sprint("csi-", i), row.received, row.planned, row.notAfter)
+				if at.Before(row.from) || at.After(row.to) {
+					t.Fatalf("%s, want %s to %s", at, row.from, row.to)
+				}
+				spread[at] = true
+			}
+			if exact := row.from.Equal(row.to); exact != (len(spread) == 1) {
+				t.Errorf("100 volumes at %d times", len(spread))
+			}
+		})
 	}
 }
 

@@ -23,6 +23,9 @@ type Attribute struct {
 func Attributes() []Attribute {
 	return []Attribute{
 		{
+			Name: "profile", Example: "web", set: (*parser).takeProfile,
+			Meaning: "Name of one of the operator's [profiles](#profiles), whose values count where the pod gives none. Absent: that of the pod's namespace, if there is one.",
+		}, {
 			Name: "issuer-name", Old: true, Example: "internal-ca", set: (*parser).issuerName,
 			Meaning: "Name of the issuer that signs. Required, unless the driver has a default issuer.",
 		}, {
@@ -65,7 +68,7 @@ func Attributes() []Attribute {
 			Name: "dns-names", Old: true, Expanded: true, Example: "web.${POD_NAMESPACE}.svc,${POD_NAME}.web", set: (*parser).dnsNames,
 			Meaning: "DNS names, comma-separated.",
 		}, {
-			Name: "ip-sans", Old: true, Example: "10.0.0.1,fd00::1", set: (*parser).ipSANs,
+			Name: "ip-sans", Old: true, Expanded: true, Example: "${POD_IPS},fd00::1", set: (*parser).ipSANs,
 			Meaning: "IP addresses, comma-separated.",
 		}, {
 			Name: "uri-sans", Old: true, Expanded: true, Example: "spiffe://example.org/ns/${POD_NAMESPACE}/sa/${SERVICE_ACCOUNT_NAME}", set: (*parser).uriSANs,
@@ -82,6 +85,15 @@ func Attributes() []Attribute {
 		}, {
 			Name: "renew", Default: "true", OldDefault: "true", Example: "false", set: (*parser).renew,
 			Meaning: "`false`: the certificate is not renewed. For pods that end before it does.",
+		}, {
+			Name: "renew-window", Example: "Sat,Sun 02:00-04:00", set: (*parser).renewWindow,
+			Meaning: "Time of the day, in UTC, and days of the week (absent: all) for renewals. See [Renewal](#renewal) for where none is in time.",
+		}, {
+			Name: "continue-on-not-ready", Example: "true", set: (*parser).continueOnNotReady,
+			Meaning: "`true`: the pod starts without its certificate while that can't be asked for yet, for its IP or a gate. Absent: as `--continue-on-not-ready` says.",
+		}, {
+			Name: "pod-readiness-gate", Example: "pod-ip:ipv4,pod-condition:PodScheduled", set: (*parser).gates,
+			Meaning: "What the pod must have before its first certificate is asked for, comma-separated: `pod-ip:any`, `pod-ip:ipv4`, `pod-ip:ipv6`, `pod-condition:<type>[=<status>]`, `pod-annotation:<key>`. Those of `--pod-readiness-gate` count, too.",
 		}, {
 			Name: "key-usages", Old: true, Default: "digital signature,server auth,client auth", OldDefault: "digital signature,key encipherment", Example: "digital signature,client auth", set: (*parser).keyUsages,
 			Meaning: "Key usages and extended key usages, comma-separated, by cert-manager's names.",

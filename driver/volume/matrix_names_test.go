@@ -16,7 +16,7 @@ var (
 
 const (
 	unexpanded = "- no variables are replaced: see the wrong type"
-	variables  = "known are POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME"
+	variables  = "known are POD_IP, POD_IPS, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME"
 	misspelt   = `! has an unknown variable "${POD_NAEM}": ` + variables
 )
 
@@ -152,7 +152,7 @@ func nameRows() []row {
 			tooLong:     {value: long, want: "! has " + short + ip},
 			nonASCII:    {value: "１0.0.0.1", want: `! has "\uff110.0.0.1"` + ip},
 			path:        {value: "../10.0.0.1", want: `! has "../10.0.0.1"` + ip},
-			variable:    {value: "${POD_NAEM}", want: `! has "${POD_NAEM}"` + ip},
+			variable:    {value: "${POD_NAEM}", want: misspelt},
 			unknownKey:  {value: "ip-san"},
 		}},
 		{"uri-sans", uris, "", [kinds]cell{

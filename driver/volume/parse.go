@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -32,6 +33,11 @@ type Defaults struct {
 	IssuerGroup string // Of that issuer; empty: cert-manager.io.
 	TrustDomain string // Of SPIFFE IDs; empty: no volume may ask for one.
 	SPIFFEPath  string // Of SPIFFE IDs, with variables; empty: StandardSPIFFEPath.
+
+	Gates         []Gate // Of all volumes, besides their own.
+	StartsWithout bool   // Of volumes that do not say.
+
+	Live *Profiles // nil: not known; what a volume's record has of them counts.
 }
 
 // Check says what no volume could do with the defaults.
@@ -64,7 +70,9 @@ type parser struct {
 	pkcs12                           bool // The old driver's way to ask for the keystore.
 	pkcs12Password, secretPassword   string
 	secrets                          bool // The call came with a Secret.
-	mesh                             bool // The volume is of csi-driver-spiffe's name.
+	ips                              []string
+	recorded                         Profile // What counted for the certificate that was asked for last.
+	mesh                             bool    // The volume is of csi-driver-spiffe's name.
 	spiffe                           bool
 	gidGiven                         *int
 	fsGroupGiven                     bool
@@ -83,6 +91,7 @@ func Parse(asked Asked, defaults Defaults) (Volume, error) {
 	p.mesh = asked.Driver == SPIFFEDriver
 	p.ID, p.Target = asked.ID, asked.Target
 	p.secretPassword, p.secrets = asked.Password, asked.Secrets
+	p.ips, p.recorded = asked.IPs, asked.Profile
 	problems = append(problems, p.pod(asked.Attributes)...)
 	problems = append(problems, p.others(asked.Attributes)...)
 	mistakes := p.attributes(asked.Attributes)
@@ -134,6 +143,10 @@ func (p *parser) attributes(attributes map[string]string) (problems Problems) {
 		if err == nil && !utf8.ValidString(value) {
 			err = problem(given.key, "is not valid UTF-8")
 		}
+		if profiled := p.profiled(a); err == nil && value == "" && profiled != "" {
+			key, value = key+" (of the profile)", profiled
+			given.key += " (of the profile)"
+		}
 		if err == nil && a.Expanded {
 			value, err = p.expand(key, value)
 		}
@@ -169,22 +182,28 @@ func (p *parser) spoken(a Attribute, key string) string {
 
 // expand replaces ${NAME} and $NAME.
 func (p *parser) expand(key, value string) (string, error) {
-	variables := map[string]string{
-		"POD_NAME": p.Pod.Name, "POD_NAMESPACE": p.Pod.Namespace,
-		"POD_UID": p.Pod.UID, "SERVICE_ACCOUNT_NAME": p.Pod.ServiceAccount,
-	}
+	variables := p.variables()
 	var err error
 	if !p.old && unfinished.MatchString(value) { // os.Expand drops such a thing without a word, and so does the old driver.
 		err = problem(key, "is %s, with a variable that has no end or no name", quote(value))
 	}
 	expanded := os.Expand(value, func(name string) string {
 		replacement, ok := variables[name]
-		if !ok && err == nil {
-			err = problem(key, "has an unknown variable %s: known are %s", quote("${"+name+"}"), strings.Join(slices.Sorted(maps.Keys(variables)), ", "))
+		if !ok {
+			err = cmp.Or(err, problem(key, "has an unknown variable %s: known are %s", quote("${"+name+"}"), strings.Join(slices.Sorted(maps.Keys(variables)), ", ")))
+			return ""
 		}
-		return replacement
+		return replacement()
 	})
 	return expanded, err
 }
 
 var unfinished = regexp.MustCompile(`\$\{(\}|[^}]*$)`)
+
+func (p *parser) variables() map[string]func() string {
+	return map[string]func() string{
+		"POD_NAME": func() string { return p.Pod.Name }, "POD_NAMESPACE": func() string { return p.Pod.Namespace },
+		"POD_UID": func() string { return p.Pod.UID }, "SERVICE_ACCOUNT_NAME": func() string { return p.Pod.ServiceAccount },
+		"POD_IP": func() string { return p.podIPs()[0] }, "POD_IPS": func() string { return strings.Join(p.podIPs(), ",") },
+	}
+}

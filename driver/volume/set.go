@@ -21,6 +21,9 @@ func (p *parser) issuerName(value string) error {
 	if value == "" && !p.old { // The old driver has no default issuer.
 		p.Issuer = signer.Issuer{Name: p.defaults.IssuerName, Kind: p.defaults.IssuerKind, Group: p.defaults.IssuerGroup}
 	}
+	if p.said["profile"].wrong {
+		return nil
+	}
 	if p.Issuer.Name == "" && p.mesh {
 		return errors.New("is not an attribute here, and this driver has no issuer: its operator sets --issuer-name")
 	}

@@ -18,8 +18,8 @@ func (p *parser) together() (problems Problems) {
 		check      func() error
 	}{
 		{"spiffe uri-sans", p.identity},
-		{"common-name literal-subject dns-names ip-sans uri-sans spiffe", p.names},
-		{"renew renew-before", p.renewal},
+		{"profile common-name literal-subject dns-names ip-sans uri-sans spiffe", p.names},
+		{"renew renew-before renew-window", p.renewal},
 		{"key-algorithm key-size key-encoding", p.keyKind},
 		{"fs-group gid", p.owner},
 		{"layout uri-sans spiffe ca-file certificate-file privatekey-file pkcs12-filename pkcs12-enable", p.arrange},
@@ -109,10 +109,13 @@ func (p *parser) names() error {
 
 // renewal checks that there is one, where the pod says when.
 func (p *parser) renewal() error {
-	if p.Once && p.gives("renew-before") {
-		return problem(p.key("renew-before"), "is given, and renew is false: give one of them")
+	var problems Problems
+	for _, name := range []string{"renew-before", "renew-window"} {
+		if p.Once && p.gives(name) {
+			problems = append(problems, problem(p.key(name), "is given, and renew is false: give one of them"))
+		}
 	}
-	return nil
+	return problems.err()
 }
 
 // keyKind completes the key by its algorithm.

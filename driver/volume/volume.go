@@ -36,6 +36,9 @@ type Asked struct {
 	MountFlags []string          `json:"mountFlags,omitempty"` // Of the volume capability.
 	Secrets    bool              `json:"-"`                    // The call came with a Secret: nodePublishSecretRef.
 	Password   string            `json:"-"`                    // Of the keystores, from that Secret.
+
+	Profile Profile  `json:"profile,omitempty"` // What counted for the certificate that was asked for last.
+	IPs     []string `json:"ips,omitempty"`     // The pod's, then.
 }
 
 // A Volume is one certificate volume of one pod. Values that come from [Parse] are valid.
@@ -57,8 +60,14 @@ type Volume struct {
 	RenewBefore time.Duration // Before the end of the certificate; 0: a third of its lifetime.
 	Usages      []signer.Usage
 	Key         Key
-	ReuseKey    bool // A renewal keeps the key.
-	Once        bool // There is no renewal.
+	ReuseKey    bool    // A renewal keeps the key.
+	Once        bool    // There is no renewal.
+	Window      *Window // For renewals; nil: at any time.
+
+	Profile       Profile // Values of attributes that the pod does not give.
+	Gates         []Gate
+	NeedsIP       bool // Its names have the pod's IP.
+	StartsWithout bool // The pod may start before its certificate can be asked for.
 
 	Files    map[string]Part // By name.
 	Keystore Keystore

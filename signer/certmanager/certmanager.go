@@ -32,6 +32,7 @@ import (
 // A Signer signs through CertificateRequests. It implements [signer.Signer] and [signer.Forgetter].
 type Signer struct {
 	api   rest.Interface
+	bare  rest.Interface // Without credentials, for requests that bring their own.
 	codec runtime.ParameterCodec
 }
 
@@ -52,7 +53,11 @@ func New(config *rest.Config) (*Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client for CertificateRequests: %w", err)
 	}
-	return &Signer{api: api, codec: runtime.NewParameterCodec(scheme)}, nil
+	bare, err := rest.RESTClientFor(rest.AnonymousClientConfig(config))
+	if err != nil {
+		return nil, fmt.Errorf("make a client for CertificateRequests: %w", err)
+	}
+	return &Signer{api: api, bare: bare, codec: runtime.NewParameterCodec(scheme)}, nil
 }
 
 func (s *Signer) requests(namespace string) requests {
@@ -63,7 +68,7 @@ func (s *Signer) requests(namespace string) requests {
 func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, error) {
 	wanted := object(req)
 	client := s.requests(wanted.Namespace)
-	found, err := submit(ctx, client, wanted)
+	found, err := s.submit(ctx, client, wanted, req)
 	if err != nil {
 		return signer.Issued{}, err
 	}
@@ -113,14 +118,29 @@ func name(attempt signer.Attempt) string {
 	return strings.TrimRight(prefix, "-.") + "-" + attempt.ID
 }
 
+// create creates the object, as the pod if there is a token of it.
+func (s *Signer) create(ctx context.Context, client requests, wanted *cmapi.CertificateRequest, token string) (*cmapi.CertificateRequest, error) {
+	if token == "" {
+		return client.Create(ctx, wanted, metav1.CreateOptions{})
+	}
+	created := &cmapi.CertificateRequest{}
+	err := s.bare.Post().Namespace(wanted.Namespace).Resource("certificaterequests").
+		SetHeader("Authorization", "Bearer "+token).Body(wanted).Do(ctx).Into(created)
+	return created, err
+}
+
 // submit creates the object, or finds the one that an earlier call created.
-func submit(ctx context.Context, client requests, wanted *cmapi.CertificateRequest) (*cmapi.CertificateRequest, error) {
-	created, err := client.Create(ctx, wanted, metav1.CreateOptions{})
+func (s *Signer) submit(ctx context.Context, client requests, wanted *cmapi.CertificateRequest, req signer.Request) (*cmapi.CertificateRequest, error) {
+	doing := "create CertificateRequest " + title(wanted)
+	if req.Token != "" {
+		doing += fmt.Sprintf(" as service account %s/%s", req.Attempt.Pod.Namespace, req.Attempt.Pod.ServiceAccount)
+	}
+	created, err := s.create(ctx, client, wanted, req.Token)
 	switch {
 	case err == nil:
 		return created, nil
 	case !apierrors.IsAlreadyExists(err):
-		return nil, explain(err, "create CertificateRequest "+title(wanted))
+		return nil, explain(err, doing)
 	}
 	found, err := client.Get(ctx, wanted.Name, metav1.GetOptions{})
 	switch {

@@ -1,0 +1,62 @@
+// Package api reads and writes the few kinds of Kubernetes that the node plugin needs.
+//
+// client-go's clientset knows every kind of Kubernetes, which the process would hold in memory.
+package api
+
+import (
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+)
+
+// Core is a client for Events, pods and ConfigMaps. It sets no limit of its own to the requests: the node plugin bounds them.
+func Core(config *rest.Config) (rest.Interface, error) {
+	scheme := runtime.NewScheme()
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Event{}, &corev1.Pod{}, &corev1.PodList{}, &corev1.ConfigMap{}, &corev1.ConfigMapList{})
+	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+	config = rest.CopyConfig(config)
+	config.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit.
+	config.APIPath, config.GroupVersion = "/api", &corev1.SchemeGroupVersion
+	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	client, err := rest.RESTClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the API server: %w", err)
+	}
+	return client, nil
+}
+
+// One is a list and watch of one object by its name: the API server dispatches nothing to it but that object's events
+// (k8s.io/apiserver pkg/storage/cacher/cacher.go, watches by namespace and name).
+func One(client rest.Interface, resource, namespace, name string) cache.ListerWatcher {
+	return cache.NewListWatchFromClient(client, resource, namespace, fields.OneTermEqualSelector(metav1.ObjectNameField, name))
+}
+
+// A Handler is told of what an informer sees, one call at a time.
+type Handler struct {
+	Set   func(object any) // It is there, or has changed.
+	Unset func(object any) // It is gone.
+	Fail  func(err error)  // It could not be read, or watched; the informer tries again.
+}
+
+// Inform is an informer that tells the handler. Run it once.
+func Inform(source cache.ListerWatcher, kind runtime.Object, h Handler) (cache.SharedInformer, error) {
+	informer := cache.NewSharedInformer(source, kind, 0)
+	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    h.Set,
+		UpdateFunc: func(_, object any) { h.Set(object) },
+		DeleteFunc: func(object any) {
+			if last, ok := object.(cache.DeletedFinalStateUnknown); ok {
+				object = last.Obj
+			}
+			h.Unset(object)
+		},
+	})
+	return informer, errors.Join(err, informer.SetWatchErrorHandler(func(_ *cache.Reflector, err error) { h.Fail(err) }))
+}

@@ -1,0 +1,110 @@
+// Package pod reads from the API server what the kubelet does not tell a CSI driver: a pod's IPs, conditions and annotations.
+//
+// Nothing is read or watched for volumes that don't need it.
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+
+	"github.com/mayfly-csi/mayfly/driver/api"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// A Reader reads the pods of one node.
+type Reader struct {
+	core rest.Interface
+	meta metadata.Interface
+	node string
+}
+
+// New is a reader of the node's pods.
+func New(config *rest.Config, node string) (*Reader, error) {
+	core, err := api.Core(config)
+	if err != nil {
+		return nil, err
+	}
+	meta, err := metadata.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for pods: %w", err)
+	}
+	return &Reader{core: core, meta: meta, node: node}, nil
+}
+
+// Await returns the pod's state when ready has nothing against it. When ctx ends before, the error is what ready had last, or why the pod could not be read.
+//
+// The API server is asked for this one pod and its changes.
+func (r *Reader) Await(ctx context.Context, of signer.Pod, ready func(volume.PodState) error) (volume.PodState, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w := &wait{of: of, ready: ready, end: cancel, err: fmt.Errorf("read pod %s/%s: the API server does not know it", of.Namespace, of.Name)}
+	informer, err := api.Inform(api.One(r.core, "pods", of.Namespace, of.Name), &corev1.Pod{}, api.Handler{
+		Set: w.sees, Unset: func(any) { w.fails(errors.New("it is gone")) }, Fail: w.fails,
+	})
+	if err != nil {
+		return volume.PodState{}, err
+	}
+	informer.RunWithContext(ctx)
+	return w.result()
+}
+
+// A wait is one call of Await.
+type wait struct {
+	of    signer.Pod
+	ready func(volume.PodState) error
+	end   func()
+
+	mu    sync.Mutex
+	state volume.PodState
+	err   error
+}
+
+func (w *wait) sees(object any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p, ok := object.(*corev1.Pod)
+	switch {
+	case !ok || w.err == nil:
+		return
+	case string(p.UID) != w.of.UID:
+		w.err = fmt.Errorf("pod %s/%s is another one now", w.of.Namespace, w.of.Name)
+		return
+	}
+	w.state = state(p)
+	if w.err = w.ready(w.state); w.err == nil {
+		w.end()
+	}
+}
+
+func (w *wait) fails(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		w.err = fmt.Errorf("read pod %s/%s: %w", w.of.Namespace, w.of.Name, err)
+	}
+}
+
+func (w *wait) result() (volume.PodState, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.state, w.err
+}
+
+// state is what a volume may need of the pod.
+func state(p *corev1.Pod) volume.PodState {
+	s := volume.PodState{Conditions: map[string]string{}, Annotations: p.Annotations}
+	for _, ip := range p.Status.PodIPs {
+		s.IPs = append(s.IPs, ip.IP)
+	}
+	for _, c := range p.Status.Conditions {
+		s.Conditions[string(c.Type)] = string(c.Status)
+	}
+	return s
+}

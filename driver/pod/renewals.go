@@ -1,0 +1,101 @@
+package pod
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/mayfly-csi/mayfly/driver/api"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// RenewAt is the annotation of a pod by which someone asks for new certificates: those of its volumes that were received before this
+// time (RFC 3339) are renewed at it.
+const RenewAt = volume.Prefix + "renew-at"
+
+// Renewals calls renew for every pod of the node that has the annotation, and again when it changes, until ctx ends: with the zero time when it is gone,
+// with an error when it is no time. It calls fail when the pods can't be watched, and goes on.
+//
+// It is one watch of the metadata of the node's pods, for which the API server keeps an index by node
+// (kubernetes pkg/registry/core/pod/strategy.go, NodeNameTriggerFunc).
+func (r *Reader) Renewals(ctx context.Context, renew func(pod signer.Pod, at time.Time, err error), fail func(error)) error {
+	pods := r.meta.Resource(corev1.SchemeGroupVersion.WithResource("pods"))
+	ours := fields.OneTermEqualSelector("spec.nodeName", r.node).String()
+	a := annotations{renew: renew, last: map[string]string{}}
+	informer, err := api.Inform(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = ours
+			return pods.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = ours
+			return pods.Watch(ctx, o)
+		},
+	}, &metav1.PartialObjectMetadata{}, api.Handler{Set: a.sees, Unset: a.loses, Fail: fail})
+	if err != nil {
+		return err
+	}
+	if err := informer.SetTransform(onlyAnnotation); err != nil {
+		return err
+	}
+	informer.RunWithContext(ctx)
+	return nil
+}
+
+// onlyAnnotation keeps of a pod what is looked at.
+func onlyAnnotation(object any) (any, error) {
+	p, ok := object.(*metav1.PartialObjectMetadata)
+	if !ok {
+		return object, nil
+	}
+	kept := metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion}
+	if text, there := p.Annotations[RenewAt]; there {
+		kept.Annotations = map[string]string{RenewAt: text}
+	}
+	return &metav1.PartialObjectMetadata{TypeMeta: p.TypeMeta, ObjectMeta: kept}, nil
+}
+
+// annotations are those of the node's pods, by UID. The informer calls from one goroutine.
+type annotations struct {
+	renew func(pod signer.Pod, at time.Time, err error)
+	last  map[string]string
+}
+
+func (a annotations) sees(object any) {
+	p, ok := object.(*metav1.PartialObjectMetadata)
+	if !ok {
+		return
+	}
+	if text := p.Annotations[RenewAt]; text != a.last[string(p.UID)] {
+		a.tell(p, text)
+	}
+}
+
+func (a annotations) loses(object any) {
+	if p, ok := object.(*metav1.PartialObjectMetadata); ok && a.last[string(p.UID)] != "" {
+		a.tell(p, "")
+	}
+}
+
+func (a annotations) tell(p *metav1.PartialObjectMetadata, text string) {
+	pod := signer.Pod{Namespace: p.Namespace, Name: p.Name, UID: string(p.UID)}
+	if text == "" {
+		delete(a.last, pod.UID)
+		a.renew(pod, time.Time{}, nil)
+		return
+	}
+	a.last[pod.UID] = text
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		err = fmt.Errorf("annotation %s is %q, which is not a time such as 2026-01-31T12:00:00Z (RFC 3339)", RenewAt, text)
+	}
+	a.renew(pod, at, err)
+}

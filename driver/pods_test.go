@@ -1,0 +1,349 @@
+package driver_test
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+)
+
+// somePods play what the API server knows of pods, all of which are in one state. A real API server plays it in test/cluster.
+type somePods struct {
+	mu      sync.Mutex
+	state   volume.PodState
+	changed chan struct{}
+	away    error
+	waiting int
+	renew   func(pod signer.Pod, at time.Time, err error)
+}
+
+func newPods(ips ...string) *somePods {
+	return &somePods{state: volume.PodState{IPs: ips}, changed: make(chan struct{})}
+}
+
+func (p *somePods) Await(ctx context.Context, _ signer.Pod, ready func(volume.PodState) error) (volume.PodState, error) {
+	p.count(1)
+	defer p.count(-1)
+	for {
+		p.mu.Lock()
+		state, changed, err := p.state, p.changed, p.away
+		p.mu.Unlock()
+		if err == nil {
+			err = ready(state)
+		}
+		if err == nil {
+			return state, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return state, err
+		}
+	}
+}
+
+func (p *somePods) Renewals(ctx context.Context, renew func(pod signer.Pod, at time.Time, err error), _ func(error)) error {
+	p.mu.Lock()
+	p.renew = renew
+	p.mu.Unlock()
+	<-ctx.Done()
+	return nil
+}
+
+func (p *somePods) count(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting += n
+}
+
+func (p *somePods) change(change func(*volume.PodState)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change(&p.state)
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+func (p *somePods) have(ips ...string) { p.change(func(s *volume.PodState) { s.IPs = ips }) }
+
+func (p *somePods) idle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.waiting == 0
+}
+
+// annotated has the pod's certificates renewed at a time, as its annotation says.
+func (p *somePods) annotated(t *testing.T, pod kubelet.Pod, at time.Time, err error) {
+	t.Helper()
+	var renew func(pod signer.Pod, at time.Time, err error)
+	until(t, "the driver looks at annotations", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		renew = p.renew
+		return renew != nil
+	})
+	renew(signer.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}, at, err)
+}
+
+func withPods(p *somePods, edits ...func(*driver.Config)) func(*driver.Config) {
+	return func(c *driver.Config) {
+		c.Pods, c.WatchPods = p, true
+		for _, edit := range edits {
+			edit(c)
+		}
+	}
+}
+
+func ips(t *testing.T, target string) string {
+	t.Helper()
+	var texts []string
+	for _, ip := range pair(t, target).IPAddresses {
+		texts = append(texts, ip.String())
+	}
+	return strings.Join(texts, ",")
+}
+
+const withIPs = "csi.mayfly.dev/ip-sans=${POD_IPS}"
+
+// A pod with the host's network has its IP before its volumes are mounted.
+func TestAnIPThatIsKnown(t *testing.T) {
+	p := newPods("192.0.2.7", "2001:db8::7")
+	n := newNode(t, withPods(p))
+	if got := ips(t, n.publish(web(withIPs))); got != "192.0.2.7,2001:db8::7" {
+		t.Error(got)
+	}
+}
+
+func TestAPodThatStartsWithoutItsCertificate(t *testing.T) {
+	p := newPods()
+	n := newNode(t, withPods(p))
+	v := web(withIPs, "csi.mayfly.dev/continue-on-not-ready=true", "csi.mayfly.dev/duration=4s")
+	target := n.publish(v)
+	if entries, err := os.ReadDir(target); err != nil || exists(t, target+"/tls.crt") || len(entries) == 0 {
+		t.Errorf("the pod sees %v (%v)", entries, err)
+	}
+	health, err := n.Health(t.Context(), n.driver, v)
+	if want := "no certificate yet: the pod has no IP yet, which ${POD_IP} stands for: the kubelet gives it one after its volumes are mounted"; err != nil || len(health) != 1 || health[0].GetMessage() != want {
+		t.Errorf("health: %v (%v)", health, err)
+	}
+	if asked := n.signer.asked(); len(asked) > 0 {
+		t.Errorf("%d requests before the IP is known", len(asked))
+	}
+	n.publish(v) // As after a restart of the kubelet.
+	n.restart()
+	p.have("192.0.2.8")
+	until(t, "the certificate", func() bool { return exists(t, target+"/tls.crt") })
+	if got := ips(t, target); got != "192.0.2.8" {
+		t.Error(got)
+	}
+	// The pod's sandbox is made anew, with another IP: the next certificate has that.
+	p.have("192.0.2.9")
+	until(t, "the renewal", func() bool { return ips(t, target) == "192.0.2.9" })
+	until(t, "nobody waits for the pod any more", p.idle)
+}
+
+func TestAPodThatGoesBeforeItHasAnIP(t *testing.T) {
+	p := newPods()
+	n := newNode(t, withPods(p))
+	v := web(withIPs, "csi.mayfly.dev/continue-on-not-ready=true")
+	n.publish(v)
+	n.unpublish(v)
+	until(t, "nobody waits for the pod any more", p.idle)
+	n.empty()
+}
+
+func TestAnIPThatIsNotKnown(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		edit func(*driver.Config)
+		want string
+	}{
+		"before the volumes are mounted": {withPods(newPods()), `not signed yet: the pod has no IP yet, which ${POD_IP} stands for: the kubelet gives it one after its volumes are mounted, unless it has the host's network; set csi.mayfly.dev/continue-on-not-ready: "true" to let the pod start before its certificate is there`},
+		"as the API server is away":      {withPods(&somePods{away: errors.New("read pod shop/web-0: forbidden"), changed: make(chan struct{})}), "not signed yet: read pod shop/web-0: forbidden"},
+		"without an API server":          {nil, "not signed yet: this driver can't read pods: it has no API server to ask"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, row.edit)
+			n.fails(web(withIPs), row.want)
+			n.unpublish(web(withIPs))
+			n.empty()
+		})
+	}
+}
+
+func TestAGateHoldsBackTheFirstCertificateAlone(t *testing.T) {
+	p := newPods()
+	n := newNode(t, withPods(p))
+	v := web("csi.mayfly.dev/pod-readiness-gate=pod-annotation:shop/warm", "csi.mayfly.dev/duration=3s")
+	target := make(chan string)
+	go func() {
+		path, err := n.Mount(t.Context(), n.driver, v, nil)
+		if err != nil {
+			t.Error(err)
+		}
+		target <- path
+	}()
+	until(t, "the gate is looked at", func() bool { return !p.idle() })
+	if asked := n.signer.asked(); len(asked) > 0 {
+		t.Errorf("%d requests before the gate is open", len(asked))
+	}
+	p.change(func(s *volume.PodState) { s.Annotations = map[string]string{"shop/warm": ""} })
+	path := <-target
+	first := pair(t, path)
+	p.change(func(s *volume.PodState) { s.Annotations = nil })
+	until(t, "the renewal", func() bool { return !pair(t, path).Equal(first) })
+}
+
+func TestAPodWithoutCertificateIsToldWhy(t *testing.T) {
+	told := make(chan string, 10)
+	p := newPods()
+	n := newNode(t, withPods(p, func(c *driver.Config) {
+		c.Events = eventFunc(func(message string) { told <- message })
+	}))
+	n.signer.from(refuse(signer.Denied, "no"))
+	n.publish(web(withIPs, "csi.mayfly.dev/continue-on-not-ready=true"))
+	p.have("192.0.2.8")
+	if got := <-told; !strings.HasPrefix(got, "shop/web-0 CertificateNotIssued: request denied: no; the next try is at ") || !strings.HasSuffix(got, "; the pod has no certificate") {
+		t.Error(got)
+	}
+}
+
+func TestAnAnnotationAsksForARenewal(t *testing.T) {
+	p := newPods()
+	told := make(chan string, 10)
+	n := newNode(t, withPods(p, func(c *driver.Config) {
+		c.Events = eventFunc(func(message string) { told <- message })
+	}))
+	v, once := web(), web("csi.mayfly.dev/renew=false")
+	once.Name = "once"
+	target, other := n.publish(v), n.publish(once)
+	first, second := pair(t, target), pair(t, other)
+	p.annotated(t, v.Pod, time.Now(), nil)
+	until(t, "both volumes are renewed", func() bool { return !pair(t, target).Equal(first) && !pair(t, other).Equal(second) })
+
+	// It counts once, a restart or not; a time that is to come counts then.
+	first = pair(t, target)
+	asked := len(n.signer.asked())
+	p.annotated(t, v.Pod, time.Now().Add(-time.Hour), nil)
+	p.annotated(t, v.Pod, time.Time{}, errors.New("the annotation is no time"))
+	if got := <-told; got != "shop/web-0 RenewalNotUnderstood: the annotation is no time" {
+		t.Error(got)
+	}
+	soon := time.Now().Add(time.Second)
+	p.annotated(t, v.Pod, soon, nil)
+	until(t, "the renewal at the time", func() bool { return !pair(t, target).Equal(first) })
+	until(t, "that of the other volume", func() bool { return len(n.signer.asked()) == asked+2 })
+	if time.Now().Before(soon) {
+		t.Error("renewed before the time")
+	}
+}
+
+// An annotation of a time before the driver began, or the pod did, counts for older certificates alone.
+func TestAnAnnotationThatWasThereBefore(t *testing.T) {
+	p := newPods()
+	n := newNode(t, withPods(p))
+	v := web()
+	target := n.publish(v)
+	first := pair(t, target)
+	at := time.Now()
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	p.renew = nil
+	n.start()
+	p.annotated(t, v.Pod, at, nil)
+	until(t, "the renewal", func() bool { return !pair(t, target).Equal(first) })
+	asked := len(n.signer.asked())
+	late := web()
+	late.UID = "3b2f6a5e-0001-4c5e-9d3e-000000000009"
+	p.annotated(t, late.Pod, at, nil)
+	n.publish(late)
+	n.restart()
+	if again := len(n.signer.asked()); again != asked+1 {
+		t.Errorf("%d requests, want one for the new pod", again-asked)
+	}
+}
+
+// someProfiles play the operator's ConfigMap.
+type someProfiles struct {
+	mu   sync.Mutex
+	now  *volume.Profiles
+	away error
+}
+
+func (p *someProfiles) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (p *someProfiles) Get(context.Context) (*volume.Profiles, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.now, p.away
+}
+
+func (p *someProfiles) set(now *volume.Profiles, away error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.now, p.away = now, away
+}
+
+func profile(values ...string) *volume.Profiles {
+	p := volume.Profile{}
+	for _, v := range values {
+		name, value, _ := strings.Cut(v, "=")
+		p[name] = value
+	}
+	return &volume.Profiles{Profiles: map[string]volume.Profile{"web": p}}
+}
+
+func TestProfilesChangeWithTheNextCertificate(t *testing.T) {
+	p := &someProfiles{now: profile("issuer-name=one", "duration=3s")}
+	n := newNode(t, func(c *driver.Config) { c.Profiles = p })
+	v := web("csi.mayfly.dev/profile=web")
+	maps.DeleteFunc(v.Attributes, func(key, _ string) bool {
+		return strings.HasSuffix(key, "/issuer-name") || strings.HasSuffix(key, "/duration")
+	})
+	target := n.publish(v)
+	issuer := func() string {
+		asked := n.signer.asked()
+		return asked[len(asked)-1].Issuer.Name
+	}
+	if got := issuer(); got != "one" {
+		t.Errorf("issuer %s", got)
+	}
+	p.set(profile("issuer-name=two", "duration=3s"), nil)
+	until(t, "the other issuer", func() bool { return issuer() == "two" })
+
+	// Profiles that are gone, don't fit or can't be read leave pods that run as they are, over a restart, too.
+	for _, row := range []struct {
+		now  *volume.Profiles
+		away error
+	}{{&volume.Profiles{}, nil}, {profile("duration=3s"), nil}, {nil, errors.New("the API server does not answer")}} {
+		p.set(row.now, row.away)
+		before := pair(t, target)
+		n.restart()
+		until(t, "a renewal as before", func() bool { return !pair(t, target).Equal(before) })
+		if got := issuer(); got != "two" {
+			t.Errorf("issuer %s", got)
+		}
+	}
+}
+
+func TestAPodWaitsForProfilesThatCantBeRead(t *testing.T) {
+	p := &someProfiles{away: errors.New("read the driver's profiles from ConfigMap mayfly-system/mayfly: no")}
+	n := newNode(t, func(c *driver.Config) { c.Profiles = p })
+	v := web()
+	n.fails(v, "read the driver's profiles from ConfigMap mayfly-system/mayfly: no")
+	p.set(&volume.Profiles{}, nil)
+	n.publish(v)
+}

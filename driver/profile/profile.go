@@ -1,0 +1,112 @@
+// Package profile keeps up to date what a platform team sets for the volumes of its cluster, in a ConfigMap.
+package profile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/mayfly-csi/mayfly/driver/api"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// A ConfigMap is the ConfigMap, as it was when it could be understood last. One watch of this one object keeps it up to date.
+type ConfigMap struct {
+	namespace, name string
+	core            rest.Interface
+	log             *slog.Logger
+	valid           prometheus.Gauge
+
+	known chan struct{} // Closed when there are profiles.
+
+	mu       sync.Mutex
+	profiles *volume.Profiles
+	err      error // Why there are none, or what is wrong with later ones.
+}
+
+// New is the ConfigMap of that namespace and name.
+func New(config *rest.Config, namespace, name string, log *slog.Logger, metrics prometheus.Registerer) (*ConfigMap, error) {
+	core, err := api.Core(config)
+	if err != nil {
+		return nil, err
+	}
+	c := &ConfigMap{
+		namespace: namespace, name: name, core: core, log: log, known: make(chan struct{}),
+		err: errors.New("the API server did not answer yet"),
+		valid: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "mayfly_profiles_valid", Help: "1 if the ConfigMap of the profiles is understood as it is now; 0: what it said before counts."}),
+	}
+	return c, metrics.Register(c.valid)
+}
+
+// Run keeps the profiles up to date until ctx ends.
+func (c *ConfigMap) Run(ctx context.Context) error {
+	none := func(any) { c.sees(&corev1.ConfigMap{}) }
+	informer, err := api.Inform(api.One(c.core, "configmaps", c.namespace, c.name), &corev1.ConfigMap{}, api.Handler{
+		Set: c.sees, Unset: none, Fail: c.unread,
+	})
+	if err != nil {
+		return err
+	}
+	var first sync.WaitGroup
+	defer first.Wait()
+	first.Go(func() {
+		if cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) && len(informer.GetStore().List()) == 0 {
+			none(nil)
+		}
+	})
+	informer.RunWithContext(ctx)
+	return nil
+}
+
+// sees takes the profiles, if they are understood.
+func (c *ConfigMap) sees(object any) {
+	cm, ok := object.(*corev1.ConfigMap)
+	if !ok {
+		return
+	}
+	profiles, err := volume.ParseProfiles(cm.Data)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = err
+	if err != nil {
+		c.valid.Set(0)
+		c.log.Error("the profiles are not understood: what was known before counts", "configMap", c.namespace+"/"+c.name, "error", err)
+		return
+	}
+	c.valid.Set(1)
+	c.log.Info("profiles read", "configMap", c.namespace+"/"+c.name, "profiles", len(profiles.Profiles), "namespaces", len(profiles.Namespaces))
+	if c.profiles == nil {
+		close(c.known)
+	}
+	c.profiles = profiles
+}
+
+func (c *ConfigMap) unread(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.profiles == nil {
+		c.err = err
+	}
+}
+
+// Get returns the profiles when they were read once: a ConfigMap that does not exist has none. When ctx ends before, the error says why.
+func (c *ConfigMap) Get(ctx context.Context) (*volume.Profiles, error) {
+	select {
+	case <-c.known:
+	case <-ctx.Done():
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.profiles == nil {
+		return nil, fmt.Errorf("read the driver's profiles from ConfigMap %s/%s: %w", c.namespace, c.name, c.err)
+	}
+	return c.profiles, nil
+}

@@ -1,0 +1,142 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// A PodState is what the API server knows of a pod.
+type PodState struct {
+	IPs         []string          // status.podIPs; none until the kubelet has made the pod's sandbox, which is after its volumes are mounted.
+	Conditions  map[string]string // status.conditions: status by type.
+	Annotations map[string]string
+}
+
+// A Gate is what a pod must have before its certificate is asked for.
+type Gate struct {
+	kind       string
+	key, value string
+}
+
+const (
+	ipGate         = "pod-ip"
+	conditionGate  = "pod-condition"
+	annotationGate = "pod-annotation"
+
+	gateForms = ipGate + ":any, " + ipGate + ":ipv4, " + ipGate + ":ipv6, " + conditionGate + ":<type>[=<status>] and " + annotationGate + ":<key>"
+)
+
+// anyIP is open once the pod has an IP.
+var anyIP = Gate{kind: ipGate, key: "any"}
+
+// ParseGate reads a gate as csi-driver's --pod-readiness-gate writes it.
+func ParseGate(text string) (Gate, error) {
+	kind, key, _ := strings.Cut(text, ":")
+	g := Gate{kind: kind, key: key}
+	var wrong []string
+	switch kind {
+	case ipGate:
+		if key != "any" && key != "ipv4" && key != "ipv6" {
+			return Gate{}, fmt.Errorf("%s, which is no gate: after %s: comes any, ipv4 or ipv6", quote(text), ipGate)
+		}
+	case conditionGate:
+		g.key, g.value, _ = strings.Cut(key, "=")
+		if g.value == "" {
+			g.value = "True"
+		}
+		if g.value != "True" && g.value != "False" && g.value != "Unknown" {
+			return Gate{}, fmt.Errorf("%s, which is no gate: the status of a condition is True, False or Unknown", quote(text))
+		}
+		wrong = validation.IsQualifiedName(g.key)
+	case annotationGate:
+		wrong = validation.IsQualifiedName(strings.ToLower(key))
+	default:
+		return Gate{}, fmt.Errorf("%s, which is no gate: there are %s", quote(text), gateForms)
+	}
+	if len(wrong) > 0 {
+		return Gate{}, fmt.Errorf("%s, which is no gate: %s", quote(text), wrong[0])
+	}
+	return g, nil
+}
+
+// String is the gate as ParseGate reads it.
+func (g Gate) String() string {
+	if g.value != "" {
+		return g.kind + ":" + g.key + "=" + g.value
+	}
+	return g.kind + ":" + g.key
+}
+
+// Open reports whether the pod has what the gate wants.
+func (g Gate) Open(pod PodState) bool {
+	switch g.kind {
+	case conditionGate:
+		return pod.Conditions[g.key] == g.value
+	case annotationGate:
+		_, there := pod.Annotations[g.key]
+		return there
+	}
+	for _, text := range pod.IPs {
+		ip, err := netip.ParseAddr(text)
+		if err == nil && (g.key == "any" || g.key == "ipv4" == ip.Is4()) {
+			return true
+		}
+	}
+	return false
+}
+
+// Awaits is why the pod's certificate can't be asked for yet; nil: it can. Gates hold back the first one alone: no renewal waits for them.
+func (v Volume) Awaits(pod PodState, first bool) error {
+	for _, g := range v.Gates {
+		if first && !g.Open(pod) {
+			return fmt.Errorf("the certificate is not asked for before the pod has %s", g)
+		}
+	}
+	if !v.NeedsIP || anyIP.Open(pod) {
+		return nil
+	}
+	const noIP = "the pod has no IP yet, which ${POD_IP} stands for: the kubelet gives it one after its volumes are mounted"
+	if v.StartsWithout {
+		return errors.New(noIP)
+	}
+	return errors.New(noIP + ", unless it has the host's network; set " + Prefix + `continue-on-not-ready: "true" to let the pod start before its certificate is there`)
+}
+
+func (p *parser) gates(value string) error {
+	p.Gates = slices.Clone(p.defaults.Gates)
+	return p.each(value, list(value), func(text string) error {
+		g, err := ParseGate(text)
+		if err != nil {
+			return fmt.Errorf("has %w", err)
+		}
+		if !slices.Contains(p.Gates, g) {
+			p.Gates = append(p.Gates, g)
+		}
+		return nil
+	})
+}
+
+func (p *parser) continueOnNotReady(value string) error {
+	p.StartsWithout = p.defaults.StartsWithout
+	if value == "" {
+		return nil
+	}
+	return truth(&p.StartsWithout, value)
+}
+
+// unknownIP stands for the pod's IP where it is not known yet, so that all else can be checked (RFC 5737, TEST-NET-1).
+const unknownIP = "192.0.2.1"
+
+// podIPs are the pod's, the first one first. Who asks for them needs them.
+func (p *parser) podIPs() []string {
+	p.NeedsIP = true
+	if len(p.ips) == 0 {
+		return []string{unknownIP}
+	}
+	return p.ips
+}

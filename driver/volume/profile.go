@@ -1,0 +1,152 @@
+package volume
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// Profiles are what a platform team sets for the volumes of its cluster, in a ConfigMap.
+type Profiles struct {
+	Profiles   map[string]Profile `json:"profiles"`
+	Namespaces map[string]string  `json:"namespaces"` // The profile of a namespace's volumes that name none; that of AllNamespaces for the others.
+
+	Issuer Profile `json:"-"` // The issuer of volumes for which neither pod nor profile names one.
+}
+
+// A Profile is values of attributes for volumes that do not say, by names without a prefix.
+type Profile map[string]string
+
+// AllNamespaces stands for the namespaces that are not named.
+const AllNamespaces = "*"
+
+// ProfilesKey is the key of the ConfigMap that has the profiles, as YAML. The issuer has keys of its own: those of csi-driver-spiffe.
+const ProfilesKey = "profiles.yaml"
+
+// issuerRows are the attributes that name an issuer.
+func issuerRows() []string { return []string{"issuer-name", "issuer-kind", "issuer-group"} }
+
+// ParseProfiles reads the data of the ConfigMap. Its error is all that is wrong with it.
+func ParseProfiles(data map[string]string) (*Profiles, error) {
+	known := append([]string{ProfilesKey}, issuerRows()...)
+	var problems Problems
+	found := &Profiles{Issuer: Profile{}}
+	for _, key := range slices.Sorted(maps.Keys(data)) {
+		switch {
+		case key == ProfilesKey:
+			if err := yaml.UnmarshalStrict([]byte(data[key]), found); err != nil {
+				problems = append(problems, problem(key, "is not understood: %w", err))
+			}
+		case slices.Contains(known, key):
+			found.Issuer[key] = strings.TrimSpace(data[key])
+		default:
+			problems = append(problems, problem("the key "+quote(key), "is not known: did you mean %s?", nearest(key, known)))
+		}
+	}
+	problems = append(problems, found.check()...)
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	return found, nil
+}
+
+// check tries each value for a pod that stands for all.
+func (p *Profiles) check() (problems Problems) {
+	for _, name := range slices.Sorted(maps.Keys(p.Profiles)) {
+		if len(p.Profiles[name]) == 0 {
+			problems = append(problems, fmt.Errorf("profile %s has no values", quote(name)))
+		}
+		for _, err := range p.Profiles[name].check() {
+			problems = append(problems, fmt.Errorf("profile %s: %w", quote(name), err))
+		}
+	}
+	problems = append(problems, p.Issuer.check()...)
+	for _, namespace := range slices.Sorted(maps.Keys(p.Namespaces)) {
+		if name := p.Namespaces[namespace]; p.Profiles[name] == nil {
+			problems = append(problems, fmt.Errorf("namespace %s: there is no profile %s", quote(namespace), quote(name)))
+		}
+	}
+	return problems
+}
+
+func (p Profile) check() (problems Problems) {
+	rows := map[string]Attribute{}
+	for _, a := range Attributes() {
+		if !a.OnlyOld && !a.Secret && a.Name != "profile" { // A ConfigMap is no place for passwords.
+			rows[a.Name] = a
+		}
+	}
+	standIn := &parser{}
+	standIn.Pod = signer.Pod{Namespace: "namespace", Name: "pod", UID: "uid", ServiceAccount: "account"}
+	for _, name := range slices.Sorted(maps.Keys(p)) {
+		row, ok := rows[name]
+		if !ok {
+			problems = append(problems, problem(quote(name), "is not an attribute of profiles: did you mean %s?", nearest(name, slices.Collect(maps.Keys(rows)))))
+			continue
+		}
+		value, err := p[name], error(nil)
+		if row.Expanded {
+			value, err = standIn.expand(name, value)
+		}
+		if err == nil {
+			if e := row.set(standIn, value); e != nil {
+				err = problem(name, "%w", e)
+			}
+		}
+		if err != nil {
+			problems = append(problems, err)
+		}
+	}
+	return problems
+}
+
+// names says which profiles there are.
+func (p *Profiles) names() string {
+	if len(p.Profiles) == 0 {
+		return "there are none"
+	}
+	return "known are " + strings.Join(slices.Sorted(maps.Keys(p.Profiles)), ", ")
+}
+
+// takeProfile settles on the volume's profile. What was recorded counts only where the profiles of today are not known.
+func (p *parser) takeProfile(name string) error {
+	live := p.defaults.Live
+	if live == nil {
+		p.Profile = p.recorded
+		if name != "" && p.recorded == nil {
+			return fmt.Errorf("is %s, and this driver has no profiles: its operator sets --config-map", quote(name))
+		}
+		return nil
+	}
+	if name == "" && !p.old && !p.mesh {
+		name = cmp.Or(live.Namespaces[p.Pod.Namespace], live.Namespaces[AllNamespaces])
+	}
+	profile, ok := live.Profiles[name]
+	if name != "" && !ok {
+		return fmt.Errorf("is %s: %s", quote(name), live.names())
+	}
+	p.Profile = maps.Clone(profile)
+	if p.Profile["issuer-name"] == "" && !p.old && live.Issuer["issuer-name"] != "" {
+		if p.Profile == nil {
+			p.Profile = Profile{}
+		}
+		for _, row := range issuerRows() {
+			p.Profile[row] = live.Issuer[row]
+		}
+	}
+	return nil
+}
+
+// profiled is the profile's value of an attribute, where it counts: who names an issuer takes no kind from elsewhere.
+func (p *parser) profiled(a Attribute) string {
+	if p.gives("issuer-name") && slices.Contains(issuerRows(), a.Name) {
+		return ""
+	}
+	return p.Profile[a.Name]
+}

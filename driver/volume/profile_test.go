@@ -1,0 +1,132 @@
+package volume_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+const profiles = `
+profiles:
+  web:
+    issuer-name: internal
+    issuer-kind: ClusterIssuer
+    duration: 30m
+    layout: pem,bundle
+    dns-names: ${POD_NAME}.${POD_NAMESPACE}.svc
+  slow:
+    duration: 12h
+namespaces:
+  shop: slow
+  "*": web
+`
+
+func live(t *testing.T, data map[string]string) volume.Defaults {
+	t.Helper()
+	p, err := volume.ParseProfiles(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return volume.Defaults{Live: p, IssuerName: "of-the-flags", TrustDomain: "example.org"}
+}
+
+func TestProfiles(t *testing.T) {
+	defaults := live(t, map[string]string{volume.ProfilesKey: profiles})
+	withIssuer := live(t, map[string]string{volume.ProfilesKey: profiles, "issuer-name": "live", "issuer-kind": "ClusterIssuer"})
+	for name, row := range map[string]struct {
+		attributes map[string]string
+		namespace  string
+		driver     string
+		defaults   volume.Defaults
+		issuer     string // Kind and name.
+		duration   time.Duration
+	}{
+		"a pod that names one":             {map[string]string{"profile": "web"}, "shop", "", defaults, "ClusterIssuer internal", 30 * time.Minute},
+		"that of the namespace":            {map[string]string{"dns-names": "a"}, "shop", "", defaults, "Issuer of-the-flags", 12 * time.Hour},
+		"that of the other namespaces":     {nil, "other", "", defaults, "ClusterIssuer internal", 30 * time.Minute},
+		"the pod's own word counts":        {map[string]string{"duration": "2h"}, "other", "", defaults, "ClusterIssuer internal", 2 * time.Hour},
+		"an issuer without the kind":       {map[string]string{"issuer-name": "own"}, "other", "", defaults, "Issuer own", 30 * time.Minute},
+		"the live issuer":                  {map[string]string{"dns-names": "a"}, "shop", "", withIssuer, "ClusterIssuer live", 12 * time.Hour},
+		"a profile's issuer wins":          {map[string]string{"profile": "web"}, "shop", "", withIssuer, "ClusterIssuer internal", 30 * time.Minute},
+		"the old prefix has no defaults":   {map[string]string{"old:issuer-name": "old"}, "other", "", withIssuer, "Issuer old", 90 * 24 * time.Hour},
+		"the old prefix can name one":      {map[string]string{"old:issuer-name": "old", "profile": "slow"}, "other", "", withIssuer, "Issuer old", 12 * time.Hour},
+		"csi-driver-spiffe's live issuer":  {nil, "other", volume.SPIFFEDriver, withIssuer, "ClusterIssuer live", time.Hour},
+		"csi-driver-spiffe's flags before": {nil, "other", volume.SPIFFEDriver, defaults, "Issuer of-the-flags", time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := asked(row.attributes)
+			a.Driver, a.Attributes["csi.storage.k8s.io/pod.namespace"] = row.driver, row.namespace
+			v, err := volume.Parse(a, row.defaults)
+			if err != nil || v.Issuer.Kind+" "+v.Issuer.Name != row.issuer || v.Duration != row.duration {
+				t.Fatalf("%+v, %s (%v)", v.Issuer, v.Duration, err)
+			}
+			// What the record has stands in for profiles that are not known.
+			a.Profile, row.defaults.Live = v.Profile, nil
+			again, err := volume.Parse(a, row.defaults)
+			if err != nil || again.Issuer != v.Issuer || again.Duration != v.Duration || len(again.Files) != len(v.Files) {
+				t.Errorf("from the record: %+v, %s (%v)", again.Issuer, again.Duration, err)
+			}
+		})
+	}
+}
+
+func TestAProfileThatIsNotThere(t *testing.T) {
+	for want, defaults := range map[string]volume.Defaults{
+		`csi.mayfly.dev/profile is "wbe": known are slow, web`:                                             live(t, map[string]string{volume.ProfilesKey: profiles}),
+		`csi.mayfly.dev/profile is "wbe": there are none`:                                                  live(t, nil),
+		`csi.mayfly.dev/profile is "wbe", and this driver has no profiles: its operator sets --config-map`: {},
+	} {
+		_, err := volume.Parse(asked(map[string]string{"profile": "wbe", "issuer-name": "ca", "dns-names": "a"}), defaults)
+		if err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+func TestAValueOfTheProfileThatDoesNotFit(t *testing.T) {
+	defaults := live(t, map[string]string{volume.ProfilesKey: "profiles: {a: {common-name: '${POD_NAME}${POD_NAME}'}}"})
+	a := asked(map[string]string{"profile": "a", "issuer-name": "ca"})
+	a.Attributes["csi.storage.k8s.io/pod.name"] = strings.Repeat("web", 20)
+	if _, err := volume.Parse(a, defaults); err == nil || !strings.HasPrefix(err.Error(), `csi.mayfly.dev/common-name (of the profile) has "webweb`) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestProfilesThatAreWrong(t *testing.T) {
+	for text, want := range map[string]string{
+		"profiles: [a]":                                       "profiles.yaml is not understood: ",
+		"profile: {a: {duration: 1h}}":                        `profiles.yaml is not understood: error unmarshaling JSON: while decoding JSON: json: unknown field "profile"`,
+		"profiles: {a: {}}":                                   `profile "a" has no values`,
+		"profiles: {a: {duration: 1 hour}}":                   `profile "a": duration is "1 hour", which is not a duration such as 30m or 24h`,
+		"profiles: {a: {csi.mayfly.dev/duration: 1h}}":        `profile "a": "csi.mayfly.dev/duration" is not an attribute of profiles: did you mean duration?`,
+		"profiles: {a: {keystore-password: secret}}":          `profile "a": "keystore-password" is not an attribute of profiles: did you mean keystore-algorithms?`,
+		"profiles: {a: {profile: b}}":                         `profile "a": "profile" is not an attribute of profiles: did you mean `,
+		"profiles: {a: {dns-names: '${POD_NAEM}'}}":           `profile "a": dns-names has an unknown variable "${POD_NAEM}"`,
+		"profiles: {a: {duration: 1h}}\nnamespaces: {x: b}":   `namespace "x": there is no profile "b"`,
+		"profiles: {a: {duration: 1h, duration: 2h}}":         "profiles.yaml is not understood: ",
+		"profiles: {a: {mode: 0x}, b: {renew-window: never}}": `profile "a": mode is "0x": a file's mode is three octal digits, such as 0440; profile "b": renew-window is "never"`,
+	} {
+		if _, err := volume.ParseProfiles(map[string]string{volume.ProfilesKey: text}); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s:\n got %v\nwant %s", text, err, want)
+		}
+	}
+	for key, want := range map[string]string{
+		"profile.yaml": `the key "profile.yaml" is not known: did you mean profiles.yaml?`,
+		"issuer-knd":   `the key "issuer-knd" is not known: did you mean issuer-kind?`,
+	} {
+		if _, err := volume.ParseProfiles(map[string]string{key: "x"}); err == nil || err.Error() != want {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+	p, err := volume.ParseProfiles(nil)
+	if err != nil {
+		t.Errorf("a ConfigMap that is empty, or does not exist: %v", err)
+	}
+	v, err := volume.Parse(asked(map[string]string{"issuer-name": "ca", "dns-names": "a"}), volume.Defaults{Live: p})
+	if err != nil || v.Issuer != (signer.Issuer{Name: "ca", Kind: "Issuer", Group: "cert-manager.io"}) {
+		t.Errorf("%+v (%v)", v.Issuer, err)
+	}
+}

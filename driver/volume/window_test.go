@@ -1,0 +1,42 @@
+package volume_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+func TestRenewWindow(t *testing.T) {
+	day := func(d int, clock string) string {
+		return time.Date(2026, 3, d, 0, 0, 0, 0, time.UTC).Format("2006-01-02 ") + clock // March 1st is a Sunday.
+	}
+	for value, row := range map[string]struct {
+		on           time.Time
+		begins, ends string
+	}{
+		"02:00-04:00":         {time.Date(2026, 3, 2, 23, 0, 0, 0, time.UTC), day(2, "02:00"), day(2, "04:00")},
+		"22:00-02:00":         {time.Date(2026, 3, 2, 1, 0, 0, 0, time.UTC), day(2, "22:00"), day(3, "02:00")},
+		"00:00-00:00":         {time.Date(2026, 3, 2, 1, 0, 0, 0, time.UTC), day(2, "00:00"), day(3, "00:00")},
+		"Mon,Wed 02:00-04:00": {time.Date(2026, 3, 4, 1, 0, 0, 0, time.UTC), day(4, "02:00"), day(4, "04:00")},
+		"Sun 02:00-04:00":     {time.Date(2026, 3, 4, 1, 0, 0, 0, time.UTC), "", ""},
+		// What counts is the day in UTC.
+		"Tue 02:00-04:00": {time.Date(2026, 3, 2, 22, 0, 0, 0, time.FixedZone("", -4*3600)), day(3, "02:00"), day(3, "04:00")},
+	} {
+		v := parse(t, map[string]string{"issuer-name": "ca", "dns-names": "web", "renew-window": value})
+		begins, ends, ok := v.Window.On(row.on)
+		const form = "2006-01-02 15:04"
+		if ok != (row.begins != "") || ok && (begins.Format(form) != row.begins || ends.Format(form) != row.ends) {
+			t.Errorf("%s: %s to %s, %v", value, begins, ends, ok)
+		}
+	}
+	for _, value := range []string{"2-4", "02:00", "02:00-25:00", "Mo 02:00-04:00", "Mon Tue 02:00-04:00", "Mon, Tue 02:00-04:00", "02:00–04:00", strings.Repeat("Mon,", 1000)} {
+		_, err := volume.Parse(asked(map[string]string{"issuer-name": "ca", "dns-names": "web", "renew-window": value}), volume.Defaults{})
+		message := fmt.Sprint(err)
+		if !strings.HasPrefix(message, "csi.mayfly.dev/renew-window is ") || !strings.Contains(message, "which is not a time of the day in UTC such as 02:00-04:00") || len(message) > 400 {
+			t.Errorf("%s: %s", value, message)
+		}
+	}
+}
