@@ -250,6 +250,10 @@ func erase(dir files.Dir) error {
 			return err
 		}
 	}
+	// What was written after somebody else had taken the tmpfs away.
+	if err := dir.Wipe(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	if err := os.Remove(string(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the volume's directory: %w", err)
 	}

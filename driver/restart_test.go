@@ -285,6 +285,18 @@ func TestAfterAReboot(t *testing.T) {
 	}
 }
 
+// Nothing of a volume stays on a disk, whoever unmounts it.
+func TestATmpfsThatSomebodyElseTookAway(t *testing.T) {
+	n := newNode(t, nil)
+	n.signer.from(refuse(signer.Unavailable, "away"))
+	v := web()
+	n.fails(v, "away")
+	unmount(t, n.inState(v, ""))
+	until(t, "the driver writes what it met", func() bool { return exists(t, n.inState(v, "record.json")) })
+	n.unpublish(v)
+	n.empty()
+}
+
 func TestShutdownRemovesItsSocketsAndKeepsTheMounts(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -58,5 +59,14 @@ func Inform(source cache.ListerWatcher, kind runtime.Object, h Handler) (cache.S
 			h.Unset(object)
 		},
 	})
-	return informer, errors.Join(err, informer.SetWatchErrorHandler(func(_ *cache.Reflector, err error) { h.Fail(err) }))
+	return informer, errors.Join(err, informer.SetWatchErrorHandler(func(_ *cache.Reflector, err error) { h.Fail(plain(err)) }))
+}
+
+// plain is the API server's own answer, where there is one.
+func plain(err error) error {
+	var answer *apierrors.StatusError
+	if errors.As(err, &answer) {
+		return answer
+	}
+	return err
 }

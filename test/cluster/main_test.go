@@ -74,24 +74,27 @@ func build(ctx context.Context, dir string) (string, error) {
 	return path, nil
 }
 
+// pluginUser is the node plugin, for the API server.
+const pluginUser = "node-plugin"
+
 // pluginKubeconfig is a kubeconfig for a user with the ClusterRole of the manifests.
 func pluginKubeconfig(ctx context.Context, dir string) (string, error) {
-	role, err := clusterRole(filepath.Join("..", "..", "manifests", "rbac.yaml"))
-	if err != nil {
+	role := &rbacv1.ClusterRole{}
+	if err := document(filepath.Join("..", "..", "manifests", "rbac.yaml"), "ClusterRole", role); err != nil {
 		return "", err
 	}
 	if _, err := shared.Client.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{}); err != nil {
 		return "", err
 	}
-	_, err = shared.Client.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
+	_, err := shared.Client.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: "node-plugin"}},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: pluginUser}},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		return "", err
 	}
-	text, err := shared.UserKubeconfig("node-plugin")
+	text, err := shared.UserKubeconfig(pluginUser)
 	if err != nil {
 		return "", err
 	}
@@ -99,20 +102,20 @@ func pluginKubeconfig(ctx context.Context, dir string) (string, error) {
 	return path, os.WriteFile(path, text, 0o600)
 }
 
-// clusterRole is the only ClusterRole in a manifest.
-func clusterRole(path string) (*rbacv1.ClusterRole, error) {
+// document reads into object the first document of a kind in a manifest.
+func document(path, kind string, object any) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, document := range bytes.Split(text, []byte("\n---\n")) {
-		var role rbacv1.ClusterRole
-		if err := yaml.Unmarshal(document, &role); err != nil {
-			return nil, err
+	for _, one := range bytes.Split(text, []byte("\n---\n")) {
+		var is metav1.TypeMeta
+		if err := yaml.Unmarshal(one, &is); err != nil {
+			return err
 		}
-		if role.Kind == "ClusterRole" {
-			return &role, nil
+		if is.Kind == kind {
+			return yaml.Unmarshal(one, object)
 		}
 	}
-	return nil, fmt.Errorf("%s has no ClusterRole", path)
+	return fmt.Errorf("%s has no %s", path, kind)
 }

@@ -1,0 +1,284 @@
+package cluster_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/mayfly-csi/mayfly/driver/pod"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+)
+
+// mayReadPods gives the node plugin what the option of the manifests gives.
+func mayReadPods(t *testing.T) {
+	t.Helper()
+	role := &rbacv1.ClusterRole{}
+	if err := document(filepath.Join("..", "..", "manifests", "options", "read-pods.yaml"), "ClusterRole", role); err != nil {
+		t.Fatal(err)
+	}
+	clusterRoles, bindings := shared.Client.RbacV1().ClusterRoles(), shared.Client.RbacV1().ClusterRoleBindings()
+	if _, err := clusterRoles.Create(t.Context(), role, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := bindings.Create(t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: pluginUser}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := errors.Join(
+			bindings.Delete(context.Background(), role.Name, metav1.DeleteOptions{}), clusterRoles.Delete(context.Background(), role.Name, metav1.DeleteOptions{}))
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// podIPs sets the status of the pod, as a kubelet does.
+func (n *node) podIPs(v kubelet.Volume, ips ...string) {
+	n.t.Helper()
+	var all []string
+	for _, ip := range ips {
+		all = append(all, fmt.Sprintf(`{"ip":%q}`, ip))
+	}
+	patch := fmt.Sprintf(`{"status":{"podIP":%q,"podIPs":[%s]}}`, ips[0], strings.Join(all, ","))
+	_, err := shared.Client.CoreV1().Pods(n.namespace).Patch(n.t.Context(), v.Pod.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) annotate(v kubelet.Volume, key, value string) {
+	n.t.Helper()
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, key, value)
+	_, err := shared.Client.CoreV1().Pods(n.namespace).Patch(n.t.Context(), v.Pod.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func TestAPodsIPs(t *testing.T) {
+	n := newNode(t, namespace(t))
+	v := n.pod("web", "ip-sans=${POD_IPS}", "continue-on-not-ready=false")
+	_, err := n.Publish(t.Context(), n.driver, v)
+	want := fmt.Sprintf(`not signed yet: read pod %s/web: pods "web" is forbidden: User "node-plugin" cannot list resource "pods"`, n.namespace)
+	if err == nil || kubelet.Final(err) || !strings.Contains(err.Error(), want) {
+		t.Errorf("without the right:\n got %v\nwant %s", err, want)
+	}
+	n.unpublish(v)
+
+	mayReadPods(t)
+	v = n.pod("api", "ip-sans=${POD_IPS}", "continue-on-not-ready=true", "duration=4s")
+	target, err := n.Publish(t.Context(), n.driver, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(n.requests()) > 0 {
+		t.Error("a certificate was asked for before the IP is known")
+	}
+	n.podIPs(v, "10.9.8.7", "fd00::7")
+	until(t, "the certificate", func() bool {
+		_, err := os.Stat(filepath.Join(target, "tls.crt"))
+		return err == nil
+	})
+	first := n.leaf(target)
+	if got := fmt.Sprint(first.IPAddresses); got != "[10.9.8.7 fd00::7]" {
+		t.Errorf("IPs %s", got)
+	}
+	n.podIPs(v, "10.9.8.8")
+	until(t, "a renewal with the pod's new IP", func() bool { return fmt.Sprint(n.leaf(target).IPAddresses) == "[10.9.8.8]" })
+	n.unpublish(v)
+}
+
+func TestAnotherPodOfTheNameIsNotTaken(t *testing.T) {
+	mayReadPods(t)
+	n := newNode(t, namespace(t))
+	v := n.pod("web", "ip-sans=${POD_IP}")
+	n.podIPs(v, "10.9.8.7")
+	v.UID = "00000000-0000-0000-0000-000000000001"
+	_, err := n.Publish(t.Context(), n.driver, v)
+	if want := fmt.Sprintf("pod %s/web is another one now", n.namespace); err == nil || kubelet.Final(err) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+	n.unpublish(v)
+}
+
+func TestAnAnnotationRenewsThePodsOfThisNode(t *testing.T) {
+	mayReadPods(t)
+	n := newNode(t, namespace(t), "--watch-pods")
+	v := n.pod("web")
+	first := n.publish(v)
+	n.annotate(v, pod.RenewAt, "now")
+	until(t, "the pod is told", func() bool {
+		events, err := shared.Client.CoreV1().Events(n.namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=web"})
+		return err == nil && slices.ContainsFunc(events.Items, func(e corev1.Event) bool {
+			return e.Reason == "RenewalNotUnderstood" && e.Message == `annotation csi.mayfly.dev/renew-at is "now", which is not a time such as 2026-01-31T12:00:00Z (RFC 3339)`
+		})
+	})
+	n.annotate(v, pod.RenewAt, time.Now().Add(time.Second).UTC().Format(time.RFC3339))
+	until(t, "the renewal", func() bool { return !n.leaf(n.Target(v)).Equal(first) })
+	n.unpublish(v)
+}
+
+// configMap writes the ConfigMap of the profiles.
+func (n *node) configMap(data map[string]string) {
+	n.t.Helper()
+	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "mayfly"}, Data: data}
+	client := shared.Client.CoreV1().ConfigMaps(n.namespace)
+	_, err := client.Update(n.t.Context(), cm, metav1.UpdateOptions{})
+	if err != nil {
+		_, err = client.Create(n.t.Context(), cm, metav1.CreateOptions{})
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// mayReadProfiles gives the node plugin the Role of the option, in the test's namespace.
+func (n *node) mayReadProfiles() {
+	n.t.Helper()
+	role := &rbacv1.Role{}
+	if err := document(filepath.Join("..", "..", "manifests", "options", "profiles.yaml"), "Role", role); err != nil {
+		n.t.Fatal(err)
+	}
+	role.Namespace = n.namespace
+	if _, err := shared.Client.RbacV1().Roles(n.namespace).Create(n.t.Context(), role, metav1.CreateOptions{}); err != nil {
+		n.t.Fatal(err)
+	}
+	_, err := shared.Client.RbacV1().RoleBindings(n.namespace).Create(n.t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role.Name},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: pluginUser}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func TestProfilesOfAConfigMap(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	n := newNode(t, ns, "--config-map="+ns+"/mayfly")
+	v := n.pod("web", "profile=short")
+	delete(v.Attributes, volume.Prefix+"issuer-name")
+	_, err := n.Publish(t.Context(), n.driver, v)
+	if want := fmt.Sprintf(`read the driver's profiles from ConfigMap %s/mayfly: configmaps "mayfly" is forbidden`, ns); err == nil || kubelet.Final(err) || !strings.Contains(err.Error(), want) {
+		t.Errorf("without the right:\n got %v\nwant %s", err, want)
+	}
+	n.mayReadProfiles()
+	until(t, "a ConfigMap that does not exist has no profiles", func() bool {
+		_, err := n.Publish(t.Context(), n.driver, v)
+		return err != nil && strings.Contains(err.Error(), `csi.mayfly.dev/profile is "short": known are none`)
+	})
+	n.configMap(map[string]string{"issuer-name": "ca", volume.ProfilesKey: "profiles: {short: {duration: 3s, organizations: One}}"})
+	until(t, "the pod gets its certificate", func() bool {
+		_, err := n.Publish(t.Context(), n.driver, v)
+		return err == nil
+	})
+	organization := func() string { return strings.Join(n.leaf(n.Target(v)).Subject.Organization, ",") }
+	if got := organization(); got != "One" {
+		t.Errorf("organization %s", got)
+	}
+	n.configMap(map[string]string{"issuer-name": "ca", volume.ProfilesKey: "profiles: {short: {duration: 3s, organizations: Two}}"})
+	until(t, "the change counts from the next renewal", func() bool { return organization() == "Two" })
+	n.configMap(map[string]string{"issuer-name": "ca", volume.ProfilesKey: "profiles: {short: {duration: soon}}"})
+	until(t, "the driver says what is wrong", func() bool {
+		return strings.Contains(n.log.String(), `profile \"short\": duration is \"soon\", which is not a duration`)
+	})
+	before := n.leaf(n.Target(v))
+	until(t, "what was known counts", func() bool { return !n.leaf(n.Target(v)).Equal(before) && organization() == "Two" })
+	n.unpublish(v)
+}
+
+// The pod's right counts, not the node plugin's. What cert-manager's webhook writes down of it is a story of test/e2e.
+func TestAskingAsThePod(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, namespace(t), "--use-token-request")
+	v := n.podAs("web", "asker")
+	bound := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: v.Pod.Name, UID: types.UID(v.UID)}
+	token, err := shared.Client.CoreV1().ServiceAccounts(n.namespace).CreateToken(t.Context(), "asker",
+		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(map[string]authenticationv1.TokenRequestStatus{"": token.Status})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Secrets = map[string]string{volume.Tokens: string(text)}
+	_, err = n.Publish(t.Context(), n.driver, v)
+	account := n.namespace + ":asker"
+	for _, want := range []string{
+		"request denied: create CertificateRequest " + n.namespace + "/web-", " as service account " + n.namespace + "/asker: ",
+		`User "system:serviceaccount:` + account + `" cannot create resource "certificaterequests"`,
+	} {
+		if err == nil || kubelet.Final(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("without the right:\n got %v\nwant %s", err, want)
+		}
+	}
+	n.unpublish(v)
+	n.mayAsk()
+	n.publish(v)
+	if strings.Contains(n.log.String(), token.Status.Token[:40]) {
+		t.Error("the token is in the log")
+	}
+	n.unpublish(v)
+}
+
+// podAs makes a pod object of a service account of its own.
+func (n *node) podAs(name, account string) kubelet.Volume {
+	n.t.Helper()
+	_, err := shared.Client.CoreV1().ServiceAccounts(n.namespace).Create(n.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	v := n.pod(name)
+	pods := shared.Client.CoreV1().Pods(n.namespace)
+	pod, err := pods.Create(n.t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name + "-" + account},
+		Spec:       corev1.PodSpec{ServiceAccountName: account, NodeName: "node-a", Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	v.Pod = kubelet.Pod{Namespace: n.namespace, Name: pod.Name, UID: string(pod.UID), ServiceAccount: account}
+	return v
+}
+
+// mayAsk gives the service account the ClusterRole of the option.
+func (n *node) mayAsk() {
+	n.t.Helper()
+	role := &rbacv1.ClusterRole{}
+	if err := document(filepath.Join("..", "..", "manifests", "options", "token-requests.yaml"), "ClusterRole", role); err != nil {
+		n.t.Fatal(err)
+	}
+	_, err := shared.Client.RbacV1().Roles(n.namespace).Create(n.t.Context(), &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: role.Name}, Rules: role.Rules}, metav1.CreateOptions{})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	_, err = shared.Client.RbacV1().RoleBindings(n.namespace).Create(n.t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role.Name},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: "asker", Namespace: n.namespace}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
