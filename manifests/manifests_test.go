@@ -245,6 +245,31 @@ func certificate(t *testing.T, pod corev1.Pod) volume.Volume {
 	return v
 }
 
+// The options say what the flags and the parser take, for the service account of the DaemonSet.
+func TestOptions(t *testing.T) {
+	all, options := objects(t, "*.yaml"), objects(t, "options/*.yaml")
+	account := the[*corev1.ServiceAccount](t, all)
+	want := []rbacv1.Subject{{Kind: "ServiceAccount", Name: account.Name, Namespace: account.Namespace}}
+	for _, b := range each[*rbacv1.ClusterRoleBinding](options) {
+		if !slices.Equal(b.Subjects, want) {
+			t.Errorf("%s is for %v, not %v", b.Name, b.Subjects, want)
+		}
+	}
+	profiles, role := the[*corev1.ConfigMap](t, options), the[*rbacv1.Role](t, options)
+	if _, err := volume.ParseProfiles(profiles.Data); err != nil {
+		t.Error(err)
+	}
+	if !slices.Equal(role.Rules[0].ResourceNames, []string{profiles.Name}) || role.Namespace != profiles.Namespace || profiles.Namespace != account.Namespace {
+		t.Errorf("the Role is for %v in %s, the ConfigMap is %s/%s", role.Rules[0].ResourceNames, role.Namespace, profiles.Namespace, profiles.Name)
+	}
+	ours, asPod := the[*storagev1.CSIDriver](t, objects(t, "csidriver.yaml")), the[*storagev1.CSIDriver](t, options)
+	spec := asPod.Spec.DeepCopy()
+	spec.TokenRequests, spec.RequiresRepublish, spec.ServiceAccountTokenInSecrets = nil, nil, nil
+	if !reflect.DeepEqual(*spec, ours.Spec) || !maps.Equal(asPod.Labels, ours.Labels) || asPod.Name != ours.Name {
+		t.Error("the CSIDriver for token requests differs in more than them")
+	}
+}
+
 // The CSIDriver objects of the other names say what that of our own says.
 func TestTheNamesOfOtherDrivers(t *testing.T) {
 	ours := the[*storagev1.CSIDriver](t, objects(t, "csidriver.yaml"))

@@ -22,6 +22,7 @@ func TestStories(t *testing.T) {
 			{"a pod is deleted while its certificate is pending", deletedWhilePending},
 			{"a namespace is deleted", namespaceDeleted},
 			{"an ACME order that takes its time is ordered once", acme},
+			{"a pod starts without its certificate and gets one with its IP", podIP},
 			{"describe says that the issuer is missing", issuerMissing},
 			{"a mistake in the attributes", mistake},
 		} {
@@ -38,6 +39,7 @@ func TestStories(t *testing.T) {
 		{"the driver is killed and then upgraded while pods start and rotate", driverReplaced},
 		{"a pod is deleted while the driver is absent", deletedWithoutDriver},
 		{"pods written for the drivers of cert-manager run unchanged", otherNames},
+		{"an operator sets profiles and renews by annotation, and each pod asks as itself", operated},
 		{"the kubelet is killed", kubeletKilled},
 		{"the node is rebooted", nodeRebooted},
 		{"cert-manager is down for two minutes", certManagerDown},

@@ -1,0 +1,121 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// option applies an option of the manifests until the story ends.
+func (s *story) option(name string) {
+	s.Helper()
+	path := filepath.Join("..", "..", "manifests", "options", name+".yaml")
+	s.Cleanup(func() {
+		if _, err := shared.Kubectl(context.Background(), "delete", "--ignore-not-found", "--filename", path); err != nil {
+			s.Error(err)
+		}
+	})
+	if _, err := shared.Kubectl(s.Context(), "apply", "--filename", path); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// idle has the pod do nothing: the workload reads its certificate when it starts.
+func idle(spec *corev1.PodSpec) { spec.Containers[0].Command = []string{"/bin/sleep", "1000000"} }
+
+func podIP(s *story) {
+	s.option("read-pods")
+	s.start(pod("web", asks("ip-sans=${POD_IPS}", "continue-on-not-ready=true"), idle))
+	s.until("the certificate", func(context.Context) error {
+		_, err := s.exec("web", "ls", "/tls/tls.crt")
+		return err
+	})
+	var ips []string
+	for _, ip := range s.ready("web").Status.PodIPs {
+		ips = append(ips, ip.IP)
+	}
+	if leaf := s.leaf("web"); len(ips) == 0 || fmt.Sprint(leaf.IPAddresses) != fmt.Sprint(ips) {
+		s.Errorf("the certificate is for %v, the pod has %v", leaf.IPAddresses, ips)
+	}
+	s.create(pod("hasty", asks("ip-sans=${POD_IP}")))
+	s.says("hasty", "FailedMount", "the pod has no IP yet", `set csi.mayfly.dev/continue-on-not-ready: "true"`)
+	host := func(spec *corev1.PodSpec) { spec.HostNetwork = true }
+	s.start(pod("host", asks("ip-sans=${POD_IP}"), host, idle))
+	if leaf, at := s.leaf("host"), s.ready("host").Status.HostIP; fmt.Sprint(leaf.IPAddresses) != "["+at+"]" {
+		s.Errorf("the certificate is for %v, the host is at %s", leaf.IPAddresses, at)
+	}
+}
+
+// operated is a cluster whose operator sets profiles, renews by annotation, and has each pod ask as itself.
+func operated(s *story) {
+	s.option("read-pods")
+	s.option("profiles")
+	s.asThePod()
+	config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "mayfly"}, Data: map[string]string{
+		"issuer-name": "ca", "profiles.yaml": "profiles: {web: {dns-names: '${POD_NAME}.${POD_NAMESPACE}.svc', duration: 20m, layout: 'pem,bundle'}}",
+	}}
+	if _, err := shared.Client.CoreV1().ConfigMaps(mayfly).Update(s.Context(), config, metav1.UpdateOptions{}); err != nil {
+		s.Fatal(err)
+	}
+	s.configure("MAYFLY_CONFIG_MAP="+mayfly+"/mayfly", "MAYFLY_WATCH_PODS=true", "MAYFLY_USE_TOKEN_REQUEST=true", "MAYFLY_KEEP_REQUESTS=1")
+	s.Cleanup(func() {
+		s.configure("MAYFLY_CONFIG_MAP-", "MAYFLY_WATCH_PODS-", "MAYFLY_USE_TOKEN_REQUEST-", "MAYFLY_KEEP_REQUESTS-")
+	})
+	s.start(pod("web", written("csi.mayfly.dev", map[string]string{"csi.mayfly.dev/profile": "web"})))
+	first := s.leaf("web")
+	if first.NotAfter.Sub(first.NotBefore) > 30*time.Minute || !slices.Equal(first.DNSNames, []string{"web." + s.namespace + ".svc"}) {
+		s.Errorf("the certificate is for %v from %s to %s", first.DNSNames, first.NotBefore, first.NotAfter)
+	}
+	s.askedByThePod()
+	if _, err := s.kubectl("--namespace", s.namespace, "annotate", "pod", "web", "csi.mayfly.dev/renew-at="+time.Now().UTC().Format(time.RFC3339)); err != nil {
+		s.Fatal(err)
+	}
+	s.until("the renewal", func(context.Context) error {
+		if s.leaf("web").Equal(first) {
+			return fmt.Errorf("it is the same certificate")
+		}
+		return nil
+	})
+	s.delete("web")
+}
+
+// asThePod lets the namespace's default service account ask, and has the kubelet pass on its tokens.
+func (s *story) asThePod() {
+	s.Helper()
+	s.Cleanup(func() {
+		if _, err := shared.Kubectl(context.Background(), "apply", "--filename", "../../manifests/csidriver.yaml"); err != nil {
+			s.Error(err)
+		}
+	})
+	if _, err := shared.Kubectl(s.Context(), "apply", "--filename", "../../manifests/options/token-requests.yaml"); err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() {
+		if _, err := shared.Kubectl(context.Background(), "delete", "clusterrole", "mayfly-ask-as-pod"); err != nil {
+			s.Error(err)
+		}
+	})
+	_, err := s.kubectl("--namespace", s.namespace, "create", "rolebinding", "ask", "--clusterrole=mayfly-ask-as-pod", "--serviceaccount="+s.namespace+":default")
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+// askedByThePod demands that cert-manager has the pod itself on record as the one who asked.
+func (s *story) askedByThePod() {
+	s.Helper()
+	requests, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).List(s.Context(), metav1.ListOptions{})
+	if err != nil || len(requests.Items) != 1 {
+		s.Fatalf("%d requests (%v)", len(requests.Items), err)
+	}
+	by := requests.Items[0].Spec
+	uid := string(s.ready("web").UID)
+	if by.Username != "system:serviceaccount:"+s.namespace+":default" || !slices.Equal(by.Extra["authentication.kubernetes.io/pod-uid"], []string{uid}) {
+		s.Errorf("asked by %s, %v; the pod is %s", by.Username, by.Extra, uid)
+	}
+}
