@@ -34,8 +34,13 @@ func newMetrics(d *Driver, registry prometheus.Registerer) (*metrics, error) {
 		Name: "mayfly_volumes", Help: "Volumes that this node holds."}, func() float64 { return float64(len(d.all())) })
 	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mayfly_first_expiry_timestamp_seconds", Help: "When the first certificate of this node expires, as Unix time; 0 without any."}, d.firstExpiry)
+	all := []prometheus.Collector{m.issued, m.skewed, m.swappable, m.failed, volumes, expiry}
+	if d.Profiles != nil {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "mayfly_profiles_valid", Help: "1 if the ConfigMap of the profiles is understood as it is now; 0: what it said before counts."}, d.profilesValid))
+	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.issued, m.skewed, m.swappable, m.failed, volumes, expiry} {
+	for _, c := range all {
 		errs = append(errs, registry.Register(c))
 	}
 	return m, errors.Join(errs...)
@@ -46,6 +51,13 @@ func (m *metrics) issuedAt(received time.Time, leaf *x509.Certificate) {
 	if leaf.NotBefore.After(received) {
 		m.skewed.Inc()
 	}
+}
+
+func (d *Driver) profilesValid() float64 {
+	if d.Profiles.Valid() {
+		return 1
+	}
+	return 0
 }
 
 func (d *Driver) firstExpiry() float64 {

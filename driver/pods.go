@@ -23,6 +23,8 @@ type Profiles interface {
 	Run(ctx context.Context) error
 	// Get waits until the profiles were read once. When ctx ends before, the error says why.
 	Get(ctx context.Context) (*volume.Profiles, error)
+	// Valid reports whether they are understood as they are now.
+	Valid() bool
 }
 
 // defaults are those of now.

@@ -291,6 +291,8 @@ func (p *someProfiles) Get(context.Context) (*volume.Profiles, error) {
 	return p.now, p.away
 }
 
+func (p *someProfiles) Valid() bool { return true }
+
 func (p *someProfiles) set(now *volume.Profiles, away error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

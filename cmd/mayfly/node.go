@@ -89,7 +89,7 @@ func connect(config *driver.Config, o options) (err error) {
 		return err
 	}
 	if namespace, name, ok := strings.Cut(o.ConfigMap, "/"); ok {
-		config.Profiles, err = profile.New(api, namespace, name, config.Log, config.Metrics)
+		config.Profiles, err = profile.New(api, namespace, name, config.Log)
 	}
 	return err
 }

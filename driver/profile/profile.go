@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"sync"
 
-	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -22,7 +21,6 @@ type ConfigMap struct {
 	namespace, name string
 	core            rest.Interface
 	log             *slog.Logger
-	valid           prometheus.Gauge
 
 	known chan struct{} // Closed when there are profiles.
 
@@ -32,18 +30,14 @@ type ConfigMap struct {
 }
 
 // New is the ConfigMap of that namespace and name.
-func New(config *rest.Config, namespace, name string, log *slog.Logger, metrics prometheus.Registerer) (*ConfigMap, error) {
+func New(config *rest.Config, namespace, name string, log *slog.Logger) (*ConfigMap, error) {
 	core, err := api.Core(config)
 	if err != nil {
 		return nil, err
 	}
-	c := &ConfigMap{
-		namespace: namespace, name: name, core: core, log: log, known: make(chan struct{}),
-		err: errors.New("the API server did not answer yet"),
-		valid: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "mayfly_profiles_valid", Help: "1 if the ConfigMap of the profiles is understood as it is now; 0: what it said before counts."}),
-	}
-	return c, metrics.Register(c.valid)
+	return &ConfigMap{
+		namespace: namespace, name: name, core: core, log: log, known: make(chan struct{}), err: errors.New("the API server did not answer yet"),
+	}, nil
 }
 
 // Run keeps the profiles up to date until ctx ends.
@@ -77,11 +71,9 @@ func (c *ConfigMap) sees(object any) {
 	defer c.mu.Unlock()
 	c.err = err
 	if err != nil {
-		c.valid.Set(0)
 		c.log.Error("the profiles are not understood: what was known before counts", "configMap", c.namespace+"/"+c.name, "error", err)
 		return
 	}
-	c.valid.Set(1)
 	c.log.Info("profiles read", "configMap", c.namespace+"/"+c.name, "profiles", len(profiles.Profiles), "namespaces", len(profiles.Namespaces))
 	if c.profiles == nil {
 		close(c.known)
@@ -109,4 +101,11 @@ func (c *ConfigMap) Get(ctx context.Context) (*volume.Profiles, error) {
 		return nil, fmt.Errorf("read the driver's profiles from ConfigMap %s/%s: %w", c.namespace, c.name, c.err)
 	}
 	return c.profiles, nil
+}
+
+// Valid reports whether the ConfigMap is understood as it is now.
+func (c *ConfigMap) Valid() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err == nil
 }

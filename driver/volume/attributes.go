@@ -87,13 +87,13 @@ func Attributes() []Attribute {
 			Meaning: "`false`: the certificate is not renewed. For pods that end before it does.",
 		}, {
 			Name: "renew-window", Example: "Sat,Sun 02:00-04:00", set: (*parser).renewWindow,
-			Meaning: "Time of the day, in UTC, and days of the week (absent: all) for renewals. See [Renewal](#renewal) for where none is in time.",
+			Meaning: "Time of the day, in UTC, and days of the week (absent: all) for renewals. See [when a certificate is renewed](#when-a-certificate-is-renewed).",
 		}, {
 			Name: "continue-on-not-ready", Example: "true", set: (*parser).continueOnNotReady,
-			Meaning: "`true`: the pod starts without its certificate while that can't be asked for yet, for its IP or a gate. Absent: as `--continue-on-not-ready` says.",
+			Meaning: "`true`: the pod starts without its certificate while that [can't be asked for yet](#volumes-that-wait-for-their-pod). Absent: as `--continue-on-not-ready` says.",
 		}, {
 			Name: "pod-readiness-gate", Example: "pod-ip:ipv4,pod-condition:PodScheduled", set: (*parser).gates,
-			Meaning: "What the pod must have before its first certificate is asked for, comma-separated: `pod-ip:any`, `pod-ip:ipv4`, `pod-ip:ipv6`, `pod-condition:<type>[=<status>]`, `pod-annotation:<key>`. Those of `--pod-readiness-gate` count, too.",
+			Meaning: "What the pod must have before its first certificate is asked for, comma-separated; see [volumes that wait for their pod](#volumes-that-wait-for-their-pod). Those of `--pod-readiness-gate` count, too.",
 		}, {
 			Name: "key-usages", Old: true, Default: "digital signature,server auth,client auth", OldDefault: "digital signature,key encipherment", Example: "digital signature,client auth", set: (*parser).keyUsages,
 			Meaning: "Key usages and extended key usages, comma-separated, by cert-manager's names.",
