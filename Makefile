@@ -18,7 +18,7 @@ TESTFLAGS ?=
 # What the cluster for tests runs with, from Debian; the rest is built from Go modules.
 PACKAGES := buildah busybox-static containerd containernetworking-plugins iproute2 procps runc runit systemd util-linux
 # Programs that read the files of a volume.
-CONSUMERS := haproxy nginx-light openjdk-17-jre-headless openssl postgresql-15
+CONSUMERS := haproxy iproute2 libtomcat10-java nginx-light openjdk-17-jre-headless openssl postgresql-15 tomcat10-common util-linux
 # Installs packages that are not. Nothing is removed for them.
 install = [ "$$(dpkg-query --show --showformat '$${db:Status-Status}\n' $(1) 2>/dev/null | grep --count '^installed$$')" = $(words $(1)) ] || \
 	{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --no-remove $(1); } >&2
@@ -66,7 +66,7 @@ packages:
 .PHONY: consumers
 consumers: build ## real programs that read the files of a volume
 	@$(call install,$(CONSUMERS))
-	cd test/consumers && go test $(TESTFLAGS) -race -count=1 ./...
+	cd test/consumers && go test $(TESTFLAGS) -race -count=1 -parallel 16 ./...
 
 .PHONY: sanity
 sanity: build ## csi-sanity against the binary

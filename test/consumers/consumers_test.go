@@ -2,24 +2,23 @@ package consumers
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/mayfly-csi/mayfly/test/example"
 )
 
 func TestJavaReadsTheStores(t *testing.T) {
-	n := newNode(t)
+	n := example.NewNode(t)
 	for _, algorithms := range []string{"modern", "legacy"} {
 		t.Run(algorithms, func(t *testing.T) {
-			n.t = t
-			dir := n.publish(map[string]string{"layout": "pkcs12,jks", "keystore-algorithms": algorithms})
+			dir := publish(t, n, map[string]string{"layout": "pkcs12,jks", "keystore-algorithms": algorithms})
 			for store, want := range map[string]string{
 				"keystore.p12": "PrivateKeyEntry", "truststore.p12": "trustedCertEntry",
 				"keystore.jks": "PrivateKeyEntry", "truststore.jks": "trustedCertEntry",
@@ -34,7 +33,7 @@ func TestJavaReadsTheStores(t *testing.T) {
 }
 
 func TestOpenSSLReadsTheFiles(t *testing.T) {
-	dir := newNode(t).publish(map[string]string{"layout": "pem,pkcs12,combined,istio", "keystore-password": "secret"})
+	dir := publish(t, example.NewNode(t), map[string]string{"layout": "pem,pkcs12,combined,istio", "keystore-password": "secret"})
 	file := func(name string) string { return filepath.Join(dir, name) }
 	for _, argv := range [][]string{
 		{"verify", "-CAfile", file("ca.crt"), "-verify_hostname", "localhost", file("tls.crt")},
@@ -47,76 +46,84 @@ func TestOpenSSLReadsTheFiles(t *testing.T) {
 	}
 }
 
-func TestNginxServesAndReloads(t *testing.T) {
-	dir, at, home := newNode(t).publish(map[string]string{"duration": "15s"}), port(t), t.TempDir()
-	conf := filepath.Join(home, "nginx.conf")
-	write(t, conf, fmt.Sprintf(`
-daemon off;
-error_log stderr;
-pid %[1]s/nginx.pid;
-events {}
-http {
-  access_log off;
-  client_body_temp_path %[1]s; proxy_temp_path %[1]s; fastcgi_temp_path %[1]s; uwsgi_temp_path %[1]s; scgi_temp_path %[1]s;
-  server {
-    listen 127.0.0.1:%[3]d ssl;
-    ssl_certificate %[2]s/tls.crt;
-    ssl_certificate_key %[2]s/tls.key;
-    return 204;
-  }
-}
-`, home, dir, at))
-	nginx := start(t, nil, "nginx", "-c", conf)
-	rotates(t, dir, at, nil, func() error { return nginx.Signal(syscall.SIGHUP) }) // nginx(8).
-}
-
-func TestHAProxyServesAndReloads(t *testing.T) {
-	dir, at, home := newNode(t).publish(map[string]string{"duration": "15s", "layout": "pem,combined"}), port(t), t.TempDir()
-	conf := filepath.Join(home, "haproxy.cfg")
-	write(t, conf, fmt.Sprintf(`
-defaults
-  mode http
-  timeout client 5s
-  timeout connect 5s
-  timeout server 5s
-frontend web
-  bind 127.0.0.1:%d ssl crt %s/combined.pem
-  http-request return status 204
-`, at, dir))
-	haproxy := start(t, nil, "haproxy", "-W", "-db", "-f", conf)
-	rotates(t, dir, at, nil, func() error { return haproxy.Signal(syscall.SIGUSR2) }) // haproxy's management guide, section 4.
-}
-
 // Postgres refuses a key that others than its user can read, unless it is root's and readable by a group (its be-secure-common.c,
-// check_ssl_key_file_permissions).
-func TestPostgresServesAndReloads(t *testing.T) {
-	postgres := account(t, "postgres")
-	for name, attributes := range map[string]map[string]string{
-		"the key is its own": {"uid": fmt.Sprint(postgres.Uid), "mode": "0600"},
-		"the key is root's":  {"gid": fmt.Sprint(postgres.Gid)},
-	} {
+// check_ssl_key_file_permissions). The example has the second; this is the first.
+func TestPostgresWithAKeyOfItsOwn(t *testing.T) {
+	t.Parallel()
+	e := example.Read(t, "postgres")
+	volume := volumeOf(t, e, "postgres")
+	volume.VolumeAttributes["csi.mayfly.dev/uid"] = "999"
+	volume.VolumeAttributes["csi.mayfly.dev/mode"] = "0600"
+	n := example.NewNode(t)
+	rotates(t, n, n.Run(t, e, "postgres", postgres(t), nil), database)
+}
+
+var database = server{port: 5432, name: "postgres.default.svc", file: "tls.crt", before: askForTLS}
+
+// TestExamples runs each example and demands that it serves the certificate of its volume, and the next one after its renewal: with the command,
+// the configuration and the attributes of the manifest.
+func TestExamples(t *testing.T) {
+	tests := map[string]func(*testing.T, example.Example){
+				"go": func(t *testing.T, e example.Example) {
+			serves(t, e, "web", program(t, "web"), server{port: 8443, name: "web.default.svc", file: "credential-bundle.pem"})
+		},
+		"grpc": greeter,
+		"haproxy": func(t *testing.T, e example.Example) {
+			serves(t, e, "haproxy", example.Image{}, server{port: 8443, name: "haproxy.default.svc", file: "combined.pem"})
+		},
+		"java": func(t *testing.T, e example.Example) {
+			n := example.NewNode(t)
+			client := publish(t, n, map[string]string{"key-usages": "digital signature,client auth"})
+			rotates(t, n, n.Run(t, e, "tomcat", tomcat, nil), server{port: 8443, name: "tomcat.default.svc", client: client})
+		},
+		"nginx": func(t *testing.T, e example.Example) {
+			serves(t, e, "nginx", example.Image{}, server{port: 8443, name: "nginx.default.svc", file: "tls.crt"})
+		},
+		"postgres": func(t *testing.T, e example.Example) { serves(t, e, "postgres", postgres(t), database) },
+	}
+	for _, name := range example.Names(t) {
 		t.Run(name, func(t *testing.T) {
-			attributes["duration"] = "15s"
-			dir, at := newNode(t).publish(attributes), port(t)
-			home, err := os.MkdirTemp("", "postgres-")
-			if err != nil {
-				t.Fatal(err)
+			t.Parallel()
+			e := example.Read(t, name)
+			if test, ok := tests[name]; ok {
+				test(t, e)
+			} else if _, err := os.Stat(filepath.Join(name, name+"_test.go")); err != nil {
+				t.Errorf("%s.yaml is run by no test, here or in a module of its own", name)
 			}
-			t.Cleanup(func() { _ = os.RemoveAll(home) })
-			if err := os.Chown(home, int(postgres.Uid), int(postgres.Gid)); err != nil {
-				t.Fatal(err)
-			}
-			data := filepath.Join(home, "data")
-			bin, err := filepath.Glob("/usr/lib/postgresql/*/bin")
-			if err != nil || len(bin) == 0 {
-				t.Fatal("Postgres is not installed")
-			}
-			run(t, "setpriv", fmt.Sprintf("--reuid=%d", postgres.Uid), fmt.Sprintf("--regid=%d", postgres.Gid), "--clear-groups",
-				filepath.Join(bin[0], "initdb"), "--pgdata", data, "--no-sync")
-			server := start(t, postgres, filepath.Join(bin[0], "postgres"), "-D", data, "-k", home, "-h", "127.0.0.1", "-p", strconv.Itoa(at),
-				"-c", "ssl=on", "-c", "ssl_cert_file="+filepath.Join(dir, "tls.crt"), "-c", "ssl_key_file="+filepath.Join(dir, "tls.key"))
-			rotates(t, dir, at, askForTLS, func() error { return server.Signal(syscall.SIGHUP) }) // postgres(1).
 		})
+	}
+}
+
+// serves runs a workload of the example with a node of its own.
+func serves(t *testing.T, e example.Example, workload string, image example.Image, s server) {
+	t.Helper()
+	n := example.NewNode(t)
+	rotates(t, n, n.Run(t, e, workload, image, nil), s)
+}
+
+// tomcat is Debian's in the place of the image's.
+var tomcat = example.Image{
+	Files: map[string]string{
+		"/usr/local/tomcat/bin": "/usr/share/tomcat10/bin", "/usr/local/tomcat/lib": "/usr/share/tomcat10/lib",
+		"/usr/local/java": "/usr/share/java", // Where their links lead.
+	},
+	Env:   []string{"PATH=/usr/local/tomcat/bin:/usr/bin:/bin", "CATALINA_HOME=/usr/local/tomcat"},
+}
+
+// postgres is Debian's, with an entry point that does what the image's does: it makes the data directory, and then it is the command.
+func postgres(t *testing.T) example.Image {
+	t.Helper()
+	bin, err := filepath.Glob("/usr/lib/postgresql/*/bin")
+	if err != nil || len(bin) == 0 {
+		t.Fatal("Postgres is not installed")
+	}
+	return example.Image{
+		Texts: map[string]string{
+			"/usr/local/bin/docker-entrypoint.sh": "#!/bin/sh\nset -e\n" +
+				"[ -s \"$PGDATA/PG_VERSION\" ] || initdb --no-sync --username=postgres\nexec \"$@\"\n",
+			"/etc/passwd": "postgres:x:999:999::/var/lib/postgresql:/bin/bash\n",
+		},
+		Env: []string{"PATH=" + bin[0] + ":/usr/local/bin:/usr/bin:/bin", "POSTGRES_PASSWORD=secret"},
 	}
 }
 
@@ -135,19 +142,36 @@ func askForTLS(conn net.Conn) error {
 	return nil
 }
 
-func account(t *testing.T, name string) *syscall.Credential {
+// greeter has server and client call each other over a renewal of both.
+func greeter(t *testing.T, e example.Example) {
+	n, image := example.NewNode(t), program(t, "greeter")
+	server := n.Run(t, e, "greeter", image, nil)
+	caller := n.Run(t, e, "caller", image, server)
+	for range 2 {
+		for _, sides := range [][2]*example.Container{{caller, server}, {server, caller}} {
+			example.Until(t, "the certificates that are in the volumes to be used", func() error {
+				now, err := leaf(filepath.Join(sides[1].Volumes["tls"], "tls.crt"))
+				if err == nil && !strings.Contains(sides[0].Output(t), now.SerialNumber.Text(16)) {
+					err = errors.New("the other side has not seen it")
+				}
+				return err
+			})
+		}
+		example.Renewed(t, server.Volumes["tls"])
+		example.Renewed(t, caller.Volumes["tls"])
+	}
+}
+
+// volumeOf is the CSI volume of a workload.
+func volumeOf(t *testing.T, e example.Example, workload string) *corev1.CSIVolumeSource {
 	t.Helper()
-	u, err := user.Lookup(name)
-	if err != nil {
-		t.Fatal(err)
+	for _, pod := range e.Pods {
+		for _, v := range pod.Spec.Volumes {
+			if pod.Name == workload && v.CSI != nil {
+				return v.CSI
+			}
+		}
 	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gid, err := strconv.ParseUint(u.Gid, 10, 32)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	t.Fatalf("%s.yaml has no workload %s with a CSI volume", e.Name, workload)
+	return nil
 }
