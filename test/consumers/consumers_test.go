@@ -64,6 +64,7 @@ var database = server{port: 5432, name: "postgres.default.svc", file: "tls.crt",
 // the configuration and the attributes of the manifest.
 func TestExamples(t *testing.T) {
 	tests := map[string]func(*testing.T, example.Example){
+		"envoy": envoy,
 				"go": func(t *testing.T, e example.Example) {
 			serves(t, e, "web", program(t, "web"), server{port: 8443, name: "web.default.svc", file: "credential-bundle.pem"})
 		},

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/mayfly-csi/mayfly/test/kubelet"
@@ -155,4 +156,30 @@ func (n *Node) Roots(t *testing.T) *x509.CertPool {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(text)
 	return roots
+}
+
+// Moved waits for a renewal, and demands that one link was moved for it into the volume's directory (inotify(7), IN_MOVED_TO), which is what
+// programs watch for.
+func Moved(t *testing.T, volume string) {
+	t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch := os.NewFile(uintptr(fd), "inotify")
+	defer watch.Close()
+	if _, err := unix.InotifyAddWatch(fd, volume, unix.IN_MOVED_TO); err != nil {
+		t.Fatal(err)
+	}
+	if err := watch.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	event := make([]byte, unix.SizeofInotifyEvent+unix.NAME_MAX+1)
+	n, err := watch.Read(event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name := string(bytes.TrimRight(event[unix.SizeofInotifyEvent:n], "\x00")); name != "..data" {
+		t.Errorf("%q was moved", name)
+	}
 }
