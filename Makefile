@@ -64,9 +64,10 @@ packages:
 	@$(call install,$(PACKAGES))
 
 .PHONY: consumers
-consumers: build ## real programs that read the files of a volume
+consumers: build ## real programs that read the files of a volume: the examples, as they are
 	@$(call install,$(CONSUMERS))
 	cd test/consumers && go test $(TESTFLAGS) -race -count=1 -parallel 16 ./...
+	cd test/consumers/istio && go test $(TESTFLAGS) -race -count=1 .
 
 .PHONY: sanity
 sanity: build ## csi-sanity against the binary

@@ -65,7 +65,7 @@ var database = server{port: 5432, name: "postgres.default.svc", file: "tls.crt",
 func TestExamples(t *testing.T) {
 	tests := map[string]func(*testing.T, example.Example){
 		"envoy": envoy,
-				"go": func(t *testing.T, e example.Example) {
+		"go": func(t *testing.T, e example.Example) {
 			serves(t, e, "web", program(t, "web"), server{port: 8443, name: "web.default.svc", file: "credential-bundle.pem"})
 		},
 		"grpc": greeter,
@@ -108,7 +108,7 @@ var tomcat = example.Image{
 		"/usr/local/tomcat/bin": "/usr/share/tomcat10/bin", "/usr/local/tomcat/lib": "/usr/share/tomcat10/lib",
 		"/usr/local/java": "/usr/share/java", // Where their links lead.
 	},
-	Env:   []string{"PATH=/usr/local/tomcat/bin:/usr/bin:/bin", "CATALINA_HOME=/usr/local/tomcat"},
+	Env: []string{"PATH=/usr/local/tomcat/bin:/usr/bin:/bin", "CATALINA_HOME=/usr/local/tomcat"},
 }
 
 // postgres is Debian's, with an entry point that does what the image's does: it makes the data directory, and then it is the command.
