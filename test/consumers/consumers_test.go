@@ -15,6 +15,7 @@ import (
 )
 
 func TestJavaReadsTheStores(t *testing.T) {
+	t.Parallel()
 	n := example.NewNode(t)
 	for _, algorithms := range []string{"modern", "legacy"} {
 		t.Run(algorithms, func(t *testing.T) {
@@ -33,6 +34,7 @@ func TestJavaReadsTheStores(t *testing.T) {
 }
 
 func TestOpenSSLReadsTheFiles(t *testing.T) {
+	t.Parallel()
 	dir := publish(t, example.NewNode(t), map[string]string{"layout": "pem,pkcs12,combined,istio", "keystore-password": "secret"})
 	file := func(name string) string { return filepath.Join(dir, name) }
 	for _, argv := range [][]string{
@@ -63,6 +65,7 @@ var database = server{port: 5432, name: "postgres.default.svc", file: "tls.crt",
 // TestExamples runs each example and demands that it serves the certificate of its volume, and the next one after its renewal: with the command,
 // the configuration and the attributes of the manifest.
 func TestExamples(t *testing.T) {
+	t.Parallel()
 	tests := map[string]func(*testing.T, example.Example){
 		"envoy": envoy,
 		"go": func(t *testing.T, e example.Example) {

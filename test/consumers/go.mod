@@ -7,6 +7,7 @@ replace github.com/mayfly-csi/mayfly => ../..
 require (
 	github.com/envoyproxy/go-control-plane/envoy v1.40.0
 	github.com/mayfly-csi/mayfly v0.0.0
+	go.uber.org/goleak v1.3.0
 	google.golang.org/grpc v1.85.0
 	google.golang.org/grpc/security/advancedtls v1.0.0
 	google.golang.org/protobuf v1.36.12

@@ -15,10 +15,13 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/mayfly-csi/mayfly/test/example"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // publish publishes a volume with these attributes.
 func publish(t *testing.T, n *example.Node, attributes map[string]string) string {
