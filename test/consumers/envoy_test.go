@@ -63,8 +63,22 @@ func envoy(t *testing.T, e example.Example) {
 	}
 }
 
-// checkSecret demands that the files verify, before and after a renewal.
+// checkSecret demands that the files verify, before and after a renewal, which Envoy is told of by the directory that it watches.
 func checkSecret(t *testing.T, n *example.Node, volume string, secret *tlsv3.Secret) {
+	t.Helper()
+	watched := secret.GetTlsCertificate().GetWatchedDirectory()
+	if secret.GetTlsCertificate() == nil {
+		watched = secret.GetValidationContext().GetWatchedDirectory()
+	}
+	if watched.GetPath() != "/tls" {
+		t.Errorf("%q is watched", watched.GetPath())
+	}
+	checkFiles(t, n, volume, secret)
+	example.Moved(t, volume)
+	checkFiles(t, n, volume, secret)
+}
+
+func checkFiles(t *testing.T, n *example.Node, volume string, secret *tlsv3.Secret) {
 	t.Helper()
 	text := func(source *corev3.DataSource) []byte {
 		name, ok := strings.CutPrefix(source.GetFilename(), "/tls/")
@@ -77,26 +91,19 @@ func checkSecret(t *testing.T, n *example.Node, volume string, secret *tlsv3.Sec
 		}
 		return content
 	}
-	for range 2 {
-		watched := secret.GetTlsCertificate().GetWatchedDirectory()
-		if c := secret.GetTlsCertificate(); c != nil {
-			pair, err := tls.X509KeyPair(text(c.GetCertificateChain()), text(c.GetPrivateKey()))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: n.Roots(t), DNSName: "envoy.default.svc"}); err != nil {
-				t.Error(err)
-			}
-		} else {
-			watched = secret.GetValidationContext().GetWatchedDirectory()
-			if !x509.NewCertPool().AppendCertsFromPEM(text(secret.GetValidationContext().GetTrustedCa())) {
-				t.Error("the roots are no certificates")
-			}
+	c := secret.GetTlsCertificate()
+	if c == nil {
+		if !x509.NewCertPool().AppendCertsFromPEM(text(secret.GetValidationContext().GetTrustedCa())) {
+			t.Error("the roots are no certificates")
 		}
-		if watched.GetPath() != "/tls" {
-			t.Errorf("%q is watched", watched.GetPath())
-		}
-		example.Moved(t, volume)
+		return
+	}
+	pair, err := tls.X509KeyPair(text(c.GetCertificateChain()), text(c.GetPrivateKey()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: n.Roots(t), DNSName: "envoy.default.svc"}); err != nil {
+		t.Error(err)
 	}
 }
 
