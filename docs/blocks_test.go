@@ -91,6 +91,9 @@ func volumes(t *testing.T, document, block string) []corev1.Volume {
 func TestTheOldDefaultsAreSaid(t *testing.T) {
 	said := volumes(t, "migrate.md", blocks(t, "migrate.md", "yaml")[3])[0].CSI.VolumeAttributes
 	for _, a := range volume.Attributes() {
+		if a.Name == "keystore-algorithms" { // The text says it: without a keystore among the files the attribute is an error.
+			continue
+		}
 		if got, ok := said["csi.mayfly.dev/"+a.Name]; a.Default != a.OldDefault && !a.OnlyOld && got != a.OldDefault {
 			t.Errorf("%s is %s (%t), and its old default %s", a.Name, got, ok, a.OldDefault)
 		}
