@@ -272,6 +272,7 @@ func TestRSA(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add("csi.mayfly.dev/issuer-name", "ca", "csi.mayfly.dev/dns-names", "${POD_NAME}", "1000", "context=x")
+	f.Add("csi.mayfly.dev/trust", "cluster-trust-bundle:example.org/ca?a=b,config-map:a/b", "csi.mayfly.dev/layout", "jks", "", "")
 	f.Add("csi.cert-manager.io/key-size", "99999999999999999999", "csi.mayfly.dev/uri-sans", "%zz", "-1", "")
 	f.Fuzz(func(t *testing.T, key1, value1, key2, value2, group, flag string) {
 		a := asked(map[string]string{"issuer-name": "ca", "dns-names": "web"})
@@ -290,7 +291,7 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("file name %q", name)
 			}
 		}
-		if v.Duration < time.Second || v.Issuer.Name == "" || len(v.Files) == 0 {
+		if v.Duration < time.Second || v.Issuer.Name == "" || len(v.Files) == 0 || len(v.Trust) == 0 {
 			t.Errorf("not valid: %+v", v)
 		}
 	})
