@@ -21,6 +21,8 @@ type held struct {
 	dir  files.Dir
 	turn chan struct{} // Who has put something in works on the volume.
 
+	files sync.Mutex // Over the pod's files and what is known of its CA certificates, for moments; the turn may be held for minutes. Before mu.
+
 	mu     sync.Mutex // Over what follows; never held during a wait.
 	volume volume.Volume
 	record files.Record
@@ -29,6 +31,12 @@ type held struct {
 	end    chan struct{}      // Closed at the end of the next attempt.
 	gone   bool               // Removed: whoever finds it looks again.
 	missed bool               // It was due while something was at work on it.
+
+	followed []volume.Source // Where its CA certificates come from.
+	unfollow func()          // Ends that; nil: nothing to end.
+	news     chan struct{}   // Closed when one of them says something else; nil: nobody waits.
+	stale    bool            // One of them said something that was not looked at yet.
+	untold   []string        // What the pod is to be told of them.
 }
 
 // A validity is the part of a certificate that is worth keeping in memory.

@@ -84,6 +84,7 @@ func (d *Driver) open(h *held, asked volume.Asked) error {
 	h.mu.Lock()
 	h.volume = v
 	h.mu.Unlock()
+	d.follow(h)
 	if h.known() {
 		return nil
 	}
@@ -201,15 +202,23 @@ func (d *Driver) discard(h *held, target string) error {
 		return fmt.Errorf("remove the target: %w", err)
 	}
 	leftovers := h.close()
-	if err := erase(h.dir); err != nil {
+	if err := h.erase(); err != nil {
 		h.reopen()
 		return err
 	}
+	d.leave(h)
 	pod := h.volume.Pod
 	d.drop(h)
 	d.retire(&leftovers, leftovers.Attempt)
 	d.forget(h, pod, leftovers.Finished)
 	return nil
+}
+
+// erase removes what is there of the volume. What is closed is not written again.
+func (h *held) erase() error {
+	h.files.Lock()
+	defer h.files.Unlock()
+	return erase(h.dir)
 }
 
 // erase empties and unmounts the volume's tmpfs, if it is there, and removes its directory.

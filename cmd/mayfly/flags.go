@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -35,6 +36,8 @@ type options struct {
 	Issuer         signer.Issuer
 	TrustDomain    string
 	SPIFFEPath     string
+	Trust          string
+	TrustFiles     trustFiles
 	KeepRequests   int
 	MetricsAddress string
 	LogLevel       slog.Level
@@ -88,12 +91,14 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.StateDir, "state-dir", "", "directory under which each volume's tmpfs is mounted (default plugins/<first driver name>/volumes under the kubelet's root)")
 	f.StringVar(&o.Signer, "signer", signerCertManager, "who signs: cert-manager, or local (an embedded CA)")
 	f.StringVar(&o.LocalCA, "local-ca", "", "directory of the embedded CA's tls.crt and tls.key, made on first use (default plugins/<first driver name>/local-ca under the kubelet's root)")
-	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account")
+	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account, or none with --signer=local")
 	f.StringVar(&o.Issuer.Name, "issuer-name", "", "issuer of volumes that name none; empty: each must")
 	f.StringVar(&o.Issuer.Kind, "issuer-kind", "Issuer", "kind of that issuer")
 	f.StringVar(&o.Issuer.Group, "issuer-group", "cert-manager.io", "API group of that issuer")
 	f.StringVar(&o.TrustDomain, "trust-domain", "cluster.local", "SPIFFE trust domain of the pods' SPIFFE IDs; empty: none")
 	f.StringVar(&o.SPIFFEPath, "spiffe-path", volume.StandardSPIFFEPath, "path of the pods' SPIFFE IDs, with the variables of the attributes")
+	f.StringVar(&o.Trust, "trust", string(volume.IssuerSource), "where the CA certificates of volumes come from that do not say, in the words of the attribute; not of volumes with the old prefix or of the old driver's name")
+	f.Var(&o.TrustFiles, "trust-file", "<name>=<path>: a file of CA certificates on the node, which volumes name as file:<name>; may be repeated, or be several with commas between them")
 	f.IntVar(&o.KeepRequests, "keep-requests", 0, "how many finished CertificateRequests to keep for each volume")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address to serve Prometheus metrics on, such as :9402; empty: none")
 	f.TextVar(&o.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
@@ -121,7 +126,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (options
 	if err != nil {
 		return options{}, err
 	}
-	o.DriverNames.over = true
+	o.DriverNames.over, o.TrustFiles.over = true, true
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
 		f.SetOutput(stdout)
 		fmt.Fprintln(stdout, "Flags of mayfly node; MAYFLY_NODE_NAME stands in for --node-name, and so on:")
@@ -187,6 +192,7 @@ func (o *options) defaults() volume.Defaults {
 	return volume.Defaults{
 		IssuerName: o.Issuer.Name, IssuerKind: o.Issuer.Kind, IssuerGroup: o.Issuer.Group,
 		TrustDomain: o.TrustDomain, SPIFFEPath: o.SPIFFEPath,
+		Trust: o.Trust, TrustFiles: slices.Sorted(maps.Keys(o.TrustFiles.paths)),
 	}
 }
 
@@ -207,7 +213,7 @@ func (o *options) check() error {
 		return fmt.Errorf("--log-format=%s: there are json and text", o.LogFormat)
 	}
 	if err := o.defaults().Check(); err != nil {
-		return fmt.Errorf("--trust-domain=%s --spiffe-path=%s: %w", o.TrustDomain, o.SPIFFEPath, err)
+		return fmt.Errorf("--trust-domain=%s --spiffe-path=%s --trust=%s: %w", o.TrustDomain, o.SPIFFEPath, o.Trust, err)
 	}
 	return nil
 }
