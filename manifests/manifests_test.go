@@ -151,11 +151,22 @@ func TestCSIDriver(t *testing.T) {
 
 // TestRights: no right is there that the code does not use. That none is missing is tested with a real API server, in test/cluster.
 func TestRights(t *testing.T) {
-	want := map[string][]string{
-		"cert-manager.io/certificaterequests": {"create", "delete", "get", "watch"},
-		"/events":                             {"create"},
+	rights(t, the[*rbacv1.ClusterRole](t, objects(t, "*.yaml")), map[string][]string{
+		"cert-manager.io/certificaterequests":     {"create", "delete", "get", "watch"},
+		"certificates.k8s.io/clustertrustbundles": {"list", "watch"},
+		"/events":                                 {"create"},
+	})
+	optional := objects(t, "trust/*.yaml")
+	role, binding := the[*rbacv1.ClusterRole](t, optional), the[*rbacv1.ClusterRoleBinding](t, optional)
+	rights(t, role, map[string][]string{"/configmaps": {"list", "watch"}})
+	if want := the[*rbacv1.ClusterRoleBinding](t, objects(t, "*.yaml")).Subjects; !slices.Equal(binding.Subjects, want) || binding.RoleRef.Name != role.Name {
+		t.Errorf("%s is bound to %v", binding.RoleRef.Name, binding.Subjects)
 	}
-	for _, rule := range the[*rbacv1.ClusterRole](t, objects(t, "*.yaml")).Rules {
+}
+
+func rights(t *testing.T, role *rbacv1.ClusterRole, want map[string][]string) {
+	t.Helper()
+	for _, rule := range role.Rules {
 		for _, group := range rule.APIGroups {
 			for _, resource := range rule.Resources {
 				if verbs := want[group+"/"+resource]; !slices.Equal(slices.Sorted(slices.Values(rule.Verbs)), verbs) {

@@ -214,21 +214,26 @@ func (s *shelf) absent() error {
 
 // refused hears that the source can't be read. After a first answer, an API server that is away is none: what it said stands.
 func (s *shelf) refused(err error) {
-	lasting := apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsNotFound(err)
-	if lasting || !s.told {
-		s.tell(Answer{Err: s.explain(err)})
+	explained := s.explain(err)
+	if !s.told || !errors.Is(explained, ErrNoAnswer) {
+		s.tell(Answer{Err: explained})
 	}
 }
+
+// ErrNoAnswer is that of a source of which nothing is known, for its API server is away. It is no trouble for who has its certificates.
+var ErrNoAnswer = errors.New("the API server did not answer")
 
 func (s *shelf) explain(err error) error {
 	var unanswered *url.Error
 	switch {
 	case apierrors.IsForbidden(err) && s.source.Kind == volume.ConfigMapSource:
 		return fmt.Errorf("%w (manifests/trust/config-maps.yaml grants it)", err)
-	case apierrors.IsNotFound(err) && s.source.Kind == volume.BundleSource:
-		return errors.New("this API server has no ClusterTrustBundles of certificates.k8s.io/v1")
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err), apierrors.IsBadRequest(err), apierrors.IsInvalid(err):
+		return err
+	case apierrors.IsNotFound(err):
+		return errors.New("this API server does not serve ClusterTrustBundles of certificates.k8s.io/v1")
 	case errors.As(err, &unanswered): // Without its URL.
-		return fmt.Errorf("the API server did not answer: %w", unanswered.Err)
+		return fmt.Errorf("%w: %w", ErrNoAnswer, unanswered.Err)
 	}
-	return err
+	return fmt.Errorf("%w: %w", ErrNoAnswer, err)
 }

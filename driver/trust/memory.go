@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -48,6 +49,7 @@ func (m Memory) Hear(sources []volume.Source, answer func(volume.Source) Answer,
 		}
 		before := m.heard[s.String()]
 		switch a := answer(s); {
+		case before.known && errors.Is(a.Err, ErrNoAnswer):
 		case a.Err != nil:
 			before.trouble = a.Err.Error()
 			m = m.with(s, before)
