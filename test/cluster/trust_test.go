@@ -158,7 +158,9 @@ func TestSourcesOfTheCluster(t *testing.T) {
 	for name, p := range map[string]place{
 		"a ClusterTrustBundle": {
 			"cluster-trust-bundle:%s", "ClusterTrustBundle %s not found",
-			func(ctx context.Context, namespace, text string) error { return putBundle(ctx, bundle(namespace, text)) },
+			func(ctx context.Context, namespace, text string) error {
+				return putBundle(ctx, bundle(namespace, text))
+			},
 			func(ctx context.Context, namespace string) error { return removeBundle(ctx, namespace) },
 		},
 		"the ClusterTrustBundles of a signer": {
@@ -327,7 +329,9 @@ func watches(t *testing.T, resource string) (count int) {
 func TestASourceIsWatchedOnceAndOnlyWhileItIsUsed(t *testing.T) {
 	bundles, configMaps := watches(t, "clustertrustbundles"), watches(t, "configmaps")
 	open := func(b, c int) func() bool {
-		return func() bool { return watches(t, "clustertrustbundles") == bundles+b && watches(t, "configmaps") == configMaps+c }
+		return func() bool {
+			return watches(t, "clustertrustbundles") == bundles+b && watches(t, "configmaps") == configMaps+c
+		}
 	}
 	n := trustNode(t)
 	a := root(t, "a")

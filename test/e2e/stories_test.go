@@ -38,6 +38,7 @@ func TestStories(t *testing.T) {
 		{"the driver is killed and then upgraded while pods start and rotate", driverReplaced},
 		{"a pod is deleted while the driver is absent", deletedWithoutDriver},
 		{"pods written for the drivers of cert-manager run unchanged", otherNames},
+		{"CA certificates change in a running pod", trustPushed},
 		{"the kubelet is killed", kubeletKilled},
 		{"the node is rebooted", nodeRebooted},
 		{"cert-manager is down for two minutes", certManagerDown},
