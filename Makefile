@@ -80,6 +80,7 @@ demo: build ## what make run shows, for a few seconds and without a terminal
 fuzz: ## each parser for FUZZTIME
 	go test $(TESTFLAGS) -run '^$$' -fuzz FuzzParse -fuzztime $(FUZZTIME) ./driver/volume
 	go test $(TESTFLAGS) -run '^$$' -fuzz FuzzCheck -fuzztime $(FUZZTIME) ./driver/request
+	go test $(TESTFLAGS) -run '^$$' -fuzz FuzzParse -fuzztime $(FUZZTIME) ./driver/trust
 
 .PHONY: bench
 bench: build packages ## the numbers of docs/benchmarks.md, as tables, JSON and an SVG

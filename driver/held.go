@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/trust"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
@@ -21,7 +22,8 @@ type held struct {
 	dir  files.Dir
 	turn chan struct{} // Who has put something in works on the volume.
 
-	files sync.Mutex // Over the pod's files and what is known of its CA certificates, for moments; the turn may be held for minutes. Before mu.
+	files  sync.Mutex    // Over the pod's files and what is known of its CA certificates, for moments; the turn may be held for minutes. Before mu.
+	memory *trust.Memory // What is known; nil: it is in a file.
 
 	mu     sync.Mutex // Over what follows; never held during a wait.
 	volume volume.Volume

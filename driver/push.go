@@ -97,8 +97,11 @@ func (d *Driver) remember(h *held, v volume.Volume, before, after trust.Memory) 
 	if err := h.dir.WriteTrust(text); err != nil {
 		return err
 	}
-	d.lookAt(h, after.NextEnd(v.Trust, now()))
 	known := before.Kept()
+	if h.memory = &after; len(after.Kept()) > 0 {
+		h.memory = nil // Its certificates may be no other volume's: what a source said last, all share.
+	}
+	d.lookAt(h, after.NextEnd(v.Trust, now()))
 	for _, words := range slices.Sorted(maps.Keys(after.Kept())) {
 		if trouble := after.Kept()[words]; trouble != known[words] {
 			d.complainOf(h, fmt.Sprintf("%s; the pod keeps the CA certificates that it has from %s", trouble, words))
@@ -151,6 +154,9 @@ func certificates(pair request.Pair) (ca, chain []*x509.Certificate, err error) 
 
 // recall is what is known of the volume's CA certificates. A volume of an older driver, or one whose record is lost, is known by what its pod has.
 func (d *Driver) recall(h *held, v volume.Volume) trust.Memory {
+	if h.memory != nil {
+		return *h.memory
+	}
 	text, err := h.dir.Trust()
 	if err == nil {
 		var m trust.Memory

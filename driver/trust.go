@@ -172,11 +172,11 @@ func (e untrusted) Unwrap() error { return signer.Errorf(signer.NotYet, "%s", e.
 // that it has.
 func (d *Driver) trusted(ctx context.Context, h *held) error {
 	h.mu.Lock()
-	begun, sources := h.pair != nil, h.volume.Trust
+	begun := h.pair != nil
 	h.mu.Unlock()
 	for !begun {
 		news := h.nextNews()
-		source, trouble, lacking := trust.Memory{}.Hear(sources, d.said, nil, now()).Lacking(sources)
+		source, trouble, lacking := d.lacking(h)
 		switch {
 		case !lacking:
 			return nil
@@ -192,6 +192,16 @@ func (d *Driver) trusted(ctx context.Context, h *held) error {
 		}
 	}
 	return nil
+}
+
+// lacking is the first source that the volume has nothing of, and why. What the others said counts even if they are gone before the certificate is there.
+func (d *Driver) lacking(h *held) (s volume.Source, trouble string, ok bool) {
+	h.files.Lock()
+	defer h.files.Unlock()
+	sources := h.volume.Trust // The volume's turn is held.
+	m := d.recall(h, h.volume).Hear(sources, d.said, nil, now())
+	h.memory = &m
+	return m.Lacking(sources)
 }
 
 // troubled is how many of the sources that volumes use are in trouble.

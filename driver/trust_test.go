@@ -276,6 +276,24 @@ func TestAPodDoesNotBeginWithoutItsCACertificates(t *testing.T) {
 	n.empty()
 }
 
+// A source that goes while the signer is at work was there: the pod begins with what it said.
+func TestASourceThatGoesDuringTheFirstAttempt(t *testing.T) {
+	n := newTrusting(t, nil)
+	a := root(t, "a", 0)
+	n.have(a)
+	v := web(trusts + "file:corp")
+	n.signer.from(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
+		if err := os.Remove(n.corp); err != nil {
+			t.Error(err)
+		}
+		until(t, "the file is missed", func() bool { return strings.Contains(n.log.String(), "not found") })
+		return ca.Sign(ctx, req)
+	})
+	n.has(n.publish(v), a)
+	n.unpublish(v)
+	n.empty()
+}
+
 func TestACallThatWaitsForASourceEndsWithTheDriver(t *testing.T) {
 	n := newTrusting(t, nil)
 	ended := make(chan error, 1)

@@ -154,7 +154,7 @@ func TestRights(t *testing.T) {
 	rights(t, the[*rbacv1.ClusterRole](t, objects(t, "*.yaml")), map[string][]string{
 		"cert-manager.io/certificaterequests":     {"create", "delete", "get", "watch"},
 		"certificates.k8s.io/clustertrustbundles": {"list", "watch"},
-		"/events":                                 {"create"},
+		"/events": {"create"},
 	})
 	optional := objects(t, "trust/*.yaml")
 	role, binding := the[*rbacv1.ClusterRole](t, optional), the[*rbacv1.ClusterRoleBinding](t, optional)

@@ -80,7 +80,7 @@ func watchNearest(watcher *fsnotify.Watcher, dir string) (string, error) {
 func changed(ctx context.Context, watcher *fsnotify.Watcher) bool {
 	select {
 	case <-watcher.Events:
-	case <-watcher.Errors: // Events were lost: the file is read again.
+	case <-watcher.Errors: //nolint:errcheck // Events were lost: the file is read again.
 	case <-ctx.Done():
 		return false
 	}
@@ -89,7 +89,7 @@ func changed(ctx context.Context, watcher *fsnotify.Watcher) bool {
 	for {
 		select {
 		case <-watcher.Events:
-		case <-watcher.Errors:
+		case <-watcher.Errors: //nolint:errcheck // As above.
 		case <-timer.C:
 			return true
 		case <-ctx.Done():

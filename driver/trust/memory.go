@@ -245,7 +245,7 @@ func above(chain, candidates []*x509.Certificate, t time.Time) []*x509.Certifica
 	for _, c := range chain[1:] {
 		options.Intermediates.AddCert(c)
 	}
-	for _, c := range candidates {
+	for _, c := range related(chain, candidates) {
 		if !c.Equal(leaf) { // A leaf among the roots would be all of its chain.
 			options.Roots.AddCert(c)
 			options.Intermediates.AddCert(c)
@@ -257,4 +257,19 @@ func above(chain, candidates []*x509.Certificate, t time.Time) []*x509.Certifica
 		found[string(c.Raw)] = true
 	}
 	return slices.DeleteFunc(slices.Clone(candidates), func(c *x509.Certificate) bool { return !found[string(c.Raw)] })
+}
+
+// related are the candidates to which the names of issuers lead from the chain.
+func related(chain, candidates []*x509.Certificate) []*x509.Certificate {
+	named := map[string][]*x509.Certificate{}
+	for _, c := range candidates {
+		named[string(c.RawSubject)] = append(named[string(c.RawSubject)], c)
+	}
+	line := slices.Clone(chain)
+	for i := 0; i < len(line); i++ {
+		issuer := string(line[i].RawIssuer)
+		line = append(line, named[issuer]...)
+		delete(named, issuer)
+	}
+	return line[len(chain):]
 }

@@ -161,7 +161,7 @@ func TestSourcesOfTheCluster(t *testing.T) {
 			func(ctx context.Context, namespace, text string) error {
 				return putBundle(ctx, bundle(namespace, text))
 			},
-			func(ctx context.Context, namespace string) error { return removeBundle(ctx, namespace) },
+			removeBundle,
 		},
 		"the ClusterTrustBundles of a signer": {
 			"cluster-trust-bundle:%s.mayfly.test/ca", "no ClusterTrustBundle is of signer %s.mayfly.test/ca",

@@ -55,7 +55,7 @@ func trustPushed(s *story) {
 		to   string
 		make func(ctx context.Context) error
 	}{
-		{roots[2] + roots[1], func(ctx context.Context) error {
+		{roots[2] + roots[1], func(context.Context) error {
 			_, err := s.kubectl("patch", "clustertrustbundle", s.namespace, "--type=merge", "--patch", fmt.Sprintf(`{"spec": {"trustBundle": %q}}`, roots[2]))
 			return err
 		}},
