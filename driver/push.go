@@ -170,7 +170,7 @@ func (d *Driver) recall(h *held, v volume.Volume) trust.Memory {
 	return fromFiles(h, v)
 }
 
-// fromFiles takes the CA certificates that the pod has for its issuer's.
+// fromFiles is what the CA certificates say that the pod has, where a file of them is among its files.
 func fromFiles(h *held, v volume.Volume) trust.Memory {
 	text, err := h.dir.Pair()
 	if err != nil {
@@ -190,5 +190,5 @@ func fromFiles(h *held, v volume.Volume) trust.Memory {
 	if err != nil || certErr != nil || len(ca) == 0 {
 		return trust.Memory{}
 	}
-	return trust.Memory{}.Issued([]volume.Source{{Kind: volume.IssuerSource}}, ca, chain, now()).Show(ca)
+	return trust.Found(v.Trust, ca, chain, now())
 }

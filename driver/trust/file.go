@@ -24,22 +24,39 @@ func watchFile(ctx context.Context, name, path string, tell func(Answer)) {
 		<-ctx.Done()
 		return
 	}
+	for ctx.Err() == nil {
+		if err := readChanges(ctx, path, tell); err != nil {
+			tell(Answer{Err: fmt.Errorf("watch %s: %w", path, err)})
+			pause(ctx)
+		}
+	}
+}
+
+// pause is for a node that has no inotify descriptors or watches left (inotify(7), /proc interfaces): others may give some back.
+func pause(ctx context.Context) {
+	timer := time.NewTimer(30 * time.Second)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// readChanges reads the file whenever it has changed.
+func readChanges(ctx context.Context, path string, tell func(Answer)) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		tell(Answer{Err: fmt.Errorf("watch %s: %w", path, err)})
-		<-ctx.Done()
-		return
+		return err
 	}
 	defer watcher.Close()
 	for {
 		// The watch comes before the read: no change is missed.
 		if err := arm(watcher, path); err != nil {
-			tell(Answer{Err: err})
-		} else {
-			tell(read(path))
+			return err
 		}
+		tell(read(path))
 		if !changed(ctx, watcher) {
-			return
+			return nil
 		}
 	}
 }
@@ -54,7 +71,7 @@ func arm(watcher *fsnotify.Watcher, path string) error {
 	for i, dir := range wanted {
 		var err error
 		if wanted[i], err = watchNearest(watcher, dir); err != nil {
-			return fmt.Errorf("watch %s: %w", dir, err)
+			return err
 		}
 	}
 	for _, dir := range watcher.WatchList() {

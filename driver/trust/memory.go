@@ -79,6 +79,16 @@ func (m Memory) Issued(sources []volume.Source, ca, chain []*x509.Certificate, n
 	return m.vouch(chain, now).tidy(sources)
 }
 
+// Found is the memory of a volume of which nothing is known but what its pod has. That stays until its sources have said what they have.
+func Found(sources []volume.Source, roots, chain []*x509.Certificate, now time.Time) Memory {
+	had := heard{known: true, certificates: roots}
+	m := Memory{heard: map[string]heard{"": had}} // Of no source.
+	if issuer := (volume.Source{Kind: volume.IssuerSource}); slices.Contains(sources, issuer) {
+		m = m.with(issuer, had) // It says what it has when it issues.
+	}
+	return m.vouch(chain, now).Show(roots)
+}
+
 // vouch notes which of the certificates have the chain's leaf under them.
 func (m Memory) vouch(chain []*x509.Certificate, now time.Time) Memory {
 	ends := map[string]root{}

@@ -159,6 +159,38 @@ func TestOtherSources(t *testing.T) {
 	equal(t, "known", s.roots(), list(b))
 }
 
+// Of a volume of an older driver, or one that was left between two files, only that is known which its pod has.
+func TestWhatAPodHas(t *testing.T) {
+	a, b, c := newCA(t, "a", nil), newCA(t, "b", nil), newCA(t, "c", nil)
+	chain := []*x509.Certificate{b.leaf(t, time.Hour)}
+	found := func(sources ...volume.Source) *story {
+		s := &story{sources: sources, now: time.Now(), chain: chain}
+		s.Memory = again(t, trust.Found(sources, list(a, b), chain, s.now))
+		return s
+	}
+	s := found(issuer)
+	if !s.Complete(s.sources) || !s.Shows(s.roots()) {
+		t.Errorf("what the pod has changes: %v", names(s.roots()))
+	}
+	s.goOn(t, issued(c, c.leaf(t, time.Hour)))
+	equal(t, "the issuer has issued", s.roots(), list(c, b))
+
+	s = found(corp)
+	if s.Complete(s.sources) {
+		t.Error("complete")
+	}
+	s.goOn(t, issued(c, chain...)) // Its CA was never asked for.
+	equal(t, "the source has said nothing yet", s.roots(), list(a, b))
+	s.goOn(t, says(corp, "", c))
+	equal(t, "the source has said what it has", s.roots(), list(c, b))
+
+	s = found(corp, issuer)
+	s.goOn(t, issued(c, chain...))
+	equal(t, "the issuer alone has said what it has", s.roots(), list(c, a, b))
+	s.goOn(t, says(corp, "", a))
+	equal(t, "both have", s.roots(), list(a, c, b))
+}
+
 func TestWhatIsLacking(t *testing.T) {
 	a := newCA(t, "a", nil)
 	s := tell(t, []volume.Source{issuer, corp, mesh})
