@@ -57,18 +57,10 @@ func (d *Driver) refresh(h *held) error {
 	if !ok {
 		return nil
 	}
-	text, err := h.dir.Pair()
+	pair, chain, err := h.inForce()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // The first pair brings them.
 	}
-	if err != nil {
-		return err
-	}
-	pair, err := request.DecodePair(text)
-	if err != nil {
-		return err
-	}
-	_, chain, err := certificates(pair)
 	if err != nil {
 		return err
 	}
@@ -86,6 +78,19 @@ func (d *Driver) refresh(h *held) error {
 		d.Log.Info("CA certificates changed", "volume", h.id, "pod", v.Pod.Namespace+"/"+v.Pod.Name, "certificates", len(roots))
 	}
 	return d.remember(h, v, before, after)
+}
+
+// inForce is the pair that the pod has, and its chain, leaf first; the error is [fs.ErrNotExist] if it has none yet.
+func (h *held) inForce() (pair request.Pair, chain []*x509.Certificate, err error) {
+	text, err := h.dir.Pair()
+	if err != nil {
+		return pair, nil, err
+	}
+	if pair, err = request.DecodePair(text); err != nil {
+		return pair, nil, err
+	}
+	_, chain, err = certificates(pair)
+	return pair, chain, err
 }
 
 // remember keeps what is known of the CA certificates, plans the end of old roots, and has the pod told of sources that fell into trouble.
@@ -114,10 +119,11 @@ func (d *Driver) remember(h *held, v volume.Volume, before, after trust.Memory) 
 func (d *Driver) complainOf(h *held, message string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.untold = append(h.untold, message)
-	if d.Events != nil && !h.gone {
-		d.warnings.Set(h.id, now(), time.Time{})
+	if d.Events == nil || h.gone {
+		return
 	}
+	h.untold = append(h.untold, message)
+	d.warnings.Set(h.id, now(), time.Time{})
 }
 
 // warn is what the queue calls: there is something to tell a pod.
@@ -172,11 +178,7 @@ func (d *Driver) recall(h *held, v volume.Volume) trust.Memory {
 
 // fromFiles is what the CA certificates say that the pod has, where a file of them is among its files.
 func fromFiles(h *held, v volume.Volume) trust.Memory {
-	text, err := h.dir.Pair()
-	if err != nil {
-		return trust.Memory{}
-	}
-	pair, err := request.DecodePair(text)
+	pair, chain, err := h.inForce()
 	if err != nil {
 		return trust.Memory{}
 	}
@@ -186,7 +188,7 @@ func fromFiles(h *held, v volume.Volume) trust.Memory {
 			break
 		}
 	}
-	ca, chain, certErr := certificates(pair)
+	ca, _, certErr := certificates(pair)
 	if err != nil || certErr != nil || len(ca) == 0 {
 		return trust.Memory{}
 	}
