@@ -29,7 +29,8 @@ type Config struct {
 
 	Signer       signer.Signer
 	Defaults     volume.Defaults
-	KeepRequests int // How many finished requests a volume keeps at its signer.
+	KeepRequests int   // How many finished requests a volume keeps at its signer.
+	Trust        Trust // nil: volumes can have their issuer's CA certificates alone.
 
 	RenewalsPerSecond float64 // How fast volumes that are overdue are renewed; 0: 10.
 
@@ -79,8 +80,11 @@ type Driver struct {
 	clock   *renew.WallClock
 	queue   *renew.Queue
 	loose   sync.WaitGroup // Work that an answer did not wait for.
-	base    context.Context
-	end     context.CancelFunc
+
+	pushes, warnings *sideline // Other CA certificates for pods that have a pair, and what pods are told of their sources.
+
+	base context.Context
+	end  context.CancelFunc
 
 	stopping chan struct{} // Closed when Run is told to stop: calls that only wait need not.
 
@@ -104,37 +108,49 @@ func New(config Config) (*Driver, error) {
 	d := &Driver{Config: config, clock: clock, held: map[string]*held{}, renewals: map[string]time.Time{}, stopping: make(chan struct{})}
 	d.base, d.end = context.WithCancel(context.Background())
 	d.queue = renew.NewQueue(clock, config.RenewalsPerSecond, concurrentRenewals, d.due)
-	if d.metrics, err = newMetrics(d, config.Metrics); err != nil {
+	if err := d.beside(); err != nil {
 		return nil, errors.Join(err, clock.Close())
+	}
+	if d.metrics, err = newMetrics(d, config.Metrics); err != nil {
+		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
 }
 
 // Run serves until ctx ends, then drains: calls in flight end or are cancelled, the sockets go, the mounts stay.
 func (d *Driver) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, d.clock.Close()) }()
+	defer func() { err = errors.Join(err, d.close()) }()
 	defer d.loose.Wait()
 	defer d.end()
+	defer d.leaveAll()
 	defer context.AfterFunc(ctx, func() { close(d.stopping) })()
 	if err := d.recover(); err != nil {
 		return fmt.Errorf("take up the volumes in %s: %w", d.StateDir, err)
 	}
+	d.keepUp("no certificate is renewed any more", d.queue.Run)
+	d.keepUp("no volume gets other CA certificates any more", d.pushes.Run)
+	d.keepUp("no pod is told of its CA certificates any more", d.warnings.Run)
 	if d.Profiles != nil {
-		d.loose.Go(func() {
-			if err := d.Profiles.Run(d.base); err != nil {
-				d.Log.Error("the profiles are not kept up to date", "error", err)
-			}
-		})
+		d.keepUp("the profiles are not looked at any more", d.Profiles.Run)
 	}
 	if d.WatchPods && d.Pods != nil {
-		d.loose.Go(d.watchRenewals)
+		d.keepUp("the annotations of pods are not looked at any more", d.watchRenewals)
 	}
+	return d.serve(ctx)
+}
+
+// keepUp does something until the driver ends.
+func (d *Driver) keepUp(otherwise string, run func(context.Context) error) {
 	d.loose.Go(func() {
-		if err := d.queue.Run(d.base); err != nil && d.base.Err() == nil {
-			d.Log.Error("no certificate is renewed any more", "error", err)
+		if err := run(d.base); err != nil && d.base.Err() == nil {
+			d.Log.Error(otherwise, "error", err)
 		}
 	})
-	return d.serve(ctx)
+}
+
+// close frees the queues' clocks.
+func (d *Driver) close() error {
+	return errors.Join(d.clock.Close(), d.pushes.clock.Close(), d.warnings.clock.Close())
 }
 
 // now is the wall clock: what certificates are compared with, and what a record keeps.

@@ -385,7 +385,7 @@ func TestStats(t *testing.T) {
 	}
 	n.publish(v)
 	resp, err := n.driver.NodeGetVolumeStats(t.Context(), req)
-	if err != nil || len(resp.Usage) != 2 || resp.Usage[0].GetTotal() != 4<<20 || resp.Usage[0].GetUsed() == 0 || resp.Usage[1].GetTotal() != 128 {
+	if err != nil || len(resp.Usage) != 2 || resp.Usage[0].GetTotal() != 32<<20 || resp.Usage[0].GetUsed() == 0 || resp.Usage[1].GetTotal() != 128 {
 		t.Errorf("%v, %v", resp, err)
 	}
 }

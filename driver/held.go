@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/trust"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 )
@@ -21,6 +22,9 @@ type held struct {
 	id   string
 	dir  files.Dir
 	turn chan struct{} // Who has put something in works on the volume.
+
+	files  sync.Mutex    // Over the pod's files and what is known of its CA certificates, for moments; the turn may be held for minutes. Before mu.
+	memory *trust.Memory // What is known; nil: it is in a file.
 
 	mu     sync.Mutex // Over what follows; never held during a wait.
 	volume volume.Volume
@@ -35,8 +39,13 @@ type held struct {
 	unexpect context.CancelFunc // Ends the waiting for that to change.
 	expected bool               // It has changed.
 
-	token     token // Of the pod, with which to ask.
-	tokenless bool  // The next attempt waits for one.
+	token     token           // Of the pod, with which to ask.
+	tokenless bool            // The next attempt waits for one.
+	followed  []volume.Source // Where its CA certificates come from.
+	unfollow  func()          // Ends that; nil: nothing to end.
+	news      chan struct{}   // Closed when one of them says something else; nil: nobody waits.
+	stale     bool            // One of them said something that was not looked at yet.
+	untold    []string        // What the pod is to be told of them.
 }
 
 // A validity is the part of a certificate that is worth keeping in memory.

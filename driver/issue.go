@@ -31,11 +31,14 @@ func (d *Driver) attempt(ctx context.Context, h *held) error {
 	if err != nil {
 		return err
 	}
+	if err := d.trusted(ctx, h); err != nil {
+		return err
+	}
 	pair, err := d.sign(ctx, h, key, csr)
 	if err != nil {
 		return err
 	}
-	if err := write(h, pair); err != nil {
+	if err := d.deliver(h, pair); err != nil {
 		return err
 	}
 	return d.finish(h, pair)
@@ -131,9 +134,9 @@ func fresh(h *held) (crypto.Signer, []byte, error) {
 	return key, csr, h.dir.WritePendingKey(pending)
 }
 
-// write puts the pair in force: all files of the pod at once.
-func write(h *held, pair request.Pair) error {
-	key, err := request.EncodeKey(pair.Key, h.volume.Key.Encoding)
+// write puts the pair and its CA certificates in force: all files of the pod at once.
+func write(h *held, v volume.Volume, pair request.Pair) error {
+	key, err := request.EncodeKey(pair.Key, v.Key.Encoding)
 	if err != nil {
 		return err
 	}
@@ -141,26 +144,26 @@ func write(h *held, pair request.Pair) error {
 	if err != nil {
 		return err
 	}
-	password, err := h.password()
+	password, err := h.password(v)
 	if err != nil {
 		return err
 	}
-	set, err := files.Arrange(h.volume, files.Content{
+	set, err := files.Arrange(v, files.Content{
 		Key: key, Bundle: bundle, Chain: pair.Chain, CA: pair.CA, Private: pair.Key, Password: password,
 	})
 	if err != nil {
 		return err
 	}
-	if err := h.dir.Write(set, h.volume.Owner); err != nil {
+	if err := h.dir.Write(set, v.Owner); err != nil {
 		return err
 	}
 	return h.dir.WritePair(bundle)
 }
 
 // password is that of the volume's stores: the pod's, or that of its Secret, or Java's own default.
-func (h *held) password() (string, error) {
-	if h.volume.Keystore.Password != "" {
-		return h.volume.Keystore.Password, nil
+func (h *held) password(v volume.Volume) (string, error) {
+	if v.Keystore.Password != "" {
+		return v.Keystore.Password, nil
 	}
 	kept, err := h.dir.Password()
 	return cmp.Or(kept, volume.StandardPassword), err

@@ -36,6 +36,13 @@ func (d *Driver) defaults(ctx context.Context) (defaults volume.Defaults, err er
 	return defaults, err
 }
 
+// before are the defaults for a volume that was understood once: it outlives the driver's flags.
+func (d *Driver) before() volume.Defaults {
+	defaults := d.Defaults
+	defaults.AnyTrustFile = true
+	return defaults
+}
+
 // understand takes the volume anew for a new attempt: with the pod's IPs, and as the profiles are now. Profiles that don't fit, or can't be read,
 // leave it as it was understood before. The volume's turn must be held.
 func (d *Driver) understand(ctx context.Context, h *held) error {
@@ -56,25 +63,21 @@ func (d *Driver) understand(ctx context.Context, h *held) error {
 	if err != nil {
 		d.Log.Warn("the profile of a volume stays as it was", "volume", h.id, "error", err)
 	}
+	defaults.AnyTrustFile = true
 	v, err := volume.Parse(asked, defaults)
 	if err != nil {
 		d.Log.Warn("the profile of a volume stays as it was: that of now does not fit", "volume", h.id, "error", err)
-		defaults.Live = nil
-		v, err = volume.Parse(asked, defaults)
+		v, err = volume.Parse(asked, d.before())
 	}
 	if err != nil {
 		return signer.Errorf(signer.Invalid, "%w", err)
 	}
-	return h.understood(v, asked)
-}
-
-// understood is what the volume means from now on, in the record, too: a restart goes on from the same.
-func (h *held) understood(v volume.Volume, asked volume.Asked) error {
 	h.mu.Lock()
 	h.volume = v
 	h.mu.Unlock()
+	d.follow(h)
 	asked.Profile = v.Profile
-	return h.update(func(r *files.Record) { r.Asked = asked })
+	return h.update(func(r *files.Record) { r.Asked = asked }) // A restart goes on from the same.
 }
 
 // looksAtPod reports whether the pod must be read before the next attempt.
@@ -120,6 +123,8 @@ func (d *Driver) startWithout(ctx context.Context, h *held) (bool, error) {
 	if err == nil && against == nil {
 		return false, nil
 	}
+	h.files.Lock()
+	defer h.files.Unlock()
 	if err := h.dir.Write(files.Set{}, h.volume.Owner); err != nil {
 		return false, err
 	}
@@ -150,13 +155,10 @@ func (d *Driver) expect(h *held) {
 }
 
 // watchRenewals renews what an annotation of its pod asks for.
-func (d *Driver) watchRenewals() {
-	err := d.Pods.Renewals(d.base, d.renewAt, func(err error) {
+func (d *Driver) watchRenewals(ctx context.Context) error {
+	return d.Pods.Renewals(ctx, d.renewAt, func(err error) {
 		d.Log.Warn("the annotations of pods are not known: they are asked for again", "error", err)
 	})
-	if err != nil {
-		d.Log.Error("the annotations of pods are not looked at", "error", err)
-	}
 }
 
 // renewAt has the pod's certificates that are older than at renewed at that time.

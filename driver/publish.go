@@ -89,6 +89,7 @@ func (d *Driver) open(ctx context.Context, h *held, asked volume.Asked) error {
 	h.mu.Lock()
 	h.volume = v
 	h.mu.Unlock()
+	d.follow(h)
 	if h.known() {
 		return nil
 	}
@@ -103,7 +104,7 @@ func (d *Driver) open(ctx context.Context, h *held, asked volume.Asked) error {
 // parse is the volume that is asked for. One that is known stays as it was understood: its attempts know it so.
 func (d *Driver) parse(ctx context.Context, h *held, asked volume.Asked) (volume.Volume, error) {
 	if h.known() {
-		return volume.Parse(asked, d.Defaults)
+		return volume.Parse(asked, d.before())
 	}
 	defaults, err := d.defaults(ctx)
 	if err != nil {
@@ -225,15 +226,23 @@ func (d *Driver) discard(h *held, target string) error {
 		return fmt.Errorf("remove the target: %w", err)
 	}
 	leftovers := h.close()
-	if err := erase(h.dir); err != nil {
+	if err := h.erase(); err != nil {
 		h.reopen()
 		return err
 	}
+	d.leave(h)
 	pod := h.volume.Pod
 	d.drop(h)
 	d.retire(&leftovers, leftovers.Attempt)
 	d.forget(h, pod, leftovers.Finished)
 	return nil
+}
+
+// erase removes what is there of the volume. What is closed is not written again.
+func (h *held) erase() error {
+	h.files.Lock()
+	defer h.files.Unlock()
+	return erase(h.dir)
 }
 
 // erase empties and unmounts the volume's tmpfs, if it is there, and removes its directory.

@@ -61,7 +61,7 @@ func (d *Driver) takeUp(id string) {
 // resume goes on with a volume whose tmpfs is there.
 func (d *Driver) resume(h *held, record files.Record) {
 	h.record = record
-	if v, err := volume.Parse(record.Asked, d.Defaults); err == nil {
+	if v, err := volume.Parse(record.Asked, d.before()); err == nil {
 		h.volume = v
 	} else if record.Asked.ID != "" {
 		d.Log.Error("this volume is kept as it is, and not renewed: its attributes are not understood", "volume", h.id, "error", err)
@@ -80,6 +80,7 @@ func (d *Driver) resume(h *held, record files.Record) {
 	}
 	if h.volume.ID != "" {
 		d.trim(h, d.KeepRequests)
+		d.follow(h)
 	}
 	d.schedule(h)
 }

@@ -151,11 +151,21 @@ func TestCSIDriver(t *testing.T) {
 
 // TestRights: no right is there that the code does not use. That none is missing is tested with a real API server, in test/cluster.
 func TestRights(t *testing.T) {
-	want := map[string][]string{
-		"cert-manager.io/certificaterequests": {"create", "delete", "get", "watch"},
-		"/events":                             {"create"},
+	rights(t, the[*rbacv1.ClusterRole](t, objects(t, "*.yaml")), map[string][]string{
+		"cert-manager.io/certificaterequests":     {"create", "delete", "get", "watch"},
+		"certificates.k8s.io/clustertrustbundles": {"list", "watch"},
+		"/events": {"create"},
+	})
+	for option, want := range map[string]map[string][]string{
+		"config-maps": {"/configmaps": {"list", "watch"}}, "read-pods": {"/pods": {"list", "watch"}}, "token-requests": {"cert-manager.io/certificaterequests": {"create"}},
+	} {
+		rights(t, the[*rbacv1.ClusterRole](t, objects(t, "options/"+option+".yaml")), want)
 	}
-	for _, rule := range the[*rbacv1.ClusterRole](t, objects(t, "*.yaml")).Rules {
+}
+
+func rights(t *testing.T, role *rbacv1.ClusterRole, want map[string][]string) {
+	t.Helper()
+	for _, rule := range role.Rules {
 		for _, group := range rule.APIGroups {
 			for _, resource := range rule.Resources {
 				if verbs := want[group+"/"+resource]; !slices.Equal(slices.Sorted(slices.Values(rule.Verbs)), verbs) {
@@ -251,8 +261,8 @@ func TestOptions(t *testing.T) {
 	account := the[*corev1.ServiceAccount](t, all)
 	want := []rbacv1.Subject{{Kind: "ServiceAccount", Name: account.Name, Namespace: account.Namespace}}
 	for _, b := range each[*rbacv1.ClusterRoleBinding](options) {
-		if !slices.Equal(b.Subjects, want) {
-			t.Errorf("%s is for %v, not %v", b.Name, b.Subjects, want)
+		if !slices.Equal(b.Subjects, want) || b.RoleRef.Name != b.Name {
+			t.Errorf("%s binds %s to %v, not %v", b.Name, b.RoleRef.Name, b.Subjects, want)
 		}
 	}
 	profiles, role := the[*corev1.ConfigMap](t, options), the[*rbacv1.Role](t, options)

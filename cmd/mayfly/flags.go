@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -41,6 +42,8 @@ type options struct {
 	ConfigMap      string
 	WatchPods      bool
 	AsPod          bool
+	Trust          string
+	TrustFiles     *repeated[trustFile]
 	KeepRequests   int
 	MetricsAddress string
 	LogLevel       slog.Level
@@ -69,7 +72,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.StateDir, "state-dir", "", "directory under which each volume's tmpfs is mounted (default plugins/<first driver name>/volumes under the kubelet's root)")
 	f.StringVar(&o.Signer, "signer", signerCertManager, "who signs: cert-manager, or local (an embedded CA)")
 	f.StringVar(&o.LocalCA, "local-ca", "", "directory of the embedded CA's tls.crt and tls.key, made on first use (default plugins/<first driver name>/local-ca under the kubelet's root)")
-	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account")
+	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account, or none with --signer=local")
 	f.StringVar(&o.Issuer.Name, "issuer-name", "", "issuer of volumes that name none; empty: each must")
 	f.StringVar(&o.Issuer.Kind, "issuer-kind", "Issuer", "kind of that issuer")
 	f.StringVar(&o.Issuer.Group, "issuer-group", "cert-manager.io", "API group of that issuer")
@@ -81,6 +84,9 @@ func (o *options) flags() *flag.FlagSet {
 	f.Var(o.Gates, "pod-readiness-gate", "what a pod must have before its first certificate is asked for: pod-ip:any, pod-ip:ipv4, pod-ip:ipv6, pod-condition:<type>[=<status>] or pod-annotation:<key>; may be repeated, or be several with commas between them")
 	f.BoolVar(&o.WatchPods, "watch-pods", false, "watch this node's pods for the annotation "+pod.RenewAt)
 	f.BoolVar(&o.AsPod, "use-token-request", false, "ask for certificates as the pod's service account, with the token that the kubelet passes on (CSIDriver: tokenRequests, requiresRepublish)")
+	f.StringVar(&o.Trust, "trust", string(volume.IssuerSource), "where the CA certificates of volumes come from that do not say, in the words of the attribute; not of volumes with the old prefix or of the old driver's name")
+	o.TrustFiles = repeat(readTrustFile)
+	f.Var(o.TrustFiles, "trust-file", "<name>=<path>: a file of CA certificates on the node, which volumes name as file:<name>; may be repeated, or be several with commas between them")
 	f.IntVar(&o.KeepRequests, "keep-requests", 0, "how many finished CertificateRequests to keep for each volume")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address to serve Prometheus metrics on, such as :9402; empty: none")
 	f.TextVar(&o.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
@@ -108,7 +114,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (options
 	if err != nil {
 		return options{}, err
 	}
-	o.DriverNames.over, o.Gates.over = true, true
+	o.DriverNames.over, o.Gates.over, o.TrustFiles.over = true, true, true
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
 		f.SetOutput(stdout)
 		fmt.Fprintln(stdout, "Flags of mayfly node; MAYFLY_NODE_NAME stands in for --node-name, and so on:")
@@ -181,6 +187,7 @@ func (o *options) defaults() volume.Defaults {
 		IssuerName: o.Issuer.Name, IssuerKind: o.Issuer.Kind, IssuerGroup: o.Issuer.Group,
 		TrustDomain: o.TrustDomain, SPIFFEPath: o.SPIFFEPath,
 		Gates: o.Gates.values, StartsWithout: o.StartsWithout,
+		Trust: o.Trust, TrustFiles: slices.Sorted(maps.Keys(o.trustFiles())),
 	}
 }
 
@@ -199,13 +206,15 @@ func (o *options) check() error {
 		return fmt.Errorf("--keep-requests=%d: a number from 0", o.KeepRequests)
 	case o.ConfigMap != "" && !objectName.MatchString(o.ConfigMap):
 		return fmt.Errorf("--config-map=%s: <namespace>/<name> is needed", o.ConfigMap)
+	case len(o.trustFiles()) < len(o.TrustFiles.values):
+		return fmt.Errorf("--trust-file=%s: a name is given twice", o.TrustFiles)
 	case o.ConfigMap != "" && !o.cluster():
 		return errors.New("--config-map needs an API server: with --signer=local, --kubeconfig names it")
 	case !slices.Contains([]string{"json", "text"}, o.LogFormat):
 		return fmt.Errorf("--log-format=%s: there are json and text", o.LogFormat)
 	}
 	if err := o.defaults().Check(); err != nil {
-		return fmt.Errorf("--trust-domain=%s --spiffe-path=%s: %w", o.TrustDomain, o.SPIFFEPath, err)
+		return fmt.Errorf("--trust-domain=%s --spiffe-path=%s --trust=%s: %w", o.TrustDomain, o.SPIFFEPath, o.Trust, err)
 	}
 	return nil
 }

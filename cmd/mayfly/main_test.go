@@ -38,6 +38,10 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		{"node --node-name=a --keep-requests=-1", nil, "--keep-requests=-1: a number from 0"},
 		{"node --node-name=a --keep-requests=few", nil, `invalid value "few" for flag -keep-requests: parse error`},
 		{"node --node-name=a --driver-name=a/b", nil, `invalid value "a/b" for flag -driver-name: "a/b": a driver's name has up to 63 letters, digits, dots and dashes`},
+		{"node --node-name=a --trust-file=/ca.pem", nil, `invalid value "/ca.pem" for flag -trust-file: <name>=<path> is needed`},
+		{"node --node-name=a --trust-file=corp=ca.pem", nil, `invalid value "corp=ca.pem" for flag -trust-file: corp=ca.pem: a clean absolute path is needed`},
+		{"node --node-name=a --trust-file=corp=/a,corp=/b", nil, "--trust-file=corp=/a,corp=/b: a name is given twice"},
+		{"node --node-name=a --trust=file:corp", nil, `--trust-domain=cluster.local --spiffe-path=/ns/${POD_NAMESPACE}/sa/${SERVICE_ACCOUNT_NAME} --trust=file:corp: the trust of volumes that do not say has "file:corp": this driver has no files of CA certificates: its operator sets --trust-file`},
 		{"node --node-name=a --kubelet-root=lib", nil, "--kubelet-root=lib: a clean absolute path is needed"},
 		{"node --node-name=a --state-dir=volumes", nil, "--state-dir=volumes: an absolute path is needed"},
 		{"node --node-name=a --kubelet-root=", nil, "--csi-endpoint is required where --kubelet-root is empty"},
@@ -102,6 +106,20 @@ func TestSeveralDriverNames(t *testing.T) {
 	}
 }
 
+func TestTrustFiles(t *testing.T) {
+	env := func(name string) string { return map[string]string{"MAYFLY_TRUST_FILE": "a=/a, b=/b"}[name] }
+	for args, want := range map[string]string{
+		"": "a=/a,b=/b",
+		"--trust-file=c=/c --trust-file=d=/d/d.pem": "c=/c,d=/d/d.pem",
+		"--trust-file=c=/c --trust=issuer,file:c":   "c=/c",
+	} {
+		o, err := parse(append([]string{"--node-name=n"}, strings.Fields(args)...), env, nil)
+		if err != nil || o.TrustFiles.String() != want || len(o.defaults().TrustFiles) != strings.Count(want, "=") {
+			t.Errorf("%s: %s (%v)", args, o.TrustFiles, err)
+		}
+	}
+}
+
 func TestWhatIsNotTheCommandLinesFaultIsExitCode1(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -110,6 +128,7 @@ func TestWhatIsNotTheCommandLinesFaultIsExitCode1(t *testing.T) {
 	for args, want := range map[string]string{
 		"--kubeconfig=/does/not/exist":               "find the API server: ",
 		"--signer=local --local-ca=" + file:          "open the local CA: ",
+		"--signer=local --kubeconfig=/none":          "find the API server: ",
 		"--signer=local --metrics-address=nowhere:x": "serve metrics: ",
 	} {
 		root := t.TempDir()

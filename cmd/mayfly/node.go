@@ -23,6 +23,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/pod"
 	"github.com/mayfly-csi/mayfly/driver/profile"
+	"github.com/mayfly-csi/mayfly/driver/trust"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
 	"github.com/mayfly-csi/mayfly/signer/local"
 )
@@ -63,25 +64,31 @@ func node(ctx context.Context, args []string, getenv func(string) string, stdout
 	return withMetrics(ctx, o.MetricsAddress, registry, d.Run)
 }
 
-// connect gives the driver its signer, and whatever else comes from where the signer is.
-func connect(config *driver.Config, o options) (err error) {
+// connect gives the driver its signer, and what comes from the API server if there is one.
+func connect(config *driver.Config, o options) error {
+	api, err := server(o)
+	if err != nil {
+		return err
+	}
+	if config.Trust, err = trust.New(trust.Config{API: api, Files: o.trustFiles(), Log: config.Log}); err != nil {
+		return err
+	}
+	if api != nil {
+		if err := consult(config, api, o); err != nil {
+			return err
+		}
+	}
 	if o.Signer == signerLocal {
 		config.Defaults.IssuerName = cmp.Or(config.Defaults.IssuerName, "local")
-		if config.Signer, err = local.Open(o.LocalCA); err != nil || !o.cluster() {
-			return err
-		}
+		config.Signer, err = local.Open(o.LocalCA)
+		return err
 	}
-	// An empty path is the pod's service account.
-	api, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
-	if err != nil {
-		return fmt.Errorf("find the API server: %w", err)
-	}
-	api = rest.AddUserAgent(api, "mayfly/"+config.Version)
-	if o.Signer == signerCertManager {
-		if config.Signer, err = certmanager.New(api); err != nil {
-			return err
-		}
-	}
+	config.Signer, err = certmanager.New(api)
+	return err
+}
+
+// consult gives the driver what it tells the API server and asks of it besides signatures and CA certificates.
+func consult(config *driver.Config, api *rest.Config, o options) (err error) {
 	if config.Events, err = event.New(api, o.DriverNames.values[0], o.NodeName); err != nil {
 		return err
 	}
@@ -92,6 +99,19 @@ func connect(config *driver.Config, o options) (err error) {
 		config.Profiles, err = profile.New(api, namespace, name, config.Log)
 	}
 	return err
+}
+
+// server is the API server; nil where none is needed and none is named.
+func server(o options) (*rest.Config, error) {
+	if !o.cluster() {
+		return nil, nil
+	}
+	// An empty path is the pod's service account.
+	api, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("find the API server: %w", err)
+	}
+	return rest.AddUserAgent(api, "mayfly/"+version()), nil
 }
 
 func logger(o options, w io.Writer) *slog.Logger {

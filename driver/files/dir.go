@@ -6,6 +6,7 @@
 //	  pending.key                    the key of the attempt under way
 //	  pair.pem                       the key and chain that the pod has
 //	  keystore.password              the password of its keystores, from its Secret
+//	  trust.json                     what is known of its CA certificates
 //	  data/                          what the pod sees: bind-mounted read-only on its target
 //	    tls.crt -> ..data/tls.crt
 //	    ..data -> ..<generation>
@@ -35,6 +36,7 @@ const (
 	pairFile    = "pair.pem"
 
 	passwordFile = "keystore.password"
+	trustFile    = "trust.json"
 )
 
 // WritePendingKey keeps the key of the attempt under way. It must lie here before its request leaves the node.
@@ -67,6 +69,17 @@ func (d Dir) Password() (string, error) {
 		return "", nil
 	}
 	return string(text), err
+}
+
+// WriteTrust keeps what is known of the volume's CA certificates.
+func (d Dir) WriteTrust(text []byte) error { return d.write(trustFile, text) }
+
+// Trust is what WriteTrust kept; the error is [fs.ErrNotExist] if nothing was.
+func (d Dir) Trust() ([]byte, error) { return os.ReadFile(d.path(trustFile)) }
+
+// Shown is a file that the pod has.
+func (d Dir) Shown(name string) ([]byte, error) {
+	return os.ReadFile(filepath.Join(d.Data(), Current, name)) // #nosec G304 -- A volume's file names are plain.
 }
 
 // write replaces a file of the driver: it is there as a whole or not at all. What a crash leaves aside, the next write takes over.

@@ -151,9 +151,9 @@ func TestAFullVolumeKeepsItsFiles(t *testing.T) {
 	}()
 	d := files.Dir(dir)
 	write(t, d, files.Set{"tls.crt": []byte("good")}, volume.Owner{})
-	err := d.Write(files.Set{"tls.crt": make([]byte, 8<<20)}, volume.Owner{})
+	err := d.Write(files.Set{"tls.crt": make([]byte, 64<<20)}, volume.Owner{})
 	if err == nil || !strings.Contains(err.Error(), "no space left on device") {
-		t.Errorf("8 MiB: %v", err)
+		t.Errorf("64 MiB: %v", err)
 	}
 	if got, err := os.ReadFile(filepath.Join(d.Data(), "tls.crt")); err != nil || string(got) != "good" {
 		t.Errorf("the files that were there: %q, %v", got, err)

@@ -14,10 +14,10 @@ import (
 // flags are what no mount of ours lacks: a certificate volume has no programs and no devices.
 const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 
-// Limits of a volume's tmpfs. One volume can't fill another, nor the node's memory: two generations of files
-// with chains of the greatest length that is accepted fit.
+// Limits of a volume's tmpfs. One volume can't fill another, nor the node's memory: two generations of the files of all layouts, with chain and CA
+// certificates of the greatest size that is accepted, and two of what is known of those certificates fit. They take some 9 and 3 MiB each.
 const (
-	size   = 4 << 20
+	size   = 32 << 20
 	inodes = 128
 )
 

@@ -32,7 +32,7 @@ func TestATmpfsAndItsBindMount(t *testing.T) {
 		t.Fatalf("after: %v, %v", is, err)
 	}
 	options := mountinfo(t, source)
-	for _, want := range []string{"nosuid", "nodev", "noexec", "size=4096k", "nr_inodes=128", "mode=700"} {
+	for _, want := range []string{"nosuid", "nodev", "noexec", "size=32768k", "nr_inodes=128", "mode=700"} {
 		if !strings.Contains(options, want) {
 			t.Errorf("%q lacks %s", options, want)
 		}

@@ -75,20 +75,26 @@ func EncodePair(p Pair) ([]byte, error) {
 	return append(text, p.Chain...), nil
 }
 
-// DecodeLeaf is the leaf of the pair that EncodePair wrote, if it carries the key.
-func DecodeLeaf(text []byte) (*x509.Certificate, error) {
+// DecodePair is the pair that EncodePair wrote, if its leaf carries the key. It has no CA.
+func DecodePair(text []byte) (Pair, error) {
 	key, rest, err := decodeKey(text)
 	if err != nil {
-		return nil, err
+		return Pair{}, err
 	}
 	chain, err := certificates(rest)
 	if err != nil {
-		return nil, fmt.Errorf("the certificate chain %w", err)
+		return Pair{}, fmt.Errorf("the certificate chain %w", err)
 	}
 	if !carries(chain[0], key) {
-		return nil, errors.New("the certificate is for another key")
+		return Pair{}, errors.New("the certificate is for another key")
 	}
-	return chain[0], nil
+	return Pair{Key: key, Leaf: chain[0], Chain: encode(chain)}, nil
+}
+
+// DecodeLeaf is the leaf of that pair.
+func DecodeLeaf(text []byte) (*x509.Certificate, error) {
+	pair, err := DecodePair(text)
+	return pair.Leaf, err
 }
 
 // carries reports whether the certificate's public key is ours.

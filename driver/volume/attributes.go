@@ -114,7 +114,7 @@ func Attributes() []Attribute {
 			Meaning: "`true` keeps the key when the certificate is renewed. Without it every certificate has a new key.",
 		}, {
 			Name: "ca-file", Old: true, Default: "ca.crt", OldDefault: "ca.crt", Example: "root.pem", set: (*parser).setCAFile,
-			Meaning: "File of the issuer's CA certificates, in layout `pem`.",
+			Meaning: "File of the CA certificates, in layout `pem`.",
 		}, {
 			Name: "certificate-file", Old: true, Default: "tls.crt", OldDefault: "tls.crt", Example: "cert.pem", set: (*parser).setCertificateFile,
 			Meaning: "File of the certificate chain, leaf first, in layout `pem`.",
@@ -151,6 +151,9 @@ func Attributes() []Attribute {
 		}, {
 			Name: "layout", Default: "pem", OldDefault: "pem", Example: "pem,bundle", set: (*parser).layout,
 			Meaning: "What files the volume offers, comma-separated: one or several of the [layouts](#layouts).",
+		}, {
+			Name: "trust", OldDefault: "issuer", Example: "issuer,config-map:corp-ca/ca.crt", set: (*parser).trust,
+			Meaning: "Where the CA certificates come from, comma-separated: one or several [sources](#trust). Absent: `issuer`, or what `--trust` says.",
 		},
 	}
 }

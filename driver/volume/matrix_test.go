@@ -166,7 +166,7 @@ func TestBothPrefixes(t *testing.T) {
 }
 
 func matrix() []row {
-	return slices.Concat(issuerRows(), subjectRows(), nameRows(), timeRows(), keyRows(), fileRows(), ownerRows(), podRows())
+	return slices.Concat(issuerRows(), subjectRows(), nameRows(), timeRows(), keyRows(), fileRows(), ownerRows(), podRows(), trustRows())
 }
 
 // TestMatrixOfTheMesh: csi-driver-spiffe's name knows one attribute.

@@ -37,19 +37,25 @@ type Defaults struct {
 	Gates         []Gate // Of all volumes, besides their own.
 	StartsWithout bool   // Of volumes that do not say.
 
-	Live *Profiles // nil: not known; what a volume's record has of them counts.
+	Live         *Profiles // nil: not known; what a volume's record has of them counts.
+	Trust        string    // The sources of CA certificates, in the words of the attribute; empty: the issuer.
+	TrustFiles   []string  // The names of the files that may be sources.
+	AnyTrustFile bool      // Those are not checked: for a volume that was understood when the driver had other files.
 }
 
 // Check says what no volume could do with the defaults.
 func (d Defaults) Check() error {
+	p := &parser{defaults: d}
+	p.Pod = signer.Pod{Namespace: "namespace", Name: "pod", UID: "uid", ServiceAccount: "account"}
+	if err := p.trust(""); err != nil {
+		return fmt.Errorf("the trust of volumes that do not say %w", err)
+	}
 	if d.TrustDomain == "" {
 		return nil
 	}
 	if strings.ContainsAny(d.TrustDomain, ":/") {
 		return fmt.Errorf("%q is not the name of a trust domain", d.TrustDomain)
 	}
-	p := &parser{defaults: d}
-	p.Pod = signer.Pod{Namespace: "namespace", Name: "pod", UID: "uid", ServiceAccount: "account"}
 	_, err := p.spiffeID()
 	return err
 }

@@ -82,7 +82,7 @@ func (p Profile) check() (problems Problems) {
 			rows[a.Name] = a
 		}
 	}
-	standIn := &parser{}
+	standIn := &parser{defaults: Defaults{AnyTrustFile: true}}
 	standIn.Pod = signer.Pod{Namespace: "namespace", Name: "pod", UID: "uid", ServiceAccount: "account"}
 	for _, name := range slices.Sorted(maps.Keys(p)) {
 		row, ok := rows[name]

@@ -72,6 +72,7 @@ type Volume struct {
 	Files    map[string]Part // By name.
 	Keystore Keystore
 	Owner    Owner
+	Trust    []Source // Of the CA certificates, in order; at least one, none twice.
 
 	SELinuxContext string // For the volume's tmpfs; empty: the kernel's default.
 }

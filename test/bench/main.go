@@ -108,6 +108,9 @@ func measure(ctx context.Context, o options, dir string) (r report, err error) {
 		if r.Local, err = localRate(ctx, o, dir); err != nil {
 			return r, err
 		}
+		if r.Push, err = pushes(ctx, o, dir); err != nil {
+			return r, fmt.Errorf("CA certificates: %w", err)
+		}
 	}
 	drivers, err := start(ctx, o, dir)
 	defer func() {

@@ -20,6 +20,7 @@ type report struct {
 	Rate        float64       // The floor: requests a second.
 	Client      time.Duration // What one of these requests costs a bare client on the processor.
 	Local       float64       // Volumes a second with the local signer; 0: not measured.
+	Push        time.Duration // Until all volumes have other CA certificates: median; 0: not measured.
 	Drivers     []numbers
 
 	rates   []float64
@@ -55,6 +56,9 @@ func (r report) rows() []row {
 		{"unpublish, at once: median", "ms", values(func(n numbers) float64 { return ms(n.UnpublishAtOnce) }), ms(r.Unpublish), 10, false, false},
 		{"volumes held: processor", "% of a core", values(func(n numbers) float64 { return n.HeldCPU * 100 }), none, 0.1, false, false},
 		{"volumes held: memory, resident", "MiB", values(func(n numbers) float64 { return n.HeldMemory / (1 << 20) }), none, 45, false, false},
+	}
+	if r.Push > 0 {
+		rows = append(rows, row{"CA certificates changed: until all volumes have them", "ms", []float64{ms(r.Push)}, none, 2000, false, false})
 	}
 	if r.Local > 0 {
 		rows = append(rows, row{"local signer, at once: rate", "/s", []float64{r.Local}, 1000 / system, 800, false, true})

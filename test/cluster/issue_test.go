@@ -292,7 +292,7 @@ func TestAFailedRenewalIsAnEventOfThePod(t *testing.T) {
 		until(t, "the renewal's request is there", func() bool { return len(n.requests()) == 1 })
 		cr := n.requests()[0]
 		n.decide(&cr, cmapi.CertificateRequestConditionDenied, cmmeta.ConditionTrue, "policy", "not any more")
-		until(t, "the pod is told", func() bool { return n.told(v, "not any more") })
+		until(t, "the pod is told", func() bool { return n.told(v, "CertificateNotRenewed", "not any more") })
 		if !n.leaf(n.Target(v)).Equal(before) {
 			t.Error("the pair changed")
 		}
@@ -300,15 +300,15 @@ func TestAFailedRenewalIsAnEventOfThePod(t *testing.T) {
 	n.unpublish(v)
 }
 
-// told reports whether the pod has an event with the text.
-func (n *node) told(v kubelet.Volume, text string) bool {
+// told reports whether the pod has an event with the reason and the text.
+func (n *node) told(v kubelet.Volume, reason, text string) bool {
 	n.t.Helper()
 	events, err := shared.Client.CoreV1().Events(n.namespace).List(n.t.Context(), metav1.ListOptions{})
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	return slices.ContainsFunc(events.Items, func(e corev1.Event) bool {
-		return string(e.InvolvedObject.UID) == v.UID && e.Reason == "CertificateNotRenewed" && strings.Contains(e.Message, text)
+		return string(e.InvolvedObject.UID) == v.UID && e.Reason == reason && strings.Contains(e.Message, text)
 	})
 }
 

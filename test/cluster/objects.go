@@ -18,7 +18,7 @@ func (c *Cluster) Namespace(ctx context.Context, name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make namespace %s: %w", name, err)
 	}
-	crt, key, err := newCA()
+	crt, key, err := NewCA()
 	if err != nil {
 		return nil, fmt.Errorf("make a CA: %w", err)
 	}

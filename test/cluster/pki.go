@@ -28,7 +28,7 @@ func newPKI(dir string) (pki, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return p, err
 	}
-	crt, key, err := newCA()
+	crt, key, err := NewCA()
 	if err != nil {
 		return p, fmt.Errorf("make a CA: %w", err)
 	}
@@ -118,8 +118,8 @@ func (p pki) authority() (*x509.Certificate, crypto.Signer, error) {
 	return ca, signer.(crypto.Signer), nil //nolint:errcheck,forcetypeassert // newPair wrote it.
 }
 
-// newCA is a certificate authority: certificate and key in PEM.
-func newCA() (crt, key []byte, err error) {
+// NewCA makes a certificate authority: certificate and key in PEM.
+func NewCA() (crt, key []byte, err error) {
 	return newPair(&x509.Certificate{
 		Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}, nil, nil)

@@ -1,9 +1,7 @@
 package cluster_test
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,32 +21,13 @@ import (
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
-// mayReadPods gives the node plugin what the option of the manifests gives.
-func mayReadPods(t *testing.T) {
+// podNode is a node whose plugin may read pods.
+func podNode(t *testing.T, args ...string) *node {
 	t.Helper()
-	role := &rbacv1.ClusterRole{}
-	if err := document(filepath.Join("..", "..", "manifests", "options", "read-pods.yaml"), "ClusterRole", role); err != nil {
-		t.Fatal(err)
-	}
-	clusterRoles, bindings := shared.Client.RbacV1().ClusterRoles(), shared.Client.RbacV1().ClusterRoleBindings()
-	if _, err := clusterRoles.Create(t.Context(), role, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	_, err := bindings.Create(t.Context(), &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: pluginUser}},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		err := errors.Join(
-			bindings.Delete(context.Background(), role.Name, metav1.DeleteOptions{}), clusterRoles.Delete(context.Background(), role.Name, metav1.DeleteOptions{}))
-		if err != nil {
-			t.Error(err)
-		}
-	})
+	n := idleNode(t, namespace(t), args...)
+	n.kubeconfig = reader(t, n.namespace, "read-pods")
+	n.start()
+	return n
 }
 
 // podIPs sets the status of the pod, as a kubelet does.
@@ -75,6 +54,7 @@ func (n *node) annotate(v kubelet.Volume, key, value string) {
 }
 
 func TestAPodsIPs(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, namespace(t))
 	v := n.pod("web", "ip-sans=${POD_IPS}", "continue-on-not-ready=false")
 	_, err := n.Publish(t.Context(), n.driver, v)
@@ -84,7 +64,7 @@ func TestAPodsIPs(t *testing.T) {
 	}
 	n.unpublish(v)
 
-	mayReadPods(t)
+	n = podNode(t)
 	v = n.pod("api", "ip-sans=${POD_IPS}", "continue-on-not-ready=true", "duration=4s")
 	target, err := n.Publish(t.Context(), n.driver, v)
 	if err != nil {
@@ -108,8 +88,8 @@ func TestAPodsIPs(t *testing.T) {
 }
 
 func TestAnotherPodOfTheNameIsNotTaken(t *testing.T) {
-	mayReadPods(t)
-	n := newNode(t, namespace(t))
+	t.Parallel()
+	n := podNode(t)
 	v := n.pod("web", "ip-sans=${POD_IP}")
 	n.podIPs(v, "10.9.8.7")
 	v.UID = "00000000-0000-0000-0000-000000000001"
@@ -121,8 +101,8 @@ func TestAnotherPodOfTheNameIsNotTaken(t *testing.T) {
 }
 
 func TestAnAnnotationRenewsThePodsOfThisNode(t *testing.T) {
-	mayReadPods(t)
-	n := newNode(t, namespace(t), "--watch-pods")
+	t.Parallel()
+	n := podNode(t, "--watch-pods")
 	v := n.pod("web")
 	first := n.publish(v)
 	n.annotate(v, pod.RenewAt, "now")

@@ -40,6 +40,7 @@ func TestStories(t *testing.T) {
 		{"a pod is deleted while the driver is absent", deletedWithoutDriver},
 		{"pods written for the drivers of cert-manager run unchanged", otherNames},
 		{"an operator sets profiles and renews by annotation, and each pod asks as itself", operated},
+		{"CA certificates change in a running pod", trustPushed},
 		{"the kubelet is killed", kubeletKilled},
 		{"the node is rebooted", nodeRebooted},
 		{"cert-manager is down for two minutes", certManagerDown},

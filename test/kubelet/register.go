@@ -2,6 +2,7 @@ package kubelet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,7 +21,7 @@ import (
 // (kubernetes pkg/kubelet/pluginmanager), and connects to its CSI socket.
 func (k *Kubelet) Register(ctx context.Context, name string) (Driver, error) {
 	dir := filepath.Join(k.Root, "plugins_registry")
-	watch, err := watch(ctx, dir)
+	watch, err := watch(dir)
 	if err != nil {
 		return Driver{}, fmt.Errorf("watch %s: %w", dir, err)
 	}
@@ -35,14 +36,32 @@ func (k *Kubelet) Register(ctx context.Context, name string) (Driver, error) {
 				return accept(ctx, socket, info)
 			}
 		}
-		if _, err := watch.Read(make([]byte, 4096)); err != nil {
+		if err := next(ctx, watch, len(sockets) > 0); err != nil {
 			return Driver{}, fmt.Errorf("wait for driver %s in %s: %w", name, dir, context.Cause(ctx))
 		}
 	}
 }
 
-// watch is an inotify descriptor on dir whose reads end with ctx.
-func watch(ctx context.Context, dir string) (*os.File, error) {
+// next waits for a change in the directory; where a plug-in is that did not answer, not for long: the kubelet asks again
+// (kubernetes pkg/util/goroutinemap/exponentialbackoff).
+func next(ctx context.Context, watch *os.File, again bool) error {
+	var deadline time.Time
+	if again {
+		deadline = time.Now().Add(500 * time.Millisecond)
+	}
+	if err := watch.SetReadDeadline(deadline); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = watch.SetReadDeadline(time.Unix(1, 0)) })()
+	_, err := watch.Read(make([]byte, 4096))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return ctx.Err()
+	}
+	return err
+}
+
+// watch is an inotify descriptor on dir.
+func watch(dir string) (*os.File, error) {
 	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
 	if err != nil {
 		return nil, err
@@ -52,7 +71,6 @@ func watch(ctx context.Context, dir string) (*os.File, error) {
 		_ = f.Close()
 		return nil, err
 	}
-	context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
 	return f, nil
 }
 

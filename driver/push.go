@@ -1,0 +1,192 @@
+package driver
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/trust"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// deliver puts a new pair in force, with the CA certificates as they are now. The volume's turn must be held.
+func (d *Driver) deliver(h *held, pair request.Pair) error {
+	ca, chain, err := certificates(pair)
+	if err != nil {
+		return err
+	}
+	h.files.Lock()
+	defer h.files.Unlock()
+	v, t := h.volume, now()
+	before := d.recall(h, v)
+	after := before.Hear(v.Trust, d.said, nil, t).Issued(v.Trust, ca, chain, t)
+	roots := after.Roots(v.Trust, t)
+	pair.CA = trust.Encode(roots)
+	if err := write(h, v, pair); err != nil {
+		return err
+	}
+	if err := d.remember(h, v, before, after.Show(roots)); err != nil { // The pod has its pair.
+		d.Log.Error("what is known of a volume's CA certificates is lost at a restart", "volume", h.id, "error", err)
+	}
+	return nil
+}
+
+// push is what the queue calls: the sources have changed, or an old root's time is over.
+func (d *Driver) push(_ context.Context, id string) {
+	h := d.find(id)
+	if h == nil {
+		return
+	}
+	if err := d.refresh(h); err != nil {
+		d.Log.Error("CA certificates not changed", "volume", id, "error", err)
+		d.lookAt(h, now().Add(pushAgain))
+	}
+}
+
+// refresh brings the CA certificates of the pod to what they are now, beside the pair that it has.
+func (d *Driver) refresh(h *held) error {
+	h.files.Lock()
+	defer h.files.Unlock()
+	v, ok := h.current()
+	if !ok {
+		return nil
+	}
+	pair, chain, err := h.inForce()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // The first pair brings them.
+	}
+	if err != nil {
+		return err
+	}
+	t := now()
+	before := d.recall(h, v)
+	after := before.Hear(v.Trust, d.said, chain, t)
+	roots := after.Roots(v.Trust, t)
+	if after.Complete(v.Trust) && !after.Shows(roots) {
+		pair.CA = trust.Encode(roots)
+		if err := write(h, v, pair); err != nil {
+			return err
+		}
+		after = after.Show(roots)
+		d.metrics.pushed.Inc()
+		d.Log.Info("CA certificates changed", "volume", h.id, "pod", v.Pod.Namespace+"/"+v.Pod.Name, "certificates", len(roots))
+	}
+	return d.remember(h, v, before, after)
+}
+
+// inForce is the pair that the pod has, and its chain, leaf first; the error is [fs.ErrNotExist] if it has none yet.
+func (h *held) inForce() (pair request.Pair, chain []*x509.Certificate, err error) {
+	text, err := h.dir.Pair()
+	if err != nil {
+		return pair, nil, err
+	}
+	if pair, err = request.DecodePair(text); err != nil {
+		return pair, nil, err
+	}
+	_, chain, err = certificates(pair)
+	return pair, chain, err
+}
+
+// remember keeps what is known of the CA certificates, plans the end of old roots, and has the pod told of sources that fell into trouble.
+func (d *Driver) remember(h *held, v volume.Volume, before, after trust.Memory) error {
+	text, err := after.Encode()
+	if err != nil {
+		return err
+	}
+	if err := h.dir.WriteTrust(text); err != nil {
+		return err
+	}
+	known := before.Kept()
+	if h.memory = &after; len(after.Kept()) > 0 {
+		h.memory = nil // Its certificates may be no other volume's: what a source said last, all share.
+	}
+	d.lookAt(h, after.NextEnd(v.Trust, now()))
+	for _, words := range slices.Sorted(maps.Keys(after.Kept())) {
+		if trouble := after.Kept()[words]; trouble != known[words] {
+			d.complainOf(h, fmt.Sprintf("%s; the pod keeps the CA certificates that it has from %s", trouble, words))
+		}
+	}
+	return nil
+}
+
+// complainOf has the pod told.
+func (d *Driver) complainOf(h *held, message string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if d.Events == nil || h.gone {
+		return
+	}
+	h.untold = append(h.untold, message)
+	d.warnings.Set(h.id, now(), time.Time{})
+}
+
+// tell is what the queue calls: there is something to tell a pod.
+func (d *Driver) tell(_ context.Context, id string) {
+	h := d.find(id)
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	pod, messages := h.volume.Pod, h.untold
+	h.untold = nil
+	h.mu.Unlock()
+	for _, m := range messages {
+		d.warn(pod, "TrustBundleKept", m)
+	}
+}
+
+// certificates are those of a pair: its issuer's CA, and the chain, leaf first.
+func certificates(pair request.Pair) (ca, chain []*x509.Certificate, err error) {
+	if len(pair.CA) > 0 {
+		if ca, err = trust.Parse(pair.CA); err != nil {
+			return nil, nil, fmt.Errorf("read the CA certificates: the text %w", err)
+		}
+	}
+	if chain, err = trust.Parse(pair.Chain); err != nil {
+		return nil, nil, fmt.Errorf("read the certificate chain: the text %w", err)
+	}
+	return ca, chain, nil
+}
+
+// recall is what is known of the volume's CA certificates. A volume of an older driver, or one whose record is lost, is known by what its pod has.
+func (d *Driver) recall(h *held, v volume.Volume) trust.Memory {
+	if h.memory != nil {
+		return *h.memory
+	}
+	text, err := h.dir.Trust()
+	if err == nil {
+		var m trust.Memory
+		if m, err = trust.Decode(text); err == nil {
+			return m
+		}
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		d.Log.Error("what is known of a volume's CA certificates is taken from its files", "volume", h.id, "error", err)
+	}
+	return fromFiles(h, v)
+}
+
+// fromFiles is what the CA certificates say that the pod has, where a file of them is among its files.
+func fromFiles(h *held, v volume.Volume) trust.Memory {
+	pair, chain, err := h.inForce()
+	if err != nil {
+		return trust.Memory{}
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.Files)) {
+		if v.Files[name] == volume.CAPart {
+			pair.CA, err = h.dir.Shown(name)
+			break
+		}
+	}
+	ca, _, certErr := certificates(pair)
+	if err != nil || certErr != nil || len(ca) == 0 {
+		return trust.Memory{}
+	}
+	return trust.Found(v.Trust, ca, chain, now())
+}

@@ -1,0 +1,169 @@
+package trust_test
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/trust"
+)
+
+// A follower follows a file, and is woken by its changes.
+type follower struct {
+	t       *testing.T
+	watcher *trust.Watcher
+	woken   chan struct{}
+	stop    func()
+}
+
+func follow(t *testing.T, path string) *follower {
+	t.Helper()
+	w, err := trust.New(trust.Config{Files: map[string]string{"corp": path}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &follower{t: t, watcher: w, woken: make(chan struct{}, 1000)}
+	f.stop = w.Follow(corp, func() { f.woken <- struct{}{} })
+	t.Cleanup(f.stop)
+	return f
+}
+
+// until waits for an answer: certificates, or an error that has the text.
+func (f *follower) until(cas []*ca, problem string) {
+	f.t.Helper()
+	timeout := time.After(20 * time.Second)
+	for {
+		a := f.watcher.Answer(corp)
+		if a.Err != nil && problem != "" && strings.Contains(a.Err.Error(), problem) {
+			return
+		}
+		if problem == "" && a.Err == nil && len(a.Certificates) == len(cas) {
+			equal(f.t, "answer", a.Certificates, list(cas...))
+			return
+		}
+		select {
+		case <-f.woken:
+		case <-timeout:
+			f.t.Fatalf("waited in vain for %s%s: %v, %v", names(list(cas...)), problem, names(a.Certificates), a.Err)
+		}
+	}
+}
+
+func write(t *testing.T, path string, text []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func do(t *testing.T, errs ...error) {
+	t.Helper()
+	for _, err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAFile(t *testing.T) {
+	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
+	dir := filepath.Join(t.TempDir(), "deep", "down")
+	path := filepath.Join(dir, "ca.pem")
+	f := follow(t, path)
+	f.until(nil, "file "+path+" not found")
+	do(t, os.MkdirAll(dir, 0o700))
+	write(t, path, trust.Encode(list(a)))
+	f.until([]*ca{a}, "")
+	write(t, path, trust.Encode(list(a, b))) // In place.
+	f.until([]*ca{a, b}, "")
+	write(t, path+".new", trust.Encode(list(b)))
+	do(t, os.Rename(path+".new", path))
+	f.until([]*ca{b}, "")
+	write(t, path, []byte("garbage"))
+	f.until(nil, "file "+path+" has no certificate")
+	do(t, os.Remove(path))
+	f.until(nil, "not found")
+	do(t, os.RemoveAll(filepath.Dir(dir)))
+	do(t, os.MkdirAll(dir, 0o700))
+	write(t, path, trust.Encode(list(a)))
+	f.until([]*ca{a}, "")
+}
+
+// The kubelet swaps a link beside the files, which are links through it.
+func TestAFileOfAVolumeOfTheKubelet(t *testing.T) {
+	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
+	dir := t.TempDir()
+	generation := func(name string, cas ...*ca) {
+		do(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+		write(t, filepath.Join(dir, name, "ca.pem"), trust.Encode(list(cas...)))
+		do(t, os.Symlink(name, filepath.Join(dir, "..data_tmp")), os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
+	}
+	generation("..1", a)
+	do(t, os.Symlink("..data/ca.pem", filepath.Join(dir, "ca.pem")))
+	f := follow(t, filepath.Join(dir, "ca.pem"))
+	f.until([]*ca{a}, "")
+	generation("..2", a, b)
+	do(t, os.RemoveAll(filepath.Join(dir, "..1")))
+	f.until([]*ca{a, b}, "")
+	generation("..3", b)
+	f.until([]*ca{b}, "")
+}
+
+// A link leads to a file that others replace.
+func TestALinkToAFile(t *testing.T) {
+	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
+	real, link := filepath.Join(t.TempDir(), "real.pem"), filepath.Join(t.TempDir(), "ca.pem")
+	write(t, real, trust.Encode(list(a)))
+	do(t, os.Symlink(real, link))
+	f := follow(t, link)
+	f.until([]*ca{a}, "")
+	write(t, real+".new", trust.Encode(list(b, a)))
+	do(t, os.Rename(real+".new", real))
+	f.until([]*ca{b, a}, "")
+}
+
+func TestAFileThatTheDriverDoesNotHave(t *testing.T) {
+	f := follow(t, "")
+	f.until(nil, "this driver has no file corp any more: its operator sets --trust-file")
+}
+
+func TestASourceOfAnAPIServerThatIsNotThere(t *testing.T) {
+	w, err := trust.New(trust.Config{Log: slog.New(slog.DiscardHandler)})
+	do(t, err)
+	woken := make(chan struct{}, 1)
+	defer w.Follow(mesh, func() { woken <- struct{}{} })()
+	<-woken
+	if a := w.Answer(mesh); a.Err == nil || !strings.Contains(a.Err.Error(), "this driver knows no API server") {
+		t.Errorf("%v", a.Err)
+	}
+}
+
+// A source has one watch however many follow it, from the first to the last.
+func TestFollowers(t *testing.T) {
+	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	write(t, path, trust.Encode(list(a)))
+	f := follow(t, path)
+	second := make(chan struct{}, 10)
+	stop := f.watcher.Follow(corp, func() { second <- struct{}{} })
+	f.until([]*ca{a}, "")
+	if err := os.WriteFile(path, trust.Encode(list(b, a)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.until([]*ca{b, a}, "")
+	<-second
+	stop()
+	stop()
+	write(t, path, trust.Encode(list(b)))
+	f.until([]*ca{b}, "")
+	f.stop()
+	if answer := f.watcher.Answer(corp); answer.Certificates != nil || answer.Err != nil {
+		t.Error("there is an answer that nobody follows")
+	}
+	f.stop = f.watcher.Follow(corp, func() { f.woken <- struct{}{} })
+	defer f.stop()
+	f.until([]*ca{b}, "")
+}

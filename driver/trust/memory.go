@@ -1,0 +1,285 @@
+package trust
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// A Memory is what one volume knows of CA certificates: enough to go on when a source is gone and the driver was restarted. Its methods are pure.
+type Memory struct {
+	heard map[string]heard // By the words of the source.
+	under []root           // The latest end first.
+	shown string           // What the pod has: a digest.
+}
+
+// heard is what a source said last.
+type heard struct {
+	known        bool // It once said what it has.
+	certificates []*x509.Certificate
+	trouble      string // What is wrong with it since.
+}
+
+// A root is a CA certificate with a certificate of this volume under it, which ends at endsAt.
+type root struct {
+	certificate *x509.Certificate
+	endsAt      time.Time
+}
+
+// An Answer is what a source has: certificates, or the reason why there are none. The zero Answer: nobody knows yet.
+type Answer struct {
+	Certificates []*x509.Certificate
+	Err          error
+}
+
+// Hear takes in what the sources have now, for a pod that has the chain, leaf first; it is empty for one that has none yet. What is good takes the place
+// of what they had; a source in trouble keeps what it had.
+func (m Memory) Hear(sources []volume.Source, answer func(volume.Source) Answer, chain []*x509.Certificate, now time.Time) Memory {
+	for _, s := range sources {
+		if s.Kind == volume.IssuerSource {
+			continue
+		}
+		before := m.heard[s.String()]
+		switch a := answer(s); {
+		case before.known && errors.Is(a.Err, ErrNoAnswer):
+		case a.Err != nil:
+			before.trouble = a.Err.Error()
+			m = m.with(s, before)
+		case a.Certificates != nil:
+			next := m.with(s, heard{known: true, certificates: a.Certificates})
+			if n := size(next.union(sources)); n > MaxSize {
+				before.trouble = fmt.Sprintf("all sources together have %d bytes of CA certificates: more than %d", n, MaxSize)
+				next = m.with(s, before)
+			}
+			m = next
+		}
+	}
+	return m.vouch(chain, now).tidy(sources)
+}
+
+// Issued takes in the issuer's CA certificates, where the volume wants them, and the chain that the pod has from now on, leaf first. An issuer that
+// tells no CA keeps what it told before.
+func (m Memory) Issued(sources []volume.Source, ca, chain []*x509.Certificate, now time.Time) Memory {
+	issuer := volume.Source{Kind: volume.IssuerSource}
+	before := m.heard[issuer.String()]
+	if len(ca) == 0 {
+		ca = before.certificates
+	}
+	if before.known || slices.Contains(sources, issuer) {
+		m = m.with(issuer, heard{known: true, certificates: ca})
+	}
+	return m.vouch(chain, now).tidy(sources)
+}
+
+// Found is the memory of a volume of which nothing is known but what its pod has. That stays until its sources have said what they have.
+func Found(sources []volume.Source, roots, chain []*x509.Certificate, now time.Time) Memory {
+	had := heard{known: true, certificates: roots}
+	m := Memory{heard: map[string]heard{"": had}} // Of no source.
+	if issuer := (volume.Source{Kind: volume.IssuerSource}); slices.Contains(sources, issuer) {
+		m = m.with(issuer, had) // It says what it has when it issues.
+	}
+	return m.vouch(chain, now).Show(roots)
+}
+
+// vouch notes which of the certificates have the chain's leaf under them.
+func (m Memory) vouch(chain []*x509.Certificate, now time.Time) Memory {
+	ends := map[string]root{}
+	for _, r := range m.under {
+		if r.endsAt.After(now) {
+			ends[string(r.certificate.Raw)] = r
+		}
+	}
+	for _, c := range above(chain, m.all(), now) {
+		if before := ends[string(c.Raw)]; before.endsAt.Before(chain[0].NotAfter) {
+			ends[string(c.Raw)] = root{c, chain[0].NotAfter}
+		}
+	}
+	m.under = bounded(slices.SortedFunc(maps.Values(ends), func(a, b root) int {
+		return cmp.Or(b.endsAt.Compare(a.endsAt), slices.Compare(a.certificate.Raw, b.certificate.Raw))
+	}))
+	return m
+}
+
+// bounded leaves out the first to end of more roots than any volume has: whoever writes a source can make any number of them, for a CA's name and key
+// are public.
+func bounded(under []root) []root {
+	left := MaxSize / 4
+	for i, r := range under {
+		if left -= size([]*x509.Certificate{r.certificate}); left < 0 {
+			return under[:i]
+		}
+	}
+	return under
+}
+
+// Roots are the CA certificates that the volume shows: those of its sources in order, then those that are gone from them and still have a certificate of the
+// volume under them, which is not the only one that was issued under them: the pod's peers were issued alike.
+func (m Memory) Roots(sources []volume.Source, now time.Time) []*x509.Certificate {
+	all := m.union(sources)
+	if len(m.lacking(sources)) > 0 { // What was asked for before stays until what is asked for now is known.
+		all = unite(all, m.all())
+	}
+	return unite(all, m.alive(now))
+}
+
+// NextEnd is when the first root goes that is gone from the sources; zero: none is there.
+func (m Memory) NextEnd(sources []volume.Source, now time.Time) (first time.Time) {
+	present := map[string]bool{}
+	for _, c := range m.union(sources) {
+		present[string(c.Raw)] = true
+	}
+	for _, r := range m.under {
+		if r.endsAt.After(now) && !present[string(r.certificate.Raw)] {
+			first = r.endsAt // The latest comes first.
+		}
+	}
+	return first
+}
+
+// Complete reports whether every source has said once what it has.
+func (m Memory) Complete(sources []volume.Source) bool { return len(m.lacking(sources)) == 0 }
+
+// Lacking is the first source without which a pod can't begin, and what is wrong with it; ok is false if there is none. The issuer speaks when it issues.
+func (m Memory) Lacking(sources []volume.Source) (s volume.Source, trouble string, ok bool) {
+	for _, s := range m.lacking(sources) {
+		if s.Kind != volume.IssuerSource {
+			return s, cmp.Or(m.heard[s.String()].trouble, "it has not been read yet"), true
+		}
+	}
+	return volume.Source{}, "", false
+}
+
+// Kept are the sources that are in trouble after they had certificates, which the volume keeps, and what is wrong with them.
+func (m Memory) Kept() map[string]string {
+	kept := map[string]string{}
+	for words, h := range m.heard {
+		if h.known && h.trouble != "" {
+			kept[words] = h.trouble
+		}
+	}
+	return kept
+}
+
+// Show notes what the pod has now.
+func (m Memory) Show(roots []*x509.Certificate) Memory {
+	m.shown = digest(roots)
+	return m
+}
+
+// Shows reports whether that is what the pod has.
+func (m Memory) Shows(roots []*x509.Certificate) bool { return m.shown == digest(roots) }
+
+func digest(roots []*x509.Certificate) string {
+	sum := sha256.New()
+	for _, c := range roots {
+		sum.Write(c.Raw) // DER says where it ends.
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+func (m Memory) with(s volume.Source, h heard) Memory {
+	if m.heard = maps.Clone(m.heard); m.heard == nil {
+		m.heard = map[string]heard{}
+	}
+	m.heard[s.String()] = h
+	return m
+}
+
+// tidy forgets what is not asked for any more.
+func (m Memory) tidy(sources []volume.Source) Memory {
+	if !m.Complete(sources) {
+		return m
+	}
+	kept := map[string]heard{}
+	for _, s := range sources {
+		kept[s.String()] = m.heard[s.String()]
+	}
+	m.heard = kept
+	return m
+}
+
+func (m Memory) lacking(sources []volume.Source) []volume.Source {
+	return slices.DeleteFunc(slices.Clone(sources), func(s volume.Source) bool { return m.heard[s.String()].known })
+}
+
+// union is what the sources have.
+func (m Memory) union(sources []volume.Source) []*x509.Certificate {
+	var lists [][]*x509.Certificate
+	for _, s := range sources {
+		lists = append(lists, m.heard[s.String()].certificates)
+	}
+	return unite(lists...)
+}
+
+// all are the certificates of all sources that were ever asked for, and those that stay.
+func (m Memory) all() []*x509.Certificate {
+	var lists [][]*x509.Certificate
+	for _, words := range slices.Sorted(maps.Keys(m.heard)) {
+		lists = append(lists, m.heard[words].certificates)
+	}
+	for _, r := range m.under {
+		lists = append(lists, []*x509.Certificate{r.certificate})
+	}
+	return unite(lists...)
+}
+
+func (m Memory) alive(now time.Time) (roots []*x509.Certificate) {
+	for _, r := range m.under {
+		if r.endsAt.After(now) {
+			roots = append(roots, r.certificate)
+		}
+	}
+	return roots
+}
+
+// above are those candidates that have the chain's leaf under them at t. One that has expired vouches for nobody.
+func above(chain, candidates []*x509.Certificate, t time.Time) []*x509.Certificate {
+	if len(chain) == 0 || !chain[0].NotAfter.After(t) {
+		return nil
+	}
+	leaf := chain[0]
+	if leaf.NotBefore.After(t) { // By the clock's skew.
+		t = leaf.NotBefore
+	}
+	options := x509.VerifyOptions{
+		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: t, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	}
+	for _, c := range chain[1:] {
+		options.Intermediates.AddCert(c)
+	}
+	for _, c := range related(chain, candidates) {
+		if !c.Equal(leaf) { // A leaf among the roots would be all of its chain.
+			options.Roots.AddCert(c)
+			options.Intermediates.AddCert(c)
+		}
+	}
+	chains, _ := leaf.Verify(options) // Its error is that there is none.
+	found := map[string]bool{string(leaf.Raw): true}
+	for _, c := range slices.Concat(chains...) {
+		found[string(c.Raw)] = true
+	}
+	return slices.DeleteFunc(slices.Clone(candidates), func(c *x509.Certificate) bool { return !found[string(c.Raw)] })
+}
+
+// related are the candidates to which the names of issuers lead from the chain.
+func related(chain, candidates []*x509.Certificate) []*x509.Certificate {
+	named := map[string][]*x509.Certificate{}
+	for _, c := range candidates {
+		named[string(c.RawSubject)] = append(named[string(c.RawSubject)], c)
+	}
+	line := slices.Clone(chain)
+	for i := 0; i < len(line); i++ {
+		issuer := string(line[i].RawIssuer)
+		line = append(line, named[issuer]...)
+		delete(named, issuer)
+	}
+	return line[len(chain):]
+}

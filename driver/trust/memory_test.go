@@ -1,0 +1,279 @@
+package trust_test
+
+import (
+	"crypto/x509"
+	"errors"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/trust"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// The sources of the tests.
+var (
+	issuer = volume.Source{Kind: volume.IssuerSource}
+	corp   = volume.Source{Kind: volume.FileSource, Name: "corp"}
+	mesh   = volume.Source{Kind: volume.ConfigMapSource, Namespace: "shop", Name: "mesh", Key: "ca.crt"}
+)
+
+// A story is of a volume to which events happen.
+type story struct {
+	trust.Memory
+	sources []volume.Source
+	chain   []*x509.Certificate
+	now     time.Time
+}
+
+// An event is that a source says something, or a certificate is issued.
+type event func(s *story)
+
+// tell has all happen to a new volume. After each event the driver is started again.
+func tell(t *testing.T, sources []volume.Source, events ...event) *story {
+	t.Helper()
+	s := &story{sources: sources, now: time.Now()}
+	s.goOn(t, events...)
+	return s
+}
+
+func (s *story) goOn(t *testing.T, events ...event) {
+	t.Helper()
+	for _, happens := range events {
+		happens(s)
+		s.Memory = again(t, s.Memory)
+	}
+}
+
+func (s *story) roots() []*x509.Certificate { return s.Roots(s.sources, s.now) }
+
+// says is that a source has certificates now, or none and a reason.
+func says(s volume.Source, trouble string, cas ...*ca) event {
+	answer := trust.Answer{Certificates: list(cas...)}
+	if trouble != "" {
+		answer = trust.Answer{Err: errors.New(trouble)}
+	}
+	return func(story *story) {
+		story.Memory = story.Hear(story.sources, func(of volume.Source) trust.Answer {
+			if of == s {
+				return answer
+			}
+			return trust.Answer{}
+		}, story.chain, story.now)
+	}
+}
+
+// issued is that the issuer tells its CA with a certificate.
+func issued(told *ca, chain ...*x509.Certificate) event {
+	var cas []*x509.Certificate
+	if told != nil {
+		cas = list(told)
+	}
+	return func(s *story) {
+		s.chain = chain
+		s.Memory = s.Issued(s.sources, cas, chain, s.now)
+	}
+}
+
+func TestRoots(t *testing.T) {
+	a, b, c := newCA(t, "a", nil), newCA(t, "b", nil), newCA(t, "c", nil)
+	between := newCA(t, "between", a)
+	hour := a.leaf(t, time.Hour)
+	of := func(s ...volume.Source) []volume.Source { return s }
+	rows := []struct {
+		name    string
+		sources []volume.Source
+		events  []event
+		after   time.Duration
+		want    []*x509.Certificate
+		nextEnd bool
+	}{
+		{"the issuer's", of(issuer), []event{issued(a, hour)}, 0, list(a), false},
+		{"the issuer tells none", of(issuer), []event{issued(nil, hour)}, 0, nil, false},
+		{"the issuer tells none any more", of(issuer), []event{issued(a, hour), issued(nil, a.leaf(t, time.Hour))}, 0, list(a), false},
+		{"of several sources in their order, each once", of(corp, issuer, mesh), []event{says(corp, "", b, c), says(mesh, "", c, a), issued(a, hour)}, 0, list(b, c, a), false},
+		{"not the issuer's where it is no source", of(corp), []event{says(corp, "", b), issued(a, hour)}, 0, list(b), false},
+		{"the issuer's CA is replaced", of(issuer), []event{issued(a, hour), issued(b, b.leaf(t, 2*time.Hour))}, 0, list(b, a), true},
+		{"and the last certificate under the old one has ended", of(issuer), []event{issued(a, hour), issued(b, b.leaf(t, 2*time.Hour))}, 61 * time.Minute, list(b), false},
+		{"a bundle loses the root of the pod's certificate", of(corp), []event{says(corp, "", a, b), issued(nil, hour), says(corp, "", b)}, 0, list(b, a), true},
+		{"a bundle loses another root", of(corp), []event{says(corp, "", a, b), issued(nil, hour), says(corp, "", a)}, 0, list(a), false},
+		{"a bundle loses the root of an earlier certificate", of(corp), []event{
+			says(corp, "", a, b), issued(nil, hour), issued(nil, b.leaf(t, 2*time.Hour)), says(corp, "", b)}, 0, list(b, a), true},
+		{"until it ends", of(corp), []event{
+			says(corp, "", a, b), issued(nil, hour), issued(nil, b.leaf(t, 2*time.Hour)), says(corp, "", b)}, 61 * time.Minute, list(b), false},
+		{"a root that came after the certificate, and goes", of(corp), []event{
+			says(corp, "", b), issued(nil, hour), says(corp, "", a, b), says(corp, "", b)}, 0, list(b, a), true},
+		{"a root that comes back is none that stays", of(corp), []event{
+			says(corp, "", a, b), issued(nil, hour), says(corp, "", b), says(corp, "", b, a)}, 0, list(b, a), false},
+		{"through a chain", of(corp), []event{
+			says(corp, "", a, c), issued(nil, between.leaf(t, time.Hour), between.Certificate), says(corp, "", c)}, 0, list(c, a), true},
+		{"a source vanishes", of(corp, mesh), []event{says(corp, "", a), says(mesh, "", b), says(corp, "not found")}, 0, list(a, b), false},
+		{"a source was never there", of(corp, mesh), []event{says(corp, "", a), says(mesh, "not found")}, 0, list(a), false},
+		{"a source comes back", of(corp), []event{says(corp, "", a), says(corp, "not found"), says(corp, "", b)}, 0, list(b), false},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			s := tell(t, row.sources, row.events...)
+			s.now = s.now.Add(row.after)
+			equal(t, "roots", s.roots(), row.want)
+			end, want := s.NextEnd(row.sources, s.now), time.Time{}
+			if row.nextEnd { // All of these certificates have an hour.
+				want = hour.NotAfter
+			}
+			if end.Sub(want).Abs() > 2*time.Second {
+				t.Errorf("the next end is at %s, want %s", end, want)
+			}
+		})
+	}
+	s := tell(t, of(corp), says(corp, "", a, between, c), issued(nil, between.leaf(t, time.Hour)), says(corp, "", c))
+	if got := s.roots(); len(got) != 3 || !got[0].Equal(c.Certificate) {
+		t.Errorf("not all above the certificate stay: %v", names(got))
+	}
+}
+
+// again is the memory after a restart.
+func again(t *testing.T, m trust.Memory) trust.Memory {
+	t.Helper()
+	text, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err = trust.Decode(text); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// A driver that was told other sources for a volume goes on with what the volume had, until it knows those.
+func TestOtherSources(t *testing.T) {
+	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
+	s := tell(t, []volume.Source{issuer}, issued(a, b.leaf(t, time.Hour)))
+	s.sources = []volume.Source{corp}
+	s.goOn(t, says(corp, "not found"))
+	equal(t, "not known yet", s.roots(), list(a))
+	if s.Complete(s.sources) {
+		t.Error("complete")
+	}
+	s.goOn(t, says(corp, "", b))
+	equal(t, "known", s.roots(), list(b))
+}
+
+// Of a volume of an older driver, or one that was left between two files, only that is known which its pod has.
+func TestWhatAPodHas(t *testing.T) {
+	a, b, c := newCA(t, "a", nil), newCA(t, "b", nil), newCA(t, "c", nil)
+	chain := []*x509.Certificate{b.leaf(t, time.Hour)}
+	found := func(sources ...volume.Source) *story {
+		s := &story{sources: sources, now: time.Now(), chain: chain}
+		s.Memory = again(t, trust.Found(sources, list(a, b), chain, s.now))
+		return s
+	}
+	s := found(issuer)
+	if !s.Complete(s.sources) || !s.Shows(s.roots()) {
+		t.Errorf("what the pod has changes: %v", names(s.roots()))
+	}
+	s.goOn(t, issued(c, c.leaf(t, time.Hour)))
+	equal(t, "the issuer has issued", s.roots(), list(c, b))
+
+	s = found(corp)
+	if s.Complete(s.sources) {
+		t.Error("complete")
+	}
+	s.goOn(t, issued(c, chain...)) // Its CA was never asked for.
+	equal(t, "the source has said nothing yet", s.roots(), list(a, b))
+	s.goOn(t, says(corp, "", c))
+	equal(t, "the source has said what it has", s.roots(), list(c, b))
+
+	s = found(corp, issuer)
+	s.goOn(t, issued(c, chain...))
+	equal(t, "the issuer alone has said what it has", s.roots(), list(c, a, b))
+	s.goOn(t, says(corp, "", a))
+	equal(t, "both have", s.roots(), list(a, c, b))
+}
+
+func TestWhatIsLacking(t *testing.T) {
+	a := newCA(t, "a", nil)
+	s := tell(t, []volume.Source{issuer, corp, mesh})
+	if source, trouble, ok := s.Lacking(s.sources); !ok || source != corp || trouble != "it has not been read yet" {
+		t.Errorf("%v: %s", source, trouble)
+	}
+	s.goOn(t, says(corp, "", a), says(mesh, "ConfigMap shop/mesh not found"))
+	if source, trouble, ok := s.Lacking(s.sources); !ok || source != mesh || trouble != "ConfigMap shop/mesh not found" {
+		t.Errorf("%v: %s", source, trouble)
+	}
+	s.goOn(t, says(mesh, "", a))
+	if source, _, ok := s.Lacking(s.sources); ok || s.Complete(s.sources) { // The issuer speaks when it issues.
+		t.Errorf("lacking: %v", source)
+	}
+}
+
+func TestTrouble(t *testing.T) {
+	a := newCA(t, "a", nil)
+	s := tell(t, []volume.Source{corp}, says(corp, "away"))
+	if got := s.Kept(); len(got) != 0 {
+		t.Errorf("nothing is kept of a source that said nothing: %v", got)
+	}
+	s.goOn(t, says(corp, "", a), says(corp, "away"))
+	if got := s.Kept(); !maps.Equal(got, map[string]string{"file:corp": "away"}) {
+		t.Errorf("%v", got)
+	}
+	s.goOn(t, says(corp, "", a))
+	if got := s.Kept(); len(got) != 0 {
+		t.Errorf("after it: %v", got)
+	}
+}
+
+// padded is a CA of some size.
+func padded(name string, size int) *x509.Certificate {
+	c := template(name, 24*time.Hour)
+	c.IsCA, c.BasicConstraintsValid, c.OCSPServer = true, true, []string{strings.Repeat("x", size)}
+	return c
+}
+
+// Each source may be of some size, and all together of no more.
+func TestTooMuchTogether(t *testing.T) {
+	b := newCA(t, "b", nil)
+	s := tell(t, []volume.Source{corp, mesh}, says(corp, "", sign(t, padded("big", trust.MaxSize/2), nil)), says(mesh, "", b))
+	before := s.roots()
+	s.goOn(t, says(mesh, "", sign(t, padded("big", trust.MaxSize/2), nil)))
+	equal(t, "roots", s.roots(), before)
+	if trouble := s.Kept()["config-map:mesh/ca.crt"]; !strings.HasPrefix(trouble, "all sources together have ") {
+		t.Errorf("trouble: %q", trouble)
+	}
+}
+
+// Whoever writes a source can make any number of roots above a certificate. Not all of them stay.
+func TestOldRootsAreBounded(t *testing.T) {
+	a, other := newCA(t, "a", nil), newCA(t, "other", nil)
+	s := tell(t, []volume.Source{corp}, says(corp, "", a), issued(nil, a.leaf(t, time.Hour)))
+	for range 8 {
+		der, err := x509.CreateCertificate(nil, padded("a", trust.MaxSize/16), other.Certificate, a.key.Public(), other.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cross, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.goOn(t, says(corp, "", &ca{Certificate: cross}))
+	}
+	if text, err := s.Encode(); err != nil || len(text) > trust.MaxSize/2 || len(s.roots()) < 3 {
+		t.Errorf("%d bytes of %d roots are kept (%v)", len(text), len(s.roots()), err)
+	}
+}
+
+func TestShown(t *testing.T) {
+	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
+	m := again(t, trust.Memory{}.Show(list(a)))
+	if !m.Shows(list(a)) || m.Shows(list(b)) || m.Shows(list(a, b)) || m.Shows(nil) || (trust.Memory{}).Shows(nil) {
+		t.Error("what the pod has is not what it has")
+	}
+}
+
+func TestARecordThatIsNone(t *testing.T) {
+	for _, text := range []string{"", "{", `{"version":7}`, `{"version":1,"heard":{"issuer":{"certificates":["eA=="]}}}`, `{"version":1,"under":[{"certificate":"eA=="}]}`} {
+		if _, err := trust.Decode([]byte(text)); err == nil || !strings.HasPrefix(err.Error(), "decode ") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}

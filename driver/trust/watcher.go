@@ -1,0 +1,145 @@
+package trust
+
+import (
+	"context"
+	"crypto/x509"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// Config is what a watcher is made of.
+type Config struct {
+	API   *rest.Config      // nil: there is no API server, and only files are sources.
+	Files map[string]string // Paths by the names that volumes call them.
+	Log   *slog.Logger
+}
+
+// A Watcher watches sources: each once, from its first follower to its last. Make one with [New].
+type Watcher struct {
+	Config
+	cluster *cluster // nil: none.
+
+	mu      sync.Mutex
+	watched map[volume.Source]*watched
+}
+
+// A watched source has a goroutine, which its last follower ends and waits for.
+type watched struct {
+	followers map[*func()]struct{}
+	answer    Answer
+	cancel    context.CancelFunc
+	done      chan struct{}
+}
+
+// New is a watcher that watches nothing yet.
+func New(config Config) (*Watcher, error) {
+	w := &Watcher{Config: config, watched: map[volume.Source]*watched{}}
+	if config.API == nil {
+		return w, nil
+	}
+	var err error
+	w.cluster, err = newCluster(config.API)
+	return w, err
+}
+
+// Follow watches the source until stop is called, and calls changed after each change of its answer. Neither may be called within changed, nor may that block.
+func (w *Watcher) Follow(source volume.Source, changed func()) (stop func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s, ok := w.watched[source]
+	if !ok {
+		s = w.begin(source)
+		w.watched[source] = s
+	}
+	follower := &changed
+	s.followers[follower] = struct{}{}
+	return sync.OnceFunc(func() { w.leave(source, s, follower) })
+}
+
+// Answer is what the source said last; the zero Answer if it said nothing yet or nobody follows it.
+func (w *Watcher) Answer(source volume.Source) Answer {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s, ok := w.watched[source]; ok {
+		return s.answer
+	}
+	return Answer{}
+}
+
+func (w *Watcher) begin(source volume.Source) *watched {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &watched{followers: map[*func()]struct{}{}, cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		w.watch(ctx, source, func(a Answer) { w.hear(source, s, a) })
+	}()
+	return s
+}
+
+func (w *Watcher) leave(source volume.Source, s *watched, follower *func()) {
+	if w.last(source, s, follower) {
+		s.cancel()
+		<-s.done
+	}
+}
+
+func (w *Watcher) last(source volume.Source, s *watched, follower *func()) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(s.followers, follower)
+	if len(s.followers) > 0 {
+		return false
+	}
+	delete(w.watched, source)
+	return true
+}
+
+// watch tells what the source has, until ctx ends.
+func (w *Watcher) watch(ctx context.Context, source volume.Source, tell func(Answer)) {
+	switch {
+	case source.Kind == volume.FileSource:
+		watchFile(ctx, source.Name, w.Files[source.Name], tell)
+	case w.cluster == nil:
+		tell(Answer{Err: errNoAPI})
+		<-ctx.Done()
+	default:
+		w.cluster.watch(ctx, source, tell)
+	}
+}
+
+// hear takes an answer in and tells the followers, unless it says what the last one said.
+func (w *Watcher) hear(source volume.Source, s *watched, a Answer) {
+	w.mu.Lock()
+	before := s.answer
+	if same(before, a) {
+		w.mu.Unlock()
+		return
+	}
+	s.answer = a
+	var followers []*func()
+	for f := range s.followers {
+		followers = append(followers, f)
+	}
+	w.mu.Unlock()
+	log := w.Log.With("source", source.String(), "namespace", source.Namespace, "volumes", len(followers))
+	if a.Err != nil {
+		log.Warn("no CA certificates from a trust source: volumes keep what they have", "error", a.Err)
+	} else {
+		log.Info("CA certificates from a trust source", "certificates", len(a.Certificates))
+	}
+	for _, f := range followers {
+		(*f)()
+	}
+}
+
+func same(a, b Answer) bool {
+	if a.Err != nil || b.Err != nil {
+		return a.Err != nil && b.Err != nil && a.Err.Error() == b.Err.Error()
+	}
+	return slices.EqualFunc(a.Certificates, b.Certificates, (*x509.Certificate).Equal) && (a.Certificates == nil) == (b.Certificates == nil)
+}
