@@ -103,8 +103,8 @@ func (d *Driver) remember(h *held, v volume.Volume, before, after trust.Memory) 
 		return err
 	}
 	known := before.Kept()
-	if h.memory = &after; len(after.Kept()) > 0 {
-		h.memory = nil // Its certificates may be no other volume's: what a source said last, all share.
+	if h.memory = nil; watched(v) && len(after.Kept()) == 0 { // All volumes share what a source said last. What else a volume has is its own.
+		h.memory = &after
 	}
 	d.lookAt(h, after.NextEnd(v.Trust, now()))
 	for _, words := range slices.Sorted(maps.Keys(after.Kept())) {
@@ -113,6 +113,11 @@ func (d *Driver) remember(h *held, v volume.Volume, before, after trust.Memory) 
 		}
 	}
 	return nil
+}
+
+// watched reports whether the volume has another source than its issuer.
+func watched(v volume.Volume) bool {
+	return slices.ContainsFunc(v.Trust, func(s volume.Source) bool { return s.Kind != volume.IssuerSource })
 }
 
 // complainOf has the pod told.
