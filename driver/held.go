@@ -23,8 +23,9 @@ type held struct {
 	dir  files.Dir
 	turn chan struct{} // Who has put something in works on the volume.
 
-	files  sync.Mutex    // Over the pod's files and what is known of its CA certificates, for moments; the turn may be held for minutes. Before mu.
-	memory *trust.Memory // What is known; nil: it is in a file.
+	files    sync.Mutex    // Over the pod's files and what is known of its CA certificates, for moments; the turn may be held for minutes. Before mu.
+	settleAt time.Time     // When what is left of the files before is removed; zero: nothing is.
+	memory   *trust.Memory // What is known; nil: it is in a file.
 
 	mu     sync.Mutex // Over what follows; never held during a wait.
 	volume volume.Volume

@@ -31,6 +31,7 @@ func (d *Driver) deliver(h *held, pair request.Pair) error {
 	if err := write(h, v, pair); err != nil {
 		return err
 	}
+	h.settleAt = t.Add(settleAfter)
 	if err := d.remember(h, v, before, after.Show(roots)); err != nil { // The pod has its pair.
 		d.Log.Error("what is known of a volume's CA certificates is lost at a restart", "volume", h.id, "error", err)
 	}
@@ -65,6 +66,12 @@ func (d *Driver) refresh(h *held) error {
 		return err
 	}
 	t := now()
+	if !h.settleAt.After(t) {
+		if err := h.dir.Settle(); err != nil {
+			return err
+		}
+		h.settleAt = time.Time{}
+	}
 	before := d.recall(h, v)
 	after := before.Hear(v.Trust, d.said, chain, t)
 	roots := after.Roots(v.Trust, t)
@@ -73,6 +80,7 @@ func (d *Driver) refresh(h *held) error {
 		if err := write(h, v, pair); err != nil {
 			return err
 		}
+		h.settleAt = t.Add(settleAfter)
 		after = after.Show(roots)
 		d.metrics.pushed.Inc()
 		d.Log.Info("CA certificates changed", "volume", h.id, "pod", v.Pod.Namespace+"/"+v.Pod.Name, "certificates", len(roots))
@@ -106,7 +114,7 @@ func (d *Driver) remember(h *held, v volume.Volume, before, after trust.Memory) 
 	if h.memory = nil; watched(v) && len(after.Kept()) == 0 { // All volumes share what a source said last. What else a volume has is its own.
 		h.memory = &after
 	}
-	d.lookAt(h, after.NextEnd(v.Trust, now()))
+	d.lookAt(h, sooner(after.NextEnd(v.Trust, now()), h.settleAt))
 	for _, words := range slices.Sorted(maps.Keys(after.Kept())) {
 		if trouble := after.Kept()[words]; trouble != known[words] {
 			d.complainOf(h, fmt.Sprintf("%s; the pod keeps the CA certificates that it has from %s", trouble, words))
@@ -118,6 +126,14 @@ func (d *Driver) remember(h *held, v volume.Volume, before, after trust.Memory) 
 // watched reports whether the volume has another source than its issuer.
 func watched(v volume.Volume) bool {
 	return slices.ContainsFunc(v.Trust, func(s volume.Source) bool { return s.Kind != volume.IssuerSource })
+}
+
+// sooner is the first of two times, of which those that are zero don't count.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // complainOf has the pod told.

@@ -48,6 +48,27 @@ func TestRotation(t *testing.T) {
 }
 
 // Many volumes with short certificates, and readers that go round them all the time.
+// Who watches the file itself, as Istio's agents before 1.29 do, is told soon that there is another.
+func TestTheFilesBeforeAreGoneSoon(t *testing.T) {
+	n := newNode(t, nil)
+	v := web("csi.mayfly.dev/duration=60s", "csi.mayfly.dev/renew-before=57s")
+	target := n.publish(v)
+	first, err := filepath.EvalSymlinks(filepath.Join(target, "tls.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := pair(t, target)
+	until(t, "the renewal", func() bool { return !pair(t, target).Equal(before) })
+	after := pair(t, target)
+	if !exists(t, first) {
+		t.Error("a reader on its way to the files before does not find them")
+	}
+	until(t, "they are removed", func() bool { return !exists(t, first) })
+	if !pair(t, target).Equal(after) {
+		t.Error("it was renewed meanwhile")
+	}
+}
+
 func TestAThousandRotationsUnderLoad(t *testing.T) {
 	const volumes, rotations = 100, 1000
 	n := newNode(t, nil)

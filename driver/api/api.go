@@ -7,30 +7,43 @@ import (
 	"errors"
 	"fmt"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
 
-// Core is a client for Events, pods and ConfigMaps. It sets no limit of its own to the requests: the node plugin bounds them.
+// Core is a client for Events, pods and ConfigMaps.
 func Core(config *rest.Config) (rest.Interface, error) {
+	return client(config, "/api", corev1.SchemeGroupVersion,
+		&corev1.Event{}, &corev1.Pod{}, &corev1.PodList{}, &corev1.ConfigMap{}, &corev1.ConfigMapList{})
+}
+
+// Certificates is a client for ClusterTrustBundles.
+func Certificates(config *rest.Config) (rest.Interface, error) {
+	return client(config, "/apis", certificatesv1.SchemeGroupVersion, &certificatesv1.ClusterTrustBundle{}, &certificatesv1.ClusterTrustBundleList{})
+}
+
+// client knows a few kinds. It sets no limit of its own to the requests: the node plugin bounds them.
+func client(config *rest.Config, path string, version schema.GroupVersion, kinds ...runtime.Object) (rest.Interface, error) {
 	scheme := runtime.NewScheme()
-	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Event{}, &corev1.Pod{}, &corev1.PodList{}, &corev1.ConfigMap{}, &corev1.ConfigMapList{})
-	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+	scheme.AddKnownTypes(version, kinds...)
+	metav1.AddToGroupVersion(scheme, version)
 	config = rest.CopyConfig(config)
 	config.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit.
-	config.APIPath, config.GroupVersion = "/api", &corev1.SchemeGroupVersion
+	config.APIPath, config.GroupVersion = path, &version
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	client, err := rest.RESTClientFor(config)
+	c, err := rest.RESTClientFor(config)
 	if err != nil {
-		return nil, fmt.Errorf("make a client for the API server: %w", err)
+		return nil, fmt.Errorf("make a client for %s: %w", version, err)
 	}
-	return client, nil
+	return c, nil
 }
 
 // One is a list and watch of one object by its name: the API server dispatches nothing to it but that object's events

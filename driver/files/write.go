@@ -19,7 +19,7 @@ type Set map[string][]byte
 const Current = "..data"
 
 // Write replaces all files of the pod at once, as the kubelet does for Secrets (kubernetes pkg/volume/util/atomic_writer.go).
-// The generation before stays until the next one, so a reader on its way through the link finds what it is looking for.
+// The generation before stays until Settle, or the next one, so a reader on its way through the link finds what it is looking for.
 //
 // The owner says who may read them. If Write fails, the files are as before.
 func (d Dir) Write(set Set, owner volume.Owner) error {
@@ -51,6 +51,18 @@ func (d Dir) replace(set Set, owner volume.Owner) error {
 		return err
 	}
 	return give(d.Data(), owner, true)
+}
+
+// Settle removes the generation before: who watches one of its files is told so that it is gone, as by the kubelet, which removes it at once.
+func (d Dir) Settle() error {
+	inForce, err := os.Readlink(filepath.Join(d.Data(), Current))
+	if err != nil {
+		return fmt.Errorf("settle the files: %w", err)
+	}
+	if err := d.prune(inForce); err != nil {
+		return fmt.Errorf("settle the files: %w", err)
+	}
+	return nil
 }
 
 // generation writes the set into a directory of its own, and is the directory's name.

@@ -16,12 +16,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/mayfly-csi/mayfly/driver/api"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
@@ -30,35 +29,19 @@ var errNoAPI = errors.New("this driver knows no API server: its operator sets --
 // A cluster is what an API server has of sources.
 type cluster struct {
 	bundles, configMaps rest.Interface
-	codec               runtime.ParameterCodec
 }
 
 func newCluster(config *rest.Config) (*cluster, error) {
-	// client-go's clientset knows every kind of Kubernetes, which this process would hold in memory.
-	scheme := runtime.NewScheme()
-	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.ConfigMap{}, &corev1.ConfigMapList{})
-	scheme.AddKnownTypes(certificatesv1.SchemeGroupVersion, &certificatesv1.ClusterTrustBundle{}, &certificatesv1.ClusterTrustBundleList{})
-	client := func(path string, version schema.GroupVersion) (rest.Interface, error) {
-		metav1.AddToGroupVersion(scheme, version)
-		c := rest.CopyConfig(config)
-		c.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit. Each source has one request under way.
-		c.APIPath, c.GroupVersion = path, &version
-		c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-		return rest.RESTClientFor(c)
-	}
-	configMaps, err1 := client("/api", corev1.SchemeGroupVersion)
-	bundles, err2 := client("/apis", certificatesv1.SchemeGroupVersion)
-	if err := errors.Join(err1, err2); err != nil {
-		return nil, fmt.Errorf("make a client for trust sources: %w", err)
-	}
-	return &cluster{bundles: bundles, configMaps: configMaps, codec: runtime.NewParameterCodec(scheme)}, nil
+	configMaps, err1 := api.Core(config)
+	bundles, err2 := api.Certificates(config)
+	return &cluster{bundles: bundles, configMaps: configMaps}, errors.Join(err1, err2)
 }
 
 // watch tells what a source in the cluster has, until ctx ends. What is watched by its name costs the API server nothing but that object's events
 // (k8s.io/apiserver pkg/storage/cacher/cacher.go); a signer's bundles are found among the events of all bundles.
 func (c *cluster) watch(ctx context.Context, source volume.Source, tell func(Answer)) {
 	s := &shelf{source: source, tell: tell}
-	l := &lister{api: c.bundles, codec: c.codec, resource: "clustertrustbundles", list: &certificatesv1.ClusterTrustBundleList{}, refused: s.refused}
+	l := &lister{api: c.bundles, resource: "clustertrustbundles", list: &certificatesv1.ClusterTrustBundleList{}, refused: s.refused}
 	var kind runtime.Object = &certificatesv1.ClusterTrustBundle{}
 	l.fields = fields.OneTermEqualSelector(metav1.ObjectNameField, source.Name).String()
 	switch {
@@ -75,7 +58,6 @@ func (c *cluster) watch(ctx context.Context, source volume.Source, tell func(Ans
 // A lister lists and watches the objects of one source.
 type lister struct {
 	api            rest.Interface
-	codec          runtime.ParameterCodec
 	namespace      string
 	resource       string
 	fields, labels string
@@ -85,7 +67,7 @@ type lister struct {
 
 func (l *lister) request(o *metav1.ListOptions) *rest.Request {
 	o.FieldSelector, o.LabelSelector = l.fields, l.labels
-	return l.api.Get().NamespaceIfScoped(l.namespace, l.namespace != "").Resource(l.resource).VersionedParams(o, l.codec)
+	return l.api.Get().NamespaceIfScoped(l.namespace, l.namespace != "").Resource(l.resource).VersionedParams(o, metav1.ParameterCodec)
 }
 
 // List lists them.
