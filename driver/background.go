@@ -114,16 +114,17 @@ func (d *Driver) warn(pod signer.Pod, reason, message string) {
 
 // dueAt is when the volume is to be looked at next; zero: when a call comes.
 func (d *Driver) dueAt(h *held) time.Time {
-	return h.dueAt(d.renewalOf(h.pod()))
-}
-
-// dueAt takes into account when someone wants a renewal.
-func (h *held) dueAt(wanted time.Time) time.Time {
+	wanted := d.renewalOf(h.pod())
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.next(wanted)
+}
+
+// next is when, as someone may want a renewal. The lock must be held.
+func (h *held) next(wanted time.Time) time.Time {
 	r := h.record
 	switch {
-	case h.volume.ID == "", h.tokenless: // Its attributes are unknown, or a call brings what is lacking.
+	case h.volume.ID == "": // Its attributes are unknown.
 		return time.Time{}
 	case r.Failure != nil:
 		return r.Failure.RetryAt
@@ -145,14 +146,22 @@ func (h *held) dueAt(wanted time.Time) time.Time {
 
 // schedule tells the queue when the volume is to be looked at next.
 func (d *Driver) schedule(h *held) {
-	at := d.dueAt(h)
+	pod := h.pod()
+	for wanted, last := d.renewalOf(pod), false; !last; {
+		d.queueAt(h, wanted)
+		now := d.renewalOf(pod) // It may have changed before the queue was told.
+		wanted, last = now, now.Equal(wanted)
+	}
+}
+
+func (d *Driver) queueAt(h *held, wanted time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var expiry time.Time
 	if h.pair != nil {
 		expiry = h.pair.notAfter
 	}
-	if !at.IsZero() && !h.gone {
+	if at := h.next(wanted); !at.IsZero() && !h.gone {
 		d.queue.Set(h.id, at, expiry)
 	}
 }

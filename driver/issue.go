@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/mount"
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
@@ -27,6 +29,9 @@ func (d *Driver) issue(ctx context.Context, h *held) error {
 
 // attempt goes through the steps in order. An attempt that was begun before, even by another process, goes on.
 func (d *Driver) attempt(ctx context.Context, h *held) error {
+	if mounted, err := mount.Is(string(h.dir)); err != nil || !mounted { // No key is ever on a disk.
+		return cmp.Or(err, fmt.Errorf("the tmpfs of volume %s is gone: somebody else unmounted it", h.id))
+	}
 	key, csr, err := d.begin(ctx, h)
 	if err != nil {
 		return err
@@ -85,7 +90,7 @@ func answerable(ctx context.Context) (context.Context, context.CancelFunc) {
 // and the record before the signer sees it.
 func (d *Driver) begin(ctx context.Context, h *held) (crypto.Signer, []byte, error) {
 	lost := h.snapshot().Attempt
-	if lost != "" {
+	if lost != "" && !d.overtaken(h) {
 		if text, err := h.dir.PendingKey(); err == nil {
 			if key, csr, err := request.DecodePending(text); err == nil {
 				return key, csr, nil

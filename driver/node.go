@@ -37,13 +37,9 @@ func (n *node) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolume
 		return nil, errBusy
 	}
 	defer n.calls.end(asked.ID)
-	var t token
-	if n.AsPod {
-		if t, err = tokenOf(req); err != nil {
-			return nil, badCall{err}
-		}
-	}
-	return &csi.NodePublishVolumeResponse{}, n.publish(ctx, asked, t)
+	h := n.hold(asked.ID)
+	n.takeToken(h, req)
+	return &csi.NodePublishVolumeResponse{}, n.publish(ctx, h, asked)
 }
 
 // NodeUnpublishVolume implements the CSI Node service.

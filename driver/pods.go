@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/mount"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 )
@@ -36,41 +37,35 @@ func (d *Driver) defaults(ctx context.Context) (defaults volume.Defaults, err er
 	return defaults, err
 }
 
-// before are the defaults for a volume that was understood once: it outlives the driver's flags.
+// before are the defaults for a volume that was understood once: it outlives the driver's flags, and has what counted of the profiles on record.
 func (d *Driver) before() volume.Defaults {
 	defaults := d.Defaults
 	defaults.AnyTrustFile = true
 	return defaults
 }
 
-// understand takes the volume anew for a new attempt: with the pod's IPs, and as the profiles are now. Profiles that don't fit, or can't be read,
-// leave it as it was understood before. The volume's turn must be held.
-func (d *Driver) understand(ctx context.Context, h *held) error {
-	if !h.looksAtPod() && d.Profiles == nil {
-		return nil
+// defaultsOf are those with which a call understands the volume: as its attempts know it, if it is known.
+func (d *Driver) defaultsOf(ctx context.Context, h *held) (volume.Defaults, error) {
+	if h.known() {
+		return d.before(), nil
 	}
+	return d.defaults(ctx)
+}
+
+// understand takes the volume anew for a new attempt: as the profiles are now, and with the pod's IPs. The volume's turn must be held.
+func (d *Driver) understand(ctx context.Context, h *held) error {
 	asked := h.snapshot().Asked
-	if h.looksAtPod() {
-		state, err := d.await(ctx, h)
-		if err != nil {
+	v, err := d.anew(ctx, h, asked)
+	if err != nil {
+		return err
+	}
+	if first := !h.has(); v.NeedsIP || first && len(v.Gates) > 0 {
+		if asked.IPs, err = d.await(ctx, h, v, asked.IPs); err != nil {
 			return signer.Errorf(signer.NotYet, "%w", err)
 		}
-		asked.IPs = state.IPs
-	}
-	brief, cancel := context.WithTimeout(ctx, briefPatience)
-	defer cancel()
-	defaults, err := d.defaults(brief)
-	if err != nil {
-		d.Log.Warn("the profile of a volume stays as it was", "volume", h.id, "error", err)
-	}
-	defaults.AnyTrustFile = true
-	v, err := volume.Parse(asked, defaults)
-	if err != nil {
-		d.Log.Warn("the profile of a volume stays as it was: that of now does not fit", "volume", h.id, "error", err)
-		v, err = volume.Parse(asked, d.before())
-	}
-	if err != nil {
-		return signer.Errorf(signer.Invalid, "%w", err)
+		if v, err = d.anew(ctx, h, asked); err != nil {
+			return err
+		}
 	}
 	h.mu.Lock()
 	h.volume = v
@@ -80,47 +75,83 @@ func (d *Driver) understand(ctx context.Context, h *held) error {
 	return h.update(func(r *files.Record) { r.Asked = asked }) // A restart goes on from the same.
 }
 
-// looksAtPod reports whether the pod must be read before the next attempt.
-func (h *held) looksAtPod() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.volume.NeedsIP || len(h.volume.Gates) > 0 && h.pair == nil
+// anew is the volume as the profiles are now. Those that don't fit, or can't be read, leave it as it was.
+func (d *Driver) anew(ctx context.Context, h *held, asked volume.Asked) (volume.Volume, error) {
+	ctx, cancel := context.WithTimeout(ctx, briefPatience)
+	defer cancel()
+	defaults, err := d.defaults(ctx)
+	if err == nil {
+		var v volume.Volume
+		defaults.AnyTrustFile = true
+		if v, err = volume.Parse(asked, defaults); err == nil {
+			return v, nil
+		}
+	}
+	d.Log.Warn("the profile of a volume stays as it was", "volume", h.id, "error", err)
+	v, err := volume.Parse(asked, d.before())
+	if err != nil {
+		return v, signer.Errorf(signer.Invalid, "%w", err)
+	}
+	return v, nil
+}
+
+// overtaken reports whether the profiles have given the volume another issuer since its attempt was begun: the one that was asked may never answer.
+func (d *Driver) overtaken(h *held) bool {
+	if d.Profiles == nil {
+		return false
+	}
+	ctx, cancel := context.WithCancel(d.base)
+	cancel() // Nobody waits for profiles that are not known.
+	defaults, err := d.defaults(ctx)
+	if err != nil {
+		return false
+	}
+	defaults.AnyTrustFile = true
+	v, err := volume.Parse(h.snapshot().Asked, defaults)
+	return err == nil && v.Issuer != h.volume.Issuer
 }
 
 // errNoPods is the answer where there is no API server to ask.
 var errNoPods = errors.New("this driver can't read pods: it has no API server to ask")
 
-// await waits until the pod's certificate can be asked for.
-func (d *Driver) await(ctx context.Context, h *held) (volume.PodState, error) {
+// await waits until the pod's certificate can be asked for, and returns its IPs. A renewal does not wait for long: it can do with those that are known.
+func (d *Driver) await(ctx context.Context, h *held, v volume.Volume, known []string) (ips []string, err error) {
 	if d.Pods == nil {
-		return volume.PodState{}, errNoPods
+		return nil, errNoPods
 	}
+	first := !h.has()
 	ctx, cancel := answerable(ctx)
 	defer cancel()
-	return d.Pods.Await(ctx, h.volume.Pod, h.ready)
+	if !first {
+		ctx, cancel = context.WithTimeout(ctx, briefPatience)
+		defer cancel()
+	}
+	state, err := d.Pods.Await(ctx, v.Pod, func(pod volume.PodState) error { return h.against(v.Awaits(pod, first)) })
+	if err != nil && !first && len(known) > 0 {
+		d.Log.Warn("the IPs of a pod are taken as they were", "volume", h.id, "error", err)
+		return known, nil
+	}
+	return state.IPs, err
 }
 
-// ready is what is against asking for the certificate, and remembers it.
-func (h *held) ready(pod volume.PodState) error {
+// against remembers what is against asking for the certificate.
+func (h *held) against(err error) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.awaits = h.volume.Awaits(pod, h.pair == nil)
-	return h.awaits
+	h.awaits = err
+	return err
 }
 
-// startWithout reports whether the pod may start without a certificate, because it wants to and it can't be asked for yet. It is asked for later.
-func (d *Driver) startWithout(ctx context.Context, h *held) (bool, error) {
-	if !h.volume.StartsWithout || h.has() || !h.looksAtPod() || h.snapshot().Attempt != "" || d.Pods == nil {
+// withoutPair reports whether the call for a volume without a pair succeeds all the same: the pod wants to start, or has started, without its certificate.
+func (d *Driver) withoutPair(ctx context.Context, h *held) (bool, error) {
+	if !h.volume.StartsWithout || h.has() || d.Pods == nil {
 		return false, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, briefPatience)
-	defer cancel()
-	var against error
-	_, err := d.Pods.Await(ctx, h.volume.Pod, func(pod volume.PodState) error {
-		against = h.ready(pod)
-		return nil // One look is enough.
-	})
-	if err == nil && against == nil {
+	if mount.Bound(h.dir.Data(), h.snapshot().Asked.Target) { // It has started: the rest is done in the background.
+		d.expect(h)
+		return true, nil
+	}
+	if ready := d.canAsk(ctx, h); ready {
 		return false, nil
 	}
 	h.files.Lock()
@@ -132,6 +163,26 @@ func (d *Driver) startWithout(ctx context.Context, h *held) (bool, error) {
 	return true, nil
 }
 
+// canAsk looks at the pod once, and reports whether its certificate can be asked for. A pod that can't be read is told why it starts without.
+func (d *Driver) canAsk(ctx context.Context, h *held) (ready bool) {
+	v := h.volume
+	if !v.NeedsIP && len(v.Gates) == 0 || h.snapshot().Attempt != "" {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, briefPatience)
+	defer cancel()
+	_, err := d.Pods.Await(ctx, v.Pod, func(pod volume.PodState) error {
+		ready = h.against(v.Awaits(pod, true)) == nil
+		return nil // One look is enough.
+	})
+	if err != nil {
+		_ = h.against(err)
+		d.Log.Warn("a pod starts without its certificate: it can't be read", "volume", h.id, "error", err)
+		d.loose.Go(func() { d.warn(v.Pod, "CertificateNotIssued", "the pod starts without its certificate: "+err.Error()) })
+	}
+	return ready
+}
+
 // expect has the certificate asked for as soon as it can be, in the background.
 func (d *Driver) expect(h *held) {
 	h.mu.Lock()
@@ -141,10 +192,10 @@ func (d *Driver) expect(h *held) {
 	}
 	ctx, cancel := context.WithCancel(d.base)
 	h.unexpect = cancel
-	pod := h.volume.Pod
+	v := h.volume
 	d.loose.Go(func() {
 		defer cancel()
-		if _, err := d.Pods.Await(ctx, pod, h.ready); err != nil {
+		if _, err := d.Pods.Await(ctx, v.Pod, func(pod volume.PodState) error { return h.against(v.Awaits(pod, true)) }); err != nil {
 			return // The volume or the driver has ended.
 		}
 		h.mu.Lock()
@@ -176,7 +227,7 @@ func (d *Driver) renewAt(pod signer.Pod, at time.Time, err error) {
 	}
 	d.mu.Unlock()
 	if err != nil && len(volumes) > 0 {
-		d.warn(pod, "RenewalNotUnderstood", err.Error())
+		d.loose.Go(func() { d.warn(pod, "RenewalNotUnderstood", err.Error()) })
 	}
 	for _, h := range volumes {
 		d.schedule(h)

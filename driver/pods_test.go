@@ -3,6 +3,7 @@ package driver_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"strings"
@@ -346,6 +347,83 @@ func TestAPodWaitsForProfilesThatCantBeRead(t *testing.T) {
 	n := newNode(t, func(c *driver.Config) { c.Profiles = p })
 	v := web()
 	n.fails(v, "read the driver's profiles from ConfigMap mayfly-system/mayfly: no")
+	p.set(nil, fmt.Errorf("read the driver's profiles: %w", volume.Problems{errors.New("profile \"web\" has no values")}))
+	n.fails(v, `read the driver's profiles: profile "web" has no values`)
 	p.set(&volume.Profiles{}, nil)
 	n.publish(v)
+}
+
+// A profile that begins to name the pod's IP has it looked up: no certificate is for the address that stands for one that is not known.
+func TestAProfileThatBeginsToNeedTheIP(t *testing.T) {
+	p := &someProfiles{now: profile("duration=3s")}
+	n := newNode(t, withPods(newPods("192.0.2.8"), func(c *driver.Config) { c.Profiles = p }))
+	v := web("csi.mayfly.dev/profile=web")
+	delete(v.Attributes, "csi.mayfly.dev/duration")
+	target := n.publish(v)
+	p.set(profile("duration=3s", "ip-sans=${POD_IP}"), nil)
+	until(t, "a certificate with an IP", func() bool { return len(pair(t, target).IPAddresses) > 0 })
+	if got := ips(t, target); got != "192.0.2.8" {
+		t.Error(got)
+	}
+}
+
+// An issuer that never answers is left when the profile names another.
+func TestAProfileWithAnotherIssuerOvertakesAnAttempt(t *testing.T) {
+	p := &someProfiles{now: profile("issuer-name=typo")}
+	n := newNode(t, func(c *driver.Config) { c.Profiles = p })
+	n.signer.from(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
+		if req.Issuer.Name == "typo" {
+			return signer.Issued{}, signer.Errorf(signer.NotYet, "there is no issuer %s", req.Issuer.Name)
+		}
+		return ca.Sign(ctx, req)
+	})
+	v := web("csi.mayfly.dev/profile=web")
+	delete(v.Attributes, "csi.mayfly.dev/issuer-name")
+	n.fails(v, "there is no issuer typo")
+	p.set(profile("issuer-name=right"), nil)
+	n.publish(v)
+	if asked := n.signer.asked(); asked[0].Attempt.ID == asked[len(asked)-1].Attempt.ID {
+		t.Error("the attempt went on")
+	}
+}
+
+// Once a pod runs, no call for its volume fails or waits, whatever its certificate meets: kubelets before kubernetes#139045 take its mount away.
+func TestCallsForAPodThatStartedWithoutItsCertificate(t *testing.T) {
+	p := newPods()
+	n := newNode(t, withPods(p))
+	n.signer.from(refuse(signer.Denied, "no"))
+	v := web(withIPs, "csi.mayfly.dev/continue-on-not-ready=true")
+	n.publish(v)
+	p.have("192.0.2.8")
+	until(t, "the denial", func() bool { return n.record(v).Failure != nil })
+	n.publish(v)
+	n.restart()
+	n.publish(v)
+}
+
+// A renewal takes the IPs that are known when the pod can't be read.
+func TestARenewalWhilePodsCantBeRead(t *testing.T) {
+	p := newPods("192.0.2.8")
+	n := newNode(t, withPods(p))
+	target := n.publish(web(withIPs, "csi.mayfly.dev/duration=15s"))
+	first := pair(t, target)
+	p.mu.Lock()
+	p.away = errors.New("read pod shop/web-0: forbidden")
+	p.mu.Unlock()
+	until(t, "the renewal", func() bool { return !pair(t, target).Equal(first) })
+	if got := ips(t, target); got != "192.0.2.8" || time.Now().After(first.NotAfter) {
+		t.Error(got)
+	}
+}
+
+// A pod that starts without its certificate for a right that is missing is told so: the kubelet has nothing to tell it.
+func TestAPodThatCantBeReadIsTold(t *testing.T) {
+	told := make(chan string, 10)
+	p := newPods()
+	p.away = errors.New("read pod shop/web-0: forbidden")
+	n := newNode(t, withPods(p, func(c *driver.Config) { c.Events = eventFunc(func(message string) { told <- message }) }))
+	n.publish(web(withIPs, "csi.mayfly.dev/continue-on-not-ready=true"))
+	if got, want := <-told, "shop/web-0 CertificateNotIssued: the pod starts without its certificate: read pod shop/web-0: forbidden"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
 }

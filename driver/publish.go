@@ -18,11 +18,7 @@ import (
 //
 // While something of a volume exists its errors are not final, so that the kubelet tries again or unpublishes it;
 // a final one comes only when nothing was made or everything is removed.
-func (d *Driver) publish(ctx context.Context, asked volume.Asked, t token) error {
-	h := d.hold(asked.ID)
-	if err := d.takeToken(h, t); err != nil {
-		return err
-	}
+func (d *Driver) publish(ctx context.Context, h *held, asked volume.Asked) error {
 	if h.known() && h.validAt(now()) && mount.Bound(h.dir.Data(), asked.Target) {
 		return nil
 	}
@@ -73,7 +69,11 @@ func (d *Driver) open(ctx context.Context, h *held, asked volume.Asked) error {
 		return fmt.Errorf("volume %s is published at %s: unpublish it there first", h.id, before.Target)
 	}
 	asked.Profile, asked.IPs = before.Profile, before.IPs
-	v, err := d.parse(ctx, h, asked)
+	defaults, err := d.defaultsOf(ctx, h)
+	if err != nil {
+		return err
+	}
+	v, err := volume.Parse(asked, defaults)
 	if err != nil {
 		return d.refuse(h, asked, err)
 	}
@@ -101,18 +101,6 @@ func (d *Driver) open(ctx context.Context, h *held, asked volume.Asked) error {
 	return nil
 }
 
-// parse is the volume that is asked for. One that is known stays as it was understood: its attempts know it so.
-func (d *Driver) parse(ctx context.Context, h *held, asked volume.Asked) (volume.Volume, error) {
-	if h.known() {
-		return volume.Parse(asked, d.before())
-	}
-	defaults, err := d.defaults(ctx)
-	if err != nil {
-		return volume.Volume{}, err
-	}
-	return volume.Parse(asked, defaults)
-}
-
 // refuse answers a volume that can't be understood. One that has a valid pair was understood before: it stays as it is.
 func (d *Driver) refuse(h *held, asked volume.Asked, problems error) error {
 	if h.validAt(now()) {
@@ -121,9 +109,6 @@ func (d *Driver) refuse(h *held, asked volume.Asked, problems error) error {
 	}
 	if err := d.discard(h, asked.Target); err != nil {
 		return errors.Join(problems, err)
-	}
-	if !errors.As(problems, new(volume.Problems)) {
-		return problems // Of the profiles, which may be read soon.
 	}
 	return badCall{problems}
 }
@@ -154,7 +139,7 @@ func (d *Driver) ensure(ctx context.Context, h *held) (over <-chan struct{}, err
 	if h.validAt(t) {
 		return nil, nil
 	}
-	if without, err := d.startWithout(ctx, h); without || err != nil {
+	if without, err := d.withoutPair(ctx, h); without || err != nil {
 		return nil, err
 	}
 	switch r := h.snapshot(); {

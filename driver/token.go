@@ -3,7 +3,6 @@ package driver
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -14,14 +13,11 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// A token is one of the pod's service account. It is a secret, and lies in memory alone.
+// A token is one of the pod's service account, which lies in memory alone.
 type token struct {
-	value     string
+	value     signer.Token
 	expiresAt time.Time
 }
-
-// String hides the token from logs.
-func (t token) String() string { return "token until " + stamp(t.expiresAt) }
 
 // tokenOf is the token for the API server that came with the call; the zero token if there is none. It comes among the secrets where the CSIDriver object has
 // serviceAccountTokenInSecrets, else in the volume's context (kubernetes pkg/volume/csi/csi_mounter.go).
@@ -37,12 +33,8 @@ func tokenOf(req *csi.NodePublishVolumeRequest) (token, error) {
 	if json.Unmarshal([]byte(text), &byAudience) != nil { // Its error could quote the token.
 		return token{}, errors.New(volume.Tokens + " is not the JSON of the kubelet")
 	}
-	found, ok := byAudience[""]
-	if !ok && len(byAudience) == 1 { // The API server's audience by its name.
-		for _, found = range byAudience {
-		}
-	}
-	return token{found.Token, found.ExpirationTimestamp.Time}, nil
+	found := byAudience[""] // That of the API server: another audience's token is not for its eyes.
+	return token{signer.Token(found.Token), found.ExpirationTimestamp.Time}, nil
 }
 
 // errNoToken is what a certificate waits for that is asked for as the pod.
@@ -50,7 +42,7 @@ var errNoToken = signer.Errorf(signer.NotYet, "there is no fresh token of the po
 	`the kubelet brings one with its next call, if the CSIDriver object has tokenRequests: [{audience: ""}] and requiresRepublish: true`)
 
 // token is with what to ask for a certificate; nothing where the driver asks as itself.
-func (d *Driver) token(h *held) (string, error) {
+func (d *Driver) token(h *held) (signer.Token, error) {
 	if !d.AsPod {
 		return "", nil
 	}
@@ -63,27 +55,36 @@ func (d *Driver) token(h *held) (string, error) {
 	return h.token.value, nil
 }
 
-// takeToken keeps the token for the next attempt, and lets that begin if it waited for one.
-func (d *Driver) takeToken(h *held, t token) error {
+// takeToken keeps the call's token for the next attempt, and lets that begin if it waited for one. A call without one, or whose token is of no use, is as
+// good as any for a volume that needs none now.
+func (d *Driver) takeToken(h *held, req *csi.NodePublishVolumeRequest) {
+	if !d.AsPod {
+		return
+	}
+	t, err := tokenOf(req)
+	if err != nil {
+		d.Log.Warn("the token of a call is of no use", "volume", h.id, "error", err)
+	}
 	if t.value == "" {
-		return nil
+		return
 	}
 	h.mu.Lock()
 	h.token = t
-	waited := h.tokenless && h.record.Failure != nil
+	waited := h.tokenless
 	h.tokenless = false
 	h.mu.Unlock()
 	if !waited {
-		return nil
+		return
 	}
-	err := h.update(func(r *files.Record) {
-		failure := *r.Failure
-		failure.RetryAt = now()
-		r.Failure = &failure
+	err = h.update(func(r *files.Record) {
+		if r.Failure != nil {
+			failure := *r.Failure
+			failure.RetryAt = now()
+			r.Failure = &failure
+		}
 	})
-	d.schedule(h)
 	if err != nil {
-		return fmt.Errorf("take the token: %w", err)
+		d.Log.Warn("a volume that waited for a token is not tried at once", "volume", h.id, "error", err)
 	}
-	return nil
+	d.schedule(h)
 }

@@ -36,8 +36,22 @@ type Request struct {
 	Usages      []Usage
 	IsCA        bool
 
-	Token string // Of the pod's service account, to ask with: a secret. Empty: the signer asks as itself.
+	Token Token // Of the pod's service account, to ask with. Empty: the signer asks as itself.
 }
+
+// A Token is a secret that no log shows.
+type Token string
+
+// String hides the token.
+func (t Token) String() string {
+	if t == "" {
+		return ""
+	}
+	return "(a token)"
+}
+
+// GoString hides the token.
+func (t Token) GoString() string { return t.String() }
 
 // An Attempt names one try to get a certificate: it is all that is needed to find the try again.
 type Attempt struct {

@@ -208,8 +208,10 @@ func (o *options) check() error {
 		return fmt.Errorf("--config-map=%s: <namespace>/<name> is needed", o.ConfigMap)
 	case len(o.trustFiles()) < len(o.TrustFiles.values):
 		return fmt.Errorf("--trust-file=%s: a name is given twice", o.TrustFiles)
-	case o.ConfigMap != "" && !o.cluster():
-		return errors.New("--config-map needs an API server: with --signer=local, --kubeconfig names it")
+	case !o.cluster() && (o.ConfigMap != "" || o.WatchPods || len(o.Gates.values) > 0):
+		return errors.New("--config-map, --watch-pods and --pod-readiness-gate need an API server: with --signer=local, --kubeconfig names it")
+	case o.AsPod && o.Signer == signerLocal:
+		return errors.New("--use-token-request is for --signer=cert-manager: the embedded CA asks nobody")
 	case !slices.Contains([]string{"json", "text"}, o.LogFormat):
 		return fmt.Errorf("--log-format=%s: there are json and text", o.LogFormat)
 	}

@@ -46,6 +46,10 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		{"node --node-name=a --state-dir=volumes", nil, "--state-dir=volumes: an absolute path is needed"},
 		{"node --node-name=a --kubelet-root=", nil, "--csi-endpoint is required where --kubelet-root is empty"},
 		{"node --node-name=a --kubelet-root= --csi-endpoint=/a --state-dir=/b --signer=local", nil, "--local-ca is required where --kubelet-root is empty"},
+		{"node --node-name=a --signer=local --watch-pods", nil, "--config-map, --watch-pods and --pod-readiness-gate need an API server: with --signer=local, --kubeconfig names it"},
+		{"node --node-name=a --signer=local --use-token-request", nil, "--use-token-request is for --signer=cert-manager: the embedded CA asks nobody"},
+		{"node --node-name=a --config-map=mayfly", nil, "--config-map=mayfly: <namespace>/<name> is needed"},
+		{"node --node-name=a --pod-readiness-gate=ready", nil, `invalid value "ready" for flag -pod-readiness-gate: "ready", which is no gate: there are pod-ip:any, pod-ip:ipv4, pod-ip:ipv6, pod-condition:<type>[=<status>] and pod-annotation:<key>`},
 		{"node", map[string]string{"MAYFLY_KEEP_REQUESTS": "few"}, `MAYFLY_KEEP_REQUESTS="few": parse error`},
 		{"node --node-name=a", map[string]string{"MAYFLY_SIGNER": "vault"}, "--signer=vault: there are cert-manager and local"},
 	} {

@@ -29,7 +29,7 @@ const RenewAt = volume.Prefix + "renew-at"
 func (r *Reader) Renewals(ctx context.Context, renew func(pod signer.Pod, at time.Time, err error), fail func(error)) error {
 	pods := r.meta.Resource(corev1.SchemeGroupVersion.WithResource("pods"))
 	ours := fields.OneTermEqualSelector("spec.nodeName", r.node).String()
-	a := annotations{renew: renew, last: map[string]string{}}
+	a := annotations{renew: renew, last: map[string]annotation{}}
 	informer, err := api.Inform(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.FieldSelector = ours
@@ -63,39 +63,47 @@ func onlyAnnotation(object any) (any, error) {
 	return &metav1.PartialObjectMetadata{TypeMeta: p.TypeMeta, ObjectMeta: kept}, nil
 }
 
-// annotations are those of the node's pods, by UID. The informer calls from one goroutine.
+// annotations are those of the node's pods, by namespace and name. The informer calls from one goroutine.
 type annotations struct {
 	renew func(pod signer.Pod, at time.Time, err error)
-	last  map[string]string
+	last  map[string]annotation
 }
+
+type annotation struct{ uid, text string }
 
 func (a annotations) sees(object any) {
 	p, ok := object.(*metav1.PartialObjectMetadata)
 	if !ok {
 		return
 	}
-	if text := p.Annotations[RenewAt]; text != a.last[string(p.UID)] {
-		a.tell(p, text)
+	name, now := p.Namespace+"/"+p.Name, annotation{string(p.UID), p.Annotations[RenewAt]}
+	last := a.last[name]
+	if last.text != "" && last.uid != now.uid { // Another pod of the name, whose predecessor's end was not seen.
+		a.tell(p, annotation{last.uid, ""})
+	}
+	if last != now && now.text+last.text != "" {
+		a.tell(p, now)
 	}
 }
 
 func (a annotations) loses(object any) {
-	if p, ok := object.(*metav1.PartialObjectMetadata); ok && a.last[string(p.UID)] != "" {
-		a.tell(p, "")
+	p, ok := object.(*metav1.PartialObjectMetadata)
+	if ok && a.last[p.Namespace+"/"+p.Name].text != "" {
+		a.tell(p, annotation{string(p.UID), ""})
 	}
 }
 
-func (a annotations) tell(p *metav1.PartialObjectMetadata, text string) {
-	pod := signer.Pod{Namespace: p.Namespace, Name: p.Name, UID: string(p.UID)}
-	if text == "" {
-		delete(a.last, pod.UID)
+func (a annotations) tell(p *metav1.PartialObjectMetadata, now annotation) {
+	name, pod := p.Namespace+"/"+p.Name, signer.Pod{Namespace: p.Namespace, Name: p.Name, UID: now.uid}
+	if now.text == "" {
+		delete(a.last, name)
 		a.renew(pod, time.Time{}, nil)
 		return
 	}
-	a.last[pod.UID] = text
-	at, err := time.Parse(time.RFC3339, text)
+	a.last[name] = now
+	at, err := time.Parse(time.RFC3339, now.text)
 	if err != nil {
-		err = fmt.Errorf("annotation %s is %q, which is not a time such as 2026-01-31T12:00:00Z (RFC 3339)", RenewAt, text)
+		err = fmt.Errorf("annotation %s is %q, which is not a time such as 2026-01-31T12:00:00Z (RFC 3339)", RenewAt, now.text)
 	}
 	a.renew(pod, at, err)
 }

@@ -25,6 +25,7 @@ type ConfigMap struct {
 	known chan struct{} // Closed when there are profiles.
 
 	mu       sync.Mutex
+	seen     bool // There was one.
 	profiles *volume.Profiles
 	err      error // Why there are none, or what is wrong with later ones.
 }
@@ -42,9 +43,8 @@ func New(config *rest.Config, namespace, name string, log *slog.Logger) (*Config
 
 // Run keeps the profiles up to date until ctx ends.
 func (c *ConfigMap) Run(ctx context.Context) error {
-	none := func(any) { c.sees(&corev1.ConfigMap{}) }
 	informer, err := api.Inform(api.One(c.core, "configmaps", c.namespace, c.name), &corev1.ConfigMap{}, api.Handler{
-		Set: c.sees, Unset: none, Fail: c.unread,
+		Set: c.sees, Unset: c.loses, Fail: c.unread,
 	})
 	if err != nil {
 		return err
@@ -53,7 +53,7 @@ func (c *ConfigMap) Run(ctx context.Context) error {
 	defer first.Wait()
 	first.Go(func() {
 		if cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) && len(informer.GetStore().List()) == 0 {
-			none(nil)
+			c.absent()
 		}
 	})
 	informer.RunWithContext(ctx)
@@ -69,16 +69,44 @@ func (c *ConfigMap) sees(object any) {
 	profiles, err := volume.ParseProfiles(cm.Data)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.err = err
+	c.seen, c.err = true, err
 	if err != nil {
 		c.log.Error("the profiles are not understood: what was known before counts", "configMap", c.namespace+"/"+c.name, "error", err)
 		return
 	}
 	c.log.Info("profiles read", "configMap", c.namespace+"/"+c.name, "profiles", len(profiles.Profiles), "namespaces", len(profiles.Namespaces))
+	c.take(profiles)
+}
+
+// take makes profiles count. The lock must be held.
+func (c *ConfigMap) take(profiles *volume.Profiles) {
 	if c.profiles == nil {
 		close(c.known)
 	}
 	c.profiles = profiles
+}
+
+// loses keeps what a ConfigMap said that was deleted: it may be about to be made anew.
+func (c *ConfigMap) loses(any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.profiles == nil { // It was never understood.
+		c.err = nil
+		c.take(&volume.Profiles{})
+		return
+	}
+	c.err = errors.New("it was deleted")
+	c.log.Error("the profiles are gone: what was known before counts", "configMap", c.namespace+"/"+c.name)
+}
+
+// absent is that there has been no ConfigMap so far, and so no profile.
+func (c *ConfigMap) absent() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.seen {
+		c.err = nil
+		c.take(&volume.Profiles{})
+	}
 }
 
 func (c *ConfigMap) unread(err error) {

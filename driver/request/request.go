@@ -50,6 +50,9 @@ func curve(size int) elliptic.Curve {
 
 // CSR is the signing request of a volume, signed by its key: PKCS#10, DER.
 func CSR(v volume.Volume, key crypto.Signer) ([]byte, error) {
+	if v.LacksIP {
+		return nil, errors.New("make the signing request: the pod's IP is not known")
+	}
 	template := &x509.CertificateRequest{
 		Subject:     v.Subject,
 		RawSubject:  v.RawSubject,

@@ -135,7 +135,7 @@ const unknownIP = "192.0.2.1"
 // podIPs are the pod's, the first one first. Who asks for them needs them.
 func (p *parser) podIPs() []string {
 	p.NeedsIP = true
-	if len(p.ips) == 0 {
+	if p.LacksIP = len(p.ips) == 0; p.LacksIP {
 		return []string{unknownIP}
 	}
 	return p.ips

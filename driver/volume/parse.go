@@ -141,7 +141,7 @@ func (p *parser) pod(attributes map[string]string) (problems Problems) {
 	return problems
 }
 
-// attributes sets each attribute to what was given, or to its default.
+// attributes sets each attribute to what was given, or to what its profile says, or to its default.
 func (p *parser) attributes(attributes map[string]string) (problems Problems) {
 	for _, a := range Attributes() {
 		key, value, err := a.given(attributes)
@@ -149,24 +149,38 @@ func (p *parser) attributes(attributes map[string]string) (problems Problems) {
 		if err == nil && !utf8.ValidString(value) {
 			err = problem(given.key, "is not valid UTF-8")
 		}
-		if profiled := p.profiled(a); err == nil && value == "" && profiled != "" {
-			key, value = key+" (of the profile)", profiled
-			given.key += " (of the profile)"
+		given.wrong = err != nil
+		p.said[a.Name] = given
+		problems = append(problems, flat(err)...)
+	}
+	for _, a := range Attributes() {
+		given := p.said[a.Name]
+		if given.wrong {
+			continue
 		}
-		if err == nil && a.Expanded {
-			value, err = p.expand(key, value)
-		}
-		if err == nil && value == "" {
-			value = a.standard(p.old)
-		}
-		if err == nil {
-			err = about(given.key, a.set(p, value))
-		}
+		err := p.take(a, given)
 		given.wrong = err != nil
 		p.said[a.Name] = given
 		problems = append(problems, flat(err)...)
 	}
 	return problems
+}
+
+// take sets one attribute.
+func (p *parser) take(a Attribute, given said) (err error) {
+	key, value := given.key, given.value
+	if profiled := p.profiled(a); value == "" && profiled != "" {
+		key, value = key+" (of the profile)", profiled
+	}
+	if a.Expanded {
+		if value, err = p.expand(key, value); err != nil {
+			return err
+		}
+	}
+	if value == "" {
+		value = a.standard(p.old)
+	}
+	return about(key, a.set(p, value))
 }
 
 // key is an attribute's, as the pod's author writes it.

@@ -140,13 +140,18 @@ func (p *parser) takeProfile(name string) error {
 			p.Profile[row] = live.Issuer[row]
 		}
 	}
+	if p.Profile == nil { // Nothing applies any more: the volume stays as it was.
+		p.Profile = p.recorded
+	}
 	return nil
 }
 
-// profiled is the profile's value of an attribute, where it counts: who names an issuer takes no kind from elsewhere.
+// profiled is the profile's value of an attribute, where it counts: of attributes that go together the pod's count alone.
 func (p *parser) profiled(a Attribute) string {
-	if p.gives("issuer-name") && slices.Contains(issuerRows(), a.Name) {
-		return ""
+	for _, group := range [][]string{issuerRows(), {"key-algorithm", "key-size", "key-encoding"}, {"fs-group", "gid"}, {"renew", "renew-before", "renew-window"}} {
+		if slices.Contains(group, a.Name) && slices.ContainsFunc(group, p.gives) {
+			return ""
+		}
 	}
 	return p.Profile[a.Name]
 }

@@ -19,8 +19,15 @@ profiles:
     dns-names: ${POD_NAME}.${POD_NAMESPACE}.svc
   slow:
     duration: 12h
+  keys:
+    key-algorithm: RSA
+    key-size: "4096"
+    fs-group: "7"
+    renew-before: 10m
+    dns-names: a
 namespaces:
   shop: slow
+  keys: keys
   "*": web
 `
 
@@ -35,6 +42,7 @@ func live(t *testing.T, data map[string]string) volume.Defaults {
 
 func TestProfiles(t *testing.T) {
 	defaults := live(t, map[string]string{volume.ProfilesKey: profiles})
+	own := map[string]string{"key-algorithm": "ECDSA", "gid": "5", "renew": "false"} // The profile's own of these kinds do not go with them.
 	withIssuer := live(t, map[string]string{volume.ProfilesKey: profiles, "issuer-name": "live", "issuer-kind": "ClusterIssuer"})
 	for name, row := range map[string]struct {
 		attributes map[string]string
@@ -49,6 +57,7 @@ func TestProfiles(t *testing.T) {
 		"that of the other namespaces":     {nil, "other", "", defaults, "ClusterIssuer internal", 30 * time.Minute},
 		"the pod's own word counts":        {map[string]string{"duration": "2h"}, "other", "", defaults, "ClusterIssuer internal", 2 * time.Hour},
 		"an issuer without the kind":       {map[string]string{"issuer-name": "own"}, "other", "", defaults, "Issuer own", 30 * time.Minute},
+		"of what goes together the pod's":  {own, "keys", "", defaults, "Issuer of-the-flags", time.Hour},
 		"the live issuer":                  {map[string]string{"dns-names": "a"}, "shop", "", withIssuer, "ClusterIssuer live", 12 * time.Hour},
 		"a profile's issuer wins":          {map[string]string{"profile": "web"}, "shop", "", withIssuer, "ClusterIssuer internal", 30 * time.Minute},
 		"the old prefix has no defaults":   {map[string]string{"old:issuer-name": "old"}, "other", "", withIssuer, "Issuer old", 90 * 24 * time.Hour},
@@ -75,7 +84,7 @@ func TestProfiles(t *testing.T) {
 
 func TestAProfileThatIsNotThere(t *testing.T) {
 	for want, defaults := range map[string]volume.Defaults{
-		`csi.mayfly.dev/profile is "wbe": known are slow, web`:                                             live(t, map[string]string{volume.ProfilesKey: profiles}),
+		`csi.mayfly.dev/profile is "wbe": known are keys, slow, web`:                                       live(t, map[string]string{volume.ProfilesKey: profiles}),
 		`csi.mayfly.dev/profile is "wbe": there are none`:                                                  live(t, nil),
 		`csi.mayfly.dev/profile is "wbe", and this driver has no profiles: its operator sets --config-map`: {},
 	} {
@@ -128,5 +137,20 @@ func TestProfilesThatAreWrong(t *testing.T) {
 	v, err := volume.Parse(asked(map[string]string{"issuer-name": "ca", "dns-names": "a"}), volume.Defaults{Live: p})
 	if err != nil || v.Issuer != (signer.Issuer{Name: "ca", Kind: "Issuer", Group: "cert-manager.io"}) {
 		t.Errorf("%+v (%v)", v.Issuer, err)
+	}
+}
+
+// What no profile applies to any more stays as it was.
+func TestAProfileThatIsGone(t *testing.T) {
+	a := asked(nil)
+	a.Attributes["csi.storage.k8s.io/pod.namespace"] = "other"
+	v, err := volume.Parse(a, live(t, map[string]string{volume.ProfilesKey: profiles}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Profile = v.Profile
+	again, err := volume.Parse(a, live(t, nil))
+	if err != nil || again.Issuer != v.Issuer || len(again.Files) != len(v.Files) {
+		t.Errorf("%+v, %v (%v)", again.Issuer, again.Files, err)
 	}
 }

@@ -67,6 +67,7 @@ type Volume struct {
 	Profile       Profile // Values of attributes that the pod does not give.
 	Gates         []Gate
 	NeedsIP       bool // Its names have the pod's IP.
+	LacksIP       bool // That is not known: another stands for it, and no request may be made.
 	StartsWithout bool // The pod may start before its certificate can be asked for.
 
 	Files    map[string]Part // By name.

@@ -119,13 +119,13 @@ func name(attempt signer.Attempt) string {
 }
 
 // create creates the object, as the pod if there is a token of it.
-func (s *Signer) create(ctx context.Context, client requests, wanted *cmapi.CertificateRequest, token string) (*cmapi.CertificateRequest, error) {
+func (s *Signer) create(ctx context.Context, client requests, wanted *cmapi.CertificateRequest, token signer.Token) (*cmapi.CertificateRequest, error) {
 	if token == "" {
 		return client.Create(ctx, wanted, metav1.CreateOptions{})
 	}
 	created := &cmapi.CertificateRequest{}
 	err := s.bare.Post().Namespace(wanted.Namespace).Resource("certificaterequests").
-		SetHeader("Authorization", "Bearer "+token).Body(wanted).Do(ctx).Into(created)
+		SetHeader("Authorization", "Bearer "+string(token)).Body(wanted).Do(ctx).Into(created)
 	return created, err
 }
 
