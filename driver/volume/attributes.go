@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -21,6 +22,11 @@ type Attribute struct {
 
 // Attributes are all rows, in the order of the reference.
 func Attributes() []Attribute {
+	return slices.Concat(issuerAttributes(), subjectAttributes(), nameAttributes(), timeAttributes(), keyAttributes(), fileAttributes())
+}
+
+// issuerAttributes are of who signs.
+func issuerAttributes() []Attribute {
 	return []Attribute{
 		{
 			Name: "profile", Example: "web", set: (*parser).takeProfile,
@@ -34,7 +40,14 @@ func Attributes() []Attribute {
 		}, {
 			Name: "issuer-group", Old: true, Example: "awspca.cert-manager.io", set: (*parser).issuerGroup,
 			Meaning: "API group of the issuer: `cert-manager.io` if absent, or the group of the driver's default issuer.",
-		}, {
+		},
+	}
+}
+
+// subjectAttributes are of the subject.
+func subjectAttributes() []Attribute {
+	return []Attribute{
+		{
 			Name: "common-name", Old: true, Expanded: true, Example: "${SERVICE_ACCOUNT_NAME}.${POD_NAMESPACE}", set: (*parser).commonName,
 			Meaning: "Common name of the subject: up to 64 characters (RFC 5280, ub-common-name; the old prefix does not check it).",
 		}, {
@@ -64,7 +77,14 @@ func Attributes() []Attribute {
 		}, {
 			Name: "literal-subject", Old: true, Expanded: true, Example: "CN=${POD_NAME},OU=web,O=Shop", set: (*parser).literalSubject,
 			Meaning: "The whole subject as RFC 4514 writes it. The common name and the other fields of the subject do not count beside it.",
-		}, {
+		},
+	}
+}
+
+// nameAttributes are of the other names.
+func nameAttributes() []Attribute {
+	return []Attribute{
+		{
 			Name: "dns-names", Old: true, Expanded: true, Example: "web.${POD_NAMESPACE}.svc,${POD_NAME}.web", set: (*parser).dnsNames,
 			Meaning: "DNS names, comma-separated.",
 		}, {
@@ -76,7 +96,14 @@ func Attributes() []Attribute {
 		}, {
 			Name: "spiffe", Default: "false", OldDefault: "false", Example: "true", set: (*parser).setSPIFFE,
 			Meaning: "`true` adds the pod's SPIFFE ID to the URIs, of the driver's trust domain (`--trust-domain`) and path (`--spiffe-path`).",
-		}, {
+		},
+	}
+}
+
+// timeAttributes are of when a certificate begins and ends.
+func timeAttributes() []Attribute {
+	return []Attribute{
+		{
 			Name: "duration", Old: true, Default: "1h", OldDefault: "2160h", Example: "30m", set: (*parser).duration,
 			Meaning: "Lifetime to ask for, a Go duration of a second to ten years (`87600h`; the old prefix has no longest). The issuer may give another; rotation follows what it gives.",
 		}, {
@@ -94,7 +121,14 @@ func Attributes() []Attribute {
 		}, {
 			Name: "pod-readiness-gate", Example: "pod-ip:ipv4,pod-condition:PodScheduled", set: (*parser).gates,
 			Meaning: "What the pod must have before its first certificate is asked for, comma-separated; see [volumes that wait for their pod](#volumes-that-wait-for-their-pod). Those of `--pod-readiness-gate` count, too.",
-		}, {
+		},
+	}
+}
+
+// keyAttributes are of the key, and what it is for.
+func keyAttributes() []Attribute {
+	return []Attribute{
+		{
 			Name: "key-usages", Old: true, Default: "digital signature,server auth,client auth", OldDefault: "digital signature,key encipherment", Example: "digital signature,client auth", set: (*parser).keyUsages,
 			Meaning: "Key usages and extended key usages, comma-separated, by cert-manager's names.",
 		}, {
@@ -112,7 +146,14 @@ func Attributes() []Attribute {
 		}, {
 			Name: "reuse-private-key", Old: true, Default: "false", OldDefault: "false", Example: "true", set: (*parser).reuseKey,
 			Meaning: "`true` keeps the key when the certificate is renewed. Without it every certificate has a new key.",
-		}, {
+		},
+	}
+}
+
+// fileAttributes are of the files.
+func fileAttributes() []Attribute {
+	return []Attribute{
+		{
 			Name: "ca-file", Old: true, Default: "ca.crt", OldDefault: "ca.crt", Example: "root.pem", set: (*parser).setCAFile,
 			Meaning: "File of the CA certificates, in layout `pem`.",
 		}, {
