@@ -37,7 +37,6 @@ type Config struct {
 	Profiles  Profiles // nil: there are none.
 	Pods      Pods     // nil: they can't be read.
 	WatchPods bool     // For annotations that ask for renewals.
-	AsPod     bool     // Certificates are asked for with the token of the pod's service account.
 
 	Events  Events                // Where pods are told of trouble; nil: nowhere.
 	Metrics prometheus.Registerer // nil: nowhere.

@@ -88,6 +88,9 @@ func (d *Driver) open(ctx context.Context, h *held, asked volume.Asked) error {
 	}
 	h.mu.Lock()
 	h.volume = v
+	if !v.AsPod {
+		h.token = token{} // It is not asked with.
+	}
 	h.mu.Unlock()
 	d.follow(h)
 	if h.known() {

@@ -38,16 +38,16 @@ func tokenOf(req *csi.NodePublishVolumeRequest) (token, error) {
 }
 
 // errNoToken is what a certificate waits for that is asked for as the pod.
-var errNoToken = signer.Errorf(signer.NotYet, "there is no fresh token of the pod's service account, with which this driver asks (--use-token-request): "+
+var errNoToken = signer.Errorf(signer.NotYet, "there is no fresh token of the pod's service account, with which this driver asks (use-token-request): "+
 	`the kubelet brings one with its next call, if the CSIDriver object has tokenRequests: [{audience: ""}] and requiresRepublish: true`)
 
 // token is with what to ask for a certificate; nothing where the driver asks as itself.
 func (d *Driver) token(h *held) (signer.Token, error) {
-	if !d.AsPod {
-		return "", nil
-	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if !h.volume.AsPod {
+		return "", nil
+	}
 	h.tokenless = !h.token.expiresAt.After(now())
 	if h.tokenless {
 		return "", errNoToken
@@ -58,9 +58,6 @@ func (d *Driver) token(h *held) (signer.Token, error) {
 // takeToken keeps the call's token for the next attempt, and lets that begin if it waited for one. A call without one, or whose token is of no use, is as
 // good as any for a volume that needs none now.
 func (d *Driver) takeToken(h *held, req *csi.NodePublishVolumeRequest) {
-	if !d.AsPod {
-		return
-	}
 	t, err := tokenOf(req)
 	if err != nil {
 		d.Log.Warn("the token of a call is of no use", "volume", h.id, "error", err)

@@ -13,7 +13,7 @@ import (
 
 const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens"
 
-func asPod(c *driver.Config) { c.AsPod = true }
+func asPod(c *driver.Config) { c.Defaults.AsPod = true }
 
 // tokens is what the kubelet passes on, for one audience.
 func tokens(audience, value string, lifetime time.Duration) string {
@@ -66,9 +66,21 @@ func TestARenewalWaitsForAToken(t *testing.T) {
 	}
 }
 
+// One volume may ask as its pod where the others do not, whose tokens are not kept.
+func TestAVolumeThatAsksAsThePod(t *testing.T) {
+	n := newNode(t, nil)
+	n.publish(withToken(tokens("", "SECRET", time.Hour), "csi.mayfly.dev/use-token-request=true"))
+	other := withToken(tokens("", "SECRET", time.Hour))
+	other.UID = "3b2f6a5e-0001-4c5e-9d3e-000000000002"
+	n.publish(other)
+	if asked := n.signer.asked(); len(asked) != 2 || asked[0].Token != "SECRET" || asked[1].Token != "" {
+		t.Errorf("asked %d times", len(asked))
+	}
+}
+
 func TestCallsWithoutAToken(t *testing.T) {
 	n := newNode(t, asPod)
-	const want = `there is no fresh token of the pod's service account, with which this driver asks (--use-token-request): the kubelet brings one with its next call, ` +
+	const want = `there is no fresh token of the pod's service account, with which this driver asks (use-token-request): the kubelet brings one with its next call, ` +
 		`if the CSIDriver object has tokenRequests: [{audience: ""}] and requiresRepublish: true`
 	n.fails(web(), want)
 	n.fails(withToken("SECRET-TOKEN"), want)

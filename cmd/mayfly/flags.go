@@ -186,7 +186,7 @@ func (o *options) defaults() volume.Defaults {
 	return volume.Defaults{
 		IssuerName: o.Issuer.Name, IssuerKind: o.Issuer.Kind, IssuerGroup: o.Issuer.Group,
 		TrustDomain: o.TrustDomain, SPIFFEPath: o.SPIFFEPath,
-		Gates: o.Gates.values, StartsWithout: o.StartsWithout,
+		Gates: o.Gates.values, StartsWithout: o.StartsWithout, AsPod: o.AsPod,
 		Trust: o.Trust, TrustFiles: slices.Sorted(maps.Keys(o.trustFiles())),
 	}
 }

@@ -47,7 +47,6 @@ func node(ctx context.Context, args []string, getenv func(string) string, stdout
 		KeepRequests: o.KeepRequests,
 		Defaults:     o.defaults(),
 		WatchPods:    o.WatchPods,
-		AsPod:        o.AsPod,
 		Metrics:      registry,
 		Log:          log,
 	}

@@ -100,7 +100,7 @@ func nameAttributes() []Attribute {
 	}
 }
 
-// timeAttributes are of when a certificate begins and ends.
+// timeAttributes are of when, and by whom, a certificate is asked for.
 func timeAttributes() []Attribute {
 	return []Attribute{
 		{
@@ -115,6 +115,9 @@ func timeAttributes() []Attribute {
 		}, {
 			Name: "renew-window", Example: "Sat,Sun 02:00-04:00", set: (*parser).renewWindow,
 			Meaning: "Time of the day, in UTC, and days of the week (absent: all) for renewals. See [when a certificate is renewed](#when-a-certificate-is-renewed).",
+		}, {
+			Name: "use-token-request", Example: "true", set: (*parser).useTokenRequest,
+			Meaning: "`true`: the certificate is asked for [as the pod's service account](#who-asks). Absent: as `--use-token-request` says.",
 		}, {
 			Name: "continue-on-not-ready", Example: "true", set: (*parser).continueOnNotReady,
 			Meaning: "`true`: the pod starts without its certificate while that [can't be asked for yet](#volumes-that-wait-for-their-pod). Absent: as `--continue-on-not-ready` says.",

@@ -41,7 +41,7 @@ func FuzzParse(f *testing.F) {
 		if driver != volume.SPIFFEDriver {
 			a = asked(map[string]string{"issuer-name": "ca", "dns-names": "web"})
 		}
-		a.Driver, a.Group, a.Password, a.Secrets = driver, group, password, secrets
+		a.Driver, a.Group, a.Password, a.Secrets, a.IPs = driver, group, password, secrets, []string{"10.0.0.1"}
 		if flag != "" {
 			a.MountFlags = []string{flag}
 		}
@@ -112,4 +112,29 @@ func fields(n pkix.Name) map[string]string {
 		kinds[kind] = strings.Join(slices.Sorted(slices.Values(values)), "\x00")
 	}
 	return kinds
+}
+
+func FuzzParseProfiles(f *testing.F) {
+	f.Add(profiles, "internal", "shop", "web-0")
+	f.Add("profiles: {a: {trust: 'config-map:a/b', renew-window: 'Mon 02:00-04:00'}}\nnamespaces: {'*': a}", "", "", "")
+	f.Add("profiles: {a: {dns-names: '${POD_IP'}}", "x", "y", "z")
+	f.Fuzz(func(t *testing.T, text, issuer, namespace, pod string) {
+		p, err := volume.ParseProfiles(map[string]string{volume.ProfilesKey: text, "issuer-name": issuer})
+		if err != nil {
+			fitForAnEvent(t, err)
+			return
+		}
+		a := asked(map[string]string{"dns-names": "web"})
+		a.Attributes["csi.storage.k8s.io/pod.namespace"], a.Attributes["csi.storage.k8s.io/pod.name"] = namespace, pod
+		v, err := volume.Parse(a, volume.Defaults{Live: p, IssuerName: "ca", TrustDomain: "example.org"})
+		if err != nil {
+			fitForAnEvent(t, err)
+			return
+		}
+		// What the record has of it is understood as well.
+		a.Profile = v.Profile
+		if again, err := volume.Parse(a, volume.Defaults{IssuerName: "ca", TrustDomain: "example.org", AnyTrustFile: true}); err != nil || again.Issuer != v.Issuer {
+			t.Errorf("from the record: %+v, not %+v (%v)", again.Issuer, v.Issuer, err)
+		}
+	})
 }

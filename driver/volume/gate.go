@@ -129,6 +129,14 @@ func (p *parser) continueOnNotReady(value string) error {
 	return truth(&p.StartsWithout, value)
 }
 
+func (p *parser) useTokenRequest(value string) error {
+	p.AsPod = p.defaults.AsPod
+	if value == "" {
+		return nil
+	}
+	return truth(&p.AsPod, value)
+}
+
 // unknownIP stands for the pod's IP where it is not known yet, so that all else can be checked (RFC 5737, TEST-NET-1).
 const unknownIP = "192.0.2.1"
 

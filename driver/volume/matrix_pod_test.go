@@ -42,6 +42,7 @@ func podRows() []row {
 			variable:    {value: "${POD_NAME}", want: `! is "${POD_NAME}"` + clock + `"${POD_NAME}" is no time of the day`},
 			unknownKey:  {value: "renew-windw"},
 		}},
+		truth("use-token-request", func(v volume.Volume) string { return fmt.Sprint(v.AsPod) }, cell{want: "- it goes with all others"}, "use-token-requests", "false"),
 		truth("continue-on-not-ready", func(v volume.Volume) string { return fmt.Sprint(v.StartsWithout) }, cell{want: "- it goes with all others"}, "continue-on-notready", "false"),
 		{"pod-readiness-gate", func(v volume.Volume) string { return joined(v.Gates) }, "", [kinds]cell{
 			absent:      {want: "= "},

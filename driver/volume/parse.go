@@ -36,6 +36,7 @@ type Defaults struct {
 
 	Gates         []Gate // Of all volumes, besides their own.
 	StartsWithout bool   // Of volumes that do not say.
+	AsPod         bool   // Of volumes that do not say.
 
 	Live         *Profiles // nil: not known; what a volume's record has of them counts.
 	Trust        string    // The sources of CA certificates, in the words of the attribute; empty: the issuer.

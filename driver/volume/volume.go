@@ -68,6 +68,7 @@ type Volume struct {
 	Gates         []Gate
 	NeedsIP       bool // Its names have the pod's IP.
 	LacksIP       bool // That is not known: another stands for it, and no request may be made.
+	AsPod         bool // The certificate is asked for as the pod's service account.
 	StartsWithout bool // The pod may start before its certificate can be asked for.
 
 	Files    map[string]Part // By name.
