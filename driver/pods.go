@@ -49,6 +49,10 @@ func (d *Driver) defaultsOf(ctx context.Context, h *held) (volume.Defaults, erro
 	if h.known() {
 		return d.before(), nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, firstPatience)
+	defer cancel()
+	ctx, cancel = answerable(ctx)
+	defer cancel()
 	return d.defaults(ctx)
 }
 

@@ -165,7 +165,7 @@ func TestProfilesOfAConfigMap(t *testing.T) {
 	n.mayReadProfiles()
 	until(t, "a ConfigMap that does not exist has no profiles", func() bool {
 		_, err := n.Publish(t.Context(), n.driver, v)
-		return err != nil && strings.Contains(err.Error(), `csi.mayfly.dev/profile is "short": known are none`)
+		return err != nil && strings.Contains(err.Error(), `csi.mayfly.dev/profile is "short": there are none`)
 	})
 	n.configMap(map[string]string{"issuer-name": "ca", volume.ProfilesKey: "profiles: {short: {duration: 3s, organizations: One}}"})
 	until(t, "the pod gets its certificate", func() bool {
