@@ -101,15 +101,17 @@ func (d *Driver) complain(h *held, cause error) {
 }
 
 // warn tells the pod's author, by an Event.
-func (d *Driver) warn(pod signer.Pod, reason, message string) {
+func (d *Driver) warn(pod signer.Pod, reason, message string) (told bool) {
 	if d.Events == nil {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(d.base, forgetPatience)
 	defer cancel()
 	if err := d.Events.Warn(ctx, pod, reason, message); err != nil {
 		d.Log.Warn("the pod was not told", "pod", pod.Namespace+"/"+pod.Name, "error", err)
+		return false
 	}
+	return true
 }
 
 // dueAt is when the volume is to be looked at next; zero: when a call comes.

@@ -95,6 +95,7 @@ func (n *node) start() {
 		done <- err
 	}()
 	if n.driver, err = n.Register(ctx, name); err != nil {
+		cancel()
 		n.t.Fatal(err, <-done)
 	}
 	connection := n.driver

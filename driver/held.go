@@ -40,13 +40,13 @@ type held struct {
 	unexpect context.CancelFunc // Ends the waiting for that to change.
 	expected bool               // It has changed.
 
-	token     token           // Of the pod, with which to ask.
-	tokenless bool            // The next attempt waits for one.
-	followed  []volume.Source // Where its CA certificates come from.
-	unfollow  func()          // Ends that; nil: nothing to end.
-	news      chan struct{}   // Closed when one of them says something else; nil: nobody waits.
-	stale     bool            // One of them said something that was not looked at yet.
-	untold    []string        // What the pod is to be told of them.
+	token     token             // Of the pod, with which to ask.
+	tokenless bool              // The next attempt waits for one.
+	followed  []volume.Source   // Where its CA certificates come from.
+	unfollow  func()            // Ends that; nil: nothing to end.
+	news      chan struct{}     // Closed when one of them says something else; nil: nobody waits.
+	stale     bool              // One of them said something that was not looked at yet.
+	untold    map[string]string // What the pod is to be told of them.
 }
 
 // A validity is the part of a certificate that is worth keeping in memory.

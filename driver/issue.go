@@ -159,10 +159,11 @@ func write(h *held, v volume.Volume, pair request.Pair) error {
 	if err != nil {
 		return err
 	}
-	if err := h.dir.Write(set, v.Owner); err != nil {
+	// The pair first: a push between the two, or after a failure of the second, puts the same pair in force.
+	if err := h.dir.WritePair(bundle); err != nil {
 		return err
 	}
-	return h.dir.WritePair(bundle)
+	return h.dir.Write(set, v.Owner)
 }
 
 // password is that of the volume's stores: the pod's, or that of its Secret, or Java's own default.

@@ -31,8 +31,11 @@ func (d *Driver) deliver(h *held, pair request.Pair) error {
 	if err := write(h, v, pair); err != nil {
 		return err
 	}
-	h.settleAt = t.Add(settleAfter)
+	if h.has() {
+		h.settleAt = t.Add(settleAfter)
+	}
 	if err := d.remember(h, v, before, after.Show(roots)); err != nil { // The pod has its pair.
+		d.lookAt(h, t.Add(pushAgain))
 		d.Log.Error("what is known of a volume's CA certificates is lost at a restart", "volume", h.id, "error", err)
 	}
 	return nil
@@ -68,14 +71,14 @@ func (d *Driver) refresh(h *held) error {
 	t := now()
 	if !h.settleAt.After(t) {
 		if err := h.dir.Settle(); err != nil {
-			return err
+			d.Log.Warn("the files before stay until the next change", "volume", h.id, "error", err)
 		}
 		h.settleAt = time.Time{}
 	}
 	before := d.recall(h, v)
 	after := before.Hear(v.Trust, d.said, chain, t)
 	roots := after.Roots(v.Trust, t)
-	if after.Complete(v.Trust) && !after.Shows(roots) {
+	if (after.Complete(v.Trust) || before.Knows()) && !after.Shows(roots) {
 		pair.CA = trust.Encode(roots)
 		if err := write(h, v, pair); err != nil {
 			return err
@@ -110,22 +113,12 @@ func (d *Driver) remember(h *held, v volume.Volume, before, after trust.Memory) 
 	if err := h.dir.WriteTrust(text); err != nil {
 		return err
 	}
-	known := before.Kept()
-	if h.memory = nil; watched(v) && len(after.Kept()) == 0 { // All volumes share what a source said last. What else a volume has is its own.
-		h.memory = &after
+	if h.memory = &after; len(after.Troubles()) > 0 {
+		h.memory = nil // Its certificates may be no other volume's: what a source said last, all share.
 	}
 	d.lookAt(h, sooner(after.NextEnd(v.Trust, now()), h.settleAt))
-	for _, words := range slices.Sorted(maps.Keys(after.Kept())) {
-		if trouble := after.Kept()[words]; trouble != known[words] {
-			d.complainOf(h, fmt.Sprintf("%s; the pod keeps the CA certificates that it has from %s", trouble, words))
-		}
-	}
+	d.complainOf(h, before.Troubles(), after.Troubles())
 	return nil
-}
-
-// watched reports whether the volume has another source than its issuer.
-func watched(v volume.Volume) bool {
-	return slices.ContainsFunc(v.Trust, func(s volume.Source) bool { return s.Kind != volume.IssuerSource })
 }
 
 // sooner is the first of two times, of which those that are zero don't count.
@@ -136,18 +129,32 @@ func sooner(a, b time.Time) time.Time {
 	return a
 }
 
-// complainOf has the pod told.
-func (d *Driver) complainOf(h *held, message string) {
+// complainOf has the pod told of what is new among the troubles, if it does not pass soon: a bundle that is replaced is gone for a moment, and an API server
+// that starts refuses what it will grant.
+func (d *Driver) complainOf(h *held, before, after map[string]string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	maps.DeleteFunc(h.untold, func(words, _ string) bool { return after[words] == "" })
 	if d.Events == nil || h.gone {
 		return
 	}
-	h.untold = append(h.untold, message)
-	d.warnings.Set(h.id, now(), time.Time{})
+	for words, message := range after {
+		if message != before[words] {
+			h.untell(words, message)
+			d.warnings.Set(h.id, now().Add(passingTrouble), time.Time{})
+		}
+	}
 }
 
-// tell is what the queue calls: there is something to tell a pod.
+// untell notes what the pod is to be told of a source. The lock must be held.
+func (h *held) untell(words, message string) {
+	if h.untold == nil {
+		h.untold = map[string]string{}
+	}
+	h.untold[words] = message
+}
+
+// tell is what the queue calls: there is something to tell a pod. What can't be told is told later.
 func (d *Driver) tell(_ context.Context, id string) {
 	h := d.find(id)
 	if h == nil {
@@ -157,8 +164,16 @@ func (d *Driver) tell(_ context.Context, id string) {
 	pod, messages := h.volume.Pod, h.untold
 	h.untold = nil
 	h.mu.Unlock()
-	for _, m := range messages {
-		d.warn(pod, "TrustBundleKept", m)
+	for _, words := range slices.Sorted(maps.Keys(messages)) {
+		if d.warn(pod, "TrustBundleKept", messages[words]) {
+			continue
+		}
+		h.mu.Lock()
+		if !h.gone && h.untold[words] == "" {
+			h.untell(words, messages[words])
+			d.warnings.Set(h.id, now().Add(pushAgain), time.Time{})
+		}
+		h.mu.Unlock()
 	}
 }
 

@@ -29,6 +29,8 @@ const (
 	pushAgain = time.Minute
 	// settleAfter is for how long the files before stay beside new ones: for readers that were on their way to them.
 	settleAfter = 5 * time.Second
+	// passingTrouble is for how long a source is in trouble before its pods are told.
+	passingTrouble = 10 * time.Second
 	// warningsPerSecond is how many pods of a node are told each second that a source is in trouble: it may be that of all pods of the cluster.
 	warningsPerSecond = 5
 )
@@ -206,6 +208,12 @@ func (d *Driver) lacking(h *held) (s volume.Source, trouble string, ok bool) {
 	return m.Lacking(sources)
 }
 
+// inTrouble reports whether something is wrong with the source; that its API server does not answer is not.
+func (d *Driver) inTrouble(s volume.Source) bool {
+	err := d.said(s).Err
+	return err != nil && !errors.Is(err, trust.ErrNoAnswer)
+}
+
 // troubled is how many of the sources that volumes use are in trouble.
 func (d *Driver) troubled() float64 {
 	troubled := map[volume.Source]bool{}
@@ -214,7 +222,7 @@ func (d *Driver) troubled() float64 {
 		followed := h.followed
 		h.mu.Unlock()
 		for _, s := range followed {
-			if s.Kind != volume.IssuerSource && d.said(s).Err != nil {
+			if s.Kind != volume.IssuerSource && d.inTrouble(s) {
 				troubled[s] = true
 			}
 		}

@@ -311,6 +311,32 @@ func TestACallThatWaitsForASourceEndsWithTheDriver(t *testing.T) {
 	}
 }
 
+// A source that was never read, as after a change of the driver's flags, holds up no other.
+func TestASourceThatIsNewAndMissing(t *testing.T) {
+	n := newTrusting(t, nil)
+	a, b := root(t, "a", 0), root(t, "b", 0)
+	n.have(a)
+	p := &someProfiles{now: profile("trust=file:corp", "duration=4s")}
+	edit := n.edit
+	n.edit = func(c *driver.Config) {
+		edit(c)
+		c.Profiles = p
+	}
+	n.restart()
+	v := web("csi.mayfly.dev/profile=web")
+	delete(v.Attributes, "csi.mayfly.dev/duration")
+	target := n.publish(v)
+	p.set(profile("trust=file:corp,file:other", "duration=1h"), nil)
+	before := pair(t, target)
+	until(t, "the renewal", func() bool { return !pair(t, target).Equal(before) })
+	n.have(b)
+	n.shows(target, b)
+	until(t, "the pod is told", func() bool { return len(n.events()) == 1 })
+	if got := n.events()[0]; !strings.Contains(got, "the pod goes on without CA certificates from file:other") {
+		t.Error(got)
+	}
+}
+
 func TestAVolumeOfADriverWithoutSources(t *testing.T) {
 	n := newNode(t, nil)
 	n.fails(web(trusts+"config-map:corp/ca.crt"), "trust source config-map:corp/ca.crt: this driver knows no source but the issuer")

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -51,55 +53,71 @@ func readChanges(ctx context.Context, path string, tell func(Answer)) error {
 	defer watcher.Close()
 	for {
 		// The watch comes before the read: no change is missed.
-		if err := arm(watcher, path); err != nil {
+		names, err := arm(watcher, path)
+		if err != nil {
 			return err
 		}
 		tell(read(path))
-		if !changed(ctx, watcher) {
+		if !changed(ctx, watcher, names) {
 			return nil
 		}
 	}
 }
 
-// arm watches the directories in which the file's names are: its own, and that of the file behind symbolic links, as the kubelet's volumes have them.
-// Where one is missing, its nearest parent is watched.
-func arm(watcher *fsnotify.Watcher, path string) error {
-	wanted := []string{filepath.Dir(path)}
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		wanted = append(wanted, filepath.Dir(real))
-	}
-	for i, dir := range wanted {
-		var err error
-		if wanted[i], err = watchNearest(watcher, dir); err != nil {
-			return err
+// arm watches the directories of all names that decide what the path is, and returns those names.
+func arm(watcher *fsnotify.Watcher, path string) (names []string, err error) {
+	for last := []string(nil); ; last = names {
+		if names = deciding(path); slices.Equal(names, last) {
+			break // Nothing changed between the look and the watch.
+		}
+		for _, name := range names {
+			// Where one is missing, its parents are watched, too.
+			if err := watcher.Add(filepath.Dir(name)); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+				return nil, err
+			}
 		}
 	}
 	for _, dir := range watcher.WatchList() {
-		if !slices.Contains(wanted, dir) {
+		if !slices.ContainsFunc(names, func(name string) bool { return filepath.Dir(name) == dir }) {
 			_ = watcher.Remove(dir) // It may be gone.
 		}
 	}
-	return nil
+	return names, nil
 }
 
-// watchNearest watches the directory, or the first of its parents that exists.
-func watchNearest(watcher *fsnotify.Watcher, dir string) (string, error) {
-	for {
-		err := watcher.Add(dir)
-		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
-			return dir, err
+// deciding are the names of all directories and links on the way to a file, in order: the kubelet's volumes have links, and so may their parents.
+func deciding(path string) []string {
+	names := map[string]bool{}
+	for paths := []string{path}; len(paths) > 0; paths = paths[1:] {
+		whole := paths[0]
+		for p := whole; p != "/" && !names[p]; p = filepath.Dir(p) {
+			names[p] = true
+			to, err := os.Readlink(p)
+			if err != nil {
+				continue
+			}
+			if !filepath.IsAbs(to) {
+				to = filepath.Join(filepath.Dir(p), to)
+			}
+			if rest, err := filepath.Rel(p, whole); err == nil {
+				paths = append(paths, filepath.Join(to, rest))
+			}
 		}
-		dir = filepath.Dir(dir)
 	}
+	return slices.Sorted(maps.Keys(names))
 }
 
-// changed waits for a change and until it has settled; it is false if ctx ends.
-func changed(ctx context.Context, watcher *fsnotify.Watcher) bool {
-	select {
-	case <-watcher.Events:
-	case <-watcher.Errors: //nolint:errcheck // Events were lost: the file is read again.
-	case <-ctx.Done():
-		return false
+// changed waits for a change of one of the names, and until it has settled; it is false if ctx ends.
+func changed(ctx context.Context, watcher *fsnotify.Watcher, names []string) bool {
+	for seen := false; !seen; {
+		select {
+		case e := <-watcher.Events:
+			seen = slices.Contains(names, filepath.Clean(e.Name))
+		case <-watcher.Errors: //nolint:errcheck // Events were lost: the file is read again.
+			seen = true
+		case <-ctx.Done():
+			return false
+		}
 	}
 	timer := time.NewTimer(settle)
 	defer timer.Stop()

@@ -43,7 +43,16 @@ type Answer struct {
 // Hear takes in what the sources have now, for a pod that has the chain, leaf first; it is empty for one that has none yet. What is good takes the place
 // of what they had; a source in trouble keeps what it had.
 func (m Memory) Hear(sources []volume.Source, answer func(volume.Source) Answer, chain []*x509.Certificate, now time.Time) Memory {
-	for _, s := range sources {
+	next, refused := m.hear(sources, sources, answer)
+	if len(refused) > 0 { // One that was looked at later may have made room.
+		next, _ = next.hear(refused, sources, answer)
+	}
+	return next.vouch(chain, now).tidy(sources)
+}
+
+// hear takes in what some of the sources have, and returns those whose certificates there is no room for.
+func (m Memory) hear(some, sources []volume.Source, answer func(volume.Source) Answer) (_ Memory, refused []volume.Source) {
+	for _, s := range some {
 		if s.Kind == volume.IssuerSource {
 			continue
 		}
@@ -57,20 +66,20 @@ func (m Memory) Hear(sources []volume.Source, answer func(volume.Source) Answer,
 			next := m.with(s, heard{known: true, certificates: a.Certificates})
 			if n := size(next.union(sources)); n > MaxSize {
 				before.trouble = fmt.Sprintf("all sources together have %d bytes of CA certificates: more than %d", n, MaxSize)
-				next = m.with(s, before)
+				next, refused = m.with(s, before), append(refused, s)
 			}
 			m = next
 		}
 	}
-	return m.vouch(chain, now).tidy(sources)
+	return m, refused
 }
 
 // Issued takes in the issuer's CA certificates, where the volume wants them, and the chain that the pod has from now on, leaf first. An issuer that
-// tells no CA keeps what it told before.
+// tells no CA keeps what it told before, as long as that is above its certificates.
 func (m Memory) Issued(sources []volume.Source, ca, chain []*x509.Certificate, now time.Time) Memory {
 	issuer := volume.Source{Kind: volume.IssuerSource}
 	before := m.heard[issuer.String()]
-	if len(ca) == 0 {
+	if len(ca) == 0 && len(above(chain, before.certificates, now)) > 0 {
 		ca = before.certificates
 	}
 	if before.known || slices.Contains(sources, issuer) {
@@ -97,9 +106,13 @@ func (m Memory) vouch(chain []*x509.Certificate, now time.Time) Memory {
 			ends[string(r.certificate.Raw)] = r
 		}
 	}
-	for _, c := range above(chain, m.all(), now) {
-		if before := ends[string(c.Raw)]; before.endsAt.Before(chain[0].NotAfter) {
-			ends[string(c.Raw)] = root{c, chain[0].NotAfter}
+	for _, c := range m.carriers(chain, now) {
+		end := chain[0].NotAfter
+		if c.NotAfter.Before(end) { // A root that is over vouches for nobody.
+			end = c.NotAfter
+		}
+		if before := ends[string(c.Raw)]; before.endsAt.Before(end) {
+			ends[string(c.Raw)] = root{c, end}
 		}
 	}
 	m.under = bounded(slices.SortedFunc(maps.Values(ends), func(a, b root) int {
@@ -107,6 +120,17 @@ func (m Memory) vouch(chain []*x509.Certificate, now time.Time) Memory {
 	}))
 	return m
 }
+
+// carriers are the certificates that have the chain's leaf under them: those that the sources have, or, if there are none, those that are gone. A root
+// that is gone is not kept by a cross certificate in the chain, when another carries the leaf.
+func (m Memory) carriers(chain []*x509.Certificate, now time.Time) []*x509.Certificate {
+	if present := above(chain, m.present(), now); slices.ContainsFunc(present, selfIssued) {
+		return present
+	}
+	return above(chain, m.all(), now)
+}
+
+func selfIssued(c *x509.Certificate) bool { return string(c.RawIssuer) == string(c.RawSubject) }
 
 // bounded leaves out the first to end of more roots than any volume has: whoever writes a source can make any number of them, for a CA's name and key
 // are public.
@@ -157,16 +181,23 @@ func (m Memory) Lacking(sources []volume.Source) (s volume.Source, trouble strin
 	return volume.Source{}, "", false
 }
 
-// Kept are the sources that are in trouble after they had certificates, which the volume keeps, and what is wrong with them.
-func (m Memory) Kept() map[string]string {
-	kept := map[string]string{}
+// Troubles are what is wrong with sources, by their words, and what that means for a pod that has begun.
+func (m Memory) Troubles() map[string]string {
+	troubles := map[string]string{}
 	for words, h := range m.heard {
-		if h.known && h.trouble != "" {
-			kept[words] = h.trouble
+		switch {
+		case h.trouble == "":
+		case h.known:
+			troubles[words] = fmt.Sprintf("%s; the pod keeps the CA certificates that it has from %s", h.trouble, words)
+		default:
+			troubles[words] = fmt.Sprintf("%s; the pod goes on without CA certificates from %s", h.trouble, words)
 		}
 	}
-	return kept
+	return troubles
 }
+
+// Knows reports whether it is known what the pod has.
+func (m Memory) Knows() bool { return m.shown != "" }
 
 // Show notes what the pod has now.
 func (m Memory) Show(roots []*x509.Certificate) Memory {
@@ -219,12 +250,18 @@ func (m Memory) union(sources []volume.Source) []*x509.Certificate {
 	return unite(lists...)
 }
 
-// all are the certificates of all sources that were ever asked for, and those that stay.
-func (m Memory) all() []*x509.Certificate {
+// present are the certificates of all sources that were ever asked for.
+func (m Memory) present() []*x509.Certificate {
 	var lists [][]*x509.Certificate
 	for _, words := range slices.Sorted(maps.Keys(m.heard)) {
 		lists = append(lists, m.heard[words].certificates)
 	}
+	return unite(lists...)
+}
+
+// all are those, and those that stay.
+func (m Memory) all() []*x509.Certificate {
+	lists := [][]*x509.Certificate{m.present()}
 	for _, r := range m.under {
 		lists = append(lists, []*x509.Certificate{r.certificate})
 	}

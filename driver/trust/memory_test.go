@@ -210,15 +210,15 @@ func TestWhatIsLacking(t *testing.T) {
 func TestTrouble(t *testing.T) {
 	a := newCA(t, "a", nil)
 	s := tell(t, []volume.Source{corp}, says(corp, "away"))
-	if got := s.Kept(); len(got) != 0 {
-		t.Errorf("nothing is kept of a source that said nothing: %v", got)
+	if got := s.Troubles(); !maps.Equal(got, map[string]string{"file:corp": "away; the pod goes on without CA certificates from file:corp"}) {
+		t.Errorf("%v", got)
 	}
 	s.goOn(t, says(corp, "", a), says(corp, "away"))
-	if got := s.Kept(); !maps.Equal(got, map[string]string{"file:corp": "away"}) {
+	if got := s.Troubles(); !maps.Equal(got, map[string]string{"file:corp": "away; the pod keeps the CA certificates that it has from file:corp"}) {
 		t.Errorf("%v", got)
 	}
 	s.goOn(t, says(corp, "", a))
-	if got := s.Kept(); len(got) != 0 {
+	if got := s.Troubles(); len(got) != 0 {
 		t.Errorf("after it: %v", got)
 	}
 }
@@ -237,9 +237,37 @@ func TestTooMuchTogether(t *testing.T) {
 	before := s.roots()
 	s.goOn(t, says(mesh, "", sign(t, padded("big", trust.MaxSize/2), nil)))
 	equal(t, "roots", s.roots(), before)
-	if trouble := s.Kept()["config-map:mesh/ca.crt"]; !strings.HasPrefix(trouble, "all sources together have ") {
+	if trouble := s.Troubles()["config-map:mesh/ca.crt"]; !strings.HasPrefix(trouble, "all sources together have ") {
 		t.Errorf("trouble: %q", trouble)
 	}
+}
+
+// A source may need the room that one which is looked at later gives up.
+func TestRoomIsMade(t *testing.T) {
+	small := newCA(t, "small", nil)
+	big, other := sign(t, padded("big", trust.MaxSize/2), nil), sign(t, padded("other", trust.MaxSize/2), nil)
+	s := tell(t, []volume.Source{corp, mesh}, says(corp, "", small), says(mesh, "", big))
+	s.Memory = s.Hear(s.sources, func(of volume.Source) trust.Answer {
+		if of == corp {
+			return trust.Answer{Certificates: list(other)}
+		}
+		return trust.Answer{Certificates: list(small)}
+	}, nil, s.now)
+	equal(t, "roots", s.roots(), list(other, small))
+	if got := s.Troubles(); len(got) != 0 {
+		t.Errorf("%v", got)
+	}
+}
+
+// An issuer that moves to where it tells no CA does not keep its old one for ever.
+func TestAnIssuerThatTellsItsCANoMore(t *testing.T) {
+	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
+	s := tell(t, []volume.Source{issuer}, issued(a, a.leaf(t, time.Hour)), issued(nil, a.leaf(t, 2*time.Hour)))
+	equal(t, "while it is above", s.roots(), list(a))
+	s.goOn(t, issued(nil, b.leaf(t, 4*time.Hour)))
+	equal(t, "while a certificate is under it", s.roots(), list(a))
+	s.now = s.now.Add(3 * time.Hour)
+	equal(t, "after that", s.roots(), nil)
 }
 
 // Whoever writes a source can make any number of roots above a certificate. Not all of them stay.
