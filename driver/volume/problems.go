@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Problems are all that is wrong with a volume, each a sentence that names its attribute.
@@ -63,6 +64,22 @@ func about(key string, err error) error {
 		problems = append(problems, problem(key, "%w", e))
 	}
 	return problems.err()
+}
+
+// oneLine makes what another package says fit for a message.
+func oneLine(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+	text = strings.Join(strings.Fields(text), " ")
+	const longest = 512
+	if len(text) > longest {
+		return strings.ToValidUTF8(text[:longest], "") + "…"
+	}
+	return text
 }
 
 // quote makes a value fit for a message, whatever is in it. Of a long one it shows the begin.

@@ -41,7 +41,7 @@ func ParseProfiles(data map[string]string) (*Profiles, error) {
 		switch {
 		case key == ProfilesKey:
 			if err := yaml.UnmarshalStrict([]byte(data[key]), found); err != nil {
-				problems = append(problems, problem(key, "is not understood: %w", err))
+				problems = append(problems, problem(key, "is not understood: %s", oneLine(err.Error())))
 			}
 		case slices.Contains(known, key):
 			found.Issuer[key] = strings.TrimSpace(data[key])
