@@ -28,8 +28,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## bin/mayfly, a static binary
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/mayfly ./cmd/mayfly
+build: ## bin/mayfly and bin/mayfly-controller, static binaries
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/ ./cmd/mayfly ./cmd/mayfly-controller
 
 .PHONY: run
 run: build ## certificates that rotate, with the embedded CA: no Kubernetes needed
@@ -103,9 +103,10 @@ lint: ## gofmt, go vet, golangci-lint and go mod tidy in every module
 	done
 
 .PHONY: image
-image: ## a container image from the Dockerfile, by buildah
+image: ## the container images from the Dockerfile, by buildah
 	@command -v buildah >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends buildah; }
 	buildah --storage-driver vfs bud --isolation chroot -t mayfly:$(VERSION) .
+	buildah --storage-driver vfs bud --isolation chroot --target controller -t mayfly-controller:$(VERSION) .
 
 .PHONY: clean
 clean: ## remove what was built here; the cache stays

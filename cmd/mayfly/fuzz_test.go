@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/cmd/flags"
 )
 
 // FuzzFlags: the command line and the environment give options that can be used, or an error in the command line.
@@ -24,7 +26,7 @@ func FuzzFlags(f *testing.F) {
 			return ""
 		}, io.Discard)
 		if err != nil {
-			if !errors.As(err, new(usageError)) && !errors.Is(err, flag.ErrHelp) {
+			if !errors.As(err, new(flags.Error)) && !errors.Is(err, flag.ErrHelp) {
 				t.Errorf("not an error in the command line: %v", err)
 			}
 			return

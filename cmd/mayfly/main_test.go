@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/mayfly-csi/mayfly/cmd/flags"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -55,7 +57,7 @@ func TestABadFlagIsOneLine(t *testing.T) {
 	} {
 		t.Run(row.args, func(t *testing.T) {
 			code, stdout, stderr := command(t.Context(), row.env, strings.Fields(row.args)...)
-			if code != exitUsage || stdout != "" || stderr != "mayfly: "+row.want+"\n" {
+			if code != flags.ExitUsage || stdout != "" || stderr != "mayfly: "+row.want+"\n" {
 				t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
 			}
 		})
@@ -66,10 +68,10 @@ func TestHelpAndVersion(t *testing.T) {
 	for args, want := range map[string]string{
 		"help":    "mayfly node [flags]",
 		"--help":  "mayfly node [flags]",
-		"node -h": "MAYFLY_NODE_NAME stands in for --node-name",
-		"version": version(),
+		"node -h": "MAYFLY_DRIVER_NAME stands in for --driver-name",
+		"version": flags.Version(),
 	} {
-		if code, stdout, stderr := command(t.Context(), nil, strings.Fields(args)...); code != exitOK || !strings.Contains(stdout, want) || stderr != "" {
+		if code, stdout, stderr := command(t.Context(), nil, strings.Fields(args)...); code != flags.ExitOK || !strings.Contains(stdout, want) || stderr != "" {
 			t.Errorf("%s: exit code %d, %q, %q", args, code, stdout, stderr)
 		}
 	}
@@ -138,7 +140,7 @@ func TestWhatIsNotTheCommandLinesFaultIsExitCode1(t *testing.T) {
 		root := t.TempDir()
 		args = "node --node-name=a --kubelet-root=" + root + " " + args
 		code, _, stderr := command(t.Context(), nil, strings.Fields(args)...)
-		if code != exitError || !strings.Contains(stderr, want) || strings.Count(stderr, "\n") != 1 {
+		if code != flags.ExitError || !strings.Contains(stderr, want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%s: exit code %d, %q", args, code, stderr)
 		}
 	}

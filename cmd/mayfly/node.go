@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
+	"github.com/mayfly-csi/mayfly/cmd/flags"
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/pod"
@@ -34,13 +34,13 @@ func node(ctx context.Context, args []string, getenv func(string) string, stdout
 	if err != nil {
 		return err
 	}
-	log := logger(o, stderr)
+	log := o.Logger(stderr)
 	klog.SetSlogLogger(log) // client-go's log.
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	config := driver.Config{
 		Names:        o.driverNames(),
-		Version:      version(),
+		Version:      flags.Version(),
 		NodeName:     o.NodeName,
 		KubeletRoot:  o.KubeletRoot,
 		StateDir:     o.StateDir,
@@ -88,7 +88,7 @@ func connect(config *driver.Config, o options) error {
 
 // consult gives the driver what it tells the API server and asks of it besides signatures and CA certificates.
 func consult(config *driver.Config, api *rest.Config, o options) (err error) {
-	if config.Events, err = event.New(api, o.DriverNames.values[0], o.NodeName); err != nil {
+	if config.Events, err = event.New(api, o.DriverNames.Values[0], o.NodeName); err != nil {
 		return err
 	}
 	if config.Pods, err = pod.New(api, o.NodeName); err != nil {
@@ -110,15 +110,7 @@ func server(o options) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the API server: %w", err)
 	}
-	return rest.AddUserAgent(api, "mayfly/"+version()), nil
-}
-
-func logger(o options, w io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: o.LogLevel}
-	if o.LogFormat == "text" {
-		return slog.New(slog.NewTextHandler(w, options))
-	}
-	return slog.New(slog.NewJSONHandler(w, options))
+	return rest.AddUserAgent(api, "mayfly/"+flags.Version()), nil
 }
 
 // withMetrics serves the metrics for as long as run runs.

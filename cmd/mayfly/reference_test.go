@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/cmd/flags"
 )
 
 // TestReference holds the table of flags in docs/reference.md to the flags.
@@ -26,7 +28,7 @@ func TestReference(t *testing.T) {
 		}
 		// Markdown would take <driver name> for HTML.
 		meaning := strings.ReplaceAll(f.Usage, "<", `\<`)
-		want = append(want, fmt.Sprintf("| `--%s` | `%s` | %s | %s |", f.Name, variable(f.Name), standard, meaning))
+		want = append(want, fmt.Sprintf("| `--%s` | `%s` | %s | %s |", f.Name, flags.Variable(f.Name), standard, meaning))
 	})
 	for _, row := range want {
 		if !slices.Contains(got, row) {

@@ -31,7 +31,7 @@ func readTrustFile(text string) (trustFile, error) {
 // trustFiles are the paths by their names.
 func (o *options) trustFiles() map[string]string {
 	paths := map[string]string{}
-	for _, f := range o.TrustFiles.values {
+	for _, f := range o.TrustFiles.Values {
 		paths[f.name] = f.path
 	}
 	return paths

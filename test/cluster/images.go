@@ -6,10 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
-// buildImages builds Mayfly's image as its README says, and what every node needs besides, and returns their archives.
+// buildImages builds Mayfly's images as its README says, and what every node needs besides, and returns their archives.
 func (c *Cluster) buildImages(ctx context.Context) ([]string, error) {
 	if out, err := exec.CommandContext(ctx, "make", "-C", repository(), "build").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build Mayfly: %w: %s", err, out)
@@ -19,8 +20,16 @@ func (c *Cluster) buildImages(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	var archives []string
-	for name, dir := range map[string]string{"mayfly:devel": repository(), "busybox:stable": busybox, "pause:local": busybox} {
-		archive, err := c.BuildImage(ctx, name, dir)
+	for _, image := range []struct {
+		name, dir string
+		options   []string
+	}{
+		{"mayfly:devel", repository(), nil},
+		{"mayfly-controller:devel", repository(), []string{"--target", "controller"}},
+		{"busybox:stable", busybox, nil},
+		{"pause:local", busybox, nil},
+	} {
+		archive, err := c.BuildImage(ctx, image.name, image.dir, image.options...)
 		if err != nil {
 			return nil, err
 		}
@@ -41,15 +50,15 @@ func (c *Cluster) busybox(ctx context.Context) (string, error) {
 	return dir, c.write("images/busybox/Dockerfile", "busybox.Dockerfile", nil)
 }
 
-// BuildImage builds the image of a directory with a Dockerfile, and returns its archive.
-func (c *Cluster) BuildImage(ctx context.Context, name, dir string) (string, error) {
+// BuildImage builds the image of a directory with a Dockerfile, and returns its archive. The options are buildah's.
+func (c *Cluster) BuildImage(ctx context.Context, name, dir string, options ...string) (string, error) {
 	images := filepath.Join(c.Dir, "images")
 	archive := filepath.Join(images, strings.ReplaceAll(name, ":", "-")+".tar")
 	if err := os.RemoveAll(archive); err != nil { // An archive can't be changed.
 		return "", fmt.Errorf("build image %s: %w", name, err)
 	}
 	for _, args := range [][]string{
-		{"bud", "--isolation", "chroot", "--tag", name, dir},
+		slices.Concat([]string{"bud", "--isolation", "chroot", "--tag", name}, options, []string{dir}),
 		{"push", name, "docker-archive:" + archive + ":" + name},
 	} {
 		args = append([]string{"--storage-driver", "vfs", "--root", filepath.Join(images, "storage"), "--runroot", filepath.Join(images, "run")}, args...)

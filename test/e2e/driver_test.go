@@ -166,7 +166,7 @@ func containsAll(text string, words []string) bool {
 
 // driverPod is the driver's pod on a node.
 func driverPod(ctx context.Context, node string) (*corev1.Pod, error) {
-	pods, err := shared.Client.CoreV1().Pods(mayfly).List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
+	pods, err := shared.Client.CoreV1().Pods(mayfly).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=mayfly", FieldSelector: "spec.nodeName=" + node})
 	if err != nil {
 		return nil, err
 	}

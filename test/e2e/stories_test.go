@@ -40,6 +40,8 @@ func TestStories(t *testing.T) {
 		{"a pod is deleted while the driver is absent", deletedWithoutDriver},
 		{"pods written for the drivers of cert-manager run unchanged", otherNames},
 		{"an operator sets profiles and renews by annotation, and each pod asks as itself", operated},
+		{"the controller decides, and cert-manager's approver stays on", centrallyApproved},
+		{"someone has the token of a node's driver", stolenToken},
 		{"CA certificates change in a running pod", trustPushed},
 		{"the kubelet is killed", kubeletKilled},
 		{"the node is rebooted", nodeRebooted},

@@ -1,0 +1,87 @@
+// Package flags is what the commands' flags have in common: how they are read, and those of them that several commands have.
+package flags
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"strings"
+)
+
+// The exit codes of a command.
+const (
+	ExitOK    = 0
+	ExitError = 1
+	ExitUsage = 2
+)
+
+// Error is an error in the command line: one clear line and exit code 2.
+type Error struct{ Err error }
+
+// Error is what is wrong.
+func (e Error) Error() string { return e.Err.Error() }
+
+// Unwrap is what is wrong.
+func (e Error) Unwrap() error { return e.Err }
+
+// Errorf is an error in the command line.
+func Errorf(format string, args ...any) error { return Error{Err: fmt.Errorf(format, args...)} }
+
+// ExitCode is the exit code of a command that ended with err, which it prints.
+func ExitCode(command string, err error, stderr io.Writer) int {
+	if err == nil || errors.Is(err, flag.ErrHelp) {
+		return ExitOK
+	}
+	fmt.Fprintf(stderr, "%s: %v\n", command, err)
+	if errors.As(err, new(Error)) {
+		return ExitUsage
+	}
+	return ExitError
+}
+
+// Version is that of the module, as the go command stamps it.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}
+
+// Variable is the environment variable that stands in for a flag.
+func Variable(name string) string {
+	return "MAYFLY_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
+// Parse reads the flags, each from the environment first and then from the command line. Asked for help, it prints them.
+func Parse(f *flag.FlagSet, args []string, getenv func(string) string, stdout io.Writer) error {
+	f.SetOutput(io.Discard)
+	var err error
+	f.VisitAll(func(fl *flag.Flag) {
+		if value := getenv(Variable(fl.Name)); value != "" && err == nil {
+			if e := f.Set(fl.Name, value); e != nil {
+				err = Errorf("%s=%q: %w", Variable(fl.Name), value, e)
+			}
+		}
+		if r, ok := fl.Value.(interface{ replace() }); ok {
+			r.replace()
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+		f.SetOutput(stdout)
+		fmt.Fprintf(stdout, "Flags of %s; %s stands in for --driver-name, and so on:\n", f.Name(), Variable("driver-name"))
+		f.PrintDefaults()
+		return err
+	} else if err != nil {
+		return Error{Err: err}
+	}
+	if f.NArg() > 0 {
+		return Errorf("unexpected argument %q", f.Arg(0))
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package flags
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"regexp"
+	"slices"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// Volumes are the flags that say what volumes mean. Whoever derives what a node derives must have those of the node plugin.
+type Volumes struct {
+	DriverNames *Repeated[string]
+	Issuer      signer.Issuer
+	TrustDomain string
+	SPIFFEPath  string
+	ConfigMap   string // <namespace>/<name>; empty: none.
+}
+
+// Add sets the flags to their defaults.
+func (v *Volumes) Add(f *flag.FlagSet) {
+	v.DriverNames = Repeat(driverName, "csi.mayfly.dev")
+	f.Var(v.DriverNames, "driver-name", "name of the CSI driver, as in its CSIDriver object; may be repeated, or be several with commas between them")
+	f.StringVar(&v.Issuer.Name, "issuer-name", "", "issuer of volumes that name none; empty: each must")
+	f.StringVar(&v.Issuer.Kind, "issuer-kind", "Issuer", "kind of that issuer")
+	f.StringVar(&v.Issuer.Group, "issuer-group", "cert-manager.io", "API group of that issuer")
+	f.StringVar(&v.TrustDomain, "trust-domain", "cluster.local", "SPIFFE trust domain of the pods' SPIFFE IDs; empty: none")
+	f.StringVar(&v.SPIFFEPath, "spiffe-path", volume.StandardSPIFFEPath, "path of the pods' SPIFFE IDs, with the variables of the attributes")
+	f.StringVar(&v.ConfigMap, "config-map", "", "ConfigMap, as <namespace>/<name>, with profiles of attributes and the issuer of volumes that name none; it is watched; empty: none")
+}
+
+// Check is for what the flags must say.
+func (v *Volumes) Check() error {
+	if v.ConfigMap != "" && !objectName.MatchString(v.ConfigMap) {
+		return fmt.Errorf("--config-map=%s: <namespace>/<name> is needed", v.ConfigMap)
+	}
+	return nil
+}
+
+// Defaults are what volumes get that do not say.
+func (v *Volumes) Defaults() volume.Defaults {
+	return volume.Defaults{
+		IssuerName: v.Issuer.Name, IssuerKind: v.Issuer.Kind, IssuerGroup: v.Issuer.Group,
+		TrustDomain: v.TrustDomain, SPIFFEPath: v.SPIFFEPath,
+	}
+}
+
+// driverNames is what the CSI specification allows (csi.proto, GetPluginInfoResponse.name).
+var driverNames = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$`)
+
+// objectName is the namespace and name of an object (k8s.io/apimachinery pkg/util/validation, DNS-1123 label and subdomain).
+var objectName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+
+// driverName reads a driver's name.
+func driverName(value string) (string, error) {
+	if !driverNames.MatchString(value) {
+		return "", fmt.Errorf("%q: a driver's name has up to 63 letters, digits, dots and dashes", value)
+	}
+	return value, nil
+}
+
+// Log are the flags of the log.
+type Log struct {
+	LogLevel  slog.Level
+	LogFormat string
+}
+
+// Add sets the flags to their defaults.
+func (l *Log) Add(f *flag.FlagSet) {
+	f.TextVar(&l.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	f.StringVar(&l.LogFormat, "log-format", "json", "json or text")
+}
+
+// Check is for what the flags must say.
+func (l *Log) Check() error {
+	if !slices.Contains([]string{"json", "text"}, l.LogFormat) {
+		return fmt.Errorf("--log-format=%s: there are json and text", l.LogFormat)
+	}
+	return nil
+}
+
+// Logger writes the log.
+func (l *Log) Logger(w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: l.LogLevel}
+	if l.LogFormat == "text" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}

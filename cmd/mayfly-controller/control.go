@@ -1,0 +1,100 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	runtimelog "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/mayfly-csi/mayfly/cmd/flags"
+	"github.com/mayfly-csi/mayfly/driver/profile"
+	"github.com/mayfly-csi/mayfly/signer/controller/approver"
+)
+
+// control runs the controller until ctx ends.
+func control(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
+	o, err := parse(args, getenv, stdout)
+	if err != nil {
+		return err
+	}
+	log := o.Logger(stderr)
+	klog.SetSlogLogger(log) // client-go's log.
+	runtimelog.SetLogger(logr.FromSlogHandler(log.Handler()))
+	api, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
+	if err != nil {
+		return fmt.Errorf("find the API server: %w", err)
+	}
+	api = rest.AddUserAgent(api, "mayfly-controller/"+flags.Version())
+	api.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit. The approver's workers are one.
+	m, err := newManager(api, o)
+	if err != nil {
+		return err
+	}
+	config := approver.Config{Rules: o.rules(), Requests: m.GetClient(), Live: m.GetAPIReader(), Metrics: metrics.Registry, Log: log}
+	if namespace, name, ok := strings.Cut(o.ConfigMap, "/"); ok {
+		profiles, err := profile.New(api, namespace, name, log)
+		if err != nil {
+			return err
+		}
+		if err := m.Add(manager.RunnableFunc(profiles.Run)); err != nil {
+			return fmt.Errorf("add the profiles: %w", err)
+		}
+		config.Profiles = profiles
+	}
+	a, err := approver.New(config)
+	if err != nil {
+		return err
+	}
+	if err := a.Add(m); err != nil {
+		return err
+	}
+	return m.Start(ctx)
+}
+
+// newManager is a manager whose cache holds CertificateRequests alone, and of those that are not the approver's matter their names.
+func newManager(api *rest.Config, o options) (manager.Manager, error) {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(corev1.AddToScheme(scheme), cmapi.AddToScheme(scheme)); err != nil {
+		return nil, err
+	}
+	m, err := manager.New(api, manager.Options{
+		Scheme:                 scheme,
+		Cache:                  cache.Options{ByObject: map[client.Object]cache.ByObject{&cmapi.CertificateRequest{}: {Transform: o.rules().Trim}}},
+		Metrics:                server.Options{BindAddress: cmp.Or(o.MetricsAddress, "0")},
+		HealthProbeBindAddress: cmp.Or(o.HealthAddress, "0"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the controller: %w", err)
+	}
+	alive := func(*http.Request) error { return nil }
+	ready := func(req *http.Request) error {
+		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
+		defer cancel()
+		if !m.GetCache().WaitForCacheSync(ctx) {
+			return errors.New("the requests are not known yet")
+		}
+		return nil
+	}
+	if err := errors.Join(m.AddHealthzCheck("alive", alive), m.AddReadyzCheck("requests", ready)); err != nil {
+		return nil, fmt.Errorf("make the controller: %w", err)
+	}
+	return m, nil
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/mayfly-csi/mayfly/cmd/flags"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// command runs the command with an environment, and is its exit code and what it printed.
+func command(ctx context.Context, env map[string]string, args ...string) (code int, stdout, stderr string) {
+	var out, err bytes.Buffer
+	code = run(ctx, args, func(name string) string { return env[name] }, &out, &err)
+	return code, out.String(), err.String()
+}
+
+func TestABadFlagIsOneLine(t *testing.T) {
+	for _, row := range []struct {
+		args string
+		env  map[string]string
+		want string
+	}{
+		{"", nil, "a command is missing: mayfly-controller run, mayfly-controller version or mayfly-controller help"},
+		{"node", nil, `unknown command "node": there are run, version and help`},
+		{"run extra", nil, `unexpected argument "extra"`},
+		{"run --node-plugin=", nil, "--node-plugin is required"},
+		{"run --config-map=profiles", nil, "--config-map=profiles: <namespace>/<name> is needed"},
+		{"run --cluster-domain=.local", nil, "--cluster-domain=.local: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"},
+		{"run --spiffe-path=/${POD}", nil, `--trust-domain=cluster.local --spiffe-path=/${POD}: the path has an unknown variable "${POD}": known are POD_IP, POD_IPS, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME`},
+		{"run --pod-cidr=10.0.0.0", nil, `invalid value "10.0.0.0" for flag -pod-cidr: netip.ParsePrefix("10.0.0.0"): no '/'`},
+		{"run --log-format=xml", nil, "--log-format=xml: there are json and text"},
+		{"run", map[string]string{"MAYFLY_ALLOW_ANY_NAME": "yes"}, `MAYFLY_ALLOW_ANY_NAME="yes": parse error`},
+	} {
+		t.Run(row.args, func(t *testing.T) {
+			code, stdout, stderr := command(t.Context(), row.env, strings.Fields(row.args)...)
+			if code != flags.ExitUsage || stdout != "" || stderr != "mayfly-controller: "+row.want+"\n" {
+				t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+			}
+		})
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for args, want := range map[string]string{
+		"help":    "mayfly-controller run [flags]",
+		"run -h":  "MAYFLY_DRIVER_NAME stands in for --driver-name",
+		"version": flags.Version(),
+	} {
+		if code, stdout, stderr := command(t.Context(), nil, strings.Fields(args)...); code != flags.ExitOK || !strings.Contains(stdout, want) || stderr != "" {
+			t.Errorf("%s: exit code %d, %q, %q", args, code, stdout, stderr)
+		}
+	}
+}
+
+func TestWithoutAnAPIServer(t *testing.T) {
+	code, _, stderr := command(t.Context(), nil, "run", "--kubeconfig=/does/not/exist")
+	if code != flags.ExitError || !strings.HasPrefix(stderr, "mayfly-controller: find the API server: ") || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("exit code %d, %q", code, stderr)
+	}
+}
+
+func TestRules(t *testing.T) {
+	o, err := parse([]string{"--pod-cidr=10.0.0.0/8,fd00::/8", "--driver-name=a,b", "--allow-any-name"}, func(string) string { return "" }, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := o.rules()
+	if r.NodePlugin != "system:serviceaccount:mayfly-system:mayfly" || !slices.Equal(r.Drivers, []string{"a", "b"}) || len(r.PodCIDRs) != 2 ||
+		!r.Policy.AnyName || r.Policy.ClusterDomain != "cluster.local" || r.Defaults.TrustDomain != "cluster.local" {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestReference holds the table of flags in docs/controller.md to the flags.
+func TestReference(t *testing.T) {
+	text, err := os.ReadFile("../../docs/controller.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := slices.DeleteFunc(strings.Split(string(text), "\n"), func(line string) bool { return !strings.HasPrefix(line, "| `--") })
+	var want []string
+	new(options).flags().VisitAll(func(f *flag.Flag) {
+		standard := "–"
+		if f.DefValue != "" {
+			standard = "`" + f.DefValue + "`"
+		}
+		// Markdown would take <namespace> for HTML.
+		meaning := strings.ReplaceAll(f.Usage, "<", `\<`)
+		want = append(want, fmt.Sprintf("| `--%s` | `%s` | %s | %s |", f.Name, flags.Variable(f.Name), standard, meaning))
+	})
+	if !slices.Equal(got, want) {
+		t.Errorf("docs/controller.md has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}

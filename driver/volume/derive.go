@@ -1,0 +1,34 @@
+package volume
+
+import (
+	"maps"
+	"net/url"
+
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// AskedBy is what the kubelet asks for an inline volume of a pod: the attributes that the pod's author gave, and the kubelet's own keys, which overwrite them.
+// Whoever derives from a pod what its node derives begins with it.
+func AskedBy(pod signer.Pod, driver string, attributes map[string]string) Asked {
+	all := map[string]string{}
+	maps.Copy(all, attributes)
+	maps.Copy(all, map[string]string{
+		podName: pod.Name, podNamespace: pod.Namespace, podUID: pod.UID, serviceAccountName: pod.ServiceAccount, ephemeral: "true",
+	})
+	delete(all, Tokens)
+	return Asked{Driver: driver, Attributes: all}
+}
+
+// SPIFFEID is the one that the attribute spiffe gives to a pod with these IPs; nil where there is no trust domain.
+func (d Defaults) SPIFFEID(pod signer.Pod, ips []string) (*url.URL, error) {
+	if d.TrustDomain == "" {
+		return nil, nil
+	}
+	p := &parser{defaults: d, ips: ips}
+	p.Pod = pod
+	id, err := p.spiffeID()
+	if err != nil {
+		return nil, err
+	}
+	return id.URL(), nil
+}

@@ -1,0 +1,93 @@
+package manifests_test
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+)
+
+const controller = "controller/*.yaml"
+
+func TestController(t *testing.T) {
+	text, err := os.ReadFile("../docs/controller.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := objects(t, controller)
+	account, deployment, budget := the[*corev1.ServiceAccount](t, all), the[*appsv1.Deployment](t, all), the[*policyv1.PodDisruptionBudget](t, all)
+	if namespace := the[*corev1.Namespace](t, objects(t, "*.yaml")).Name; account.Namespace != namespace || deployment.Namespace != namespace || budget.Namespace != namespace {
+		t.Errorf("namespaces %s, %s and %s", account.Namespace, deployment.Namespace, budget.Namespace)
+	}
+	spec := deployment.Spec.Template.Spec
+	if *deployment.Spec.Replicas < 2 || spec.ServiceAccountName != account.Name {
+		t.Errorf("%d replicas run as %s", *deployment.Spec.Replicas, spec.ServiceAccountName)
+	}
+	for _, selector := range []map[string]string{budget.Spec.Selector.MatchLabels, deployment.Spec.Selector.MatchLabels, spec.TopologySpreadConstraints[0].LabelSelector.MatchLabels} {
+		for key, value := range selector {
+			if deployment.Spec.Template.Labels[key] != value {
+				t.Errorf("%s=%s is no label of the pods", key, value)
+			}
+		}
+	}
+	for _, env := range spec.Containers[0].Env {
+		if !strings.Contains(string(text), "| `"+env.Name+"` |") {
+			t.Errorf("%s is no flag's variable", env.Name)
+		}
+	}
+	if strings.Contains(spec.Containers[0].Image, "/") {
+		t.Errorf("image %s has a registry", spec.Containers[0].Image)
+	}
+}
+
+// TestControllersRights: no right is there that the code does not use. That none is missing is tested with a real API server, in test/e2e.
+func TestControllersRights(t *testing.T) {
+	all := objects(t, controller)
+	role, binding, account := the[*rbacv1.ClusterRole](t, all), the[*rbacv1.ClusterRoleBinding](t, all), the[*corev1.ServiceAccount](t, all)
+	rights(t, role, map[string][]string{
+		"cert-manager.io/certificaterequests":        {"list", "watch"},
+		"cert-manager.io/certificaterequests/status": {"patch"},
+		"cert-manager.io/signers":                    {"approve"},
+		"/pods":                                      {"get"},
+		"/nodes":                                     {"get"},
+	})
+	if want := []rbacv1.Subject{{Kind: "ServiceAccount", Name: account.Name, Namespace: account.Namespace}}; !slices.Equal(binding.Subjects, want) || binding.RoleRef.Name != role.Name {
+		t.Errorf("%s is bound to %v", binding.RoleRef.Name, binding.Subjects)
+	}
+}
+
+// The policies are in force, and speak of the service accounts that there are.
+func TestAdmissionPolicies(t *testing.T) {
+	all := objects(t, controller)
+	plugin := "system:serviceaccount:mayfly-system:" + the[*corev1.ServiceAccount](t, objects(t, "*.yaml")).Name
+	approver := "system:serviceaccount:mayfly-system:" + the[*corev1.ServiceAccount](t, all).Name
+	var names, bound []string
+	for _, b := range each[*admissionv1.ValidatingAdmissionPolicyBinding](all) {
+		if !slices.Equal(b.Spec.ValidationActions, []admissionv1.ValidationAction{admissionv1.Deny}) || b.Spec.MatchResources != nil {
+			t.Errorf("%s does not deny, or not everywhere", b.Name)
+		}
+		bound = append(bound, b.Spec.PolicyName)
+	}
+	for _, p := range each[*admissionv1.ValidatingAdmissionPolicy](all) {
+		names = append(names, p.Name)
+		about := plugin
+		if p.Name == "mayfly-node-ranges" {
+			about = "system:nodes"
+		}
+		if *p.Spec.FailurePolicy != admissionv1.Fail || len(p.Spec.MatchConditions) != 1 || !strings.Contains(p.Spec.MatchConditions[0].Expression, "'"+about+"'") {
+			t.Errorf("%s does not fail, or is not about %s", p.Name, about)
+		}
+	}
+	if !slices.Equal(names, bound) || !slices.Equal(names, []string{"mayfly-decisions", "mayfly-requests", "mayfly-deletions", "mayfly-node-ranges"}) {
+		t.Errorf("there are %v, and bound are %v", names, bound)
+	}
+	if expression := each[*admissionv1.ValidatingAdmissionPolicy](all)[0].Spec.Validations[0].Expression; !strings.Contains(expression, "'"+approver+"'") {
+		t.Errorf("%s may not decide: %s", approver, expression)
+	}
+}

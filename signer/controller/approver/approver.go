@@ -1,0 +1,188 @@
+package approver
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// Config is what an approver is made of. All fields are required but those that say otherwise.
+type Config struct {
+	Rules    Rules
+	Profiles Profiles // nil: there are none.
+
+	Requests client.Client // CertificateRequests may come from a cache, which [Trim] has trimmed.
+	Live     client.Reader // Pods and nodes, from the API server itself: a cache may not know of a pod's end.
+
+	Metrics prometheus.Registerer
+	Log     *slog.Logger
+}
+
+// Profiles are what the operator sets for volumes, as it is now.
+type Profiles interface {
+	// Get waits until the profiles were read once. When ctx ends before, the error says why.
+	Get(ctx context.Context) (*volume.Profiles, error)
+}
+
+// An Approver decides on requests. Several may run at once: who is second finds the request changed. Make one with [New].
+type Approver struct {
+	Config
+	decisions *prometheus.CounterVec
+}
+
+const (
+	// workers decide at the same time: they wait for the API server more than they work.
+	workers = 16
+	// again is when a request is looked at once more that waits for what is not visible yet.
+	again = time.Second
+	// profilePatience is how long a decision waits for the profiles, which come with the start.
+	profilePatience = 10 * time.Second
+)
+
+// New is an approver.
+func New(config Config) (*Approver, error) {
+	a := &Approver{Config: config, decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "mayfly_controller_decisions_total", Help: "Requests of node plugins that were approved or denied, by the reason.",
+	}, []string{"outcome", "reason"})}
+	if err := config.Metrics.Register(a.decisions); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return a, nil
+}
+
+// Add has the manager run the approver, in every replica.
+func (a *Approver) Add(to manager.Manager) error {
+	everywhere := false
+	err := builder.ControllerManagedBy(to).Named("approver").
+		For(&cmapi.CertificateRequest{}, builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
+			cr, ok := o.(*cmapi.CertificateRequest)
+			return ok && a.Rules.Concern(cr)
+		}))).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NeedLeaderElection: &everywhere}).
+		Complete(a)
+	if err != nil {
+		return fmt.Errorf("add the approver: %w", err)
+	}
+	return nil
+}
+
+// Trim leaves of a request in a cache what an approver looks at: of those that do not concern it, that they don't.
+func (r Rules) Trim(object any) (any, error) {
+	cr, ok := object.(*cmapi.CertificateRequest)
+	if !ok {
+		return object, nil
+	}
+	cr.ManagedFields = nil
+	if !r.Concern(cr) {
+		cr.Annotations, cr.Labels, cr.OwnerReferences = nil, nil, nil
+		cr.Spec = cmapi.CertificateRequestSpec{}
+		cr.Status = cmapi.CertificateRequestStatus{}
+	}
+	return cr, nil
+}
+
+// Reconcile decides on one request.
+func (a *Approver) Reconcile(ctx context.Context, of reconcile.Request) (reconcile.Result, error) {
+	cr := &cmapi.CertificateRequest{}
+	if err := a.Requests.Get(ctx, of.NamespacedName, cr); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if !a.Rules.Concern(cr) {
+		return reconcile.Result{}, nil
+	}
+	verdict, err := a.decide(ctx, cr)
+	switch {
+	case err != nil:
+		return reconcile.Result{}, err
+	case verdict.Outcome == Wait:
+		return reconcile.Result{RequeueAfter: again}, nil
+	}
+	return reconcile.Result{}, a.conclude(ctx, cr, verdict)
+}
+
+// decide gathers what the decision is about.
+func (a *Approver) decide(ctx context.Context, cr *cmapi.CertificateRequest) (Verdict, error) {
+	rules, err := a.rules(ctx)
+	if err != nil {
+		return Verdict{}, err
+	}
+	q := Question{Request: cr}
+	if owner, err := Owner(cr); err == nil {
+		if q.Pod, err = read(ctx, a.Live, client.ObjectKey{Namespace: cr.Namespace, Name: owner.Name}, &corev1.Pod{}); err != nil {
+			return Verdict{}, fmt.Errorf("read pod %s/%s: %w", cr.Namespace, owner.Name, err)
+		}
+	}
+	verdict := rules.Decide(q, time.Now())
+	if verdict.Outcome != LookAtNode {
+		return verdict, nil
+	}
+	node := q.Pod.Spec.NodeName
+	if q.Node, err = read(ctx, a.Live, client.ObjectKey{Name: node}, &corev1.Node{}); err != nil {
+		return Verdict{}, fmt.Errorf("read node %s: %w", node, err)
+	}
+	if q.Node == nil {
+		q.Node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}} // It is gone, and has no ranges.
+	}
+	return rules.Decide(q, time.Now()), nil
+}
+
+// rules are those of now.
+func (a *Approver) rules(ctx context.Context) (rules Rules, err error) {
+	rules = a.Rules
+	if a.Profiles != nil {
+		ctx, cancel := context.WithTimeout(ctx, profilePatience)
+		defer cancel()
+		rules.Defaults.Live, err = a.Profiles.Get(ctx)
+	}
+	return rules, err
+}
+
+// read is an object as it is now; nil if there is none.
+func read[T client.Object](ctx context.Context, from client.Reader, key client.ObjectKey, into T) (found T, err error) {
+	err = from.Get(ctx, key, into)
+	if err != nil {
+		return found, client.IgnoreNotFound(err)
+	}
+	return into, nil
+}
+
+// conclude writes the decision down, if the request is still the one that was decided on. Whoever changed it has the approver look at it again.
+func (a *Approver) conclude(ctx context.Context, cr *cmapi.CertificateRequest, v Verdict) error {
+	kind := cmapi.CertificateRequestConditionApproved
+	if v.Outcome == Deny {
+		kind = cmapi.CertificateRequestConditionDenied
+	}
+	now := metav1.Now()
+	decided := cr.DeepCopy()
+	decided.Status.Conditions = append(decided.Status.Conditions, cmapi.CertificateRequestCondition{
+		Type: kind, Status: cmmeta.ConditionTrue, Reason: v.Reason, Message: v.Message, LastTransitionTime: &now,
+	})
+	err := a.Requests.Status().Patch(ctx, decided, client.MergeFromWithOptions(cr, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("write the decision on CertificateRequest %s/%s: %w", cr.Namespace, cr.Name, err)
+	}
+	outcome := strings.ToLower(string(kind))
+	a.decisions.WithLabelValues(outcome, v.Reason).Inc()
+	a.Log.Info("request "+outcome, "request", cr.Namespace+"/"+cr.Name, "node", strings.Join(cr.Spec.Extra[nodeName], ","), "reason", v.Reason, "message", v.Message)
+	return nil
+}

@@ -1,0 +1,247 @@
+package approver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// A desk is an approver with an API server that knows some objects.
+type desk struct {
+	*testing.T
+	*Approver
+	api client.WithWatch
+	log bytes.Buffer
+}
+
+func newDesk(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *desk {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := errors.Join(corev1.AddToScheme(scheme), cmapi.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	d := &desk{T: t}
+	d.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&cmapi.CertificateRequest{}).WithObjects(objects...).WithInterceptorFuncs(calls).Build()
+	var err error
+	d.Approver, err = New(Config{
+		Rules: rules(), Requests: d.api, Live: d.api, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func (d *desk) decides(cr *cmapi.CertificateRequest) (reconcile.Result, error) {
+	return d.Reconcile(d.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(cr)})
+}
+
+// conditions are those of the request now: "Approved VerifiedByMayfly".
+func (d *desk) conditions(cr *cmapi.CertificateRequest) string {
+	d.Helper()
+	var now cmapi.CertificateRequest
+	if err := d.api.Get(d.Context(), client.ObjectKeyFromObject(cr), &now); err != nil {
+		d.Fatal(err)
+	}
+	var all []string
+	for _, c := range now.Status.Conditions {
+		all = append(all, fmt.Sprint(c.Type, " ", c.Reason))
+	}
+	return strings.Join(all, ", ")
+}
+
+// young makes the request one of this moment.
+func young(cr *cmapi.CertificateRequest) *cmapi.CertificateRequest {
+	cr.CreationTimestamp = metav1.Now()
+	return cr
+}
+
+func TestTheDecisionIsWrittenDown(t *testing.T) {
+	pod := web()
+	good, bad := asked(t, pod), asked(t, pod)
+	bad.Name, bad.Spec.IsCA = "bad", true
+	bad.Status.Conditions = []cmapi.CertificateRequestCondition{{Type: cmapi.CertificateRequestConditionReady, Status: cmmeta.ConditionFalse, Reason: "Pending"}}
+	d := newDesk(t, interceptor.Funcs{}, pod, good, bad)
+	for cr, want := range map[*cmapi.CertificateRequest]string{good: "Approved VerifiedByMayfly", bad: "Ready Pending, Denied NotTheVolumes"} {
+		for range 2 { // The second time there is nothing to do.
+			if result, err := d.decides(cr); err != nil || !result.IsZero() {
+				t.Errorf("%+v (%v)", result, err)
+			}
+		}
+		if got := d.conditions(cr); got != want {
+			t.Errorf("%s: %s, want %s", cr.Name, got, want)
+		}
+	}
+	for _, labels := range [][]string{{"approved", Verified}, {"denied", NotTheVolumes}} {
+		if n := testutil.ToFloat64(d.decisions.WithLabelValues(labels...)); n != 1 {
+			t.Errorf("%v: %v", labels, n)
+		}
+	}
+	for _, want := range []string{`msg="request denied" request=shop/bad node=node-a reason=NotTheVolumes message="the request is not what volume tls of pod web asks for: CA: `, `msg="request approved" request=shop/web-attempt node=node-a`} {
+		if !strings.Contains(d.log.String(), want) {
+			t.Errorf("the log lacks %s:\n%s", want, &d.log)
+		}
+	}
+}
+
+func TestWhatIsNotThereIsLeftAlone(t *testing.T) {
+	pod := web()
+	other, gone := asked(t, pod), asked(t, pod)
+	other.Spec.Username, gone.Name = "someone", "gone"
+	d := newDesk(t, interceptor.Funcs{}, pod, other)
+	for _, cr := range []*cmapi.CertificateRequest{other, gone} {
+		if result, err := d.decides(cr); err != nil || !result.IsZero() {
+			t.Errorf("%s: %+v (%v)", cr.Name, result, err)
+		}
+	}
+	if got := d.conditions(other); got != "" {
+		t.Error(got)
+	}
+}
+
+func TestAPodThatIsNotVisibleYet(t *testing.T) {
+	pod := web()
+	cr := young(asked(t, pod))
+	d := newDesk(t, interceptor.Funcs{}, cr)
+	if result, err := d.decides(cr); err != nil || result.RequeueAfter != again || d.conditions(cr) != "" {
+		t.Errorf("%+v (%v), %s", result, err, d.conditions(cr))
+	}
+	if err := d.api.Create(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	if result, err := d.decides(cr); err != nil || !result.IsZero() || d.conditions(cr) != "Approved VerifiedByMayfly" {
+		t.Errorf("%+v (%v), %s", result, err, d.conditions(cr))
+	}
+}
+
+func TestTheNodeIsReadWhereItMatters(t *testing.T) {
+	pod := web("csi.mayfly.dev/ip-sans=${POD_IP}")
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.0.0/24"}}}
+	cr, other := asked(t, pod), asked(t, pod)
+	other.Name = "other"
+	d := newDesk(t, interceptor.Funcs{}, pod, node, cr, other)
+	if _, err := d.decides(cr); err != nil || d.conditions(cr) != "Approved VerifiedByMayfly" {
+		t.Errorf("%s (%v)", d.conditions(cr), err)
+	}
+	if err := d.api.Delete(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.decides(other); err != nil || d.conditions(other) != "Denied IPNotProved" {
+		t.Errorf("%s (%v)", d.conditions(other), err)
+	}
+}
+
+// An error of the API server is no reason to deny.
+func TestWhatCannotBeReadIsTriedAgain(t *testing.T) {
+	pod := web("csi.mayfly.dev/ip-sans=${POD_IP}")
+	for _, kind := range []string{"pod", "node"} {
+		cr := asked(t, pod)
+		d := newDesk(t, interceptor.Funcs{Get: func(ctx context.Context, api client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+			if strings.HasSuffix(strings.ToLower(fmt.Sprintf("%T", o)), "."+kind) {
+				return errors.New("away")
+			}
+			return api.Get(ctx, key, o, options...)
+		}}, pod, cr)
+		if _, err := d.decides(cr); err == nil || !strings.HasPrefix(err.Error(), "read "+kind+" ") || d.conditions(cr) != "" {
+			t.Errorf("%v, %s", err, d.conditions(cr))
+		}
+	}
+}
+
+// Of two replicas the second finds the request changed, and has nothing to do.
+func TestAnotherReplicaWasFaster(t *testing.T) {
+	pod := web()
+	for want, answer := range map[string]error{
+		"":     apierrors.NewConflict(schema.GroupResource{Resource: "certificaterequests"}, "web-attempt", errors.New("changed")),
+		"gone": apierrors.NewNotFound(schema.GroupResource{Resource: "certificaterequests"}, "web-attempt"),
+		"write the decision on CertificateRequest shop/web-attempt: away": errors.New("away"),
+	} {
+		cr := asked(t, pod)
+		d := newDesk(t, interceptor.Funcs{SubResourcePatch: func(context.Context, client.Client, string, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
+			return answer
+		}}, pod, cr)
+		_, err := d.decides(cr)
+		if got := fmt.Sprint(err); strings.HasPrefix(want, "write") != (err != nil) || err != nil && got != want {
+			t.Errorf("%v: %v", answer, err)
+		}
+		if n := testutil.CollectAndCount(d.decisions); n != 0 {
+			t.Errorf("%d decisions are counted", n)
+		}
+	}
+}
+
+// known are profiles that are there, or why they are not.
+type known struct {
+	*volume.Profiles
+	err error
+}
+
+func (k known) Get(context.Context) (*volume.Profiles, error) { return k.Profiles, k.err }
+
+func TestProfilesAreThoseOfNow(t *testing.T) {
+	pod := web()
+	cr := asked(t, pod)
+	d := newDesk(t, interceptor.Funcs{}, pod, cr)
+	d.Profiles = known{err: errors.New("away")}
+	if _, err := d.decides(cr); err == nil || err.Error() != "away" || d.conditions(cr) != "" {
+		t.Errorf("%v, %s", err, d.conditions(cr))
+	}
+	profiles, err := volume.ParseProfiles(map[string]string{volume.ProfilesKey: "profiles: {short: {duration: 5m}}\nnamespaces: {shop: short}"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Profiles = known{Profiles: profiles}
+	if _, err := d.decides(cr); err != nil || d.conditions(cr) != "Denied NotTheVolumes" {
+		t.Errorf("%v, %s", err, d.conditions(cr))
+	}
+}
+
+func TestTrim(t *testing.T) {
+	pod := web()
+	ours, other := asked(t, pod), asked(t, pod)
+	for _, cr := range []*cmapi.CertificateRequest{ours, other} {
+		cr.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "mayfly"}}
+	}
+	conclude(other, cmapi.CertificateRequestConditionApproved)
+	for _, cr := range []*cmapi.CertificateRequest{ours, other} {
+		if _, err := rules().Trim(cr); err != nil || cr.ManagedFields != nil || cr.Name == "" {
+			t.Errorf("%+v (%v)", cr, err)
+		}
+	}
+	if got := rules().Decide(Question{Request: ours, Pod: pod}, created); got.Outcome != Approve {
+		t.Errorf("ours: %+v", got)
+	}
+	if other.Spec.Request != nil || rules().Concern(other) {
+		t.Errorf("another's: %+v", other)
+	}
+	if object, err := rules().Trim(pod); object != pod || err != nil {
+		t.Errorf("%v (%v)", object, err)
+	}
+}
+
+func TestTheWaitEnds(t *testing.T) {
+	if again >= patience || patience > time.Minute {
+		t.Errorf("a request is looked at every %s for %s, and the node plugin waits for a minute", again, patience)
+	}
+}

@@ -1,0 +1,154 @@
+// Package policy is which identities a pod may have.
+//
+// It looks at what a volume asks for, as the approver derived it from the pod's spec, and never at annotations: a node writes those of its pods.
+package policy
+
+import (
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// A Policy is what pods may ask for. The zero policy, with a cluster domain, lets a pod have what follows from its own identity.
+type Policy struct {
+	ClusterDomain string // Of the names of services.
+	AnyName       bool   // Whatever a pod asks for, a CA's certificate included: whoever may create pods is trusted.
+}
+
+// An Identity is what a pod is, besides its names.
+type Identity struct {
+	SPIFFEID *url.URL     // nil: it has none.
+	IPs      []netip.Addr // Those that were proved to be the pod's.
+}
+
+// Check is what the policy has against the volume: [volume.Problems], or nil.
+func (p Policy) Check(v volume.Volume, of Identity) error {
+	if p.AnyName {
+		return nil
+	}
+	problems := authority(v)
+	problems = append(problems, p.subject(v)...)
+	for _, name := range v.DNSNames {
+		if !p.own(name, v.Pod) {
+			problems = append(problems, fmt.Errorf("DNS name %q is not the pod's: it may have %s", name, p.ownNames(v.Pod)))
+		}
+	}
+	for _, ip := range v.IPs {
+		if !has(of.IPs, ip) {
+			problems = append(problems, fmt.Errorf("IP address %s is not proved to be the pod's", ip))
+		}
+	}
+	for _, uri := range v.URIs {
+		if of.SPIFFEID == nil || uri.String() != of.SPIFFEID.String() {
+			problems = append(problems, fmt.Errorf("URI %q is not the pod's: %s", uri, ownURI(of)))
+		}
+	}
+	if len(problems) > 0 {
+		return problems
+	}
+	return nil
+}
+
+// authority refuses what makes a pod a CA, or lets it speak for one: its certificates, its revocation lists, its answers about revocation (RFC 6960, section 4.2.2.2).
+func authority(v volume.Volume) (problems volume.Problems) {
+	if v.IsCA {
+		problems = append(problems, fmt.Errorf("a pod may not be a CA"))
+	}
+	for _, usage := range []signer.Usage{"cert sign", "crl sign", "ocsp signing"} {
+		if slices.Contains(v.Usages, usage) {
+			problems = append(problems, fmt.Errorf("key usage %q is a CA's", usage))
+		}
+	}
+	return problems
+}
+
+// commonName is the attribute's type (RFC 5280, appendix A.1).
+var commonName = asn1.ObjectIdentifier{2, 5, 4, 3}
+
+// subject allows common names that the pod may have as DNS names: many a program takes the one for the other. All else in a subject is the word of the pod's
+// author, and may be another's: organizations are groups to an API server (k8s.io/apiserver pkg/authentication/request/x509).
+func (p Policy) subject(v volume.Volume) (problems volume.Problems) {
+	sequence := v.Subject.ToRDNSequence()
+	if v.RawSubject != nil {
+		sequence = nil
+		if rest, err := asn1.Unmarshal(v.RawSubject, &sequence); err != nil || len(rest) > 0 {
+			return volume.Problems{fmt.Errorf("the subject is not understood")}
+		}
+	}
+	for _, set := range sequence {
+		for _, attribute := range set {
+			problems = append(problems, p.attribute(attribute, v.Pod)...)
+		}
+	}
+	return problems
+}
+
+func (p Policy) attribute(a pkix.AttributeTypeAndValue, pod signer.Pod) volume.Problems {
+	value, ok := a.Value.(string)
+	switch {
+	case !a.Type.Equal(commonName):
+		return volume.Problems{fmt.Errorf("subject: %s is not the pod's to say: it may have a common name alone", pkix.RDNSequence{{a}})}
+	case !ok || !p.own(value, pod):
+		return volume.Problems{fmt.Errorf("common name %q is not the pod's: it may have %s", a.Value, p.ownNames(pod))}
+	}
+	return nil
+}
+
+func (p Policy) ownNames(pod signer.Pod) string {
+	return fmt.Sprintf("names under %s.svc.%s, %s.svc and %s", pod.Namespace, p.ClusterDomain, pod.Namespace, pod.Namespace)
+}
+
+func ownURI(of Identity) string {
+	if of.SPIFFEID == nil {
+		return "it has none"
+	}
+	return fmt.Sprintf("it may have %q", of.SPIFFEID)
+}
+
+// own reports whether a DNS name is one of the services of the pod's namespace, or of the pod. DNS names have no case (RFC 4343).
+func (p Policy) own(name string, pod signer.Pod) bool {
+	name = strings.ToLower(name)
+	if !hostName(name) {
+		return false
+	}
+	// A pod may be named like a host of another domain: dots are allowed (k8s.io/apimachinery pkg/util/validation, DNS-1123 subdomain).
+	if name == pod.Name && !strings.Contains(name, ".") {
+		return true
+	}
+	under := []string{pod.Namespace + ".svc." + p.ClusterDomain, pod.Namespace + ".svc"}
+	if p.unmistakable(pod.Namespace) {
+		under = append(under, pod.Namespace)
+	}
+	return slices.ContainsFunc(under, func(domain string) bool { return strings.HasSuffix(name, "."+domain) })
+}
+
+// unmistakable reports whether a namespace may have names that end in it. In one that is named svc, kubernetes.default.svc would be such a name.
+func (p Policy) unmistakable(namespace string) bool {
+	labels := strings.Split(p.ClusterDomain, ".")
+	return namespace != "svc" && namespace != labels[len(labels)-1]
+}
+
+// hostName reports whether a name is made of labels, of which the first may be a wildcard. The old dialect takes names that are not.
+func hostName(name string) bool {
+	for _, label := range strings.Split(strings.TrimPrefix(name, "*."), ".") {
+		if label == "" || strings.ContainsFunc(label, func(r rune) bool {
+			return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_'
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+func has(ips []netip.Addr, ip net.IP) bool {
+	addr, ok := netip.AddrFromSlice(ip)
+	return ok && slices.Contains(ips, addr.Unmap())
+}

@@ -1,0 +1,131 @@
+package policy
+
+import (
+	"net/netip"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// asks is a volume of pod shop/web with the attributes, as the driver parses it: "dns-names=a,b".
+func asks(t *testing.T, pod signer.Pod, prefix string, attributes ...string) volume.Volume {
+	t.Helper()
+	all := map[string]string{prefix + "issuer-name": "ca"}
+	for _, a := range attributes {
+		key, value, _ := strings.Cut(a, "=")
+		all[prefix+key] = value
+	}
+	v, err := volume.Parse(volume.AskedBy(pod, "csi.mayfly.dev", all), volume.Defaults{TrustDomain: "cluster.local"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func web() signer.Pod {
+	return signer.Pod{Namespace: "shop", Name: "web", UID: "1", ServiceAccount: "clerk"}
+}
+
+func identity() Identity {
+	return Identity{
+		SPIFFEID: &url.URL{Scheme: "spiffe", Host: "cluster.local", Path: "/ns/shop/sa/clerk"},
+		IPs:      []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")},
+	}
+}
+
+func TestWhatFollowsFromThePod(t *testing.T) {
+	for _, attribute := range []string{
+		"dns-names=web", "dns-names=WEB", "dns-names=web.shop", "dns-names=web.shop.svc", "dns-names=web.shop.svc.cluster.local", "dns-names=web-0.web.shop.svc.cluster.local",
+		"dns-names=*.web.shop.svc", "dns-names=*.shop.svc", "dns-names=*.shop", "dns-names=Web.Shop.SVC", "dns-names=_x.shop",
+		"uri-sans=spiffe://cluster.local/ns/shop/sa/clerk", "spiffe=true", "ip-sans=10.0.0.1", "ip-sans=fd00::1,::ffff:10.0.0.1",
+		"common-name=web.shop.svc", "common-name=web", "literal-subject=CN=web.shop",
+	} {
+		if err := (Policy{ClusterDomain: "cluster.local"}).Check(asks(t, web(), volume.Prefix, attribute), identity()); err != nil {
+			t.Errorf("%s: %v", attribute, err)
+		}
+	}
+}
+
+func TestWhatDoesNot(t *testing.T) {
+	const own = ": it may have names under shop.svc.cluster.local, shop.svc and shop"
+	for attributes, want := range map[string]string{
+		"dns-names=web.test":                               `DNS name "web.test" is not the pod's` + own,
+		"dns-names=shop":                                   `DNS name "shop" is not`,
+		"dns-names=shop.svc":                               `DNS name "shop.svc" is not`,
+		"dns-names=api":                                    `DNS name "api" is not`,
+		"dns-names=web.other":                              `DNS name "web.other" is not`,
+		"dns-names=web.other.svc":                          `DNS name "web.other.svc" is not`,
+		"dns-names=web.myshop":                             `DNS name "web.myshop" is not`,
+		"dns-names=web.shop.svc.example.org":               `DNS name "web.shop.svc.example.org" is not`,
+		"dns-names=shop.svc.cluster.local":                 `DNS name "shop.svc.cluster.local" is not`,
+		"dns-names=kubernetes.default.svc":                 `DNS name "kubernetes.default.svc" is not`,
+		"dns-names=*.svc":                                  `DNS name "*.svc" is not`,
+		"dns-names=*.cluster.local":                        `DNS name "*.cluster.local" is not`,
+		"dns-names=web.shop,web.test,x.test":               `DNS name "x.test" is not`,
+		"uri-sans=spiffe://cluster.local/ns/shop/sa/admin": `URI "spiffe://cluster.local/ns/shop/sa/admin" is not the pod's: it may have "spiffe://cluster.local/ns/shop/sa/clerk"`,
+		"uri-sans=https://web.shop.svc":                    `URI "https://web.shop.svc" is not the pod's`,
+		"ip-sans=10.0.0.2":                                 "IP address 10.0.0.2 is not proved to be the pod's",
+		"common-name=admin":                                `common name "admin" is not the pod's` + own,
+		"common-name=web;organizations=system:masters":     "subject: O=system:masters is not the pod's to say",
+		"literal-subject=CN=admin,O=Shop":                  `common name "admin" is not the pod's`,
+		"literal-subject=CN=web+CN=admin":                  `common name "admin" is not the pod's`,
+		"literal-subject=UID=web":                          "subject: 0.9.2342.19200300.100.1.1=#",
+		"dns-names=web;is-ca=true":                         "a pod may not be a CA",
+		"dns-names=web;key-usages=cert sign":               `key usage "cert sign" is a CA's`,
+		"dns-names=web;key-usages=digital signature,crl sign,ocsp signing": `key usage "crl sign" is a CA's; key usage "ocsp signing" is a CA's`,
+	} {
+		v := asks(t, web(), volume.Prefix, strings.Split(attributes, ";")...)
+		if err := (Policy{ClusterDomain: "cluster.local"}).Check(v, identity()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s:\n got %v\nwant %s", attributes, err, want)
+		}
+		if err := (Policy{AnyName: true}).Check(v, identity()); err != nil {
+			t.Errorf("%s, with any name: %v", attributes, err)
+		}
+	}
+}
+
+// The names of a pod and of its namespace are chosen by people, who may choose another's.
+func TestNamesThatAreAnothers(t *testing.T) {
+	for _, row := range []struct {
+		namespace, pod, name, domain string
+		want                         bool
+	}{
+		{"shop", "www.example.org", "www.example.org", "cluster.local", false},
+		{"shop", "api.other.svc", "api.other.svc", "cluster.local", false},
+		{"shop", "web.shop", "web.shop", "cluster.local", true},
+		{"shop", "web.shop", "x.shop", "cluster.local", true},
+		{"svc", "web", "kubernetes.default.svc", "cluster.local", false},
+		{"svc", "web", "web.svc.svc", "cluster.local", true},
+		{"local", "web", "kubernetes.default.svc.cluster.local", "cluster.local", false},
+		{"local", "web", "web.local.svc", "cluster.local", true},
+		{"org", "web", "kubernetes.default.svc.example.org", "example.org", false},
+		{"local", "web", "web.local", "example.org", true},
+	} {
+		v := asks(t, signer.Pod{Namespace: row.namespace, Name: row.pod, UID: "1", ServiceAccount: "clerk"}, volume.Prefix, "dns-names="+row.name)
+		if err := (Policy{ClusterDomain: row.domain}).Check(v, Identity{}); (err == nil) != row.want {
+			t.Errorf("pod %s/%s, %s: %v", row.namespace, row.pod, row.name, err)
+		}
+	}
+}
+
+// The old dialect has names that are none.
+func TestTheOldDialect(t *testing.T) {
+	for name, want := range map[string]bool{
+		"web.shop": true, "web..shop": false, ".shop": false, "a b.shop": false, "*.*.shop": false, "w*b.shop": false, "web.shop.": false, "evil.test/.shop": false,
+	} {
+		v := asks(t, web(), volume.OldPrefix, "dns-names="+name)
+		if err := (Policy{ClusterDomain: "cluster.local"}).Check(v, identity()); (err == nil) != want {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+func TestAPodWithoutASPIFFEID(t *testing.T) {
+	v := asks(t, web(), volume.Prefix, "spiffe=true")
+	if err := (Policy{ClusterDomain: "cluster.local"}).Check(v, Identity{}); err == nil || !strings.Contains(err.Error(), "is not the pod's: it has none") {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,293 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	cmclient "github.com/cert-manager/cert-manager/pkg/client/clientset/versioned"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"github.com/mayfly-csi/mayfly/test/forge"
+)
+
+// own is a volume that asks for what a pod may have.
+func own(attributes ...string) change {
+	return asks(append([]string{"uri-sans=", "spiffe=true"}, attributes...)...)
+}
+
+// controlled runs the controller until the story ends.
+func (s *story) controlled() {
+	s.Helper()
+	const dir = "../../manifests/controller"
+	s.Cleanup(func() {
+		if _, err := shared.Kubectl(context.Background(), "delete", "--ignore-not-found", "--filename", dir); err != nil {
+			s.Error(err)
+		}
+	})
+	if _, err := shared.Kubectl(s.Context(), "apply", "--filename", dir); err != nil {
+		s.Fatal(err)
+	}
+	s.controllers(2)
+}
+
+// controllers has so many controllers run.
+func (s *story) controllers(replicas int) {
+	s.Helper()
+	for _, args := range [][]string{
+		{"scale", "deployment/mayfly-controller", fmt.Sprintf("--replicas=%d", replicas)},
+		{"rollout", "status", "deployment/mayfly-controller", "--timeout=2m"},
+	} {
+		if _, err := shared.Kubectl(s.Context(), append([]string{"--namespace", mayfly}, args...)...); err != nil {
+			s.Fatal(err)
+		}
+	}
+	s.until("the controllers", func(ctx context.Context) error {
+		pods, err := shared.Client.CoreV1().Pods(mayfly).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=mayfly-controller"})
+		if err == nil && len(pods.Items) != replicas {
+			err = fmt.Errorf("there are %d", len(pods.Items))
+		}
+		return err
+	})
+}
+
+// centrallyApproved is a cluster whose controller decides, while cert-manager's own approver stays on.
+func centrallyApproved(s *story) {
+	s.controlled()
+	s.deploy(6, own("duration=30s"))
+	pods := s.readyPods(6)
+	s.rotate(pods)
+	s.create(pod("greedy", own("dns-names=web.test")))
+	s.says("greedy", "FailedMount", "request denied: CertificateRequest "+s.namespace+"/greedy-", `NotAllowed: DNS name "web.test" is not the pod's: it may have names under `+s.namespace+".svc.cluster.local")
+	s.delete("greedy")
+
+	if _, err := s.kubectl("delete", "deployment", "--all"); err != nil { // Its pods would renew in vain.
+		s.Fatal(err)
+	}
+
+	s.controllers(0)
+	s.create(pod("late", own(), on("node-b")))
+	cr := s.requestOf("late")
+	s.until("cert-manager's approver to be refused", func(context.Context) error {
+		return logged("control-plane/cert-manager.log", cr.Name, "only mayfly-controller approves or denies the requests of Mayfly's node plugin")
+	})
+	meddler, err := s.withRights("meddler", "certificaterequests", "certificaterequests/status", "signers")
+	if err != nil {
+		s.Fatal(err)
+	}
+	if err := s.approve(meddler, cr.Name); !refused(err, "only mayfly-controller approves or denies") {
+		s.Errorf("someone with every right of cert-manager's approves: %v", err)
+	}
+	if err := s.approve(s.thief("node-b"), cr.Name); !refused(err, "cannot update resource") {
+		s.Errorf("the node plugin approves its own: %v", err)
+	}
+	if err := s.thief("node-a").CertmanagerV1().CertificateRequests(s.namespace).Delete(s.Context(), cr.Name, metav1.DeleteOptions{}); !refused(err, "may delete the requests of its own node alone") {
+		s.Errorf("a node deletes another's request: %v", err)
+	}
+	s.controllers(2)
+	s.ready("late")
+	s.until("the requests to be gone", func(ctx context.Context) error {
+		requests, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).List(ctx, metav1.ListOptions{})
+		for _, cr := range requests.Items {
+			if strings.HasPrefix(cr.Name, "late-") {
+				err = errors.Join(err, errors.New(cr.Name+" is there"))
+			}
+		}
+		return err
+	})
+}
+
+// requestOf is the request for a pod.
+func (s *story) requestOf(pod string) (found cmapi.CertificateRequest) {
+	s.Helper()
+	s.until("the request of "+pod, func(ctx context.Context) error {
+		requests, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for _, found = range requests.Items {
+			if strings.HasPrefix(found.Name, pod+"-") {
+				return nil
+			}
+		}
+		return errors.New("there is none")
+	})
+	return found
+}
+
+// approve approves a request as it is now.
+func (s *story) approve(as cmclient.Interface, name string) (err error) {
+	s.Helper()
+	s.until("a try to approve", func(ctx context.Context) error {
+		var cr *cmapi.CertificateRequest
+		if cr, err = shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).Get(ctx, name, metav1.GetOptions{}); err != nil {
+			return err
+		}
+		cr.Status.Conditions = append(cr.Status.Conditions, cmapi.CertificateRequestCondition{Type: cmapi.CertificateRequestConditionApproved, Status: "True", Reason: "policy", Message: "why not"})
+		if _, err = as.CertmanagerV1().CertificateRequests(s.namespace).UpdateStatus(ctx, cr, metav1.UpdateOptions{}); apierrors.IsConflict(err) {
+			return err
+		}
+		return nil
+	})
+	return err
+}
+
+func refused(err error, words string) bool {
+	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), words)
+}
+
+// thief has the token of the driver's pod on a node; for an empty name one that is bound to no pod, as someone may make who can make tokens.
+func (s *story) thief(node string) cmclient.Interface {
+	s.Helper()
+	request := &authenticationv1.TokenRequest{}
+	if node != "" {
+		pod, err := driverPod(s.Context(), node)
+		if err != nil {
+			s.Fatal(err)
+		}
+		request.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}
+	}
+	token, err := shared.Client.CoreV1().ServiceAccounts(mayfly).CreateToken(s.Context(), "mayfly", request, metav1.CreateOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	config := rest.AnonymousClientConfig(shared.REST)
+	config.BearerToken = token.Status.Token
+	client, err := cmclient.NewForConfig(config)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return client
+}
+
+// stolenToken is what someone with the token of node-a's driver tries, while cert-manager's own approver stays on.
+func stolenToken(s *story) {
+	s.controlled()
+	bare := pod("bare", on("node-a"), idle)
+	bare.Spec.Volumes, bare.Spec.Containers[0].VolumeMounts = nil, nil
+	s.start(pod("web", own(), on("node-a")), pod("db", own(), on("node-b")), pod("brief", own(), on("node-a")), bare)
+	web, brief := s.ready("web"), s.ready("brief")
+	asWeb := s.ready("bare")
+	asWeb.Spec.Volumes = web.Spec.Volumes // The thief says that it has one.
+	s.delete("brief")
+	for i, row := range []struct {
+		name   string
+		node   string // Of the token.
+		pod    *corev1.Pod
+		change func(*cmapi.CertificateRequest)
+		want   string // Of the denial, or of the API server's refusal.
+	}{
+		{"what the driver itself asks", "node-a", web, func(*cmapi.CertificateRequest) {}, "Approved VerifiedByMayfly"},
+		{"a pod of another node", "node-a", s.ready("db"), func(*cmapi.CertificateRequest) {}, `Denied OtherNode: pod db runs on node "node-b", and node "node-a" asks`},
+		{"a pod without a volume", "node-a", asWeb, func(*cmapi.CertificateRequest) {}, "Denied NoVolume: pod bare has no volume of csi.mayfly.dev"},
+		{"a pod's UID for another pod", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.OwnerReferences[0].Name = "db" }, "Denied PodNotFound: "},
+		{"one name more", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Spec.Request = s.forged(web, "dns-names=web.test,db.test") }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: DNS names: "},
+		{"another SPIFFE ID", "node-a", web, func(cr *cmapi.CertificateRequest) {
+			cr.Spec.Request = s.forged(web, "spiffe=false", "uri-sans=spiffe://cluster.local/ns/kube-system/sa/default")
+		}, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: URIs: "},
+		{"another key", "node-a", web, func(cr *cmapi.CertificateRequest) {
+			cr.Spec.Request = s.forged(web, "key-algorithm=RSA", "key-size=2048")
+		}, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: key: "},
+		{"a usage more", "node-a", web, func(cr *cmapi.CertificateRequest) {
+			cr.Spec.Usages = append(cr.Spec.Usages, cmapi.UsageCodeSigning)
+		}, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: usages: "},
+		{"a CA", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Spec.IsCA = true }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: CA: "},
+		{"a longer life", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Spec.Duration.Duration = 8760 * time.Hour }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: duration: "},
+		{"another issuer", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Spec.IssuerRef.Name = "self-signed" }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: issuer: "},
+		{"an annotation", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Annotations = map[string]string{"example.org/team": "x"} }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: annotations: "},
+		{"a request that is replayed after its pod is gone", "node-a", brief, func(*cmapi.CertificateRequest) {}, "Denied PodNotFound: there is no pod brief"},
+		{"a pod that never was", "node-a", web, func(cr *cmapi.CertificateRequest) {
+			cr.OwnerReferences[0].Name, cr.OwnerReferences[0].UID = "nobody", types.UID("00000000-0000-0000-0000-000000000001")
+		}, "Denied PodNotFound: there is no pod nobody"},
+		{"no owner", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.OwnerReferences = nil }, "must be owned by one pod and nothing else"},
+		{"two owners", "node-a", web, func(cr *cmapi.CertificateRequest) {
+			cr.OwnerReferences = append(cr.OwnerReferences, metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: "kube-root-ca.crt", UID: "1"})
+		}, "must be owned by one pod and nothing else"},
+		{"the node itself as owner", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.OwnerReferences[0].Kind = "Node" }, "must be owned by one pod and nothing else"},
+		{"a token of no node", "", web, func(*cmapi.CertificateRequest) {}, "does not say on which node it runs"},
+		{"another caller is written down", "node-a", s.ready("db"), func(cr *cmapi.CertificateRequest) {
+			cr.Spec.Username, cr.Spec.Extra = "system:serviceaccount:"+mayfly+":mayfly", map[string][]string{"authentication.kubernetes.io/node-name": {"node-b"}}
+		}, "Denied OtherNode: "},
+	} {
+		cr, err := forge.Request(row.pod, fmt.Sprintf("forged-%d", i))
+		if err != nil {
+			s.Fatal(err)
+		}
+		row.change(cr)
+		if got := s.outcome(row.node, cr); !strings.Contains(got, row.want) {
+			s.Errorf("%s:\n got %s\nwant %s", row.name, got, row.want)
+		}
+	}
+	s.audited()
+}
+
+// audited demands that the controllers' log has what was tried, and no approval but the first.
+func (s *story) audited() {
+	s.Helper()
+	log, err := shared.Kubectl(s.Context(), "--namespace", mayfly, "logs", "--selector=app.kubernetes.io/name=mayfly-controller", "--tail=-1")
+	if err != nil {
+		s.Fatal(err)
+	}
+	forged := `"request":"` + s.namespace + `/forged-`
+	denied := 0
+	for line := range strings.Lines(log) {
+		switch {
+		case !strings.Contains(line, forged):
+		case strings.Contains(line, `"msg":"request denied"`) && strings.Contains(line, `"node":"node-a","reason":"`):
+			denied++
+		case !strings.Contains(line, forged+`0"`):
+			s.Errorf("approved: %s", line)
+		}
+	}
+	if denied < 10 {
+		s.Errorf("the log has %d denials:\n%s", denied, log)
+	}
+}
+
+// forged is a signing request for a volume of the pod with other attributes.
+func (s *story) forged(of *corev1.Pod, attributes ...string) []byte {
+	s.Helper()
+	of = of.DeepCopy()
+	own(attributes...)(&of.Spec)
+	cr, err := forge.Request(of, "forged")
+	if err != nil {
+		s.Fatal(err)
+	}
+	return cr.Spec.Request
+}
+
+// outcome is what becomes of a request with the token of a node's driver: the API server's refusal, or the decision. A request whose pod does not exist is not
+// denied while it is young, and may be deleted meanwhile (kubernetes pkg/controller/garbagecollector), which is as good.
+func (s *story) outcome(node string, cr *cmapi.CertificateRequest) (outcome string) {
+	s.Helper()
+	client := s.thief(node).CertmanagerV1().CertificateRequests(s.namespace)
+	if _, err := client.Create(s.Context(), cr, metav1.CreateOptions{}); err != nil {
+		return err.Error()
+	}
+	s.until("a decision on "+cr.Name, func(ctx context.Context) error {
+		now, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).Get(ctx, cr.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			outcome = "Denied PodNotFound: there is no pod " + cr.OwnerReferences[0].Name + ": the garbage collector was faster"
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, c := range now.Status.Conditions {
+			if c.Type == cmapi.CertificateRequestConditionApproved || c.Type == cmapi.CertificateRequestConditionDenied {
+				outcome = fmt.Sprintf("%s %s: %s", c.Type, c.Reason, c.Message)
+				return nil
+			}
+		}
+		return errors.New("it is undecided")
+	})
+	return outcome
+}

@@ -1,0 +1,69 @@
+// Package forge writes the requests of node plugins for whom it pleases, as a thief of their rights can.
+package forge
+
+import (
+	"encoding/pem"
+	"errors"
+	"fmt"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// Request is the one that a node plugin makes for the first volume of the pod that has a driver, which it may mean or not.
+func Request(pod *corev1.Pod, name string) (*cmapi.CertificateRequest, error) {
+	asked, err := ask(pod)
+	if err != nil {
+		return nil, err
+	}
+	v, err := volume.Parse(asked, volume.Defaults{TrustDomain: "cluster.local"})
+	if err != nil {
+		return nil, fmt.Errorf("understand the volume: %w", err)
+	}
+	key, err := request.NewKey(v.Key)
+	if err != nil {
+		return nil, err
+	}
+	der, err := request.CSR(v, key)
+	if err != nil {
+		return nil, err
+	}
+	req := request.New(v, name, der)
+	cr := &cmapi.CertificateRequest{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: pod.Namespace, Name: name, Annotations: req.Annotations,
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}},
+		},
+		Spec: cmapi.CertificateRequestSpec{
+			Request:   pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: req.CSR}),
+			IssuerRef: cmmeta.IssuerReference{Name: req.Issuer.Name, Kind: req.Issuer.Kind, Group: req.Issuer.Group},
+			Duration:  &metav1.Duration{Duration: req.Duration}, IsCA: req.IsCA,
+		},
+	}
+	for _, u := range req.Usages {
+		cr.Spec.Usages = append(cr.Spec.Usages, cmapi.KeyUsage(u))
+	}
+	return cr, nil
+}
+
+func ask(pod *corev1.Pod) (volume.Asked, error) {
+	for _, v := range pod.Spec.Volumes {
+		if v.CSI == nil {
+			continue
+		}
+		asked := volume.AskedBy(signer.Pod{
+			Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), ServiceAccount: pod.Spec.ServiceAccountName,
+		}, v.CSI.Driver, v.CSI.VolumeAttributes)
+		for _, ip := range pod.Status.PodIPs {
+			asked.IPs = append(asked.IPs, ip.IP)
+		}
+		return asked, nil
+	}
+	return volume.Asked{}, errors.New("the pod has no volume of a driver")
+}
