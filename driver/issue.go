@@ -110,11 +110,11 @@ func (d *Driver) begin(ctx context.Context, h *held) (crypto.Signer, []byte, err
 	})
 }
 
-// key is the key of a new attempt: a new one, unless the pod wants to keep the one that it has.
+// key is the key of a new attempt: a new one, unless the pod wants to keep the one that it has, and that is of the kind which it wants now.
 func key(h *held) (crypto.Signer, error) {
 	if h.volume.ReuseKey {
 		if text, err := h.dir.Pair(); err == nil {
-			if key, err := request.DecodeKey(text); err == nil {
+			if key, err := request.DecodeKey(text); err == nil && request.IsOfKind(key.Public(), h.volume.Key) {
 				return key, nil
 			}
 		}

@@ -2,6 +2,8 @@ package driver_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"errors"
 	"fmt"
 	"maps"
@@ -365,6 +367,20 @@ func TestAProfileThatBeginsToNeedTheIP(t *testing.T) {
 	if got := ips(t, target); got != "192.0.2.8" {
 		t.Error(got)
 	}
+}
+
+// A key that is kept is not kept when the profile wants one of another kind.
+func TestAProfileThatWantsAnotherKey(t *testing.T) {
+	p := &someProfiles{now: profile("duration=3s", "reuse-private-key=true")}
+	n := newNode(t, func(c *driver.Config) { c.Profiles = p })
+	v := web("csi.mayfly.dev/profile=web")
+	delete(v.Attributes, "csi.mayfly.dev/duration")
+	target := n.publish(v)
+	p.set(profile("duration=3s", "reuse-private-key=true", "key-size=384"), nil)
+	until(t, "a key of the other kind", func() bool {
+		key, ok := pair(t, target).PublicKey.(*ecdsa.PublicKey)
+		return ok && key.Curve == elliptic.P384()
+	})
 }
 
 // An issuer that never answers is left when the profile names another.

@@ -50,14 +50,16 @@ func TestRotation(t *testing.T) {
 // Many volumes with short certificates, and readers that go round them all the time.
 // Who watches the file itself, as Istio's agents before 1.29 do, is told soon that there is another.
 func TestTheFilesBeforeAreGoneSoon(t *testing.T) {
-	n := newNode(t, nil)
-	v := web("csi.mayfly.dev/duration=60s", "csi.mayfly.dev/renew-before=57s")
+	pods := newPods()
+	n := newNode(t, withPods(pods))
+	v := web()
 	target := n.publish(v)
 	first, err := filepath.EvalSymlinks(filepath.Join(target, "tls.crt"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := pair(t, target)
+	pods.annotated(t, v.Pod, time.Now(), nil)
 	until(t, "the renewal", func() bool { return !pair(t, target).Equal(before) })
 	after := pair(t, target)
 	if !exists(t, first) {

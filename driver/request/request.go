@@ -38,6 +38,25 @@ func NewKey(k volume.Key) (crypto.Signer, error) {
 	return nil, fmt.Errorf("make a key: unknown algorithm %q", k.Algorithm)
 }
 
+// KindOf is the kind of a public key, without an encoding; the zero kind if it is none that a pod may ask for.
+func KindOf(public crypto.PublicKey) volume.Key {
+	switch k := public.(type) {
+	case *rsa.PublicKey:
+		return volume.Key{Algorithm: volume.RSA, Size: k.N.BitLen()}
+	case *ecdsa.PublicKey:
+		return volume.Key{Algorithm: volume.ECDSA, Size: k.Curve.Params().BitSize}
+	case ed25519.PublicKey:
+		return volume.Key{Algorithm: volume.Ed25519}
+	}
+	return volume.Key{}
+}
+
+// IsOfKind reports whether a public key is of the kind that a volume asks for.
+func IsOfKind(public crypto.PublicKey, k volume.Key) bool {
+	is := KindOf(public)
+	return is.Algorithm == k.Algorithm && is.Size == k.Size
+}
+
 func curve(size int) elliptic.Curve {
 	switch size {
 	case 384:

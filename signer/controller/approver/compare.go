@@ -2,9 +2,7 @@ package approver
 
 import (
 	"bytes"
-	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
@@ -128,19 +126,11 @@ func readCSR(text []byte) (*x509.CertificateRequest, error) {
 
 // key compares a public key with the kind that the volume asks for.
 func key(public any, wants volume.Key) error {
-	var is volume.Key
-	switch k := public.(type) {
-	case *rsa.PublicKey:
-		is = volume.Key{Algorithm: volume.RSA, Size: k.N.BitLen()}
-	case *ecdsa.PublicKey:
-		is = volume.Key{Algorithm: volume.ECDSA, Size: k.Curve.Params().BitSize}
-	case ed25519.PublicKey:
-		is = volume.Key{Algorithm: volume.Ed25519}
+	if request.IsOfKind(public, wants) {
+		return nil
 	}
-	if is.Algorithm != wants.Algorithm || is.Size != wants.Size {
-		return fmt.Errorf("key: asked for is %s %d, and the volume wants %s %d", is.Algorithm, is.Size, wants.Algorithm, wants.Size)
-	}
-	return nil
+	is := request.KindOf(public)
+	return fmt.Errorf("key: asked for is %s %d, and the volume wants %s %d", is.Algorithm, is.Size, wants.Algorithm, wants.Size)
 }
 
 // derive is the signing request that the node plugin makes for the volume, with a key that is nobody's.
