@@ -58,6 +58,9 @@ func (d *Driver) defaultsOf(ctx context.Context, h *held) (volume.Defaults, erro
 
 // understand takes the volume anew for a new attempt: as the profiles are now, and with the pod's IPs. The volume's turn must be held.
 func (d *Driver) understand(ctx context.Context, h *held) error {
+	if d.Profiles == nil && !h.volume.NeedsIP && len(h.volume.Gates) == 0 {
+		return nil // It means what it meant.
+	}
 	asked := h.snapshot().Asked
 	v, err := d.anew(ctx, h, asked)
 	if err != nil {

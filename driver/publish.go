@@ -86,6 +86,7 @@ func (d *Driver) open(ctx context.Context, h *held, asked volume.Asked) error {
 		}
 		asked.Password = ""
 	}
+	asked.Secrets = false // It has what was in them.
 	h.mu.Lock()
 	h.volume = v
 	if !v.AsPod {
