@@ -151,7 +151,7 @@ done
 shift
 umount -l /.host
 mount -o "remount,bind,$mode" /
-exec setpriv --no-new-privs --reuid="$user" --regid="$group" --groups="$groups" --bounding-set=-all -- env -i "$@"
+exec setpriv --pdeathsig keep --no-new-privs --reuid="$user" --regid="$group" --groups="$groups" --bounding-set=-all -- env -i "$@"
 `
 
 func (c *Container) start(t *testing.T, pod Pod, spec corev1.Container, image Image, mounts []mount, network *Container) {
