@@ -1,11 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"flag"
-	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -13,15 +9,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
+	"github.com/mayfly-csi/mayfly/cmd/flags/flagstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// command runs the command with an environment, and is its exit code and what it printed.
 func command(ctx context.Context, env map[string]string, args ...string) (code int, stdout, stderr string) {
-	var out, err bytes.Buffer
-	code = run(ctx, args, func(name string) string { return env[name] }, &out, &err)
-	return code, out.String(), err.String()
+	return flagstest.Run(ctx, controller(), env, args...)
 }
 
 func TestABadFlagIsOneLine(t *testing.T) {
@@ -81,24 +75,6 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// TestReference holds the table of flags in docs/controller.md to the flags.
 func TestReference(t *testing.T) {
-	text, err := os.ReadFile("../../docs/controller.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := slices.DeleteFunc(strings.Split(string(text), "\n"), func(line string) bool { return !strings.HasPrefix(line, "| `--") })
-	var want []string
-	new(options).flags().VisitAll(func(f *flag.Flag) {
-		standard := "–"
-		if f.DefValue != "" {
-			standard = "`" + f.DefValue + "`"
-		}
-		// Markdown would take <namespace> for HTML.
-		meaning := strings.ReplaceAll(f.Usage, "<", `\<`)
-		want = append(want, fmt.Sprintf("| `--%s` | `%s` | %s | %s |", f.Name, flags.Variable(f.Name), standard, meaning))
-	})
-	if !slices.Equal(got, want) {
-		t.Errorf("docs/controller.md has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
+	flagstest.Reference(t, "../../docs/controller.md", new(options).flags())
 }

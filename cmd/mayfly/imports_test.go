@@ -41,7 +41,7 @@ func TestImportsFormAFan(t *testing.T) {
 // mayImport reports whether one room may import another.
 func mayImport(room, other string) bool {
 	switch above, _ := path.Split(room); {
-	case above == "cmd/":
+	case strings.HasPrefix(above, "cmd/"):
 		return true
 	case room == "driver":
 		return strings.HasPrefix(other, "driver/") || other == "signer"

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -11,15 +10,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
+	"github.com/mayfly-csi/mayfly/cmd/flags/flagstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// command runs the command with an environment, and is its exit code and what it printed.
 func command(ctx context.Context, env map[string]string, args ...string) (code int, stdout, stderr string) {
-	var out, err bytes.Buffer
-	code = run(ctx, args, func(name string) string { return env[name] }, &out, &err)
-	return code, out.String(), err.String()
+	return flagstest.Run(ctx, mayfly(), env, args...)
 }
 
 func TestABadFlagIsOneLine(t *testing.T) {
