@@ -151,8 +151,8 @@ func (d *Driver) schedule(h *held) {
 	pod := h.pod()
 	for wanted, last := d.renewalOf(pod), false; !last; {
 		d.queueAt(h, wanted)
-		now := d.renewalOf(pod) // It may have changed before the queue was told.
-		wanted, last = now, now.Equal(wanted)
+		again := d.renewalOf(pod) // It may have changed before the queue was told.
+		wanted, last = again, again.Equal(wanted)
 	}
 }
 

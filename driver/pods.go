@@ -86,20 +86,25 @@ func (d *Driver) understand(ctx context.Context, h *held) error {
 func (d *Driver) anew(ctx context.Context, h *held, asked volume.Asked) (volume.Volume, error) {
 	ctx, cancel := context.WithTimeout(ctx, briefPatience)
 	defer cancel()
-	defaults, err := d.defaults(ctx)
+	v, err := d.today(ctx, asked)
 	if err == nil {
-		var v volume.Volume
-		defaults.AnyTrustFile = true
-		if v, err = volume.Parse(asked, defaults); err == nil {
-			return v, nil
-		}
+		return v, nil
 	}
 	d.Log.Warn("the profile of a volume stays as it was", "volume", h.id, "error", err)
-	v, err := volume.Parse(asked, d.before())
-	if err != nil {
+	if v, err = volume.Parse(asked, d.before()); err != nil {
 		return v, signer.Errorf(signer.Invalid, "%w", err)
 	}
 	return v, nil
+}
+
+// today is a volume that was understood once, as the profiles are now.
+func (d *Driver) today(ctx context.Context, asked volume.Asked) (volume.Volume, error) {
+	defaults, err := d.defaults(ctx)
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	defaults.AnyTrustFile = true
+	return volume.Parse(asked, defaults)
 }
 
 // overtaken reports whether the profiles have given the volume another issuer since its attempt was begun: the one that was asked may never answer.
@@ -109,12 +114,7 @@ func (d *Driver) overtaken(h *held) bool {
 	}
 	ctx, cancel := context.WithCancel(d.base)
 	cancel() // Nobody waits for profiles that are not known.
-	defaults, err := d.defaults(ctx)
-	if err != nil {
-		return false
-	}
-	defaults.AnyTrustFile = true
-	v, err := volume.Parse(h.snapshot().Asked, defaults)
+	v, err := d.today(ctx, h.snapshot().Asked)
 	return err == nil && v.Issuer != h.volume.Issuer
 }
 
