@@ -421,7 +421,7 @@ func TestCallsForAPodThatStartedWithoutItsCertificate(t *testing.T) {
 func TestARenewalWhilePodsCantBeRead(t *testing.T) {
 	p := newPods("192.0.2.8")
 	n := newNode(t, withPods(p))
-	target := n.publish(web(withIPs, "csi.mayfly.dev/duration=15s"))
+	target := n.publish(web(withIPs, "csi.mayfly.dev/duration=60s", "csi.mayfly.dev/renew-before=56s"))
 	first := pair(t, target)
 	p.mu.Lock()
 	p.away = errors.New("read pod shop/web-0: forbidden")

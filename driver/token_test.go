@@ -47,7 +47,7 @@ func TestAskingAsThePod(t *testing.T) {
 // A renewal that is due when the token has expired waits for the next call of the kubelet.
 func TestARenewalWaitsForAToken(t *testing.T) {
 	n := newNode(t, asPod)
-	v := withToken(tokens("", "first", 1500*time.Millisecond), "csi.mayfly.dev/duration=5s")
+	v := withToken(tokens("", "first", 5*time.Second), "csi.mayfly.dev/duration=12s")
 	target := n.publish(v)
 	first := pair(t, target)
 	until(t, "the renewal waits", func() bool {
