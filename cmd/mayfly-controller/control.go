@@ -27,6 +27,7 @@ import (
 	"github.com/mayfly-csi/mayfly/cmd/flags"
 	"github.com/mayfly-csi/mayfly/driver/profile"
 	"github.com/mayfly-csi/mayfly/signer/controller/approver"
+	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
 // control runs the controller until ctx ends.
@@ -48,7 +49,7 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err != nil {
 		return err
 	}
-	config := approver.Config{Rules: o.rules(), Requests: m.GetClient(), Live: m.GetAPIReader(), Metrics: metrics.Registry, Log: log}
+	court := proof.Court{Rules: o.rules(), Live: m.GetAPIReader()}
 	if namespace, name, ok := strings.Cut(o.ConfigMap, "/"); ok {
 		profiles, err := profile.New(api, namespace, name, log)
 		if err != nil {
@@ -57,9 +58,9 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 		if err := m.Add(manager.RunnableFunc(profiles.Run)); err != nil {
 			return fmt.Errorf("add the profiles: %w", err)
 		}
-		config.Profiles = profiles
+		court.Profiles = profiles
 	}
-	a, err := approver.New(config)
+	a, err := approver.New(approver.Config{Callers: o.callers(), Court: court, Requests: m.GetClient(), Metrics: metrics.Registry, Log: log})
 	if err != nil {
 		return err
 	}
@@ -77,7 +78,7 @@ func newManager(api *rest.Config, o options) (manager.Manager, error) {
 	}
 	m, err := manager.New(api, manager.Options{
 		Scheme:                 scheme,
-		Cache:                  cache.Options{ByObject: map[client.Object]cache.ByObject{&cmapi.CertificateRequest{}: {Transform: o.rules().Trim}}},
+		Cache:                  cache.Options{ByObject: map[client.Object]cache.ByObject{&cmapi.CertificateRequest{}: {Transform: o.callers().Trim}}},
 		Metrics:                server.Options{BindAddress: cmp.Or(o.MetricsAddress, "0")},
 		HealthProbeBindAddress: cmp.Or(o.HealthAddress, "0"),
 	})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
 	"github.com/mayfly-csi/mayfly/cmd/flags/flagstest"
+	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -69,8 +70,8 @@ func TestRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := o.rules()
-	if r.NodePlugin != "system:serviceaccount:mayfly-system:mayfly" || !slices.Equal(r.Drivers, []string{"a", "b"}) || len(r.PodCIDRs) != 2 ||
-		!r.Policy.AnyName || r.Policy.ClusterDomain != "cluster.local" || r.Defaults.TrustDomain != "cluster.local" {
+	if o.NodePlugin != "system:serviceaccount:mayfly-system:mayfly" || !slices.Equal(r.Drivers, []string{"a", "b"}) || len(r.PodCIDRs) != 2 ||
+		r.Policy != (policy.Policy{ClusterDomain: "cluster.local", AnyName: true}) || r.Defaults.TrustDomain != "cluster.local" {
 		t.Errorf("%+v", r)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/cmd/flags"
 	"github.com/mayfly-csi/mayfly/signer/controller/approver"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
 // options are the flags of mayfly-controller run.
@@ -74,13 +75,15 @@ func (o *options) check() error {
 	return nil
 }
 
-// rules are what the approver goes by.
-func (o *options) rules() approver.Rules {
-	return approver.Rules{
-		NodePlugin: o.NodePlugin,
-		Drivers:    o.DriverNames.Values,
-		Defaults:   o.Defaults(),
-		Policy:     policy.Policy{ClusterDomain: o.ClusterDomain, AnyName: o.AllowAnyName},
-		PodCIDRs:   o.PodCIDRs.Values,
+// callers are those whose requests are decided on.
+func (o *options) callers() approver.Callers { return approver.Callers{NodePlugin: o.NodePlugin} }
+
+// rules are what decisions go by.
+func (o *options) rules() proof.Rules {
+	return proof.Rules{
+		Drivers:  o.DriverNames.Values,
+		Defaults: o.Defaults(),
+		Policy:   policy.Policy{ClusterDomain: o.ClusterDomain, AnyName: o.AllowAnyName},
+		PodCIDRs: o.PodCIDRs.Values,
 	}
 }

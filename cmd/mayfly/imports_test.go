@@ -50,7 +50,7 @@ func mayImport(room, other string) bool {
 	case above == "signer/":
 		return other == "signer"
 	case above == "signer/controller/":
-		return slices.Contains([]string{"signer", "driver/volume", "driver/request", "signer/controller/policy"}, other) && room != other
+		return slices.Contains([]string{"signer", "driver/volume", "driver/request", "signer/controller/policy", "signer/controller/proof"}, other) && room != other
 	}
 	return false
 }

@@ -10,7 +10,6 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	"github.com/prometheus/client_golang/prometheus"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -20,25 +19,17 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
 // Config is what an approver is made of. All fields are required but those that say otherwise.
 type Config struct {
-	Rules    Rules
-	Profiles Profiles // nil: there are none.
-
-	Requests client.Client // CertificateRequests may come from a cache, which [Trim] has trimmed.
-	Live     client.Reader // Pods and nodes, from the API server itself: a cache may not know of a pod's end.
+	Callers
+	Court    proof.Court
+	Requests client.Client // CertificateRequests may come from a cache, which [Callers.Trim] has trimmed.
 
 	Metrics prometheus.Registerer
 	Log     *slog.Logger
-}
-
-// Profiles are what the operator sets for volumes, as it is now.
-type Profiles interface {
-	// Get waits until the profiles were read once. When ctx ends before, the error says why.
-	Get(ctx context.Context) (*volume.Profiles, error)
 }
 
 // An Approver decides on requests. Several may run at once: who is second finds the request changed. Make one with [New].
@@ -52,8 +43,6 @@ const (
 	workers = 16
 	// again is when a request is looked at once more that waits for what is not visible yet.
 	again = time.Second
-	// profilePatience is how long a decision waits for the profiles, which come with the start.
-	profilePatience = 10 * time.Second
 )
 
 // New is an approver.
@@ -73,7 +62,7 @@ func (a *Approver) Add(to manager.Manager) error {
 	err := builder.ControllerManagedBy(to).Named("approver").
 		For(&cmapi.CertificateRequest{}, builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
 			cr, ok := o.(*cmapi.CertificateRequest)
-			return ok && a.Rules.Concern(cr)
+			return ok && a.Concern(cr)
 		}))).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NeedLeaderElection: &everywhere}).
 		Complete(a)
@@ -84,13 +73,13 @@ func (a *Approver) Add(to manager.Manager) error {
 }
 
 // Trim leaves of a request in a cache what an approver looks at: of those that do not concern it, that they don't.
-func (r Rules) Trim(object any) (any, error) {
+func (c Callers) Trim(object any) (any, error) {
 	cr, ok := object.(*cmapi.CertificateRequest)
 	if !ok {
 		return object, nil
 	}
 	cr.ManagedFields = nil
-	if !r.Concern(cr) {
+	if !c.Concern(cr) {
 		cr.Annotations, cr.Labels, cr.OwnerReferences = nil, nil, nil
 		cr.Spec = cmapi.CertificateRequestSpec{}
 		cr.Status = cmapi.CertificateRequestStatus{}
@@ -104,69 +93,32 @@ func (a *Approver) Reconcile(ctx context.Context, of reconcile.Request) (reconci
 	if err := a.Requests.Get(ctx, of.NamespacedName, cr); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	if !a.Rules.Concern(cr) {
+	if !a.Concern(cr) {
 		return reconcile.Result{}, nil
 	}
 	verdict, err := a.decide(ctx, cr)
 	switch {
 	case err != nil:
 		return reconcile.Result{}, err
-	case verdict.Outcome == Wait:
+	case verdict.Outcome == proof.Wait:
 		return reconcile.Result{RequeueAfter: again}, nil
 	}
 	return reconcile.Result{}, a.conclude(ctx, cr, verdict)
 }
 
-// decide gathers what the decision is about.
-func (a *Approver) decide(ctx context.Context, cr *cmapi.CertificateRequest) (Verdict, error) {
-	rules, err := a.rules(ctx)
+// decide is the verdict on a request.
+func (a *Approver) decide(ctx context.Context, cr *cmapi.CertificateRequest) (proof.Verdict, error) {
+	claim, err := a.claim(cr)
 	if err != nil {
-		return Verdict{}, err
+		return proof.Denied(err), nil
 	}
-	q := Question{Request: cr}
-	if owner, err := Owner(cr); err == nil {
-		if q.Pod, err = read(ctx, a.Live, client.ObjectKey{Namespace: cr.Namespace, Name: owner.Name}, &corev1.Pod{}); err != nil {
-			return Verdict{}, fmt.Errorf("read pod %s/%s: %w", cr.Namespace, owner.Name, err)
-		}
-	}
-	verdict := rules.Decide(q, time.Now())
-	if verdict.Outcome != LookAtNode {
-		return verdict, nil
-	}
-	node := q.Pod.Spec.NodeName
-	if q.Node, err = read(ctx, a.Live, client.ObjectKey{Name: node}, &corev1.Node{}); err != nil {
-		return Verdict{}, fmt.Errorf("read node %s: %w", node, err)
-	}
-	if q.Node == nil {
-		q.Node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}} // It is gone, and has no ranges.
-	}
-	return rules.Decide(q, time.Now()), nil
-}
-
-// rules are those of now.
-func (a *Approver) rules(ctx context.Context) (rules Rules, err error) {
-	rules = a.Rules
-	if a.Profiles != nil {
-		ctx, cancel := context.WithTimeout(ctx, profilePatience)
-		defer cancel()
-		rules.Defaults.Live, err = a.Profiles.Get(ctx)
-	}
-	return rules, err
-}
-
-// read is an object as it is now; nil if there is none.
-func read[T client.Object](ctx context.Context, from client.Reader, key client.ObjectKey, into T) (found T, err error) {
-	err = from.Get(ctx, key, into)
-	if err != nil {
-		return found, client.IgnoreNotFound(err)
-	}
-	return into, nil
+	return a.Court.Judge(ctx, claim)
 }
 
 // conclude writes the decision down, if the request is still the one that was decided on. Whoever changed it has the approver look at it again.
-func (a *Approver) conclude(ctx context.Context, cr *cmapi.CertificateRequest, v Verdict) error {
+func (a *Approver) conclude(ctx context.Context, cr *cmapi.CertificateRequest, v proof.Verdict) error {
 	kind := cmapi.CertificateRequestConditionApproved
-	if v.Outcome == Deny {
+	if v.Outcome == proof.Deny {
 		kind = cmapi.CertificateRequestConditionDenied
 	}
 	now := metav1.Now()

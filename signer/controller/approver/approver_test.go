@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
@@ -25,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
 // A desk is an approver with an API server that knows some objects.
@@ -45,7 +45,7 @@ func newDesk(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *d
 	d.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&cmapi.CertificateRequest{}).WithObjects(objects...).WithInterceptorFuncs(calls).Build()
 	var err error
 	d.Approver, err = New(Config{
-		Rules: rules(), Requests: d.api, Live: d.api, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
+		Callers: callers(), Court: proof.Court{Rules: rules(), Live: d.api}, Requests: d.api, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +93,7 @@ func TestTheDecisionIsWrittenDown(t *testing.T) {
 			t.Errorf("%s: %s, want %s", cr.Name, got, want)
 		}
 	}
-	for _, labels := range [][]string{{"approved", Verified}, {"denied", NotTheVolumes}} {
+	for _, labels := range [][]string{{"approved", proof.Verified}, {"denied", proof.NotTheVolumes}} {
 		if n := testutil.ToFloat64(d.decisions.WithLabelValues(labels...)); n != 1 {
 			t.Errorf("%v: %v", labels, n)
 		}
@@ -203,7 +203,7 @@ func TestProfilesAreThoseOfNow(t *testing.T) {
 	pod := web()
 	cr := asked(t, pod)
 	d := newDesk(t, interceptor.Funcs{}, pod, cr)
-	d.Profiles = known{err: errors.New("away")}
+	d.Court.Profiles = known{err: errors.New("away")}
 	if _, err := d.decides(cr); err == nil || err.Error() != "away" || d.conditions(cr) != "" {
 		t.Errorf("%v, %s", err, d.conditions(cr))
 	}
@@ -211,7 +211,7 @@ func TestProfilesAreThoseOfNow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.Profiles = known{Profiles: profiles}
+	d.Court.Profiles = known{Profiles: profiles}
 	if _, err := d.decides(cr); err != nil || d.conditions(cr) != "Denied NotTheVolumes" {
 		t.Errorf("%v, %s", err, d.conditions(cr))
 	}
@@ -225,23 +225,17 @@ func TestTrim(t *testing.T) {
 	}
 	conclude(other, cmapi.CertificateRequestConditionApproved)
 	for _, cr := range []*cmapi.CertificateRequest{ours, other} {
-		if _, err := rules().Trim(cr); err != nil || cr.ManagedFields != nil || cr.Name == "" {
+		if _, err := callers().Trim(cr); err != nil || cr.ManagedFields != nil || cr.Name == "" {
 			t.Errorf("%+v (%v)", cr, err)
 		}
 	}
-	if got := rules().Decide(Question{Request: ours, Pod: pod}, created); got.Outcome != Approve {
+	if got := decide(rules(), ours, proof.Evidence{Pod: pod}, created); got.Outcome != proof.Approve {
 		t.Errorf("ours: %+v", got)
 	}
-	if other.Spec.Request != nil || rules().Concern(other) {
+	if other.Spec.Request != nil || callers().Concern(other) {
 		t.Errorf("another's: %+v", other)
 	}
-	if object, err := rules().Trim(pod); object != pod || err != nil {
+	if object, err := callers().Trim(pod); object != pod || err != nil {
 		t.Errorf("%v (%v)", object, err)
-	}
-}
-
-func TestTheWaitEnds(t *testing.T) {
-	if again >= patience || patience > time.Minute {
-		t.Errorf("a request is looked at every %s for %s, and the node plugin waits for a minute", again, patience)
 	}
 }

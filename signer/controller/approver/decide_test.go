@@ -26,17 +26,31 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
 const nodePlugin = "system:serviceaccount:mayfly-system:mayfly"
 
-func rules() Rules {
-	return Rules{
-		NodePlugin: nodePlugin,
-		Drivers:    []string{"csi.mayfly.dev", volume.OldDriver, volume.SPIFFEDriver},
-		Defaults:   volume.Defaults{IssuerName: "mesh", TrustDomain: "cluster.local"},
-		Policy:     policy.Policy{ClusterDomain: "cluster.local"},
+func callers() Callers { return Callers{NodePlugin: nodePlugin} }
+
+func rules() proof.Rules {
+	return proof.Rules{
+		Drivers:  []string{"csi.mayfly.dev", volume.OldDriver, volume.SPIFFEDriver},
+		Defaults: volume.Defaults{IssuerName: "mesh", TrustDomain: "cluster.local"},
+		Policy:   policy.Policy{ClusterDomain: "cluster.local"},
 	}
+}
+
+// decide is the decision on a request by the evidence.
+func decide(r proof.Rules, cr *cmapi.CertificateRequest, e proof.Evidence, now time.Time) proof.Verdict {
+	if !callers().Concern(cr) {
+		return proof.Verdict{}
+	}
+	claim, err := callers().claim(cr)
+	if err != nil {
+		return proof.Denied(err)
+	}
+	return r.Judge(claim, e, now)
 }
 
 // web is a pod of node-a with a volume that asks for its name.
@@ -64,7 +78,7 @@ func asked(t *testing.T, pod *corev1.Pod) *cmapi.CertificateRequest {
 	t.Helper()
 	defaults := rules().Defaults
 	defaults.TrustFiles = []string{"corp"}
-	v, err := volume.Parse(ask(pod, pod.Spec.Volumes[len(pod.Spec.Volumes)-1].CSI), defaults)
+	v, err := volume.Parse(proof.Ask(pod, pod.Spec.Volumes[len(pod.Spec.Volumes)-1]), defaults)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,8 +141,8 @@ func TestWhatAPodsVolumeAsksForIsApproved(t *testing.T) {
 	} {
 		pod := web()
 		change(pod)
-		got := rules().Decide(Question{Request: asked(t, pod), Pod: pod}, created)
-		if want := (Verdict{Approve, Verified, "pod web on node node-a has a volume that asks for this"}); got != want {
+		got := decide(rules(), asked(t, pod), proof.Evidence{Pod: pod}, created)
+		if got.Outcome != proof.Approve || got.Reason != proof.Verified || got.Message != "pod web on node node-a has a volume that asks for this" || got.Volume == nil {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
@@ -151,7 +165,7 @@ func usual(t *testing.T, cr *cmapi.CertificateRequest, change func(*x509.Certifi
 	if err != nil {
 		t.Fatal(err)
 	}
-	names, err := readCSR(cr.Spec.Request)
+	names, err := parsed(cr.Spec.Request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,114 +195,114 @@ func TestWhatIsDenied(t *testing.T) {
 		reason string
 		want   string
 	}{
-		{"no node on record", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Extra = nil }, CallerUnknown, "does not say on which node"},
-		{"an empty node", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Extra[nodeName] = []string{""} }, CallerUnknown, "does not say on which node"},
+		{"no node on record", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Extra = nil }, proof.CallerUnknown, "does not say on which node"},
+		{"an empty node", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Extra[nodeName] = []string{""} }, proof.CallerUnknown, "does not say on which node"},
 		{"two nodes", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Extra[nodeName] = []string{"node-a", "node-b"}
-		}, CallerUnknown, ""},
+		}, proof.CallerUnknown, ""},
 		{"a pod that is not scheduled, for a caller without a node", func(cr *cmapi.CertificateRequest, p *corev1.Pod) {
 			cr.Spec.Extra[nodeName], p.Spec.NodeName = []string{""}, ""
-		}, CallerUnknown, ""},
+		}, proof.CallerUnknown, ""},
 
-		{"no owner", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.OwnerReferences = nil }, NotOfAPod, "must be owned by one pod"},
+		{"no owner", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.OwnerReferences = nil }, proof.NotOfAPod, "must be owned by one pod"},
 		{"two owners", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.OwnerReferences = append(cr.OwnerReferences, cr.OwnerReferences[0])
-		}, NotOfAPod, ""},
-		{"an owner of another kind", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.OwnerReferences[0].Kind = "Node" }, NotOfAPod, ""},
-		{"a Pod of another API", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.OwnerReferences[0].APIVersion = "example.org/v1" }, NotOfAPod, ""},
-		{"an owner without a UID", func(cr *cmapi.CertificateRequest, p *corev1.Pod) { cr.OwnerReferences[0].UID, p.UID = "", "" }, NotOfAPod, ""},
+		}, proof.NotOfAPod, ""},
+		{"an owner of another kind", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.OwnerReferences[0].Kind = "Node" }, proof.NotOfAPod, ""},
+		{"a Pod of another API", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.OwnerReferences[0].APIVersion = "example.org/v1" }, proof.NotOfAPod, ""},
+		{"an owner without a UID", func(cr *cmapi.CertificateRequest, p *corev1.Pod) { cr.OwnerReferences[0].UID, p.UID = "", "" }, proof.NotOfAPod, ""},
 
-		{"another pod of the name", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.UID = "uid-2" }, PodNotFound, "pod web is another one now"},
-		{"a pod of another node", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Spec.NodeName = "node-b" }, OtherNode, `pod web runs on node "node-b", and node "node-a" asks`},
+		{"another pod of the name", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.UID = "uid-2" }, proof.PodNotFound, "pod web is another one now"},
+		{"a pod of another node", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Spec.NodeName = "node-b" }, proof.OtherNode, `pod web runs on node "node-b", and node "node-a" asks`},
 		{"a mirror pod", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
-		}, PodNotLive, "mirror pod"},
+		}, proof.PodNotLive, "mirror pod"},
 		{"a pod of a node", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: "node-a"}}
-		}, PodNotLive, "mirror pod"},
-		{"a pod that is being deleted", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: created} }, PodNotLive, "is being deleted"},
-		{"a pod that has ended", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }, PodNotLive, "has ended: it is Succeeded"},
-		{"a pod that has failed", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, PodNotLive, "has ended: it is Failed"},
+		}, proof.PodNotLive, "mirror pod"},
+		{"a pod that is being deleted", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: created} }, proof.PodNotLive, "is being deleted"},
+		{"a pod that has ended", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }, proof.PodNotLive, "has ended: it is Succeeded"},
+		{"a pod that has failed", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, proof.PodNotLive, "has ended: it is Failed"},
 
-		{"no volume", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Spec.Volumes = nil }, NoVolume, "pod web has no volume of csi.mayfly.dev or"},
-		{"another driver's volume", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Spec.Volumes[1].CSI.Driver = "example.org" }, NoVolume, ""},
+		{"no volume", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Spec.Volumes = nil }, proof.NoVolume, "pod web has no volume of csi.mayfly.dev or"},
+		{"another driver's volume", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Spec.Volumes[1].CSI.Driver = "example.org" }, proof.NoVolume, ""},
 		{"a volume that is not understood", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/dns-nam"] = "x"
-		}, NotTheVolumes, `volume tls of pod web asks for: the volume is not understood: "csi.mayfly.dev/dns-nam" is not a known attribute: did you mean csi.mayfly.dev/dns-names?`},
+		}, proof.NotTheVolumes, `volume tls of pod web asks for: the volume is not understood: "csi.mayfly.dev/dns-nam" is not a known attribute: did you mean csi.mayfly.dev/dns-names?`},
 		{"a profile that the controller does not know", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/profile"] = "x"
-		}, NotTheVolumes, "has no profiles"},
+		}, proof.NotTheVolumes, "has no profiles"},
 
-		{"another issuer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IssuerRef.Name = "root" }, NotTheVolumes,
+		{"another issuer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IssuerRef.Name = "root" }, proof.NotTheVolumes,
 			`issuer: asked for is "Issuer" "root" of "cert-manager.io", and the volume wants "Issuer" "ca" of "cert-manager.io"`},
-		{"another kind of issuer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IssuerRef.Kind = "ClusterIssuer" }, NotTheVolumes, "issuer: "},
-		{"another group of issuer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IssuerRef.Group = "example.org" }, NotTheVolumes, "issuer: "},
-		{"longer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Duration.Duration *= 2 }, NotTheVolumes, "duration: asked for is 2h0m0s, and the volume wants 1h0m0s"},
-		{"the issuer's own duration", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Duration = nil }, NotTheVolumes, "duration: asked for is none"},
+		{"another kind of issuer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IssuerRef.Kind = "ClusterIssuer" }, proof.NotTheVolumes, "issuer: "},
+		{"another group of issuer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IssuerRef.Group = "example.org" }, proof.NotTheVolumes, "issuer: "},
+		{"longer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Duration.Duration *= 2 }, proof.NotTheVolumes, "duration: asked for is 2h0m0s, and the volume wants 1h0m0s"},
+		{"the issuer's own duration", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Duration = nil }, proof.NotTheVolumes, "duration: asked for is none"},
 		{"another usage", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Usages = append(cr.Spec.Usages, cmapi.UsageCodeSigning)
-		}, NotTheVolumes, `usages: asked for is ["client auth" "code signing" "digital signature" "server auth"], and the volume wants ["client auth" "digital signature" "server auth"]`},
-		{"a usage less", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Usages = cr.Spec.Usages[1:] }, NotTheVolumes, "usages: "},
-		{"a CA", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IsCA = true }, NotTheVolumes, "CA: asked for is true, and the volume wants false"},
+		}, proof.NotTheVolumes, `usages: asked for is ["client auth" "code signing" "digital signature" "server auth"], and the volume wants ["client auth" "digital signature" "server auth"]`},
+		{"a usage less", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Usages = cr.Spec.Usages[1:] }, proof.NotTheVolumes, "usages: "},
+		{"a CA", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IsCA = true }, proof.NotTheVolumes, "CA: asked for is true, and the volume wants false"},
 		{"an annotation more", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Annotations = map[string]string{"venafi.cert-manager.io/custom-fields": "x"}
-		}, NotTheVolumes, `annotations: asked for is ["venafi.cert-manager.io/custom-fields=x"], and the volume wants []`},
+		}, proof.NotTheVolumes, `annotations: asked for is ["venafi.cert-manager.io/custom-fields=x"], and the volume wants []`},
 		{"an annotation less", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["example.org/team"] = "shop"
-		}, NotTheVolumes, "annotations: "},
+		}, proof.NotTheVolumes, "annotations: "},
 
-		{"no signing request", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Request = nil }, NotTheVolumes, "the signing request is not understood: it is not one CERTIFICATE REQUEST"},
-		{"garbage", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Request = text([]byte("garbage")) }, NotTheVolumes, "the signing request is not understood"},
+		{"no signing request", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Request = nil }, proof.NotTheVolumes, "the signing request is not understood: it is not one CERTIFICATE REQUEST"},
+		{"garbage", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Request = text([]byte("garbage")) }, proof.NotTheVolumes, "the signing request is not understood"},
 		{"two signing requests", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Request = append(cr.Spec.Request, cr.Spec.Request...)
-		}, NotTheVolumes, "is not one CERTIFICATE REQUEST"},
+		}, proof.NotTheVolumes, "is not one CERTIFICATE REQUEST"},
 		{"words before it", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Request = append([]byte("x\n"), cr.Spec.Request...)
-		}, NotTheVolumes, "is not one CERTIFICATE REQUEST"},
+		}, proof.NotTheVolumes, "is not one CERTIFICATE REQUEST"},
 		{"another name of it", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Request = []byte(strings.ReplaceAll(string(cr.Spec.Request), "CERTIFICATE", "NEW CERTIFICATE"))
-		}, NotTheVolumes, "is not one CERTIFICATE REQUEST"},
+		}, proof.NotTheVolumes, "is not one CERTIFICATE REQUEST"},
 		{"bytes after it", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			block, _ := pem.Decode(cr.Spec.Request)
 			cr.Spec.Request = text(append(block.Bytes, 0))
-		}, NotTheVolumes, "the signing request is not understood"},
+		}, proof.NotTheVolumes, "the signing request is not understood"},
 		{"a broken signature", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			block, _ := pem.Decode(cr.Spec.Request)
 			block.Bytes[len(block.Bytes)-1] ^= 1
 			cr.Spec.Request = text(block.Bytes)
-		}, NotTheVolumes, "the signature of the signing request is wrong"},
+		}, proof.NotTheVolumes, "the signature of the signing request is wrong"},
 		{"another pod's signing request", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			other := web()
 			other.Name = "db"
 			cr.Spec.Request = asked(t, other).Spec.Request
-		}, NotTheVolumes, `DNS names: asked for is ["db.shop.svc"], and the volume wants ["web.shop.svc"]`},
+		}, proof.NotTheVolumes, `DNS names: asked for is ["db.shop.svc"], and the volume wants ["web.shop.svc"]`},
 		{"another key", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Request = asked(t, web("csi.mayfly.dev/key-size=384")).Spec.Request
-		}, NotTheVolumes, "key: asked for is ECDSA 384, and the volume wants ECDSA 256"},
+		}, proof.NotTheVolumes, "key: asked for is ECDSA 384, and the volume wants ECDSA 256"},
 		{"another algorithm", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Request = asked(t, web("csi.mayfly.dev/key-algorithm=Ed25519")).Spec.Request
-		}, NotTheVolumes, "key: asked for is Ed25519 0, and the volume wants ECDSA 256"},
+		}, proof.NotTheVolumes, "key: asked for is Ed25519 0, and the volume wants ECDSA 256"},
 		{"a DNS name more", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) {
 				r.ExtraExtensions, r.DNSNames = nil, append(r.DNSNames, "api.shop.svc")
 			})
-		}, NotTheVolumes, `DNS names: asked for is ["web.shop.svc" "api.shop.svc"], and the volume wants ["web.shop.svc"]`},
+		}, proof.NotTheVolumes, `DNS names: asked for is ["web.shop.svc" "api.shop.svc"], and the volume wants ["web.shop.svc"]`},
 		{"an IP address", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) {
 				r.ExtraExtensions, r.IPAddresses = nil, []net.IP{net.IPv4(10, 96, 0, 1)}
 			})
-		}, NotTheVolumes, `IP addresses: asked for is ["10.96.0.1"], and the volume wants []`},
+		}, proof.NotTheVolumes, `IP addresses: asked for is ["10.96.0.1"], and the volume wants []`},
 		{"a URI", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) { r.ExtraExtensions, r.URIs = nil, []*url.URL{otherURI} })
-		}, NotTheVolumes, `URIs: asked for is ["spiffe://cluster.local/ns/shop/sa/admin"], and the volume wants []`},
+		}, proof.NotTheVolumes, `URIs: asked for is ["spiffe://cluster.local/ns/shop/sa/admin"], and the volume wants []`},
 		{"an email address", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) {
 				r.ExtraExtensions, r.EmailAddresses = nil, []string{"admin@example.org"}
 			})
-		}, NotTheVolumes, `email addresses: asked for is ["admin@example.org"], and the volume wants []`},
+		}, proof.NotTheVolumes, `email addresses: asked for is ["admin@example.org"], and the volume wants []`},
 		{"a subject", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) { r.Subject.CommonName = "admin" })
-		}, NotTheVolumes, `subject: asked for is ["CN=admin"], and the volume wants [""]`},
+		}, proof.NotTheVolumes, `subject: asked for is ["CN=admin"], and the volume wants [""]`},
 		{"a name of another kind", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) {
 				r.DNSNames = nil
@@ -297,12 +311,12 @@ func TestWhatIsDenied(t *testing.T) {
 					{Class: asn1.ClassContextSpecific, Tag: 8, Bytes: []byte{42, 3, 4}},
 				})}
 			})
-		}, NotTheVolumes, "attributes, extensions or kinds of names that the node plugin does not write"},
+		}, proof.NotTheVolumes, "attributes, extensions or kinds of names that the node plugin does not write"},
 		{"an extension", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) {
 				r.ExtraExtensions = append(r.ExtraExtensions, extension(t, asn1.ObjectIdentifier{2, 5, 29, 19}, struct{ CA bool }{true}))
 			})
-		}, NotTheVolumes, "attributes, extensions or kinds of names"},
+		}, proof.NotTheVolumes, "attributes, extensions or kinds of names"},
 		{"an attribute", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) {
 				r.Attributes = []pkix.AttributeTypeAndValueSET{{ //nolint:staticcheck // The one way to make an attribute.
@@ -310,23 +324,23 @@ func TestWhatIsDenied(t *testing.T) {
 					Value: [][]pkix.AttributeTypeAndValue{{{Type: asn1.ObjectIdentifier{1, 2, 3}, Value: "x"}}},
 				}}
 			})
-		}, NotTheVolumes, "attributes, extensions or kinds of names"},
+		}, proof.NotTheVolumes, "attributes, extensions or kinds of names"},
 
 		{"what the policy does not allow", func(cr *cmapi.CertificateRequest, p *corev1.Pod) {
 			*p = *web("csi.mayfly.dev/dns-names=web.test")
 			*cr = *asked(t, p)
-		}, NotAllowed, `DNS name "web.test" is not the pod's`},
+		}, proof.NotAllowed, `DNS name "web.test" is not the pod's`},
 		{"a CA that the volume asks for", func(cr *cmapi.CertificateRequest, p *corev1.Pod) {
 			*p = *web("csi.mayfly.dev/is-ca=true")
 			*cr = *asked(t, p)
-		}, NotAllowed, "a pod may not be a CA"},
+		}, proof.NotAllowed, "a pod may not be a CA"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			pod := web()
 			cr := asked(t, pod)
 			row.change(cr, pod)
-			got := rules().Decide(Question{Request: cr, Pod: pod}, created)
-			if got.Outcome != Deny || got.Reason != row.reason || !strings.Contains(got.Message, row.want) {
+			got := decide(rules(), cr, proof.Evidence{Pod: pod}, created)
+			if got.Outcome != proof.Deny || got.Reason != row.reason || !strings.Contains(got.Message, row.want) {
 				t.Errorf("got %+v\nwant %s: %s", got, row.reason, row.want)
 			}
 		})
@@ -338,7 +352,7 @@ func TestTheNearestVolumeIsNamed(t *testing.T) {
 	pod.Spec.Volumes = append(pod.Spec.Volumes, inline("db", "csi.mayfly.dev", "csi.mayfly.dev/issuer-name=ca", "csi.mayfly.dev/dns-names=db.shop.svc", "csi.mayfly.dev/duration=5m"))
 	cr := asked(t, pod)
 	cr.Spec.IsCA = true
-	if got := rules().Decide(Question{Request: cr, Pod: pod}, created); !strings.Contains(got.Message, "not what volume db of pod web asks for: CA: ") {
+	if got := decide(rules(), cr, proof.Evidence{Pod: pod}, created); !strings.Contains(got.Message, "not what volume db of pod web asks for: CA: ") {
 		t.Errorf("%+v", got)
 	}
 }
@@ -354,7 +368,7 @@ func TestWhatIsLeftAlone(t *testing.T) {
 		pod := web()
 		cr := asked(t, pod)
 		change(cr)
-		if got := rules().Decide(Question{Request: cr, Pod: pod}, created); got != (Verdict{Outcome: Leave}) {
+		if got := decide(rules(), cr, proof.Evidence{Pod: pod}, created); got != (proof.Verdict{Outcome: proof.Leave}) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
@@ -366,16 +380,16 @@ func conclude(cr *cmapi.CertificateRequest, kind cmapi.CertificateRequestConditi
 
 func TestWhatIsNotVisibleYet(t *testing.T) {
 	cr := asked(t, web())
-	for age, want := range map[time.Duration]Outcome{-time.Minute: Wait, 0: Wait, patience - 1: Wait, patience: Deny} {
-		if got := rules().Decide(Question{Request: cr}, created.Add(age)); got.Outcome != want || want == Deny && got.Reason != PodNotFound {
+	for age, want := range map[time.Duration]proof.Outcome{-time.Minute: proof.Wait, 0: proof.Wait, proof.Patience - 1: proof.Wait, proof.Patience: proof.Deny} {
+		if got := decide(rules(), cr, proof.Evidence{}, created.Add(age)); got.Outcome != want || want == proof.Deny && got.Reason != proof.PodNotFound {
 			t.Errorf("no pod, after %s: %+v", age, got)
 		}
 	}
 	pod := web("csi.mayfly.dev/ip-sans=${POD_IP}")
 	cr = asked(t, pod)
 	pod.Status.PodIPs = nil
-	for age, want := range map[time.Duration]Outcome{0: Wait, patience: Deny} {
-		if got := rules().Decide(Question{Request: cr, Pod: pod}, created.Add(age)); got.Outcome != want || want == Deny && got.Reason != IPNotProved {
+	for age, want := range map[time.Duration]proof.Outcome{0: proof.Wait, proof.Patience: proof.Deny} {
+		if got := decide(rules(), cr, proof.Evidence{Pod: pod}, created.Add(age)); got.Outcome != want || want == proof.Deny && got.Reason != proof.IPNotProved {
 			t.Errorf("no IP, after %s: %+v", age, got)
 		}
 	}
@@ -392,25 +406,25 @@ func TestIPs(t *testing.T) {
 		node            *corev1.Node
 		cidr            string
 		any             bool
-		want            Outcome
+		want            proof.Outcome
 		reason          string
 	}{
-		{"the node is asked", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, nil, "", false, LookAtNode, ""},
-		{"in the node's range", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", false, Approve, Verified},
-		{"in both", "ip-sans=${POD_IPS}", []string{"10.244.0.7", "fd00::7"}, node("10.244.0.0/24", "fd00::/64"), "", false, Approve, Verified},
-		{"the second is elsewhere", "ip-sans=${POD_IPS}", []string{"10.244.0.7", "fd01::7"}, node("10.244.0.0/24", "fd00::/64"), "", false, Deny, IPNotProved},
-		{"another node's", "ip-sans=${POD_IP}", []string{"10.244.1.7"}, node("10.244.0.0/24"), "", false, Deny, IPNotProved},
-		{"a service's", "ip-sans=${POD_IP}", []string{"10.96.0.1"}, node("10.244.0.0/24"), "", true, Deny, IPNotProved},
-		{"no ranges", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, node(), "", false, Deny, IPNotProved},
-		{"the controller's", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, nil, "10.244.0.0/16", false, Approve, Verified},
-		{"not the controller's, but the node's", "ip-sans=${POD_IP}", []string{"10.245.0.7"}, node("10.245.0.0/24"), "10.244.0.0/16", false, Approve, Verified},
-		{"in a name", "dns-names=${POD_IP}.shop", []string{"10.96.0.1"}, node("10.244.0.0/24"), "", true, Deny, IPNotProved},
-		{"no IP", "ip-sans=${POD_IP}", []string{"nonsense"}, node("10.244.0.0/24"), "", true, Deny, NotTheVolumes},
-		{"written out, and the pod's", "ip-sans=10.244.0.7", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", false, Approve, Verified},
-		{"written out, and lied", "ip-sans=10.96.0.1", []string{"10.96.0.1"}, node("10.244.0.0/24"), "", false, Deny, NotAllowed},
-		{"written out, and another's", "ip-sans=10.244.0.8", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", false, Deny, NotAllowed},
-		{"written out, where any name is allowed", "ip-sans=10.96.0.1", []string{"10.244.0.7"}, nil, "", true, Approve, Verified},
-		{"mapped", "ip-sans=${POD_IP}", []string{"::ffff:10.244.0.7"}, node("10.244.0.0/24"), "", false, Approve, Verified},
+		{"the node is asked", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, nil, "", false, proof.LookAtNode, ""},
+		{"in the node's range", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", false, proof.Approve, proof.Verified},
+		{"in both", "ip-sans=${POD_IPS}", []string{"10.244.0.7", "fd00::7"}, node("10.244.0.0/24", "fd00::/64"), "", false, proof.Approve, proof.Verified},
+		{"the second is elsewhere", "ip-sans=${POD_IPS}", []string{"10.244.0.7", "fd01::7"}, node("10.244.0.0/24", "fd00::/64"), "", false, proof.Deny, proof.IPNotProved},
+		{"another node's", "ip-sans=${POD_IP}", []string{"10.244.1.7"}, node("10.244.0.0/24"), "", false, proof.Deny, proof.IPNotProved},
+		{"a service's", "ip-sans=${POD_IP}", []string{"10.96.0.1"}, node("10.244.0.0/24"), "", true, proof.Deny, proof.IPNotProved},
+		{"no ranges", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, node(), "", false, proof.Deny, proof.IPNotProved},
+		{"the controller's", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, nil, "10.244.0.0/16", false, proof.Approve, proof.Verified},
+		{"not the controller's, but the node's", "ip-sans=${POD_IP}", []string{"10.245.0.7"}, node("10.245.0.0/24"), "10.244.0.0/16", false, proof.Approve, proof.Verified},
+		{"in a name", "dns-names=${POD_IP}.shop", []string{"10.96.0.1"}, node("10.244.0.0/24"), "", true, proof.Deny, proof.IPNotProved},
+		{"no IP", "ip-sans=${POD_IP}", []string{"nonsense"}, node("10.244.0.0/24"), "", true, proof.Deny, proof.NotTheVolumes},
+		{"written out, and the pod's", "ip-sans=10.244.0.7", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", false, proof.Approve, proof.Verified},
+		{"written out, and lied", "ip-sans=10.96.0.1", []string{"10.96.0.1"}, node("10.244.0.0/24"), "", false, proof.Deny, proof.NotAllowed},
+		{"written out, and another's", "ip-sans=10.244.0.8", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", false, proof.Deny, proof.NotAllowed},
+		{"written out, where any name is allowed", "ip-sans=10.96.0.1", []string{"10.244.0.7"}, nil, "", true, proof.Approve, proof.Verified},
+		{"mapped", "ip-sans=${POD_IP}", []string{"::ffff:10.244.0.7"}, node("10.244.0.0/24"), "", false, proof.Approve, proof.Verified},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			pod := web("csi.mayfly.dev/" + row.attribute)
@@ -419,15 +433,15 @@ func TestIPs(t *testing.T) {
 			for _, ip := range row.ips {
 				pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: ip})
 			}
-			if row.reason != NotTheVolumes {
+			if row.reason != proof.NotTheVolumes {
 				cr = asked(t, pod)
 			}
 			r := rules()
-			r.Policy.AnyName = row.any
+			r.Policy = policy.Policy{ClusterDomain: "cluster.local", AnyName: row.any}
 			if row.cidr != "" {
 				r.PodCIDRs = []netip.Prefix{netip.MustParsePrefix(row.cidr)}
 			}
-			if got := r.Decide(Question{Request: cr, Pod: pod, Node: row.node}, created); got.Outcome != row.want || got.Reason != row.reason {
+			if got := decide(r, cr, proof.Evidence{Pod: pod, Node: row.node}, created); got.Outcome != row.want || got.Reason != row.reason {
 				t.Errorf("%+v", got)
 			}
 		})
@@ -439,7 +453,7 @@ func TestALongMessageIsCut(t *testing.T) {
 	cr := asked(t, pod)
 	cr.OwnerReferences[0].Name = strings.Repeat("ü", 4000)
 	cr.OwnerReferences[0].UID = types.UID("other")
-	if got := rules().Decide(Question{Request: cr, Pod: pod}, created); got.Outcome != Deny || len(got.Message) > 1100 {
+	if got := decide(rules(), cr, proof.Evidence{Pod: pod}, created); got.Outcome != proof.Deny || len(got.Message) > 1100 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -447,14 +461,14 @@ func TestALongMessageIsCut(t *testing.T) {
 // Where pods may have any name, they still get what they ask for and nothing else.
 func TestAnyName(t *testing.T) {
 	r := rules()
-	r.Policy.AnyName = true
+	r.Policy = policy.Policy{ClusterDomain: "cluster.local", AnyName: true}
 	pod := web("csi.mayfly.dev/dns-names=web.test", "csi.mayfly.dev/organizations=system:masters", "csi.mayfly.dev/is-ca=true")
-	if got := r.Decide(Question{Request: asked(t, pod), Pod: pod}, created); got.Outcome != Approve {
+	if got := decide(r, asked(t, pod), proof.Evidence{Pod: pod}, created); got.Outcome != proof.Approve {
 		t.Errorf("%+v", got)
 	}
 	cr := asked(t, pod)
 	cr.Spec.Duration.Duration++
-	if got := r.Decide(Question{Request: cr, Pod: pod}, created); got.Outcome != Deny || got.Reason != NotTheVolumes {
+	if got := decide(r, cr, proof.Evidence{Pod: pod}, created); got.Outcome != proof.Deny || got.Reason != proof.NotTheVolumes {
 		t.Errorf("%+v", got)
 	}
 }
@@ -469,11 +483,19 @@ func TestProfiles(t *testing.T) {
 	cr := asked(t, pod)
 	r := rules()
 	r.Defaults.Live = profiles
-	if got := r.Decide(Question{Request: cr, Pod: pod}, created); got.Reason != NotTheVolumes || !strings.Contains(got.Message, "the volume wants 5m0s") {
+	if got := decide(r, cr, proof.Evidence{Pod: pod}, created); got.Reason != proof.NotTheVolumes || !strings.Contains(got.Message, "the volume wants 5m0s") {
 		t.Errorf("%+v", got)
 	}
 	cr.Spec.Duration.Duration = 5 * time.Minute
-	if got := r.Decide(Question{Request: cr, Pod: pod}, created); got.Outcome != Approve {
+	if got := decide(r, cr, proof.Evidence{Pod: pod}, created); got.Outcome != proof.Approve {
 		t.Errorf("%+v", got)
 	}
+}
+
+func parsed(text []byte) (*x509.CertificateRequest, error) {
+	der, err := decode(text)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificateRequest(der)
 }

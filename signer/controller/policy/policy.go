@@ -57,6 +57,9 @@ func (p Policy) Check(v volume.Volume, of Identity) error {
 	return nil
 }
 
+// AnyIP reports whether a pod may have whatever IPs its volume asks for.
+func (p Policy) AnyIP() bool { return p.AnyName }
+
 // authority refuses what makes a pod a CA, or lets it speak for one: its certificates, its revocation lists, its answers about revocation (RFC 6960, section 4.2.2.2).
 func authority(v volume.Volume) (problems volume.Problems) {
 	if v.IsCA {

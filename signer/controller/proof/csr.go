@@ -1,0 +1,110 @@
+package proof
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// CSR is how a signing request, PKCS#10 in DER, differs from the volume's. All is compared byte for byte but the key, whose kind and signature are checked.
+func CSR(der []byte, v volume.Volume) volume.Problems {
+	asked, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		return volume.Problems{fmt.Errorf("the signing request is not understood: %w", err)}
+	}
+	if problem := key(asked.PublicKey, v.Key); problem != nil {
+		return volume.Problems{problem}
+	}
+	if err := asked.CheckSignature(); err != nil { // After the key, whose size bounds the work.
+		return volume.Problems{fmt.Errorf("the signature of the signing request is wrong: %w", err)}
+	}
+	wanted, err := derive(v)
+	if err != nil {
+		return volume.Problems{err}
+	}
+	problems := names(asked, wanted)
+	if len(problems) == 0 && !same(asked, wanted) {
+		problems = volume.Problems{errors.New("the signing request has attributes, extensions or kinds of names that the node plugin does not write")}
+	}
+	return problems
+}
+
+// key compares a public key with the kind that the volume asks for.
+func key(public any, wants volume.Key) error {
+	if request.IsOfKind(public, wants) {
+		return nil
+	}
+	is := request.KindOf(public)
+	return fmt.Errorf("key: asked for is %s %d, and the volume wants %s %d", is.Algorithm, is.Size, wants.Algorithm, wants.Size)
+}
+
+// derive is the signing request that the node plugin makes for the volume, with a key that is nobody's.
+func derive(v volume.Volume) (*x509.CertificateRequest, error) {
+	der, err := request.CSR(v, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificateRequest(der)
+}
+
+// names compares the names, in words for the pod's author.
+func names(asked, wanted *x509.CertificateRequest) (problems volume.Problems) {
+	differs := func(what, asked, wants string) {
+		if asked != wants {
+			problems = append(problems, Difference(what, asked, wants))
+		}
+	}
+	differs("subject", List([]any{asked.Subject}), List([]any{wanted.Subject}))
+	differs("DNS names", List(asked.DNSNames), List(wanted.DNSNames))
+	differs("IP addresses", List(asked.IPAddresses), List(wanted.IPAddresses))
+	differs("URIs", List(asked.URIs), List(wanted.URIs))
+	differs("email addresses", List(asked.EmailAddresses), List(wanted.EmailAddresses))
+	return problems
+}
+
+// body is the part of a signing request that is signed (RFC 2986, section 4.1).
+type body struct {
+	Raw        asn1.RawContent
+	Version    int
+	Subject    asn1.RawValue
+	PublicKey  asn1.RawValue
+	Attributes []asn1.RawValue `asn1:"tag:0"`
+}
+
+// same reports whether two signing requests differ in their keys alone. It compares bytes: crypto/x509 does not tell of every kind of name, such as other names
+// (RFC 5280, section 4.2.1.6), by which a directory may know its users.
+func same(asked, wanted *x509.CertificateRequest) bool {
+	var b body
+	if _, err := asn1.Unmarshal(wanted.RawTBSCertificateRequest, &b); err != nil {
+		return false
+	}
+	b.Raw, b.PublicKey = nil, asn1.RawValue{FullBytes: asked.RawSubjectPublicKeyInfo}
+	der, err := asn1.Marshal(b)
+	return err == nil && bytes.Equal(der, asked.RawTBSCertificateRequest)
+}
+
+// Difference is one between what is asked for and what a volume wants, in words for the pod's author.
+func Difference(what string, asked, wants any) error {
+	return fmt.Errorf("%s: asked for is %v, and the volume wants %v", what, asked, wants)
+}
+
+// List is a list for a message. Of a long one it shows the begin.
+func List[T any](all []T) string {
+	const longest = 256
+	var texts []string
+	for _, one := range all {
+		texts = append(texts, fmt.Sprintf("%q", fmt.Sprint(one)))
+	}
+	text := "[" + strings.Join(texts, " ") + "]"
+	if len(text) > longest {
+		return strings.ToValidUTF8(text[:longest], "") + "…"
+	}
+	return text
+}

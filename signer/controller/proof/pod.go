@@ -1,0 +1,174 @@
+package proof
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+)
+
+// live demands a pod that runs, or is about to, on the node that asks.
+func live(c Claim, pod *corev1.Pod) error {
+	switch {
+	case pod == nil:
+		return early{refusal{PodNotFound, fmt.Sprintf("there is no pod %s", c.Pod)}}
+	case pod.UID != c.UID:
+		return Refuse(PodNotFound, "pod %s is another one now: its UID is %s", c.Pod, pod.UID)
+	case pod.Spec.NodeName != c.Node:
+		return Refuse(OtherNode, "pod %s runs on node %q, and node %q asks", c.Pod, pod.Spec.NodeName, c.Node)
+	case mirror(pod):
+		return Refuse(PodNotLive, "pod %s is a mirror pod: node %s itself says what it is", c.Pod, c.Node)
+	case pod.DeletionTimestamp != nil:
+		return Refuse(PodNotLive, "pod %s is being deleted", c.Pod)
+	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
+		return Refuse(PodNotLive, "pod %s has ended: it is %s", c.Pod, pod.Status.Phase)
+	}
+	return nil
+}
+
+// mirror reports whether the pod is what a kubelet says of a pod that it has from a file. The API server lets a node create no other pods
+// (kubernetes plugin/pkg/admission/noderestriction, admitPodCreate), and those carry the annotation and are owned by the node.
+func mirror(pod *corev1.Pod) bool {
+	_, annotated := pod.Annotations[corev1.MirrorPodAnnotationKey]
+	return annotated || slices.ContainsFunc(pod.OwnerReferences, func(o metav1.OwnerReference) bool { return o.Kind == "Node" && o.APIVersion == "v1" })
+}
+
+// errNoIP is that a volume can't be compared yet.
+var errNoIP = errors.New("the pod has no IP yet, which its volume asks for")
+
+// volume is the one that asks for just what the claim says.
+func (r Rules) volume(c Claim, pod *corev1.Pod) (volume.Volume, error) {
+	var nearest volume.Problems
+	var name string
+	var soon error
+	for _, source := range pod.Spec.Volumes {
+		if !r.meant(c, pod, source) {
+			continue
+		}
+		v, problems := r.compare(c, Ask(pod, source))
+		if len(problems) == 0 {
+			return v, nil
+		}
+		if errors.Is(problems[0], errNoIP) {
+			soon = early{refusal{IPNotProved, fmt.Sprintf("volume %s of pod %s: %v", source.Name, pod.Name, errNoIP)}}
+		}
+		if nearest == nil || len(problems) < len(nearest) {
+			nearest, name = problems, source.Name
+		}
+	}
+	if nearest == nil {
+		return volume.Volume{}, Refuse(NoVolume, "pod %s has no volume of %s%s", pod.Name, strings.Join(r.Drivers, " or "), withID(c))
+	}
+	if soon != nil {
+		return volume.Volume{}, soon
+	}
+	return volume.Volume{}, Refuse(NotTheVolumes, "the request is not what volume %s of pod %s asks for: %v", name, pod.Name, nearest)
+}
+
+// meant reports whether a claim may be about a volume.
+func (r Rules) meant(c Claim, pod *corev1.Pod, source corev1.Volume) bool {
+	return source.CSI != nil && slices.Contains(r.Drivers, source.CSI.Driver) && (c.VolumeID == "" || c.VolumeID == VolumeID(pod, source.Name))
+}
+
+func withID(c Claim) string {
+	if c.VolumeID == "" {
+		return ""
+	}
+	return fmt.Sprintf(" with the id %q", c.VolumeID)
+}
+
+// compare derives from a pod's volume what its node derives, and is the volume with all that is different.
+func (r Rules) compare(c Claim, asked volume.Asked) (volume.Volume, volume.Problems) {
+	defaults := r.Defaults
+	defaults.AnyTrustFile = true // Files of nodes are the nodes' matter.
+	v, err := volume.Parse(asked, defaults)
+	if err != nil {
+		return v, volume.Problems{fmt.Errorf("the volume is not understood: %w", err)}
+	}
+	if v.NeedsIP && len(asked.IPs) == 0 {
+		return v, volume.Problems{errNoIP}
+	}
+	return v, c.Against(v)
+}
+
+// VolumeID is the id that a kubelet gives to an inline volume (kubernetes pkg/volume/csi/csi_mounter.go, makeVolumeHandle).
+func VolumeID(pod *corev1.Pod, name string) string {
+	return fmt.Sprintf("csi-%x", sha256.Sum256([]byte(string(pod.UID)+name)))
+}
+
+// Ask is what the kubelet asks for the pod's volume, which must be an inline one.
+func Ask(pod *corev1.Pod, source corev1.Volume) volume.Asked {
+	asked := volume.AskedBy(identity(pod), source.CSI.Driver, source.CSI.VolumeAttributes)
+	asked.IPs = ips(pod)
+	return asked
+}
+
+func identity(pod *corev1.Pod) signer.Pod {
+	return signer.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), ServiceAccount: pod.Spec.ServiceAccountName}
+}
+
+func ips(pod *corev1.Pod) (texts []string) {
+	for _, ip := range pod.Status.PodIPs {
+		texts = append(texts, ip.IP)
+	}
+	return texts
+}
+
+// allowed demands that the pod's IPs are proved, where the volume has them, and asks the policy.
+func (r Rules) allowed(v volume.Volume, e Evidence) error {
+	proved, err := r.proved(v, e)
+	if err != nil {
+		return err
+	}
+	id, err := r.Defaults.SPIFFEID(v.Pod, ips(e.Pod))
+	if err != nil {
+		id = nil // The pod has none.
+	}
+	if err := r.Policy.Check(v, policy.Identity{SPIFFEID: id, IPs: proved}); err != nil {
+		return Refuse(NotAllowed, "%v", err)
+	}
+	return nil
+}
+
+// proved are those of a pod's IPs that lie where pods of its node have theirs: a node writes the status of its pods. Where the volume has the pod's IP, all must.
+func (r Rules) proved(v volume.Volume, e Evidence) (proved []netip.Addr, err error) {
+	if !v.NeedsIP && (len(v.IPs) == 0 || r.Policy.AnyIP()) {
+		return nil, nil
+	}
+	ranges := slices.Clone(r.PodCIDRs)
+	if e.Node != nil {
+		ranges = append(ranges, podCIDRs(e.Node)...)
+	}
+	for _, text := range ips(e.Pod) {
+		ip, err := netip.ParseAddr(text)
+		if err == nil && slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(ip.Unmap()) }) {
+			proved = append(proved, ip.Unmap())
+			continue
+		}
+		if e.Node == nil {
+			return nil, errNodeWanted
+		}
+		if v.NeedsIP {
+			return nil, Refuse(IPNotProved, "the pod's IP %s does not lie in the spec.podCIDRs of node %s, nor in those of the controller's --pod-cidr", text, e.Node.Name)
+		}
+	}
+	return proved, nil
+}
+
+func podCIDRs(node *corev1.Node) (ranges []netip.Prefix) {
+	for _, text := range node.Spec.PodCIDRs {
+		if prefix, err := netip.ParsePrefix(text); err == nil {
+			ranges = append(ranges, prefix)
+		}
+	}
+	return ranges
+}

@@ -1,0 +1,52 @@
+package proof
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// The reasons.
+const (
+	Verified      = "VerifiedByMayfly"
+	CallerUnknown = "CallerUnknown" // The request does not say which node asks.
+	NotOfAPod     = "NotOfAPod"     // It is not owned by one pod.
+	PodNotFound   = "PodNotFound"   // There is no such pod, or it is another one.
+	OtherNode     = "OtherNode"     // The pod runs on another node.
+	PodNotLive    = "PodNotLive"    // It is a mirror of a file of the node, is being deleted, or has ended.
+	NoVolume      = "NoVolume"      // The pod has no volume of the driver.
+	NotTheVolumes = "NotTheVolumes" // No volume of the pod asks for this.
+	IPNotProved   = "IPNotProved"   // The pod's IP does not lie where pods of its node have theirs.
+	NotAllowed    = "NotAllowed"    // The policy is against it.
+)
+
+// A refusal is why a claim is denied.
+type refusal struct{ reason, message string }
+
+func (r refusal) Error() string { return r.message }
+
+// Refuse is the error of a claim that is denied, with one of the reasons.
+func Refuse(reason, format string, args ...any) error {
+	return refusal{reason, fmt.Sprintf(format, args...)}
+}
+
+// early is a refusal that counts once the claim is not young any more.
+type early struct{ refusal }
+
+func (e early) Unwrap() error { return e.refusal }
+
+// Denied is the verdict of what Refuse made.
+func Denied(err error) Verdict {
+	no := refusal{NotAllowed, err.Error()}
+	errors.As(err, &no)
+	return Verdict{Outcome: Deny, Reason: no.reason, Message: brief(no.message)}
+}
+
+// brief bounds a message: it goes into a status, and from there into events.
+func brief(message string) string {
+	const longest = 1024
+	if len(message) <= longest {
+		return message
+	}
+	return strings.ToValidUTF8(message[:longest], "") + "…"
+}
