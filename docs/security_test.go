@@ -27,11 +27,13 @@ func TestWhatSecurityNamesIsThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := os.ReadFile("../manifests/controller/policies.yaml")
-	if err != nil {
-		t.Fatal(err)
+	for _, path := range []string{"controller", "modes/pod"} {
+		source, err := os.ReadFile("../manifests/" + path + "/policies.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		policies.Write(source)
 	}
-	policies.Write(source)
 	rows := 0
 	for line := range strings.Lines(string(text)) {
 		cells := strings.Split(line, " | ")

@@ -56,6 +56,7 @@ func TestControllersRights(t *testing.T) {
 		"cert-manager.io/signers":                    {"approve"},
 		"/pods":                                      {"get"},
 		"/nodes":                                     {"get"},
+		"events.k8s.io/events":                       {"create", "patch"},
 	})
 	if want := []rbacv1.Subject{{Kind: "ServiceAccount", Name: account.Name, Namespace: account.Namespace}}; !slices.Equal(binding.Subjects, want) || binding.RoleRef.Name != role.Name {
 		t.Errorf("%s is bound to %v", binding.RoleRef.Name, binding.Subjects)

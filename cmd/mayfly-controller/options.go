@@ -36,7 +36,7 @@ func (o *options) flags() *flag.FlagSet {
 	o.Volumes.Add(f)
 	o.Log.Add(f)
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account")
-	f.StringVar(&o.NodePlugin, "node-plugin", "system:serviceaccount:mayfly-system:mayfly", "user that the node plugins are for the API server: their requests are decided on, and no others")
+	f.StringVar(&o.NodePlugin, "node-plugin", "system:serviceaccount:mayfly-system:mayfly", "user that the node plugins are for the API server: their requests are decided on, and those of pods for volumes that ask as the pod")
 	o.PodCIDRs = flags.Repeat(netip.ParsePrefix)
 	f.Var(o.PodCIDRs, "pod-cidr", "where the IPs of pods lie, besides the spec.podCIDRs of their nodes; may be repeated, or be several with commas between them")
 	f.StringVar(&o.ClusterDomain, "cluster-domain", "cluster.local", "domain of the names of services")

@@ -56,6 +56,7 @@ func TestController(t *testing.T) {
 	t.Run("decisions", decisions)
 	t.Run("ranges of nodes", ranges)
 	t.Run("verdicts", verdicts)
+	t.Run("mode pod", modePod)
 }
 
 // A stage is a namespace in which node plugins ask.

@@ -253,7 +253,8 @@ func namespace(t *testing.T) string {
 type fixture struct {
 	*cluster.Cluster
 	binary string // The node plugin.
-	plugin string // A kubeconfig with the rights of the manifests.
+
+	plugin, podPlugin string // Kubeconfigs with the rights of the manifests, and with those of mode pod.
 }
 
 func write(t *testing.T, text []byte) string {

@@ -190,7 +190,9 @@ func TestProfilesOfAConfigMap(t *testing.T) {
 // The pod's right counts, not the node plugin's. What cert-manager's webhook writes down of it is a story of test/e2e.
 func TestAskingAsThePod(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, namespace(t), "--use-token-request")
+	n := idleNode(t, namespace(t), "--use-token-request")
+	n.kubeconfig = shared.podPlugin // Which creates no request.
+	n.start()
 	v := n.podAs("web", "asker")
 	bound := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: v.Pod.Name, UID: types.UID(v.UID)}
 	token, err := shared.Client.CoreV1().ServiceAccounts(n.namespace).CreateToken(t.Context(), "asker",
@@ -219,6 +221,7 @@ func TestAskingAsThePod(t *testing.T) {
 	if strings.Contains(n.log.String(), token.Status.Token[:40]) {
 		t.Error("the token is in the log")
 	}
+	until(t, "the request to be gone", func() bool { return len(n.requests()) == 0 })
 	n.unpublish(v)
 }
 
@@ -242,11 +245,11 @@ func (n *node) podAs(name, account string) kubelet.Volume {
 	return v
 }
 
-// mayAsk gives the service account the ClusterRole of the option.
+// mayAsk gives the service account the ClusterRole of mode pod.
 func (n *node) mayAsk() {
 	n.t.Helper()
 	role := &rbacv1.ClusterRole{}
-	if err := document(filepath.Join("..", "..", "manifests", "options", "token-requests.yaml"), "ClusterRole", role); err != nil {
+	if err := document(filepath.Join("..", "..", "manifests", "modes", "pod", "workloads.yaml"), "ClusterRole", role); err != nil {
 		n.t.Fatal(err)
 	}
 	_, err := shared.Client.RbacV1().Roles(n.namespace).Create(n.t.Context(), &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: role.Name}, Rules: role.Rules}, metav1.CreateOptions{})

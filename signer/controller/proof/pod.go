@@ -23,6 +23,8 @@ func live(c Claim, pod *corev1.Pod) error {
 		return early{refusal{PodNotFound, fmt.Sprintf("there is no pod %s", c.Pod)}}
 	case pod.UID != c.UID:
 		return Refuse(PodNotFound, "pod %s is another one now: its UID is %s", c.Pod, pod.UID)
+	case c.Account != "" && pod.Spec.ServiceAccountName != c.Account:
+		return Refuse(OtherAccount, "pod %s runs as service account %q, and %q asks", c.Pod, pod.Spec.ServiceAccountName, c.Account)
 	case pod.Spec.NodeName != c.Node:
 		return Refuse(OtherNode, "pod %s runs on node %q, and node %q asks", c.Pod, pod.Spec.NodeName, c.Node)
 	case mirror(pod):
@@ -33,6 +35,16 @@ func live(c Claim, pod *corev1.Pod) error {
 		return Refuse(PodNotLive, "pod %s has ended: it is %s", c.Pod, pod.Status.Phase)
 	}
 	return nil
+}
+
+// own reports whether the pod is the asker's.
+func own(c Claim, pod *corev1.Pod) bool {
+	return pod != nil && pod.UID == c.UID && pod.Spec.NodeName == c.Node
+}
+
+// asPod reports whether what a pod asks for itself may be for a volume of it. All else that pods ask for is theirs, and not to be judged.
+func (r Rules) asPod(c Claim, pod *corev1.Pod) bool {
+	return pod != nil && pod.UID == c.UID && slices.ContainsFunc(pod.Spec.Volumes, func(source corev1.Volume) bool { return r.meant(c, pod, source) })
 }
 
 // mirror reports whether the pod is what a kubelet says of a pod that it has from a file. The API server lets a node create no other pods
@@ -74,9 +86,10 @@ func (r Rules) volume(c Claim, pod *corev1.Pod) (volume.Volume, error) {
 	return volume.Volume{}, Refuse(NotTheVolumes, "the request is not what volume %s of pod %s asks for: %v", name, pod.Name, nearest)
 }
 
-// meant reports whether a claim may be about a volume.
+// meant reports whether a claim may be about a volume. A node plugin may ask for every volume of its pods, a pod for those that ask as the pod.
 func (r Rules) meant(c Claim, pod *corev1.Pod, source corev1.Volume) bool {
-	return source.CSI != nil && slices.Contains(r.Drivers, source.CSI.Driver) && (c.VolumeID == "" || c.VolumeID == VolumeID(pod, source.Name))
+	return source.CSI != nil && slices.Contains(r.Drivers, source.CSI.Driver) && (c.VolumeID == "" || c.VolumeID == VolumeID(pod, source.Name)) &&
+		(c.Account == "" || volume.AsPod(Ask(pod, source), r.Defaults))
 }
 
 func withID(c Claim) string {
@@ -92,7 +105,7 @@ func (r Rules) compare(c Claim, asked volume.Asked) (volume.Volume, volume.Probl
 	defaults.AnyTrustFile = true // Files of nodes are the nodes' matter.
 	v, err := volume.Parse(asked, defaults)
 	if err != nil {
-		return v, volume.Problems{fmt.Errorf("the volume is not understood: %w", err)}
+		return v, volume.Problems{fmt.Errorf("the volume is not understood by this controller, which may be older than the node plugin: %w", err)}
 	}
 	if v.NeedsIP && len(asked.IPs) == 0 {
 		return v, volume.Problems{errNoIP}
