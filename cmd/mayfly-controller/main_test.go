@@ -25,8 +25,9 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		env  map[string]string
 		want string
 	}{
-		{"", nil, "a command is missing: mayfly-controller run, mayfly-controller version or mayfly-controller help"},
-		{"node", nil, `unknown command "node": there are run, version and help`},
+		{"", nil, "a command is missing: mayfly-controller run, mayfly-controller approvers, mayfly-controller version or mayfly-controller help"},
+		{"node", nil, `unknown command "node": there are run, approvers, version and help`},
+		{"approvers extra", nil, `unexpected argument "extra"`},
 		{"run extra", nil, `unexpected argument "extra"`},
 		{"run --node-plugin=", nil, "--node-plugin is required"},
 		{"run --config-map=profiles", nil, "--config-map=profiles: <namespace>/<name> is needed"},
@@ -47,9 +48,10 @@ func TestABadFlagIsOneLine(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	for args, want := range map[string]string{
-		"help":    "mayfly-controller run [flags]",
-		"run -h":  "MAYFLY_DRIVER_NAME stands in for --driver-name",
-		"version": flags.Version(),
+		"help":         "mayfly-controller run [flags]",
+		"approvers -h": "Flags of mayfly-controller approvers; MAYFLY_",
+		"run -h":       "MAYFLY_DRIVER_NAME stands in for --driver-name",
+		"version":      flags.Version(),
 	} {
 		if code, stdout, stderr := command(t.Context(), nil, strings.Fields(args)...); code != flags.ExitOK || !strings.Contains(stdout, want) || stderr != "" {
 			t.Errorf("%s: exit code %d, %q, %q", args, code, stdout, stderr)
@@ -58,9 +60,11 @@ func TestHelpAndVersion(t *testing.T) {
 }
 
 func TestWithoutAnAPIServer(t *testing.T) {
-	code, _, stderr := command(t.Context(), nil, "run", "--kubeconfig=/does/not/exist")
-	if code != flags.ExitError || !strings.HasPrefix(stderr, "mayfly-controller: find the API server: ") || strings.Count(stderr, "\n") != 1 {
-		t.Errorf("exit code %d, %q", code, stderr)
+	for _, verb := range []string{"run", "approvers"} {
+		code, _, stderr := command(t.Context(), nil, verb, "--kubeconfig=/does/not/exist")
+		if code != flags.ExitError || !strings.HasPrefix(stderr, "mayfly-controller: find the API server: ") || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%s: exit code %d, %q", verb, code, stderr)
+		}
 	}
 }
 
@@ -77,5 +81,5 @@ func TestRules(t *testing.T) {
 }
 
 func TestReference(t *testing.T) {
-	flagstest.Reference(t, "../../docs/controller.md", new(options).flags())
+	flagstest.Reference(t, "../../docs/controller.md", new(options).flags(), new(approversOptions).flags())
 }

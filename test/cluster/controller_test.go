@@ -56,6 +56,7 @@ func TestController(t *testing.T) {
 	t.Run("decisions", decisions)
 	t.Run("ranges of nodes", ranges)
 	t.Run("verdicts", verdicts)
+	t.Run("approvers", approvers)
 	t.Run("mode pod", modePod)
 }
 
@@ -340,15 +341,22 @@ func (s *stage) decided(name, want string) (message string) {
 	return message
 }
 
-// control runs the binary with the rights of the manifests' service account, until the function that it returns is called.
-func control(t *testing.T, args ...string) (end func()) {
+// controllerBinary builds the controller, with the race detector.
+func controllerBinary(t *testing.T) (path string) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "mayfly-controller")
+	path = filepath.Join(t.TempDir(), "mayfly-controller")
 	cmd := exec.Command("go", "build", "-race", "-o", path, "./cmd/mayfly-controller")
 	cmd.Dir = filepath.Join("..", "..")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the controller: %v: %s", err, out)
 	}
+	return path
+}
+
+// control runs the binary with the rights of the manifests' service account, until the function that it returns is called.
+func control(t *testing.T, args ...string) (end func()) {
+	t.Helper()
+	path := controllerBinary(t)
 	kubeconfig, err := shared.UserKubeconfig(controllerAccount)
 	if err != nil {
 		t.Fatal(err)

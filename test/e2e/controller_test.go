@@ -147,15 +147,24 @@ func refused(err error, words string) bool {
 // thief has the token of the driver's pod on a node; for an empty name one that is bound to no pod, as someone may make who can make tokens.
 func (s *story) thief(node string) cmclient.Interface {
 	s.Helper()
+	if node == "" {
+		return s.withToken(mayfly, "mayfly", nil)
+	}
+	pod, err := driverPod(s.Context(), node)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return s.withToken(mayfly, "mayfly", pod)
+}
+
+// withToken asks with a token of a service account, bound to a pod if there is one.
+func (s *story) withToken(namespace, account string, pod *corev1.Pod) cmclient.Interface {
+	s.Helper()
 	request := &authenticationv1.TokenRequest{}
-	if node != "" {
-		pod, err := driverPod(s.Context(), node)
-		if err != nil {
-			s.Fatal(err)
-		}
+	if pod != nil {
 		request.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}
 	}
-	token, err := shared.Client.CoreV1().ServiceAccounts(mayfly).CreateToken(s.Context(), "mayfly", request, metav1.CreateOptions{})
+	token, err := shared.Client.CoreV1().ServiceAccounts(namespace).CreateToken(s.Context(), account, request, metav1.CreateOptions{})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -222,7 +231,7 @@ func stolenToken(s *story) {
 			s.Fatal(err)
 		}
 		row.change(cr)
-		if got := s.outcome(row.node, cr); !strings.Contains(got, row.want) {
+		if got := s.outcome(s.thief(row.node), cr); !strings.Contains(got, row.want) {
 			s.Errorf("%s:\n got %s\nwant %s", row.name, got, row.want)
 		}
 	}
@@ -250,6 +259,31 @@ func (s *story) audited() {
 	if denied < 10 {
 		s.Errorf("the log has %d denials:\n%s", denied, log)
 	}
+	s.until("the denials to be events", func(ctx context.Context) error { return s.told(ctx, denied) })
+}
+
+// told demands that so many denials are events of their requests, and those for pods of node-a theirs, too; none is of a pod of node-b, which has not asked.
+func (s *story) told(ctx context.Context, denied int) error {
+	events, err := shared.Client.EventsV1().Events(s.namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	requests, web := map[string]bool{}, map[string]bool{}
+	for _, e := range events.Items {
+		switch of := e.Regarding; {
+		case e.ReportingController != "mayfly-controller":
+		case of.Kind == "CertificateRequest":
+			requests[of.Name] = true
+		case of.Name == "web" && of.Kind == "Pod":
+			web[e.Reason] = true
+		case of.Name == "db":
+			s.Errorf("someone on node-a has made an event of a pod of node-b: %s", e.Note)
+		}
+	}
+	if len(requests) != denied || requests["forged-0"] || !web["NotTheVolumes"] {
+		return fmt.Errorf("there are events of %d requests for %d denials, and of pod web %v", len(requests), denied, web)
+	}
+	return nil
 }
 
 // forged is a signing request for a volume of the pod with other attributes.
@@ -264,12 +298,11 @@ func (s *story) forged(of *corev1.Pod, attributes ...string) []byte {
 	return cr.Spec.Request
 }
 
-// outcome is what becomes of a request with the token of a node's driver: the API server's refusal, or the decision. A request whose pod does not exist is not
+// outcome is what becomes of a request of someone: the API server's refusal, or the decision. A request whose pod does not exist is not
 // denied while it is young, and may be deleted meanwhile (kubernetes pkg/controller/garbagecollector), which is as good.
-func (s *story) outcome(node string, cr *cmapi.CertificateRequest) (outcome string) {
+func (s *story) outcome(as cmclient.Interface, cr *cmapi.CertificateRequest) (outcome string) {
 	s.Helper()
-	client := s.thief(node).CertmanagerV1().CertificateRequests(s.namespace)
-	if _, err := client.Create(s.Context(), cr, metav1.CreateOptions{}); err != nil {
+	if _, err := as.CertmanagerV1().CertificateRequests(s.namespace).Create(s.Context(), cr, metav1.CreateOptions{}); err != nil {
 		return err.Error()
 	}
 	s.until("a decision on "+cr.Name, func(ctx context.Context) error {
