@@ -38,7 +38,7 @@ func modePod(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newStage(t)
-	s.bind("default", "mayfly-ask-as-pod")
+	s.mayAsk()
 	probe := s.pod("probe", asPod)
 	until(t, "the policies are in force", func() bool {
 		cr := s.byPod(probe, "probe")
@@ -51,13 +51,14 @@ func modePod(t *testing.T) {
 	t.Run("decisions", podDecisions)
 }
 
-// bind gives a service account of the namespace a ClusterRole there.
-func (s *stage) bind(account, role string) {
+// mayAsk lets the pods of the namespace ask for themselves.
+func (s *stage) mayAsk() {
 	s.Helper()
+	const role = "mayfly-ask-as-pod"
 	_, err := shared.Client.RbacV1().RoleBindings(s.namespace).Create(s.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: role},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: account, Namespace: s.namespace}},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: "default", Namespace: s.namespace}},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		s.Fatal(err)
@@ -95,7 +96,7 @@ func (s *stage) asks(pod *corev1.Pod, cr *cmapi.CertificateRequest) {
 
 func podRequests(t *testing.T) {
 	s := newStage(t)
-	s.bind("default", "mayfly-ask-as-pod")
+	s.mayAsk()
 	pod, db := s.pod("web", asPod), s.pod("db", asPod)
 	user, _ := caller(pod)
 	const (
@@ -145,7 +146,7 @@ func podRequests(t *testing.T) {
 
 func podDeletions(t *testing.T) {
 	s := newStage(t)
-	s.bind("default", "mayfly-ask-as-pod")
+	s.mayAsk()
 	const own = "Mayfly's node plugin may delete the requests of its own node alone"
 	pod := s.pod("web", asPod)
 	s.asks(pod, s.byPod(pod, "web"))
@@ -162,7 +163,7 @@ func podDeletions(t *testing.T) {
 
 func podDecisions(t *testing.T) {
 	s := newStage(t)
-	s.bind("default", "mayfly-ask-as-pod")
+	s.mayAsk()
 	const only = "only mayfly-controller approves or denies what pods ask for themselves"
 	pod, plain := s.pod("web", asPod), s.pod("plain")
 	bad := s.byPod(pod, "bad")

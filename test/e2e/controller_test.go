@@ -212,10 +212,10 @@ func stolenToken(s *story) {
 		{"a longer life", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Spec.Duration.Duration = 8760 * time.Hour }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: duration: "},
 		{"another issuer", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Spec.IssuerRef.Name = "self-signed" }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: issuer: "},
 		{"an annotation", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Annotations = map[string]string{"example.org/team": "x"} }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: annotations: "},
-		{"a request that is replayed after its pod is gone", "node-a", brief, func(*cmapi.CertificateRequest) {}, "Denied PodNotFound: there is no pod brief"},
+		{"a request that is replayed after its pod is gone", "node-a", brief, func(*cmapi.CertificateRequest) {}, "Denied PodNotFound: there is no pod"},
 		{"a pod that never was", "node-a", web, func(cr *cmapi.CertificateRequest) {
 			cr.OwnerReferences[0].Name, cr.OwnerReferences[0].UID = "nobody", types.UID("00000000-0000-0000-0000-000000000001")
-		}, "Denied PodNotFound: there is no pod nobody"},
+		}, "Denied PodNotFound: there is no pod"},
 		{"no owner", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.OwnerReferences = nil }, "must be owned by one pod and nothing else"},
 		{"two owners", "node-a", web, func(cr *cmapi.CertificateRequest) {
 			cr.OwnerReferences = append(cr.OwnerReferences, metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: "kube-root-ca.crt", UID: "1"})
@@ -305,10 +305,16 @@ func (s *story) outcome(as cmclient.Interface, cr *cmapi.CertificateRequest) (ou
 	if _, err := as.CertmanagerV1().CertificateRequests(s.namespace).Create(s.Context(), cr, metav1.CreateOptions{}); err != nil {
 		return err.Error()
 	}
-	s.until("a decision on "+cr.Name, func(ctx context.Context) error {
-		now, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).Get(ctx, cr.Name, metav1.GetOptions{})
+	return s.decision(cr.Name)
+}
+
+// decision waits for that on a request.
+func (s *story) decision(name string) (outcome string) {
+	s.Helper()
+	s.until("a decision on "+name, func(ctx context.Context) error {
+		now, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).Get(ctx, name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
-			outcome = "Denied PodNotFound: there is no pod " + cr.OwnerReferences[0].Name + ": the garbage collector was faster"
+			outcome = "Denied PodNotFound: there is no pod, and the garbage collector was faster"
 			return nil
 		}
 		if err != nil {

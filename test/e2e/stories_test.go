@@ -42,6 +42,7 @@ func TestStories(t *testing.T) {
 		{"an operator sets profiles and renews by annotation, and each pod asks as itself", operated},
 		{"the controller decides, and cert-manager's approver stays on", centrallyApproved},
 		{"someone has the token of a node's driver", stolenToken},
+		{"the controller decides beside approver-policy, which allows everything", besideApproverPolicy},
 		{"pods ask as themselves, and the driver can't ask", asPods},
 		{"CA certificates change in a running pod", trustPushed},
 		{"the kubelet is killed", kubeletKilled},
