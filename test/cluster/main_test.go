@@ -92,6 +92,11 @@ func pluginKubeconfig(ctx context.Context, path, manifest, user string) error {
 	if user != pluginUser {
 		role.Name = user
 	}
+	return userKubeconfig(ctx, path, role, user)
+}
+
+// userKubeconfig writes a kubeconfig for a user with a ClusterRole, which it makes.
+func userKubeconfig(ctx context.Context, path string, role *rbacv1.ClusterRole, user string) error {
 	if _, err := shared.Client.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{}); err != nil {
 		return err
 	}

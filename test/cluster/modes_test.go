@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
@@ -49,6 +50,44 @@ func modePod(t *testing.T) {
 	t.Run("requests", podRequests)
 	t.Run("deletions", podDeletions)
 	t.Run("decisions", podDecisions)
+}
+
+// What manifests/modes/pod leaves to the node plugin is for something. Without watch nothing fails: it reads again and again.
+func TestWhatTheNodePluginNeedsInModePod(t *testing.T) {
+	t.Parallel()
+	for verb, row := range map[string]struct {
+		issuer string
+		calls  int
+	}{"get": {"nobody", 2}, "delete": {"ca", 1}} {
+		t.Run(verb, func(t *testing.T) {
+			t.Parallel()
+			role := &rbacv1.ClusterRole{}
+			if err := document(filepath.Join("..", "..", "manifests", "modes", "pod", "rbac.yaml"), "ClusterRole", role); err != nil {
+				t.Fatal(err)
+			}
+			role.Name = "mode-pod-without-" + verb
+			role.Rules[0].Verbs = slices.DeleteFunc(role.Rules[0].Verbs, func(v string) bool { return v == verb })
+			n := idleNode(t, namespace(t), "--use-token-request")
+			n.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
+			if err := userKubeconfig(t.Context(), n.kubeconfig, role, role.Name); err != nil {
+				t.Fatal(err)
+			}
+			n.start()
+			v, _ := n.podWithToken("web", "issuer-name="+row.issuer)
+			n.mayAsk()
+			var texts []string
+			for range row.calls {
+				ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+				_, err := n.Publish(ctx, n.driver, v)
+				cancel()
+				texts = append(texts, fmt.Sprint(err))
+			}
+			until(t, "the driver to miss the right", func() bool {
+				return strings.Contains(strings.Join(texts, "\n")+n.log.String(), "cannot "+verb+" resource")
+			})
+			n.unpublish(v)
+		})
+	}
 }
 
 // mayAsk lets the pods of the namespace ask for themselves.
