@@ -57,7 +57,7 @@ func (s *Signer) requests(namespace string) requests {
 
 // Sign implements [signer.Signer].
 func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, error) {
-	wanted := object(req)
+	wanted := Object(req)
 	doing := "create " + kind().Title(wanted)
 	var client decision.Client[*cmapi.CertificateRequest] = s.requests(wanted.Namespace)
 	if req.Token != "" {
@@ -80,8 +80,8 @@ func (s *Signer) Forget(ctx context.Context, attempt signer.Attempt) error {
 	return nil
 }
 
-// object is the CertificateRequest of an attempt. The pod owns it, so that nothing outlives the pod.
-func object(req signer.Request) *cmapi.CertificateRequest {
+// Object is the CertificateRequest of an attempt. The pod owns it, so that nothing outlives the pod.
+func Object(req signer.Request) *cmapi.CertificateRequest {
 	pod := req.Attempt.Pod
 	usages := make([]cmapi.KeyUsage, len(req.Usages))
 	for i, u := range req.Usages {

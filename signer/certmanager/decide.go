@@ -13,7 +13,7 @@ import (
 
 // kind is what is known of CertificateRequests.
 func kind() decision.Kind[*cmapi.CertificateRequest] {
-	return decision.Kind[*cmapi.CertificateRequest]{Name: "CertificateRequest", Asks: asks, Decide: decide, State: state}
+	return decision.Kind[*cmapi.CertificateRequest]{Name: "CertificateRequest", Asks: asks, Decide: Decide, State: state}
 }
 
 // asks reports whether found asks for what we asked for.
@@ -21,8 +21,8 @@ func asks(found, wanted *cmapi.CertificateRequest) bool {
 	return bytes.Equal(found.Spec.Request, wanted.Spec.Request) && found.Spec.IssuerRef == wanted.Spec.IssuerRef && found.Spec.IsCA == wanted.Spec.IsCA
 }
 
-// decide reads the request's conditions (cert-manager pkg/apis/certmanager/v1/types_certificaterequest.go).
-func decide(cr *cmapi.CertificateRequest) (issued signer.Issued, err error, decided bool) {
+// Decide reads the request's conditions (cert-manager pkg/apis/certmanager/v1/types_certificaterequest.go).
+func Decide(cr *cmapi.CertificateRequest) (issued signer.Issued, err error, decided bool) {
 	if c := condition(cr, cmapi.CertificateRequestConditionDenied); c != nil && c.Status == cmmeta.ConditionTrue {
 		return issued, refused(signer.Denied, cr, c), true
 	}

@@ -50,11 +50,8 @@ func (r Rules) volume(c Claim, pod *corev1.Pod) (volume.Volume, error) {
 	var nearest volume.Problems
 	var name string
 	var soon error
-	for _, source := range pod.Spec.Volumes {
-		if !r.meant(c, pod, source) {
-			continue
-		}
-		v, problems := r.compare(c, Ask(pod, source))
+	for _, source := range r.sources(c, pod) {
+		v, problems := r.compare(c, source.Asked)
 		if len(problems) == 0 {
 			return v, nil
 		}
@@ -66,7 +63,7 @@ func (r Rules) volume(c Claim, pod *corev1.Pod) (volume.Volume, error) {
 		}
 	}
 	if nearest == nil {
-		return volume.Volume{}, Refuse(NoVolume, "pod %s has no volume of %s%s", pod.Name, strings.Join(r.Drivers, " or "), withID(c))
+		return volume.Volume{}, Refuse(NoVolume, "pod %s has no %s", pod.Name, r.kind(c))
 	}
 	if soon != nil {
 		return volume.Volume{}, soon
@@ -74,16 +71,28 @@ func (r Rules) volume(c Claim, pod *corev1.Pod) (volume.Volume, error) {
 	return volume.Volume{}, Refuse(NotTheVolumes, "the request is not what volume %s of pod %s asks for: %v", name, pod.Name, nearest)
 }
 
-// meant reports whether a claim may be about a volume.
-func (r Rules) meant(c Claim, pod *corev1.Pod, source corev1.Volume) bool {
-	return source.CSI != nil && slices.Contains(r.Drivers, source.CSI.Driver) && (c.VolumeID == "" || c.VolumeID == VolumeID(pod, source.Name))
+// sources are the places in the pod's spec that a claim may be about.
+func (r Rules) sources(c Claim, pod *corev1.Pod) (all []Source) {
+	if c.Sources != nil {
+		return c.Sources(pod)
+	}
+	for _, v := range pod.Spec.Volumes {
+		if v.CSI != nil && slices.Contains(r.Drivers, v.CSI.Driver) && (c.VolumeID == "" || c.VolumeID == VolumeID(pod, v.Name)) {
+			all = append(all, Source{v.Name, Ask(pod, v)})
+		}
+	}
+	return all
 }
 
-func withID(c Claim) string {
-	if c.VolumeID == "" {
-		return ""
+func (r Rules) kind(c Claim) string {
+	if c.Kind != "" {
+		return c.Kind
 	}
-	return fmt.Sprintf(" with the id %q", c.VolumeID)
+	kind := "volume of " + strings.Join(r.Drivers, " or ")
+	if c.VolumeID != "" {
+		kind += fmt.Sprintf(" with the id %q", c.VolumeID)
+	}
+	return kind
 }
 
 // compare derives from a pod's volume what its node derives, and is the volume with all that is different.
@@ -107,7 +116,12 @@ func VolumeID(pod *corev1.Pod, name string) string {
 
 // Ask is what the kubelet asks for the pod's volume, which must be an inline one.
 func Ask(pod *corev1.Pod, source corev1.Volume) volume.Asked {
-	asked := volume.AskedBy(identity(pod), source.CSI.Driver, source.CSI.VolumeAttributes)
+	return AskedBy(pod, source.CSI.Driver, source.CSI.VolumeAttributes)
+}
+
+// AskedBy is what the kubelet would ask a driver for the pod, with some attributes.
+func AskedBy(pod *corev1.Pod, driver string, attributes map[string]string) volume.Asked {
+	asked := volume.AskedBy(identity(pod), driver, attributes)
 	asked.IPs = ips(pod)
 	return asked
 }

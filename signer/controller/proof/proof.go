@@ -40,6 +40,15 @@ type Claim struct {
 	MadeAt         time.Time                           // As the API server has it.
 	VolumeID       string                              // The one that is meant; empty: any.
 	Against        func(volume.Volume) volume.Problems // All that is asked for and that the volume does not want, or the other way round.
+
+	Sources func(*corev1.Pod) []Source // Where in the pod's spec to look; nil: its volumes of the driver.
+	Kind    string                     // What those are, for a message; empty: those of the driver.
+}
+
+// A Source is a place in a pod's spec that asks for a certificate.
+type Source struct {
+	Name  string
+	Asked volume.Asked
 }
 
 // Evidence is what the API server says now.
