@@ -23,12 +23,12 @@ import (
 func (b *Bridge) hand(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume, issued signer.Issued) error {
 	status, err := status(issued, pcr.Spec.SignerName == signer.PodCertificateSigner)
 	if err != nil {
-		return b.fail(ctx, pcr, v, signer.Errorf(signer.Failed, "the answer of %s %s is of no use: %w", v.Issuer.Kind, v.Issuer.Name, err))
+		return b.fail(ctx, pcr, signer.Errorf(signer.Failed, "the answer of %s %s is of no use: %w", v.Issuer.Kind, v.Issuer.Name, err))
 	}
 	err = b.answer(ctx, pcr, status, condition(certificatesv1.PodCertificateRequestConditionTypeIssued, proof.Verified,
 		fmt.Sprintf("signed by %s %s for volume of pod %s", v.Issuer.Kind, v.Issuer.Name, pcr.Spec.PodName)))
 	if apierrors.IsInvalid(err) { // What the API server holds against a certificate is in its error: its lifetime, its begin.
-		return b.fail(ctx, pcr, v, signer.Errorf(signer.Failed, "Kubernetes does not take the certificate of %s %s: %w", v.Issuer.Kind, v.Issuer.Name, err))
+		return b.fail(ctx, pcr, signer.Errorf(signer.Failed, "Kubernetes does not take the certificate of %s %s: %w", v.Issuer.Kind, v.Issuer.Name, err))
 	}
 	return err
 }
@@ -84,7 +84,7 @@ func (b *Bridge) deny(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 }
 
 // fail answers a request that its signer can't honour.
-func (b *Bridge) fail(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume, cause error) error {
+func (b *Bridge) fail(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, cause error) error {
 	err := b.answer(ctx, pcr, certificatesv1.PodCertificateRequestStatus{}, condition(certificatesv1.PodCertificateRequestConditionTypeFailed, "SigningFailed", cause.Error()))
 	if err != nil {
 		return err

@@ -251,7 +251,7 @@ func TestWhatIsDenied(t *testing.T) {
 		{"another pod's volume", false, func(r *certificatesv1.PodCertificateRequest, _ *corev1.Pod) {
 			r.Spec.UnverifiedUserAnnotations[signer.VolumeAnnotation] = "csi-0"
 		}, "Denied NoVolume: "},
-		{"the request of another volume", false, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
+		{"the request of another volume", false, func(r *certificatesv1.PodCertificateRequest, _ *corev1.Pod) {
 			*r = *asks(t, web("csi.mayfly.dev/dns-names=db.shop.svc"))
 		}, `Denied NotTheVolumes: the request is not what volume tls of pod web asks for: DNS names: asked for is ["db.shop.svc"]`},
 		{"a longer life", false, func(r *certificatesv1.PodCertificateRequest, _ *corev1.Pod) {
@@ -285,7 +285,7 @@ func TestWhatIsDenied(t *testing.T) {
 		{"names in the kubelet's request", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
 			r.Spec.StubPKCS10Request = asks(t, p).Spec.StubPKCS10Request
 		}, "the signing request has names"},
-		{"another kind of key", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) { projection(p).KeyType = "ECDSAP384" }, "key: "},
+		{"another kind of key", true, func(_ *certificatesv1.PodCertificateRequest, p *corev1.Pod) { projection(p).KeyType = "ECDSAP384" }, "key: "},
 		{"another namespace's issuer", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
 			r.Spec.SignerName, projection(p).SignerName = domain+"issuer.bank.corp", domain+"issuer.bank.corp"
 		}, "there are csi.mayfly.dev/issuer.shop.<name>, of the pod's own namespace, and csi.mayfly.dev/clusterissuer.<name>"},
@@ -440,7 +440,10 @@ func (d *desk) signed(cr *cmapi.CertificateRequest, pod *corev1.Pod) {
 	if err != nil {
 		d.Fatal(err)
 	}
-	issued, err := d.sign(d.Context(), asks(d.T, pod), func() volume.Volume { v.Issuer = signer.Issuer{Name: "mayfly-ca", Kind: CAKind, Group: CAGroup}; return v }())
+	issued, err := d.sign(d.Context(), asks(d.T, pod), func() volume.Volume {
+		v.Issuer = signer.Issuer{Name: "mayfly-ca", Kind: CAKind, Group: CAGroup}
+		return v
+	}())
 	if err != nil {
 		d.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func (b *Bridge) issue(ctx context.Context, pcr *certificatesv1.PodCertificateRe
 	case err == nil:
 		return reconcile.Result{}, b.hand(ctx, pcr, v, issued)
 	case kind.Ends():
-		return reconcile.Result{}, b.fail(ctx, pcr, v, err)
+		return reconcile.Result{}, b.fail(ctx, pcr, err)
 	case kind == signer.NotYet:
 		return reconcile.Result{}, nil // The change that it waits for brings it back.
 	}
