@@ -13,5 +13,5 @@ Usage:
 func main() { controller().Main() }
 
 func controller() flags.Command {
-	return flags.Command{Name: "mayfly-controller", Usage: usage, Verb: "run", Do: control}
+	return flags.Command{Name: "mayfly-controller", Usage: usage, Verbs: []flags.Verb{{Words: "run", Do: control}}}
 }
