@@ -49,9 +49,10 @@ type Spec struct {
 	// +kubebuilder:validation:items:Pattern=`^[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?$`
 	Namespaces []string `json:"namespaces"`
 
-	// Service accounts of the pods. `*` stands for any characters. None: all.
+	// Service accounts of the pods. `*` stands for any characters. Where it is absent: all.
 	// +optional
 	// +listType=set
+	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=512
 	// +kubebuilder:validation:items:MaxLength=253
 	// +kubebuilder:validation:items:Pattern=`^[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$`
