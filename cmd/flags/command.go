@@ -2,19 +2,25 @@ package flags
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 )
 
-// A Command is a program that does one thing, and says what it is.
+// A Command is a program that does a few things, and says what it is.
 type Command struct {
 	Name  string
 	Usage string // What help prints.
-	Verb  string // The word for what it does: `mayfly node`.
+	Verbs []Verb
+}
+
+// A Verb is one thing that a command does.
+type Verb struct {
+	Words string // What it is called by: `mayfly node`. There may be several, with a space between them.
 	Do    func(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error
 }
 
@@ -28,22 +34,33 @@ func (c Command) Main() {
 
 // Run is the command with what it has of its process; it returns its exit code.
 func (c Command) Run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	word := ""
-	if len(args) > 0 {
-		word, args = args[0], args[1:]
+	return ExitCode(c.Name, c.run(ctx, args, getenv, stdout, stderr), stderr)
+}
+
+func (c Command) run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
+	for _, verb := range c.Verbs {
+		if words := strings.Fields(verb.Words); len(args) >= len(words) && slices.Equal(args[:len(words)], words) {
+			return verb.Do(ctx, args[len(words):], getenv, stdout, stderr)
+		}
 	}
-	var err error
-	switch word {
-	case c.Verb:
-		err = c.Do(ctx, args, getenv, stdout, stderr)
-	case "version":
-		_, err = fmt.Fprintln(stdout, Version())
-	case "help", "-h", "--help":
-		_, err = io.WriteString(stdout, c.Usage)
-	case "":
-		err = Error{Err: errors.New("a command is missing: " + c.Name + " " + c.Verb + ", " + c.Name + " version or " + c.Name + " help")}
-	default:
-		err = Errorf("unknown command %q: there are %s, version and help", word, c.Verb)
+	switch {
+	case len(args) == 0:
+		return Errorf("a command is missing: %s %s", c.Name, c.known(", "+c.Name+" ", " or "+c.Name+" "))
+	case args[0] == "version":
+		_, err := fmt.Fprintln(stdout, Version())
+		return err
+	case slices.Contains([]string{"help", "-h", "--help"}, args[0]):
+		_, err := io.WriteString(stdout, c.Usage)
+		return err
 	}
-	return ExitCode(c.Name, err, stderr)
+	return Errorf("unknown command %q: there are %s", args[0], c.known(", ", " and "))
+}
+
+// known are the words that the command knows.
+func (c Command) known(between, last string) string {
+	var words []string
+	for _, verb := range c.Verbs {
+		words = append(words, verb.Words)
+	}
+	return strings.Join(append(words, "version"), between) + last + "help"
 }

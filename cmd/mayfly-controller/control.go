@@ -27,6 +27,8 @@ import (
 	"github.com/mayfly-csi/mayfly/cmd/flags"
 	"github.com/mayfly-csi/mayfly/driver/profile"
 	"github.com/mayfly-csi/mayfly/signer/controller/approver"
+	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
@@ -49,7 +51,14 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err != nil {
 		return err
 	}
-	court := proof.Court{Rules: o.rules(), Live: m.GetAPIReader()}
+	policies, err := policy.NewLive(o.policy(), m.GetCache(), metrics.Registry, log)
+	if err != nil {
+		return err
+	}
+	if err := policies.Add(m); err != nil {
+		return err
+	}
+	court := proof.Court{Rules: o.rules(), Policies: policies, Live: m.GetAPIReader()}
 	if namespace, name, ok := strings.Cut(o.ConfigMap, "/"); ok {
 		profiles, err := profile.New(api, namespace, name, log)
 		if err != nil {
@@ -70,10 +79,16 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	return m.Start(ctx)
 }
 
-// newManager is a manager whose cache holds CertificateRequests alone, and of those that are not the approver's matter their names.
-func newManager(api *rest.Config, o options) (manager.Manager, error) {
+// newScheme are the kinds that the commands read.
+func newScheme() (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
-	if err := errors.Join(corev1.AddToScheme(scheme), cmapi.AddToScheme(scheme)); err != nil {
+	return scheme, errors.Join(corev1.AddToScheme(scheme), cmapi.AddToScheme(scheme), v1alpha1.AddToScheme(scheme))
+}
+
+// newManager is a manager whose cache holds CertificatePolicies and CertificateRequests; of those requests that are not the approver's it has the names.
+func newManager(api *rest.Config, o options) (manager.Manager, error) {
+	scheme, err := newScheme()
+	if err != nil {
 		return nil, err
 	}
 	m, err := manager.New(api, manager.Options{
@@ -90,7 +105,7 @@ func newManager(api *rest.Config, o options) (manager.Manager, error) {
 		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
 		defer cancel()
 		if !m.GetCache().WaitForCacheSync(ctx) {
-			return errors.New("the requests are not known yet")
+			return errors.New("the requests and policies are not known yet")
 		}
 		return nil
 	}

@@ -1,4 +1,5 @@
-// Command mayfly-controller is what a cluster has once: `mayfly-controller run` decides on the requests of the node plugins.
+// Command mayfly-controller is what a cluster has once: `mayfly-controller run` decides on the requests of the node plugins, and `mayfly-controller policy check`
+// tells what other policies would decide.
 package main
 
 import "github.com/mayfly-csi/mayfly/cmd/flags"
@@ -6,12 +7,13 @@ import "github.com/mayfly-csi/mayfly/cmd/flags"
 const usage = `Mayfly's controller approves the certificate requests that match the pod for which a node plugin asks.
 
 Usage:
-  mayfly-controller run [flags]   run the controller; mayfly-controller run -h lists its flags
-  mayfly-controller version       print the version
+  mayfly-controller run [flags]            run the controller; mayfly-controller run -h lists its flags
+  mayfly-controller policy check [flags]   list which volumes of running pods a change of CertificatePolicies would deny
+  mayfly-controller version                print the version
 `
 
 func main() { controller().Main() }
 
 func controller() flags.Command {
-	return flags.Command{Name: "mayfly-controller", Usage: usage, Verb: "run", Do: control}
+	return flags.Command{Name: "mayfly-controller", Usage: usage, Verbs: []flags.Verb{{Words: "run", Do: control}, {Words: "policy check", Do: check}}}
 }

@@ -16,16 +16,22 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
+// judgement are the flags by which volumes are judged.
+type judgement struct {
+	flags.Volumes
+
+	Kubeconfig    string
+	PodCIDRs      *flags.Repeated[netip.Prefix]
+	ClusterDomain string
+	AllowAnyName  bool
+}
+
 // options are the flags of mayfly-controller run.
 type options struct {
-	flags.Volumes
+	judgement
 	flags.Log
 
-	Kubeconfig     string
 	NodePlugin     string
-	PodCIDRs       *flags.Repeated[netip.Prefix]
-	ClusterDomain  string
-	AllowAnyName   bool
 	MetricsAddress string
 	HealthAddress  string
 }
@@ -33,17 +39,22 @@ type options struct {
 // flags are set to their defaults. Their names and texts are the source of docs/controller.md.
 func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly-controller run", flag.ContinueOnError)
-	o.Volumes.Add(f)
+	o.judgement.add(f)
 	o.Log.Add(f)
-	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account")
 	f.StringVar(&o.NodePlugin, "node-plugin", "system:serviceaccount:mayfly-system:mayfly", "user that the node plugins are for the API server: their requests are decided on, and no others")
-	o.PodCIDRs = flags.Repeat(netip.ParsePrefix)
-	f.Var(o.PodCIDRs, "pod-cidr", "where the IPs of pods lie, besides the spec.podCIDRs of their nodes; may be repeated, or be several with commas between them")
-	f.StringVar(&o.ClusterDomain, "cluster-domain", "cluster.local", "domain of the names of services")
-	f.BoolVar(&o.AllowAnyName, "allow-any-name", false, "approve whatever a pod's volume asks for, a CA's certificate included: this trusts whoever may create pods")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address to serve Prometheus metrics on, such as :9402; empty: none")
 	f.StringVar(&o.HealthAddress, "health-address", "", "address to serve /healthz and /readyz on, such as :9403; empty: none")
 	return f
+}
+
+// add sets the flags to their defaults.
+func (j *judgement) add(f *flag.FlagSet) {
+	j.Volumes.Add(f)
+	f.StringVar(&j.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account")
+	j.PodCIDRs = flags.Repeat(netip.ParsePrefix)
+	f.Var(j.PodCIDRs, "pod-cidr", "where the IPs of pods lie, besides the spec.podCIDRs of their nodes; may be repeated, or be several with commas between them")
+	f.StringVar(&j.ClusterDomain, "cluster-domain", "cluster.local", "domain of the names of services")
+	f.BoolVar(&j.AllowAnyName, "allow-any-name", false, "approve whatever the volume of a pod asks for that no CertificatePolicy selects, a CA's certificate included: this trusts whoever may create pods")
 }
 
 // parse reads the flags, each from the environment first and then from the command line.
@@ -66,11 +77,19 @@ func (o *options) check() error {
 	if o.NodePlugin == "" {
 		return errors.New("--node-plugin is required")
 	}
-	if wrong := validation.IsDNS1123Subdomain(o.ClusterDomain); len(wrong) > 0 {
-		return fmt.Errorf("--cluster-domain=%s: %s", o.ClusterDomain, wrong[0])
+	return o.judgement.check()
+}
+
+// check is for what flags must say.
+func (j *judgement) check() error {
+	if err := j.Volumes.Check(); err != nil {
+		return err
 	}
-	if err := o.Defaults().Check(); err != nil {
-		return fmt.Errorf("--trust-domain=%s --spiffe-path=%s: %w", o.TrustDomain, o.SPIFFEPath, err)
+	if wrong := validation.IsDNS1123Subdomain(j.ClusterDomain); len(wrong) > 0 {
+		return fmt.Errorf("--cluster-domain=%s: %s", j.ClusterDomain, wrong[0])
+	}
+	if err := j.Defaults().Check(); err != nil {
+		return fmt.Errorf("--trust-domain=%s --spiffe-path=%s: %w", j.TrustDomain, j.SPIFFEPath, err)
 	}
 	return nil
 }
@@ -78,12 +97,12 @@ func (o *options) check() error {
 // callers are those whose requests are decided on.
 func (o *options) callers() approver.Callers { return approver.Callers{NodePlugin: o.NodePlugin} }
 
-// rules are what decisions go by.
-func (o *options) rules() proof.Rules {
-	return proof.Rules{
-		Drivers:  o.DriverNames.Values,
-		Defaults: o.Defaults(),
-		Policy:   policy.Policy{ClusterDomain: o.ClusterDomain, AnyName: o.AllowAnyName},
-		PodCIDRs: o.PodCIDRs.Values,
-	}
+// rules are what decisions go by, where there are no policies.
+func (j *judgement) rules() proof.Rules {
+	return proof.Rules{Drivers: j.DriverNames.Values, Defaults: j.Defaults(), Policy: j.policy(), PodCIDRs: j.PodCIDRs.Values}
+}
+
+// policy is for pods that no CertificatePolicy selects.
+func (j *judgement) policy() policy.Policy {
+	return policy.Policy{ClusterDomain: j.ClusterDomain, AnyName: j.AllowAnyName}
 }

@@ -13,5 +13,5 @@ Usage:
 func main() { mayfly().Main() }
 
 func mayfly() flags.Command {
-	return flags.Command{Name: "mayfly", Usage: usage, Verb: "node", Do: node}
+	return flags.Command{Name: "mayfly", Usage: usage, Verbs: []flags.Verb{{Words: "node", Do: node}}}
 }

@@ -21,8 +21,8 @@ func Run(ctx context.Context, c flags.Command, env map[string]string, args ...st
 	return code, out.String(), err.String()
 }
 
-// Reference holds the only table of flags in a document to the flags.
-func Reference(t *testing.T, document string, f *flag.FlagSet) {
+// Reference holds the tables of flags in a document to the flags of its commands, one table after the other.
+func Reference(t *testing.T, document string, commands ...*flag.FlagSet) {
 	t.Helper()
 	text, err := os.ReadFile(document) // #nosec G304 -- The test names it.
 	if err != nil {
@@ -30,15 +30,9 @@ func Reference(t *testing.T, document string, f *flag.FlagSet) {
 	}
 	got := slices.DeleteFunc(strings.Split(string(text), "\n"), func(line string) bool { return !strings.HasPrefix(line, "| `--") })
 	var want []string
-	f.VisitAll(func(f *flag.Flag) {
-		standard := "–"
-		if f.DefValue != "" {
-			standard = "`" + f.DefValue + "`"
-		}
-		// Markdown would take <driver name> for HTML.
-		meaning := strings.ReplaceAll(f.Usage, "<", `\<`)
-		want = append(want, fmt.Sprintf("| `--%s` | `%s` | %s | %s |", f.Name, flags.Variable(f.Name), standard, meaning))
-	})
+	for _, f := range commands {
+		f.VisitAll(func(f *flag.Flag) { want = append(want, row(f)) })
+	}
 	for _, row := range want {
 		if !slices.Contains(got, row) {
 			t.Errorf("%s lacks the row\n%s", document, row)
@@ -47,4 +41,15 @@ func Reference(t *testing.T, document string, f *flag.FlagSet) {
 	if !t.Failed() && !slices.Equal(got, want) {
 		t.Errorf("%s has %d rows for %d flags, or in another order", document, len(got), len(want))
 	}
+}
+
+// row is a flag's, in a table.
+func row(f *flag.Flag) string {
+	standard := "–"
+	if f.DefValue != "" {
+		standard = "`" + f.DefValue + "`"
+	}
+	// Markdown would take <driver name> for HTML.
+	meaning := strings.ReplaceAll(f.Usage, "<", `\<`)
+	return fmt.Sprintf("| `--%s` | `%s` | %s | %s |", f.Name, flags.Variable(f.Name), standard, meaning)
 }

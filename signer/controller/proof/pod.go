@@ -16,7 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 )
 
-// live demands a pod that runs, or is about to, on the node that asks.
+// live demands a pod that is the claim's, and runs, or is about to, on the node that asks.
 func live(c Claim, pod *corev1.Pod) error {
 	switch {
 	case pod == nil:
@@ -25,12 +25,19 @@ func live(c Claim, pod *corev1.Pod) error {
 		return Refuse(PodNotFound, "pod %s is another one now: its UID is %s", c.Pod, pod.UID)
 	case pod.Spec.NodeName != c.Node:
 		return Refuse(OtherNode, "pod %s runs on node %q, and node %q asks", c.Pod, pod.Spec.NodeName, c.Node)
+	}
+	return Live(pod)
+}
+
+// Live demands a pod that runs, or is about to.
+func Live(pod *corev1.Pod) error {
+	switch {
 	case mirror(pod):
-		return Refuse(PodNotLive, "pod %s is a mirror pod: node %s itself says what it is", c.Pod, c.Node)
+		return Refuse(PodNotLive, "pod %s is a mirror pod: node %s itself says what it is", pod.Name, pod.Spec.NodeName)
 	case pod.DeletionTimestamp != nil:
-		return Refuse(PodNotLive, "pod %s is being deleted", c.Pod)
+		return Refuse(PodNotLive, "pod %s is being deleted", pod.Name)
 	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
-		return Refuse(PodNotLive, "pod %s has ended: it is %s", c.Pod, pod.Status.Phase)
+		return Refuse(PodNotLive, "pod %s has ended: it is %s", pod.Name, pod.Status.Phase)
 	}
 	return nil
 }
@@ -97,16 +104,39 @@ func (r Rules) kind(c Claim) string {
 
 // compare derives from a pod's volume what its node derives, and is the volume with all that is different.
 func (r Rules) compare(c Claim, asked volume.Asked) (volume.Volume, volume.Problems) {
+	v, err := r.understand(asked)
+	if err != nil {
+		return v, volume.Problems{err}
+	}
+	return v, c.Against(v)
+}
+
+// understand is the volume that was asked for.
+func (r Rules) understand(asked volume.Asked) (volume.Volume, error) {
 	defaults := r.Defaults
 	defaults.AnyTrustFile = true // Files of nodes are the nodes' matter.
 	v, err := volume.Parse(asked, defaults)
+	switch {
+	case err != nil:
+		return v, fmt.Errorf("the volume is not understood: %w", err)
+	case v.NeedsIP && len(asked.IPs) == 0:
+		return v, errNoIP
+	}
+	return v, nil
+}
+
+// Volumes are those of the pod's volumes that are the driver's.
+func (r Rules) Volumes(pod *corev1.Pod) []corev1.Volume {
+	return slices.DeleteFunc(slices.Clone(pod.Spec.Volumes), func(v corev1.Volume) bool { return v.CSI == nil || !slices.Contains(r.Drivers, v.CSI.Driver) })
+}
+
+// Allowed is what would be said against a certificate for the volume, whoever asks, in words for the pod's author; nil: nothing. The evidence must have the pod and its node.
+func (r Rules) Allowed(source corev1.Volume, e Evidence) error {
+	v, err := r.understand(Ask(e.Pod, source))
 	if err != nil {
-		return v, volume.Problems{fmt.Errorf("the volume is not understood: %w", err)}
+		return err
 	}
-	if v.NeedsIP && len(asked.IPs) == 0 {
-		return v, volume.Problems{errNoIP}
-	}
-	return v, c.Against(v)
+	return r.allowed(v, e)
 }
 
 // VolumeID is the id that a kubelet gives to an inline volume (kubernetes pkg/volume/csi/csi_mounter.go, makeVolumeHandle).
@@ -153,9 +183,10 @@ func (r Rules) allowed(v volume.Volume, e Evidence) error {
 	return nil
 }
 
-// proved are those of a pod's IPs that lie where pods of its node have theirs: a node writes the status of its pods. Where the volume has the pod's IP, all must.
+// proved are those of a pod's IPs that lie where pods of its node have theirs: a node writes the status of its pods. Where the volume has the pod's IP, all must,
+// or lie where the policy says that they may.
 func (r Rules) proved(v volume.Volume, e Evidence) (proved []netip.Addr, err error) {
-	if !v.NeedsIP && (len(v.IPs) == 0 || r.Policy.AnyIP()) {
+	if !v.NeedsIP && len(v.IPs) == 0 {
 		return nil, nil
 	}
 	ranges := slices.Clone(r.PodCIDRs)
@@ -164,18 +195,20 @@ func (r Rules) proved(v volume.Volume, e Evidence) (proved []netip.Addr, err err
 	}
 	for _, text := range ips(e.Pod) {
 		ip, err := netip.ParseAddr(text)
-		if err == nil && slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(ip.Unmap()) }) {
+		switch {
+		case err == nil && within(ranges, ip):
 			proved = append(proved, ip.Unmap())
-			continue
-		}
-		if e.Node == nil {
+		case e.Node == nil:
 			return nil, errNodeWanted
-		}
-		if v.NeedsIP {
-			return nil, Refuse(IPNotProved, "the pod's IP %s does not lie in the spec.podCIDRs of node %s, nor in those of the controller's --pod-cidr", text, e.Node.Name)
+		case v.NeedsIP && (err != nil || !within(r.Policy.Ranges(v.Pod), ip)):
+			return nil, Refuse(IPNotProved, "the pod's IP %s does not lie in the spec.podCIDRs of node %s, nor in those of the controller's --pod-cidr or of a CertificatePolicy", text, e.Node.Name)
 		}
 	}
 	return proved, nil
+}
+
+func within(ranges []netip.Prefix, ip netip.Addr) bool {
+	return slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(ip.Unmap()) })
 }
 
 func podCIDRs(node *corev1.Node) (ranges []netip.Prefix) {

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 )
 
@@ -28,8 +29,8 @@ type Rules struct {
 type Policy interface {
 	// Check is what the policy has against the volume, in words for the pod's author; nil: nothing.
 	Check(v volume.Volume, of policy.Identity) error
-	// AnyIP reports whether the policy leaves it to the pod's author which IPs are in a certificate.
-	AnyIP() bool
+	// Ranges are where the pod's IPs may lie, besides where pods of its node have theirs.
+	Ranges(pod signer.Pod) []netip.Prefix
 }
 
 // A Claim is what a node says of a pod: that it runs there, and that a volume of it asks for something.
