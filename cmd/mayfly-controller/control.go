@@ -6,19 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	"github.com/go-logr/logr"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	runtimelog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -51,23 +53,9 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err != nil {
 		return err
 	}
-	policies, err := policy.NewLive(o.policy(), m.GetCache(), metrics.Registry, log)
+	court, err := convene(m, api, o, log)
 	if err != nil {
 		return err
-	}
-	if err := policies.Add(m); err != nil {
-		return err
-	}
-	court := proof.Court{Rules: o.rules(), Policies: policies, Live: m.GetAPIReader()}
-	if namespace, name, ok := strings.Cut(o.ConfigMap, "/"); ok {
-		profiles, err := profile.New(api, namespace, name, log)
-		if err != nil {
-			return err
-		}
-		if err := m.Add(manager.RunnableFunc(profiles.Run)); err != nil {
-			return fmt.Errorf("add the profiles: %w", err)
-		}
-		court.Profiles = profiles
 	}
 	a, err := approver.New(approver.Config{Callers: o.callers(), Court: court, Requests: m.GetClient(), Metrics: metrics.Registry, Log: log})
 	if err != nil {
@@ -76,26 +64,59 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err := a.Add(m); err != nil {
 		return err
 	}
+	if o.PodCertificates {
+		if err := sign(ctx, m, court, o, log); err != nil {
+			return err
+		}
+	}
 	return m.Start(ctx)
+}
+
+// convene is the court of the policies and profiles that the manager watches.
+func convene(m manager.Manager, api *rest.Config, o options, log *slog.Logger) (proof.Court, error) {
+	policies, err := policy.NewLive(o.policy(), m.GetCache(), metrics.Registry, log)
+	if err != nil {
+		return proof.Court{}, err
+	}
+	if err := policies.Add(m); err != nil {
+		return proof.Court{}, err
+	}
+	court := proof.Court{Rules: o.rules(), Policies: policies, Live: m.GetAPIReader()}
+	if namespace, name, ok := strings.Cut(o.ConfigMap, "/"); ok {
+		profiles, err := profile.New(api, namespace, name, log)
+		if err != nil {
+			return court, err
+		}
+		if err := m.Add(manager.RunnableFunc(profiles.Run)); err != nil {
+			return court, fmt.Errorf("add the profiles: %w", err)
+		}
+		court.Profiles = profiles
+	}
+	return court, nil
 }
 
 // newScheme are the kinds that the commands read.
 func newScheme() (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
-	return scheme, errors.Join(corev1.AddToScheme(scheme), cmapi.AddToScheme(scheme), v1alpha1.AddToScheme(scheme))
+	return scheme, errors.Join(corev1.AddToScheme(scheme), cmapi.AddToScheme(scheme), v1alpha1.AddToScheme(scheme), certificatesv1.AddToScheme(scheme), authenticationv1.AddToScheme(scheme))
 }
 
-// newManager is a manager whose cache holds CertificatePolicies and CertificateRequests; of those requests that are not the approver's it has the names.
+// newManager is a manager whose cache holds CertificatePolicies and requests, and the controller's CAs where it signs; of what is not the controller's it has the
+// names.
 func newManager(api *rest.Config, o options) (manager.Manager, error) {
 	scheme, err := newScheme()
 	if err != nil {
 		return nil, err
 	}
 	m, err := manager.New(api, manager.Options{
-		Scheme:                 scheme,
-		Cache:                  cache.Options{ByObject: map[client.Object]cache.ByObject{&cmapi.CertificateRequest{}: {Transform: o.callers().Trim}}},
-		Metrics:                server.Options{BindAddress: cmp.Or(o.MetricsAddress, "0")},
-		HealthProbeBindAddress: cmp.Or(o.HealthAddress, "0"),
+		Scheme:                        scheme,
+		Cache:                         cache.Options{ByObject: cached(o)},
+		LeaderElection:                o.PodCertificates, // Who leads rotates the CA. All else is done by every replica.
+		LeaderElectionID:              "mayfly-controller",
+		LeaderElectionNamespace:       o.Namespace,
+		LeaderElectionReleaseOnCancel: true,
+		Metrics:                       server.Options{BindAddress: cmp.Or(o.MetricsAddress, "0")},
+		HealthProbeBindAddress:        cmp.Or(o.HealthAddress, "0"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the controller: %w", err)

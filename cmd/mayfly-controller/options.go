@@ -31,9 +31,12 @@ type options struct {
 	judgement
 	flags.Log
 
-	NodePlugin     string
-	MetricsAddress string
-	HealthAddress  string
+	NodePlugin      string
+	PodCertificates bool
+	Namespace       string
+	OwnCA           string
+	MetricsAddress  string
+	HealthAddress   string
 }
 
 // flags are set to their defaults. Their names and texts are the source of docs/controller.md.
@@ -42,6 +45,9 @@ func (o *options) flags() *flag.FlagSet {
 	o.judgement.add(f)
 	o.Log.Add(f)
 	f.StringVar(&o.NodePlugin, "node-plugin", "system:serviceaccount:mayfly-system:mayfly", "user that the node plugins are for the API server: their requests are decided on, and no others")
+	f.BoolVar(&o.PodCertificates, "pod-certificates", false, "sign PodCertificateRequests: those of node plugins with --signer=pod-certificate, and those of the kubelets for podCertificate volumes; needs Kubernetes 1.37 and manifests/modes/pod-certificate")
+	f.StringVar(&o.Namespace, "namespace", "mayfly-system", "namespace of the controller, which has the Secrets of its CAs; with --pod-certificates")
+	f.StringVar(&o.OwnCA, "own-ca", "mayfly-ca", "Secret of the controller's own CA, which it makes and rotates; with --pod-certificates")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address to serve Prometheus metrics on, such as :9402; empty: none")
 	f.StringVar(&o.HealthAddress, "health-address", "", "address to serve /healthz and /readyz on, such as :9403; empty: none")
 	return f
@@ -76,6 +82,9 @@ func (o *options) check() error {
 	}
 	if o.NodePlugin == "" {
 		return errors.New("--node-plugin is required")
+	}
+	if o.PodCertificates && (o.Namespace == "" || o.OwnCA == "") {
+		return errors.New("--pod-certificates needs --namespace and --own-ca")
 	}
 	return o.judgement.check()
 }

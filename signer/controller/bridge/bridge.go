@@ -34,6 +34,7 @@ type Config struct {
 	ClusterDomain string        // Of the names of pods.
 	Requests      client.Client // PodCertificateRequests and CertificateRequests may come from a cache, which [Trim] and [Keep] have looked through.
 	CAs           CAs
+	OwnCA         string // The name of the controller's own CA.
 	Self          string // The user that the controller is for the API server.
 
 	Events  Events
@@ -43,8 +44,8 @@ type Config struct {
 
 // CAs are those of the controller.
 type CAs interface {
-	// Get is the CA of that name that signs now. The error says what its operator can do.
-	Get(name string) (ca.CA, error)
+	// Get is the CA that signs for a signer now. The error says what its operator can do.
+	Get(ctx context.Context, signer string) (ca.CA, error)
 }
 
 // Events tell a pod's author and the operator what became of a request. client-go's recorder is one.

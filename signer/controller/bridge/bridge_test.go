@@ -41,13 +41,13 @@ type desk struct {
 	log    bytes.Buffer
 }
 
-// cas are CAs by name.
+// cas are CAs by signer.
 type cas map[string]ca.CA
 
-func (c cas) Get(name string) (ca.CA, error) {
+func (c cas) Get(_ context.Context, name string) (ca.CA, error) {
 	one, ok := c[name]
 	if !ok {
-		return one, errors.New("there is no Secret mayfly-system/" + name)
+		return one, errors.New("there is no CA for " + name)
 	}
 	return one, nil
 }
@@ -77,8 +77,8 @@ func newDesk(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *d
 			Defaults: volume.Defaults{TrustDomain: "cluster.local"},
 			Policy:   policy.Policy{ClusterDomain: "cluster.local"},
 		}},
-		ClusterDomain: "cluster.local", Requests: d.api, Self: self, Events: d, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
-		CAs: cas{"mayfly-ca": root, "clusterissuer.corp": root, "issuer.shop.corp": root, "issuer.bank.corp": root},
+		OwnCA: "mayfly-ca", ClusterDomain: "cluster.local", Requests: d.api, Self: self, Events: d, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
+		CAs: cas{signer.PodCertificateSigner: root, domain + "clusterissuer.corp": root, domain + "issuer.shop.corp": root, domain + "issuer.bank.corp": root},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -364,7 +364,7 @@ func TestACAThatIsMissing(t *testing.T) {
 	if words, _ := d.status(pcr); err != nil || result.RequeueAfter != later || words != "" {
 		t.Errorf("%+v (%v) %s", result, err, words)
 	}
-	if len(d.events) != 1 || d.events[0] != "*v1.Pod Warning NotSignedYet: signer unavailable: sign with CA other: there is no Secret mayfly-system/other" {
+	if len(d.events) != 1 || d.events[0] != "*v1.Pod Warning NotSignedYet: signer unavailable: sign with CA other: there is no CA for csi.mayfly.dev/other" {
 		t.Error(d.events)
 	}
 }

@@ -26,7 +26,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
-// An issuer of this group and kind is a CA of the controller, by the name of its Secret.
+// An issuer of this group and kind is a CA of the controller: its own, or one that stands for an issuer of cert-manager, as in the names of the signers.
 const (
 	CAGroup = "csi.mayfly.dev"
 	CAKind  = "CA"
@@ -52,7 +52,7 @@ func (b *Bridge) issue(ctx context.Context, pcr *certificatesv1.PodCertificateRe
 }
 
 // sign signs with a CA of the controller.
-func (b *Bridge) sign(_ context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (signer.Issued, error) {
+func (b *Bridge) sign(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (signer.Issued, error) {
 	name := v.Issuer.Name
 	if v.Issuer.Kind != CAKind {
 		return signer.Issued{}, signer.Errorf(signer.Invalid, "issuer %s %s of %s: issuers of that group have the kind %s", v.Issuer.Kind, name, CAGroup, CAKind)
@@ -60,7 +60,7 @@ func (b *Bridge) sign(_ context.Context, pcr *certificatesv1.PodCertificateReque
 	if strings.HasPrefix(name, "issuer.") && !serves(name, v.Pod.Namespace) {
 		return signer.Issued{}, signer.Errorf(signer.Denied, "CA %s is for pods of another namespace", name)
 	}
-	authority, err := b.CAs.Get(name)
+	authority, err := b.CAs.Get(ctx, b.signerOf(name))
 	if err != nil {
 		return signer.Issued{}, signer.Errorf(signer.Unavailable, "sign with CA %s: %w", name, err)
 	}
@@ -77,6 +77,14 @@ func (b *Bridge) sign(_ context.Context, pcr *certificatesv1.PodCertificateReque
 		return signer.Issued{}, signer.Errorf(signer.Failed, "sign with CA %s: %w", name, err)
 	}
 	return signed.Issued, nil
+}
+
+// signerOf is the signer that a CA is for.
+func (b *Bridge) signerOf(name string) string {
+	if name == b.OwnCA {
+		return signer.PodCertificateSigner
+	}
+	return domain + name
 }
 
 // template is a certificate with what the volume asks for, and the request's key.
