@@ -147,6 +147,16 @@ func refused(err error, words string) bool {
 // thief has the token of the driver's pod on a node; for an empty name one that is bound to no pod, as someone may make who can make tokens.
 func (s *story) thief(node string) cmclient.Interface {
 	s.Helper()
+	client, err := cmclient.NewForConfig(s.stolen(node))
+	if err != nil {
+		s.Fatal(err)
+	}
+	return client
+}
+
+// stolen is the API server for that token.
+func (s *story) stolen(node string) *rest.Config {
+	s.Helper()
 	request := &authenticationv1.TokenRequest{}
 	if node != "" {
 		pod, err := driverPod(s.Context(), node)
@@ -161,11 +171,7 @@ func (s *story) thief(node string) cmclient.Interface {
 	}
 	config := rest.AnonymousClientConfig(shared.REST)
 	config.BearerToken = token.Status.Token
-	client, err := cmclient.NewForConfig(config)
-	if err != nil {
-		s.Fatal(err)
-	}
-	return client
+	return config
 }
 
 // stolenToken is what someone with the token of node-a's driver tries, while cert-manager's own approver stays on.

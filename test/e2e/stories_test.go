@@ -42,6 +42,8 @@ func TestStories(t *testing.T) {
 		{"an operator sets profiles and renews by annotation, and each pod asks as itself", operated},
 		{"the controller decides, and cert-manager's approver stays on", centrallyApproved},
 		{"someone has the token of a node's driver", stolenToken},
+		{"certificates are asked for as the node, and Kubernetes' own volumes get theirs", podCertificates},
+		{"someone has the token of a driver that asks as its node, or all rights of the node", stolenRights},
 		{"CA certificates change in a running pod", trustPushed},
 		{"the kubelet is killed", kubeletKilled},
 		{"the node is rebooted", nodeRebooted},
