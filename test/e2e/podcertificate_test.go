@@ -242,7 +242,7 @@ func (s *story) authority(name, issuer string) {
 	_, err := certificates.Create(s.Context(), &cmapi.Certificate{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: cmapi.CertificateSpec{
-			IsCA: true, CommonName: name, SecretName: name, IssuerRef: cmmeta.IssuerReference{Name: issuer, Kind: "ClusterIssuer", Group: "cert-manager.io"},
+			IsCA: true, CommonName: "CA of the controller", SecretName: name, IssuerRef: cmmeta.IssuerReference{Name: issuer, Kind: "ClusterIssuer", Group: "cert-manager.io"},
 			PrivateKey: &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm, Size: 256},
 		},
 	}, metav1.CreateOptions{})
@@ -372,7 +372,7 @@ func (s *story) nothingElse(web *corev1.Pod) {
 			s.Errorf("signs: %v", err)
 		}
 	}
-	if _, err := s.client(shared.REST).CertificatesV1().PodCertificateRequests(s.namespace).Create(s.Context(), s.forgedPod(web), metav1.CreateOptions{}); !refused(err, "system:node") {
+	if _, err := s.client(shared.REST).CertificatesV1().PodCertificateRequests(s.namespace).Create(s.Context(), s.forgedPod(web), metav1.CreateOptions{}); !refused(err, "only the node that is named in it asks") {
 		s.Errorf("someone who may create requests, and is no node: %v", err)
 	}
 }
