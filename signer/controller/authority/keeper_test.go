@@ -81,7 +81,9 @@ func TestTheSecondLooksAgain(t *testing.T) {
 		{apierrors.NewConflict(secrets, "mayfly-ca", errors.New("changed")), "1s <nil> 0"},
 		{errors.New("away"), "0s write Secret mayfly-system/mayfly-ca: away 1"},
 	} {
-		k, events := newKeeper(t, interceptor.Funcs{Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error { return row.answer }})
+		k, events := newKeeper(t, interceptor.Funcs{Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error {
+			return row.answer
+		}})
 		result, err := k.Reconcile(t.Context(), own())
 		if got := fmt.Sprint(result.RequeueAfter, err, testutil.ToFloat64(k.failures.WithLabelValues("csi.mayfly.dev/volume"))); got != row.want || len(*events) > 0 {
 			t.Errorf("%v: %s, %v", row.answer, got, *events)
@@ -112,5 +114,38 @@ func TestNothingIsDoneBeforeItsRootIsPublished(t *testing.T) {
 	now := &corev1.Secret{}
 	if err := k.Live.Get(t.Context(), own().NamespacedName, now); err != nil || now.ResourceVersion != secret.ResourceVersion {
 		t.Errorf("it was written (%v)", err)
+	}
+}
+
+// Two that lead prepare the next CA at once: the second does not take the first one's away.
+func TestAnotherLeaderWasFaster(t *testing.T) {
+	begun := take(t, Begin, State{}, start.AddDate(-1, 0, 0))
+	secret := &corev1.Secret{Type: corev1.SecretTypeTLS}
+	secret.Namespace, secret.Name = "mayfly-system", "mayfly-ca"
+	first := true
+	k, events := newKeeper(t, interceptor.Funcs{Update: func(ctx context.Context, api client.WithWatch, o client.Object, options ...client.UpdateOption) error {
+		if _, ok := o.(*corev1.Secret); ok && first {
+			first = false
+			others := secret.DeepCopy()
+			others.Data["next.crt"] = []byte("the other's")
+			if err := api.Update(ctx, others); err != nil {
+				t.Error(err)
+			}
+		}
+		return api.Update(ctx, o, options...)
+	}})
+	var err error
+	if secret.Data, err = begun.Write(nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.API.Create(t.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
+	if result, err := k.Reconcile(t.Context(), own()); err != nil || result.RequeueAfter != again || len(*events) > 0 {
+		t.Errorf("%+v (%v), %v", result, err, *events)
+	}
+	now := &corev1.Secret{}
+	if err := k.Live.Get(t.Context(), own().NamespacedName, now); err != nil || string(now.Data["next.crt"]) != "the other's" {
+		t.Errorf("%s (%v)", now.Data["next.crt"], err)
 	}
 }
