@@ -59,11 +59,11 @@ func missing(files ...string) (bool, error) {
 }
 
 func load(dir string) (*Signer, error) {
-	certificate, err := os.ReadFile(filepath.Join(dir, CertificateFile))
+	certificate, err := fs.ReadFile(os.DirFS(dir), CertificateFile)
 	if err != nil {
 		return nil, err
 	}
-	key, err := os.ReadFile(filepath.Join(dir, KeyFile))
+	key, err := fs.ReadFile(os.DirFS(dir), KeyFile)
 	if err != nil {
 		return nil, err
 	}

@@ -12,10 +12,10 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/ca"
 )
 
-// root is a root that ends so many days after the start.
-func root(t *testing.T, name string, days float64) *x509.Certificate {
+// root is a root that ends 100 days after the start.
+func root(t *testing.T, name string) *x509.Certificate {
 	t.Helper()
-	made, err := ca.New(name, start.Add(-time.Hour), at(days))
+	made, err := ca.New(name, start.Add(-time.Hour), at(100))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func turned(t *testing.T, bundle *certificatesv1.ClusterTrustBundle, now time.Ti
 }
 
 func TestABundleKeepsOldRoots(t *testing.T) {
-	a, b, c := root(t, "a", 100), root(t, "b", 100), root(t, "c", 100)
+	a, b, c := root(t, "a"), root(t, "b"), root(t, "c")
 	bundle := &certificatesv1.ClusterTrustBundle{}
 	for _, row := range []struct {
 		name    string
@@ -78,7 +78,7 @@ func TestABundleKeepsOldRoots(t *testing.T) {
 
 // What a person writes into a bundle stays for a while, and what a person takes out does not come back.
 func TestABundleThatAPersonChanged(t *testing.T) {
-	a, b := root(t, "a", 100), root(t, "b", 100)
+	a, b := root(t, "a"), root(t, "b")
 	bundle := &certificatesv1.ClusterTrustBundle{}
 	bundle.Spec.TrustBundle = string(ca.Encode(a, b))
 	bundle.Annotations = map[string]string{leavingKey: "{", "example.org/note": "kept"}
