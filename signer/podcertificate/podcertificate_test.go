@@ -4,9 +4,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +17,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/signer"
@@ -89,6 +93,22 @@ func TestTheChainAndItsCA(t *testing.T) {
 	}
 }
 
+// Go checks no signature with SHA-1, which roots of old have.
+func TestARootOfOld(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "old"}, SignatureAlgorithm: x509.SHA1WithRSA, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !selfSigned(&pem.Block{Type: "CERTIFICATE", Bytes: der}) {
+		t.Error("it is none")
+	}
+}
+
 // A Kubernetes without the API answers "404 page not found": it is older than 1.37, or has it switched off.
 func TestAKubernetesWithoutTheAPI(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -117,5 +137,26 @@ func TestAKubernetesWithoutTheAPI(t *testing.T) {
 		"--signer=pod-certificate needs PodCertificateRequests in certificates.k8s.io/v1, which Kubernetes has from 1.37 on"
 	if err == nil || err.Error() != want {
 		t.Errorf(" got %v\nwant %s", err, want)
+	}
+}
+
+// Where the API is switched off, or older than v1, nodes have no right to it. The API server's words are those of a real one.
+func TestHints(t *testing.T) {
+	group := schema.GroupResource{Group: "certificates.k8s.io", Resource: resource}
+	forbidden := func(text string) error { return apierrors.NewForbidden(group, "", errors.New(text)) }
+	for _, row := range []struct {
+		err  error
+		want string
+	}{
+		{forbidden(`User "system:node:node-a" cannot create resource "podcertificaterequests" in API group "certificates.k8s.io" in the namespace "shop"`), "which Kubernetes has from 1.37 on"},
+		{forbidden(`User "system:node:node-b" cannot create resource "podcertificaterequests" in API group "certificates.k8s.io" in the namespace "shop"`), ""},
+		{apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "shop"), ""},
+		{apierrors.NewServiceUnavailable("impersonate:associated-node"), ""},
+		{nil, ""},
+	} {
+		got := hint(row.err, "node-a")
+		if row.want == "" && got != row.err || row.want != "" && (!strings.HasSuffix(got.Error(), row.want) || !errors.Is(got, row.err)) { //nolint:errorlint // It is the same.
+			t.Errorf("%v: %v", row.err, got)
+		}
 	}
 }
