@@ -81,7 +81,7 @@ func everyRight(t *testing.T) {
 			f := newFleet(t, without(row.resource, row.verb))
 			s, of := f.signerOf(f.plugin(f.nodes[0]), f.nodes[0]), f.pod("web", f.nodes[0], "default")
 			if row.verb == "impersonate-on:associated-node:list" {
-				f.eventually(s, of, "waiting for mayfly-controller")
+				f.refused(f.eventually(s, of, "waiting for mayfly-controller"), signer.NotYet)
 				req := f.request(of)
 				_, err := s.Sign(brief(t), req)
 				f.refused(err, signer.NotYet)

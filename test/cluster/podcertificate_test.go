@@ -156,7 +156,7 @@ func podCertificateRefused(t *testing.T) {
 		}
 	}})
 	s := f.signerOf(f.plugin(f.nodes[0]), f.nodes[0])
-	f.eventually(s, of, "waiting for mayfly-controller")
+	f.refused(f.eventually(s, of, "waiting for mayfly-controller"), signer.NotYet)
 	for id, row := range map[string]struct {
 		kind signer.Kind
 		want string
