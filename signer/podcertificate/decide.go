@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -65,10 +66,14 @@ func split(text string) signer.Issued {
 	return signer.Issued{Chain: encode(chain), CA: encode(ca)}
 }
 
-// selfSigned goes by the names and key identifiers. Signatures with the hashes of old roots can't be checked any more, and who would be deceived trusts the sender.
+// selfSigned goes by the names and the signature; by the names alone where Go checks none with the algorithm, as it does not for roots of old.
 func selfSigned(b *pem.Block) bool {
 	c, err := x509.ParseCertificate(b.Bytes)
-	return err == nil && bytes.Equal(c.RawSubject, c.RawIssuer) && (len(c.AuthorityKeyId) == 0 || bytes.Equal(c.AuthorityKeyId, c.SubjectKeyId))
+	if err != nil || !bytes.Equal(c.RawSubject, c.RawIssuer) {
+		return false
+	}
+	err = c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature)
+	return err == nil || errors.Is(err, x509.ErrUnsupportedAlgorithm) || errors.As(err, new(x509.InsecureAlgorithmError))
 }
 
 func blocks(text string) (all []*pem.Block) {
