@@ -19,6 +19,7 @@ import (
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	runtimelog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -55,7 +56,7 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err != nil {
 		return err
 	}
-	if err := policies.Add(m); err != nil {
+	if err := errors.Join(policies.Add(m), m.AddReadyzCheck("policies", known(policies))); err != nil {
 		return err
 	}
 	court := proof.Court{Rules: o.rules(), Policies: policies, Live: m.GetAPIReader()}
@@ -77,6 +78,16 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 		return err
 	}
 	return m.Start(ctx)
+}
+
+// known is a check that the policies are known: where the CRD is missing, the replicas that know them go on.
+func known(policies *policy.Live) healthz.Checker {
+	return func(req *http.Request) error {
+		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
+		defer cancel()
+		_, err := policies.Get(ctx)
+		return err
+	}
 }
 
 // newScheme are the kinds that the commands read.
@@ -105,7 +116,7 @@ func newManager(api *rest.Config, o options) (manager.Manager, error) {
 		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
 		defer cancel()
 		if !m.GetCache().WaitForCacheSync(ctx) {
-			return errors.New("the requests and policies are not known yet")
+			return errors.New("the requests are not known yet")
 		}
 		return nil
 	}
