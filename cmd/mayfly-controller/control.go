@@ -39,7 +39,7 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err != nil {
 		return err
 	}
-	log := o.Logger(stderr)
+	log := o.Log.Logger(stderr)
 	klog.SetSlogLogger(log) // client-go's log.
 	runtimelog.SetLogger(logr.FromSlogHandler(log.Handler()))
 	api, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
@@ -60,7 +60,7 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 		return err
 	}
 	court := proof.Court{Rules: o.rules(), Policies: policies, Live: m.GetAPIReader()}
-	if namespace, name, ok := strings.Cut(o.ConfigMap, "/"); ok {
+	if namespace, name, ok := strings.Cut(o.Volumes.ConfigMap, "/"); ok {
 		profiles, err := profile.New(api, namespace, name, log)
 		if err != nil {
 			return err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -18,8 +17,7 @@ import (
 
 // judgement are the flags by which volumes are judged.
 type judgement struct {
-	flags.Volumes
-
+	Volumes       flags.Volumes
 	Kubeconfig    string
 	PodCIDRs      *flags.Repeated[netip.Prefix]
 	ClusterDomain string
@@ -29,7 +27,7 @@ type judgement struct {
 // options are the flags of mayfly-controller run.
 type options struct {
 	judgement
-	flags.Log
+	Log flags.Log
 
 	NodePlugin     string
 	MetricsAddress string
@@ -39,7 +37,7 @@ type options struct {
 // flags are set to their defaults. Their names and texts are the source of docs/controller.md.
 func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly-controller run", flag.ContinueOnError)
-	o.judgement.add(f)
+	o.addTo(f)
 	o.Log.Add(f)
 	f.StringVar(&o.NodePlugin, "node-plugin", "system:serviceaccount:mayfly-system:mayfly", "user that the node plugins are for the API server: their requests are decided on, and no others")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address to serve Prometheus metrics on, such as :9402; empty: none")
@@ -47,8 +45,8 @@ func (o *options) flags() *flag.FlagSet {
 	return f
 }
 
-// add sets the flags to their defaults.
-func (j *judgement) add(f *flag.FlagSet) {
+// addTo sets the flags to their defaults.
+func (j *judgement) addTo(f *flag.FlagSet) {
 	j.Volumes.Add(f)
 	f.StringVar(&j.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account")
 	j.PodCIDRs = flags.Repeat(netip.ParsePrefix)
@@ -71,25 +69,25 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (options
 
 // check is for what flags must say.
 func (o *options) check() error {
-	if err := cmp.Or(o.Volumes.Check(), o.Log.Check()); err != nil {
+	if err := o.Log.Check(); err != nil {
 		return err
 	}
 	if o.NodePlugin == "" {
 		return errors.New("--node-plugin is required")
 	}
-	return o.judgement.check()
+	return o.complete()
 }
 
-// check is for what flags must say.
-func (j *judgement) check() error {
+// complete is for what flags must say.
+func (j *judgement) complete() error {
 	if err := j.Volumes.Check(); err != nil {
 		return err
 	}
 	if wrong := validation.IsDNS1123Subdomain(j.ClusterDomain); len(wrong) > 0 {
 		return fmt.Errorf("--cluster-domain=%s: %s", j.ClusterDomain, wrong[0])
 	}
-	if err := j.Defaults().Check(); err != nil {
-		return fmt.Errorf("--trust-domain=%s --spiffe-path=%s: %w", j.TrustDomain, j.SPIFFEPath, err)
+	if err := j.Volumes.Defaults().Check(); err != nil {
+		return fmt.Errorf("--trust-domain=%s --spiffe-path=%s: %w", j.Volumes.TrustDomain, j.Volumes.SPIFFEPath, err)
 	}
 	return nil
 }
@@ -99,7 +97,7 @@ func (o *options) callers() approver.Callers { return approver.Callers{NodePlugi
 
 // rules are what decisions go by, where there are no policies.
 func (j *judgement) rules() proof.Rules {
-	return proof.Rules{Drivers: j.DriverNames.Values, Defaults: j.Defaults(), Policy: j.policy(), PodCIDRs: j.PodCIDRs.Values}
+	return proof.Rules{Drivers: j.Volumes.DriverNames.Values, Defaults: j.Volumes.Defaults(), Policy: j.policy(), PodCIDRs: j.PodCIDRs.Values}
 }
 
 // policy is for pods that no CertificatePolicy selects.

@@ -66,7 +66,7 @@ func parseDomain(text string) (domain, error) {
 		name = strings.TrimPrefix(text, "*.")
 	}
 	if text != "**" && (!hostName(name) || strings.Contains(name, "*")) {
-		return "", fmt.Errorf("%q is not a DNS name in small letters, nor one after *. or **.", text)
+		return "", fmt.Errorf("%q is not a DNS name in small letters, nor one after '*.' or '**.'", text)
 	}
 	return domain(text), nil
 }

@@ -209,7 +209,7 @@ func TestMistakes(t *testing.T) {
 		"":                                       "spec.namespaces: is required",
 		"namespaces: ['']":                       "spec.namespaces[0]: it is empty",
 		"namespaces: [a], serviceAccounts: ['']": "spec.serviceAccounts[0]: it is empty",
-		"namespaces: [a], allow: {dnsNames: [Web.test]}":                                      `spec.allow.dnsNames[0]: "Web.test" is not a DNS name in small letters, nor one after *. or **.`,
+		"namespaces: [a], allow: {dnsNames: [Web.test]}":                                      `spec.allow.dnsNames[0]: "Web.test" is not a DNS name in small letters, nor one after '*.' or '**.'`,
 		"namespaces: [a], allow: {dnsNames: [x, 'a.*.test']}":                                 "spec.allow.dnsNames[1]: ",
 		"namespaces: [a], allow: {dnsNames: ['*']}":                                           "spec.allow.dnsNames[0]: ",
 		"namespaces: [a], allow: {dnsNames: ['*.*.test']}":                                    "spec.allow.dnsNames[0]: ",
