@@ -234,7 +234,7 @@ func TestMistakes(t *testing.T) {
 		}
 	}
 	// Whom a policy with such a mistake selects can't be said. It is everyone: one whom it selects may not have more.
-	set := c.Set(policies(t, "namespaces: ['']"))
+	set := c.Set(policies(t, "namespaces: ['', other]"))
 	if err := set.Check(asks(t, web(), volume.Prefix, "dns-names=web.shop"), identity()); err == nil {
 		t.Error("a mistake opens something")
 	}
