@@ -37,7 +37,7 @@ type checkOptions struct {
 // flags are set to their defaults. Their names and texts are the source of docs/controller.md.
 func (o *checkOptions) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly-controller policy check", flag.ContinueOnError)
-	o.judgement.add(f)
+	o.addTo(f)
 	o.Filenames = flags.Repeat(func(text string) (string, error) { return text, nil })
 	f.Var(o.Filenames, "filename", "file with CertificatePolicies that are to be added, or to replace those of their names; -: standard input; may be repeated, or be several with commas between them")
 	f.StringVar(&o.Output, "output", "table", "table or json")
@@ -52,7 +52,7 @@ func (o *checkOptions) check() error {
 	case !slices.Contains([]string{"table", "json"}, o.Output):
 		return fmt.Errorf("--output=%s: there are table and json", o.Output)
 	}
-	return o.judgement.check()
+	return o.complete()
 }
 
 // check lists which volumes of pods that live the policies of files would deny. That there are some that are approved today is an error.
@@ -146,17 +146,17 @@ func (o *checkOptions) change(ctx context.Context, api client.Reader, added []v1
 
 // profiles are what the operator sets for volumes; nil: there are none.
 func (o *checkOptions) profiles(ctx context.Context, api client.Reader) (*volume.Profiles, error) {
-	namespace, name, ok := strings.Cut(o.ConfigMap, "/")
+	namespace, name, ok := strings.Cut(o.Volumes.ConfigMap, "/")
 	if !ok {
 		return nil, nil
 	}
 	var found corev1.ConfigMap
 	if err := api.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &found); client.IgnoreNotFound(err) != nil {
-		return nil, fmt.Errorf("read ConfigMap %s: %w", o.ConfigMap, err)
+		return nil, fmt.Errorf("read ConfigMap %s: %w", o.Volumes.ConfigMap, err)
 	}
 	profiles, err := volume.ParseProfiles(found.Data)
 	if err != nil {
-		return nil, fmt.Errorf("read the profiles of ConfigMap %s: %w", o.ConfigMap, err)
+		return nil, fmt.Errorf("read the profiles of ConfigMap %s: %w", o.Volumes.ConfigMap, err)
 	}
 	return profiles, nil
 }

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	runtimelog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -40,7 +41,7 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err != nil {
 		return err
 	}
-	log := o.Logger(stderr)
+	log := o.Log.Logger(stderr)
 	klog.SetSlogLogger(log) // client-go's log.
 	runtimelog.SetLogger(logr.FromSlogHandler(log.Handler()))
 	api, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
@@ -78,21 +79,42 @@ func convene(m manager.Manager, api *rest.Config, o options, log *slog.Logger) (
 	if err != nil {
 		return proof.Court{}, err
 	}
-	if err := policies.Add(m); err != nil {
+	if err := errors.Join(policies.Add(m), m.AddReadyzCheck("policies", known(policies))); err != nil {
 		return proof.Court{}, err
 	}
 	court := proof.Court{Rules: o.rules(), Policies: policies, Live: m.GetAPIReader()}
-	if namespace, name, ok := strings.Cut(o.ConfigMap, "/"); ok {
+	if namespace, name, ok := strings.Cut(o.Volumes.ConfigMap, "/"); ok {
 		profiles, err := profile.New(api, namespace, name, log)
 		if err != nil {
 			return court, err
 		}
-		if err := m.Add(manager.RunnableFunc(profiles.Run)); err != nil {
+		if err := m.Add(everywhere{profiles.Run}); err != nil {
 			return court, fmt.Errorf("add the profiles: %w", err)
 		}
 		court.Profiles = profiles
 	}
 	return court, nil
+}
+
+// everywhere is what every replica runs, whoever leads.
+type everywhere struct {
+	run func(context.Context) error
+}
+
+// Start implements [manager.Runnable].
+func (e everywhere) Start(ctx context.Context) error { return e.run(ctx) }
+
+// NeedLeaderElection implements [manager.LeaderElectionRunnable].
+func (e everywhere) NeedLeaderElection() bool { return false }
+
+// known is a check that the policies are known: where the CRD is missing, the replicas that know them go on.
+func known(policies *policy.Live) healthz.Checker {
+	return func(req *http.Request) error {
+		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
+		defer cancel()
+		_, err := policies.Get(ctx)
+		return err
+	}
 }
 
 // newScheme are the kinds that the commands read.
@@ -126,7 +148,7 @@ func newManager(api *rest.Config, o options) (manager.Manager, error) {
 		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
 		defer cancel()
 		if !m.GetCache().WaitForCacheSync(ctx) {
-			return errors.New("the requests and policies are not known yet")
+			return errors.New("the requests are not known yet")
 		}
 		return nil
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -18,8 +17,7 @@ import (
 
 // judgement are the flags by which volumes are judged.
 type judgement struct {
-	flags.Volumes
-
+	Volumes       flags.Volumes
 	Kubeconfig    string
 	PodCIDRs      *flags.Repeated[netip.Prefix]
 	ClusterDomain string
@@ -29,7 +27,7 @@ type judgement struct {
 // options are the flags of mayfly-controller run.
 type options struct {
 	judgement
-	flags.Log
+	Log flags.Log
 
 	NodePlugin      string
 	PodCertificates bool
@@ -42,7 +40,7 @@ type options struct {
 // flags are set to their defaults. Their names and texts are the source of docs/controller.md.
 func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly-controller run", flag.ContinueOnError)
-	o.judgement.add(f)
+	o.addTo(f)
 	o.Log.Add(f)
 	f.StringVar(&o.NodePlugin, "node-plugin", "system:serviceaccount:mayfly-system:mayfly", "user that the node plugins are for the API server: their requests are decided on, and no others")
 	f.BoolVar(&o.PodCertificates, "pod-certificates", false, "sign PodCertificateRequests: those of node plugins with --signer=pod-certificate, and those of the kubelets for podCertificate volumes; needs Kubernetes 1.37 and manifests/modes/pod-certificate")
@@ -53,8 +51,8 @@ func (o *options) flags() *flag.FlagSet {
 	return f
 }
 
-// add sets the flags to their defaults.
-func (j *judgement) add(f *flag.FlagSet) {
+// addTo sets the flags to their defaults.
+func (j *judgement) addTo(f *flag.FlagSet) {
 	j.Volumes.Add(f)
 	f.StringVar(&j.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account")
 	j.PodCIDRs = flags.Repeat(netip.ParsePrefix)
@@ -77,7 +75,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (options
 
 // check is for what flags must say.
 func (o *options) check() error {
-	if err := cmp.Or(o.Volumes.Check(), o.Log.Check()); err != nil {
+	if err := o.Log.Check(); err != nil {
 		return err
 	}
 	if o.NodePlugin == "" {
@@ -86,19 +84,19 @@ func (o *options) check() error {
 	if o.PodCertificates && (o.Namespace == "" || o.OwnCA == "") {
 		return errors.New("--pod-certificates needs --namespace and --own-ca")
 	}
-	return o.judgement.check()
+	return o.complete()
 }
 
-// check is for what flags must say.
-func (j *judgement) check() error {
+// complete is for what flags must say.
+func (j *judgement) complete() error {
 	if err := j.Volumes.Check(); err != nil {
 		return err
 	}
 	if wrong := validation.IsDNS1123Subdomain(j.ClusterDomain); len(wrong) > 0 {
 		return fmt.Errorf("--cluster-domain=%s: %s", j.ClusterDomain, wrong[0])
 	}
-	if err := j.Defaults().Check(); err != nil {
-		return fmt.Errorf("--trust-domain=%s --spiffe-path=%s: %w", j.TrustDomain, j.SPIFFEPath, err)
+	if err := j.Volumes.Defaults().Check(); err != nil {
+		return fmt.Errorf("--trust-domain=%s --spiffe-path=%s: %w", j.Volumes.TrustDomain, j.Volumes.SPIFFEPath, err)
 	}
 	return nil
 }
@@ -108,7 +106,7 @@ func (o *options) callers() approver.Callers { return approver.Callers{NodePlugi
 
 // rules are what decisions go by, where there are no policies.
 func (j *judgement) rules() proof.Rules {
-	return proof.Rules{Drivers: j.DriverNames.Values, Defaults: j.Defaults(), Policy: j.policy(), PodCIDRs: j.PodCIDRs.Values}
+	return proof.Rules{Drivers: j.Volumes.DriverNames.Values, Defaults: j.Volumes.Defaults(), Policy: j.policy(), PodCIDRs: j.PodCIDRs.Values}
 }
 
 // policy is for pods that no CertificatePolicy selects.

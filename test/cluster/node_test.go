@@ -252,8 +252,9 @@ func namespace(t *testing.T) string {
 // A fixture is what all tests share.
 type fixture struct {
 	*cluster.Cluster
-	binary string // The node plugin.
-	plugin string // A kubeconfig with the rights of the manifests.
+	binary     string // The node plugin.
+	controller string // mayfly-controller, of the test of it.
+	plugin     string // A kubeconfig with the rights of the manifests.
 }
 
 func write(t *testing.T, text []byte) string {

@@ -29,20 +29,21 @@ func TestExpressions(t *testing.T) {
 	if problems != nil {
 		t.Fatal(problems)
 	}
+	c := newCompiler(t)
 	for text, want := range map[string]string{
-		`volume.dnsNames == ['web.shop', 'x.test']`:                           "",
-		`volume.dnsNames.all(n, n.endsWith('.' + pod.namespace))`:             "is not true",
-		`volume.commonName == 'web.shop' && volume.organizations == ['Shop']`: "",
-		`volume.ips.all(i, cidr('10.0.0.0/8').containsIP(ip(i)))`:             "",
-		`volume.uris.exists(u, url(u).getHostname() == 'cluster.local')`:      "",
-		`volume.duration <= duration('1h')`:                                   "is not true",
-		`volume.duration == duration('2h')`:                                   "",
+		`volume.dnsNames == ['web.shop', 'x.test']`:                                                                "",
+		`volume.dnsNames.all(n, n.endsWith('.' + pod.namespace))`:                                                  "is not true",
+		`volume.commonName == 'web.shop' && volume.organizations == ['Shop']`:                                      "",
+		`volume.ips.all(i, cidr('10.0.0.0/8').containsIP(ip(i)))`:                                                  "",
+		`volume.uris.exists(u, url(u).getHostname() == 'cluster.local')`:                                           "",
+		`volume.duration <= duration('1h')`:                                                                        "is not true",
+		`volume.duration == duration('2h')`:                                                                        "",
 		`volume.issuer.name == 'ca' && volume.issuer.kind == 'Issuer' && volume.issuer.group == 'cert-manager.io'`: "",
 		`volume.key.algorithm == 'RSA' && volume.key.size >= 3072`:                                                 "",
 		`volume.isCA && sets.contains(volume.usages, ['cert sign'])`:                                               "",
 		`pod.namespace == 'shop' && pod.name == 'web' && pod.serviceAccount == 'clerk' && pod.uid == '1'`:          "",
-		`volume.dnsNames[7] == ''`: "fails: index out of bounds: 7",
-		`'a'.repeat(3) == 'aaa'`:   "is not understood",
+		`volume.dnsNames[7] == ''`:                                                                                 "fails: index out of bounds: 7",
+		`'a'.repeat(3) == 'aaa'`:                                                                                   "is not understood",
 		`volume.dnsNames.all(a, volume.dnsNames.all(b, '` + strings.Repeat("a", 1000) + `'.matches('(a+)+b') || true)) && [` + strings.Repeat(`1,`, 400) + `1].all(x, [` + strings.Repeat(`1,`, 400) + `1].all(y, [1,2,3].all(z, x + y + z > 0)))`: "fails: operation cancelled: actual cost limit exceeded",
 		`volume.isCa`:                       "undefined field 'isCa'",
 		`pod.annotations == {}`:             "undefined field 'annotations'",
@@ -52,7 +53,7 @@ func TestExpressions(t *testing.T) {
 		`authorizer.serviceAccount('','x')`: "undeclared reference to 'authorizer'",
 		`true && `:                          "Syntax error",
 	} {
-		e, err := compileExpression(newCompiler(t).language, v1alpha1.Expression{Expression: text})
+		e, err := compileExpression(c.language, v1alpha1.Expression{Expression: text})
 		if err == nil {
 			err = e.against(variables(v, s))
 		}

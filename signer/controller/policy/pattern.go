@@ -61,9 +61,12 @@ var dots = regexp.MustCompile(`/\.\.?([/?#]|$)`)
 type domain string
 
 func parseDomain(text string) (domain, error) {
-	name := strings.TrimPrefix(strings.TrimPrefix(text, "**."), "*.")
+	name, ok := strings.CutPrefix(text, "**.")
+	if !ok {
+		name = strings.TrimPrefix(text, "*.")
+	}
 	if text != "**" && (!hostName(name) || strings.Contains(name, "*")) {
-		return "", fmt.Errorf("%q is not a DNS name in small letters, nor one after *. or **.", text)
+		return "", fmt.Errorf("%q is not a DNS name in small letters, nor one after '*.' or '**.'", text)
 	}
 	return domain(text), nil
 }

@@ -43,11 +43,11 @@ func (r Rule) against(v volume.Volume, of Identity) (problems volume.Problems) {
 func (r Rule) names(v volume.Volume, s subject) (problems volume.Problems) {
 	for _, name := range v.DNSNames {
 		if !r.allowsDNS(name, v.Pod) {
-			problems = append(problems, fmt.Errorf("DNS name %q is not allowed: %s", name, r.allowedDNS(v.Pod)))
+			problems = append(problems, fmt.Errorf("DNS name %q is not allowed: %s", name, allowed(r.dns(v.Pod))))
 		}
 	}
 	if s.commonName != "" && !r.allowsDNS(s.commonName, v.Pod) && !covered(r.commonNames, s.commonName) {
-		problems = append(problems, fmt.Errorf("common name %q is not allowed: %s", s.commonName, allowed(slices.Concat(stringsOf(r.commonNames), []string{r.allowedDNS(v.Pod)}))))
+		problems = append(problems, fmt.Errorf("common name %q is not allowed: %s", s.commonName, allowed(append(stringsOf(r.commonNames), r.dns(v.Pod)...))))
 	}
 	for _, o := range s.organizations {
 		if !covered(r.organizations, o) {
@@ -61,12 +61,12 @@ func (r Rule) allowsDNS(name string, pod signer.Pod) bool {
 	return r.ownNames && r.own.own(name, pod) || covered(r.dnsNames, strings.ToLower(name))
 }
 
-func (r Rule) allowedDNS(pod signer.Pod) string {
-	all := stringsOf(r.dnsNames)
+// dns are the DNS names that the pod may have, for a message.
+func (r Rule) dns(pod signer.Pod) []string {
 	if r.ownNames {
-		all = append([]string{r.own.ownNames(pod)}, all...)
+		return append([]string{r.own.ownNames(pod)}, stringsOf(r.dnsNames)...)
 	}
-	return allowed(all)
+	return stringsOf(r.dnsNames)
 }
 
 // addresses are IP addresses and URIs.
