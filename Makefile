@@ -95,8 +95,21 @@ bench: build packages ## the numbers of docs/benchmarks.md, as tables, JSON and 
 	cd test/bench && go run . --mayfly ../../bin/mayfly --json ../../docs/benchmarks.json --svg ../../docs/benchmarks.svg
 	cd test/e2e && go run ./cost --dir $(MAYFLY_CLUSTER) --json ../../docs/pods.json
 
+controller-gen := go tool -modfile=$(CURDIR)/tools/go.mod controller-gen
+# What is generated, from the types of the API.
+GENERATED := manifests/controller/crd.yaml signer/controller/policy/v1alpha1/zz_generated.deepcopy.go
+
+.PHONY: generate
+generate: ## the CRD and the copies of its types
+	$(controller-gen) object paths=./signer/controller/policy/v1alpha1
+	$(controller-gen) crd paths=./signer/controller/policy/v1alpha1 output:crd:stdout >manifests/controller/crd.yaml
+
+.PHONY: generated
+generated:
+	@before=$$(sha256sum $(GENERATED)); $(MAKE) generate; [ "$$(sha256sum $(GENERATED))" = "$$before" ] || { echo "make generate has changed files" >&2; exit 1; }
+
 .PHONY: lint
-lint: ## gofmt, go vet, golangci-lint and go mod tidy in every module
+lint: generated ## gofmt, go vet, golangci-lint and go mod tidy in every module; what is generated is up to date
 	@for module in $(MODULES); do \
 		echo "lint $$module"; \
 		(cd $$module && go mod tidy -diff && go tool -modfile=$(CURDIR)/tools/go.mod golangci-lint run --config $(CURDIR)/.golangci.yml ./...); \

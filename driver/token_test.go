@@ -93,3 +93,26 @@ func TestCallsWithoutAToken(t *testing.T) {
 		t.Error("a request shows its token")
 	}
 }
+
+// The driver is started with --signer=pod-certificate: a volume that it would not take now goes on, and whoever signs says what is wrong.
+func TestAVolumeOfAnotherSigner(t *testing.T) {
+	var other bool
+	n := newNode(t, func(c *driver.Config) { c.Defaults.PodCertificates = other })
+	v := web("csi.mayfly.dev/duration=4s")
+	target := n.publish(v)
+	other = true
+	n.restart()
+	before := pair(t, target)
+	until(t, "a renewal", func() bool { return !pair(t, target).Equal(before) })
+	n.publish(v)
+	for _, r := range n.signer.asked() {
+		if r.Volume != v.ID() {
+			t.Errorf("volume %s asks as %q", v.ID(), r.Volume)
+		}
+	}
+	n.unpublish(v)
+	_, err := n.Publish(t.Context(), n.driver, v)
+	if want := "csi.mayfly.dev/duration is 4s, and this driver asks by PodCertificateRequests"; err == nil || !kubelet.Final(err) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+}

@@ -11,6 +11,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+
+	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 )
 
 const controller = "controller/*.yaml"
@@ -54,12 +58,32 @@ func TestControllersRights(t *testing.T) {
 		"cert-manager.io/certificaterequests":        {"list", "watch"},
 		"cert-manager.io/certificaterequests/status": {"patch"},
 		"cert-manager.io/signers":                    {"approve"},
+		"csi.mayfly.dev/certificatepolicies":         {"list", "watch"},
 		"/pods":                                      {"get"},
 		"/nodes":                                     {"get"},
 		"events.k8s.io/events":                       {"create", "patch"},
 	})
 	if want := []rbacv1.Subject{{Kind: "ServiceAccount", Name: account.Name, Namespace: account.Namespace}}; !slices.Equal(binding.Subjects, want) || binding.RoleRef.Name != role.Name {
 		t.Errorf("%s is bound to %v", binding.RoleRef.Name, binding.Subjects)
+	}
+}
+
+// The CRD is of the kind that the controller reads, comes before what else kubectl applies, and knows the key usages that volumes know.
+func TestPolicyCRD(t *testing.T) {
+	crd, ok := objects(t, controller)[0].(*apiextensionsv1.CustomResourceDefinition)
+	if !ok {
+		t.Fatal("the CRD does not come first")
+	}
+	names, version := crd.Spec.Names, crd.Spec.Versions[0]
+	if names.Kind != v1alpha1.Kind || crd.Spec.Group != v1alpha1.GroupVersion().Group || version.Name != v1alpha1.GroupVersion().Version || crd.Spec.Scope != apiextensionsv1.ClusterScoped {
+		t.Errorf("%s %s/%s, %s", names.Kind, crd.Spec.Group, version.Name, crd.Spec.Scope)
+	}
+	var usages []string
+	for _, value := range version.Schema.OpenAPIV3Schema.Properties["spec"].Properties["limits"].Properties["usages"].Items.Schema.Enum {
+		usages = append(usages, strings.Trim(string(value.Raw), `"`))
+	}
+	if !slices.Equal(usages, signer.Usages()) {
+		t.Errorf("usages %q, and signer has %q", usages, signer.Usages())
 	}
 }
 

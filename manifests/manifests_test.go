@@ -21,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -50,7 +51,7 @@ func objects(t *testing.T, pattern string) (all []runtime.Object) {
 func decode(t *testing.T, file string, text []byte) (all []runtime.Object) {
 	t.Helper()
 	known := runtime.NewScheme()
-	if err := errors.Join(scheme.AddToScheme(known), cmscheme.AddToScheme(known)); err != nil {
+	if err := errors.Join(scheme.AddToScheme(known), cmscheme.AddToScheme(known), apiextensionsv1.AddToScheme(known)); err != nil {
 		t.Fatal(err)
 	}
 	decoder := serializer.NewCodecFactory(known, serializer.EnableStrict).UniversalDeserializer()

@@ -6,6 +6,7 @@ package signer
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -29,6 +30,7 @@ type Forgetter interface {
 // A Request is what a node plugin asks to be signed, for one volume of one pod.
 type Request struct {
 	Attempt     Attempt
+	Volume      string // The CSI volume's id, by which the pod's spec tells which of its volumes asks.
 	Issuer      Issuer
 	Annotations map[string]string // What the pod's author tells the signer besides.
 	CSR         []byte            // PKCS#10, DER.
@@ -57,6 +59,14 @@ func (t Token) GoString() string { return t.String() }
 type Attempt struct {
 	ID  string // Random, unique per try, made of [a-z0-9]; at most 32 characters.
 	Pod Pod    // For whom.
+}
+
+// ObjectName is the name of the attempt's object in the API server: the pod's name for who reads a list, and the attempt's id, which makes it unique.
+func (a Attempt) ObjectName() string {
+	const longest = 253 // A DNS subdomain (k8s.io/apimachinery pkg/util/validation).
+	prefix := a.Pod.Name
+	prefix = prefix[:min(len(prefix), longest-1-len(a.ID))]
+	return strings.TrimRight(prefix, "-.") + "-" + a.ID
 }
 
 // A Pod is the identity of the pod that asks, as the kubelet told it.

@@ -6,19 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	"github.com/go-logr/logr"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	runtimelog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -27,6 +30,8 @@ import (
 	"github.com/mayfly-csi/mayfly/cmd/flags"
 	"github.com/mayfly-csi/mayfly/driver/profile"
 	"github.com/mayfly-csi/mayfly/signer/controller/approver"
+	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
@@ -36,7 +41,7 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err != nil {
 		return err
 	}
-	log := o.Logger(stderr)
+	log := o.Log.Logger(stderr)
 	klog.SetSlogLogger(log) // client-go's log.
 	runtimelog.SetLogger(logr.FromSlogHandler(log.Handler()))
 	api, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
@@ -49,16 +54,9 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err != nil {
 		return err
 	}
-	court := proof.Court{Rules: o.rules(), Live: m.GetAPIReader()}
-	if namespace, name, ok := strings.Cut(o.ConfigMap, "/"); ok {
-		profiles, err := profile.New(api, namespace, name, log)
-		if err != nil {
-			return err
-		}
-		if err := m.Add(manager.RunnableFunc(profiles.Run)); err != nil {
-			return fmt.Errorf("add the profiles: %w", err)
-		}
-		court.Profiles = profiles
+	court, err := convene(m, api, o, log)
+	if err != nil {
+		return err
 	}
 	a, err := approver.New(approver.Config{
 		Callers: o.callers(), Court: court, Requests: m.GetClient(), Events: m.GetEventRecorder("mayfly-controller"), Metrics: metrics.Registry, Log: log,
@@ -69,20 +67,80 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err := a.Add(m); err != nil {
 		return err
 	}
+	if o.PodCertificates {
+		if err := sign(ctx, m, court, o, log); err != nil {
+			return err
+		}
+	}
 	return m.Start(ctx)
 }
 
-// newManager is a manager whose cache holds CertificateRequests alone, and of those that are not the approver's matter their names.
-func newManager(api *rest.Config, o options) (manager.Manager, error) {
+// convene is the court of the policies and profiles that the manager watches.
+func convene(m manager.Manager, api *rest.Config, o options, log *slog.Logger) (proof.Court, error) {
+	policies, err := policy.NewLive(o.policy(), m.GetCache(), metrics.Registry, log)
+	if err != nil {
+		return proof.Court{}, err
+	}
+	if err := errors.Join(policies.Add(m), m.AddReadyzCheck("policies", known(policies))); err != nil {
+		return proof.Court{}, err
+	}
+	court := proof.Court{Rules: o.rules(), Policies: policies, Live: m.GetAPIReader()}
+	if namespace, name, ok := strings.Cut(o.Volumes.ConfigMap, "/"); ok {
+		profiles, err := profile.New(api, namespace, name, log)
+		if err != nil {
+			return court, err
+		}
+		if err := m.Add(everywhere{profiles.Run}); err != nil {
+			return court, fmt.Errorf("add the profiles: %w", err)
+		}
+		court.Profiles = profiles
+	}
+	return court, nil
+}
+
+// everywhere is what every replica runs, whoever leads.
+type everywhere struct {
+	run func(context.Context) error
+}
+
+// Start implements [manager.Runnable].
+func (e everywhere) Start(ctx context.Context) error { return e.run(ctx) }
+
+// NeedLeaderElection implements [manager.LeaderElectionRunnable].
+func (e everywhere) NeedLeaderElection() bool { return false }
+
+// known is a check that the policies are known: where the CRD is missing, the replicas that know them go on.
+func known(policies *policy.Live) healthz.Checker {
+	return func(req *http.Request) error {
+		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
+		defer cancel()
+		_, err := policies.Get(ctx)
+		return err
+	}
+}
+
+// newScheme are the kinds that the commands read.
+func newScheme() (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
-	if err := errors.Join(corev1.AddToScheme(scheme), cmapi.AddToScheme(scheme)); err != nil {
+	return scheme, errors.Join(corev1.AddToScheme(scheme), cmapi.AddToScheme(scheme), v1alpha1.AddToScheme(scheme), certificatesv1.AddToScheme(scheme), authenticationv1.AddToScheme(scheme))
+}
+
+// newManager is a manager whose cache holds CertificatePolicies and requests, and the controller's CAs where it signs; of what is not the controller's it has the
+// names.
+func newManager(api *rest.Config, o options) (manager.Manager, error) {
+	scheme, err := newScheme()
+	if err != nil {
 		return nil, err
 	}
 	m, err := manager.New(api, manager.Options{
-		Scheme:                 scheme,
-		Cache:                  cache.Options{ByObject: map[client.Object]cache.ByObject{&cmapi.CertificateRequest{}: {Transform: o.callers().Trim}}},
-		Metrics:                server.Options{BindAddress: cmp.Or(o.MetricsAddress, "0")},
-		HealthProbeBindAddress: cmp.Or(o.HealthAddress, "0"),
+		Scheme:                        scheme,
+		Cache:                         cache.Options{ByObject: cached(o)},
+		LeaderElection:                o.PodCertificates, // Who leads rotates the CA. All else is done by every replica.
+		LeaderElectionID:              "mayfly-controller",
+		LeaderElectionNamespace:       o.Namespace,
+		LeaderElectionReleaseOnCancel: true,
+		Metrics:                       server.Options{BindAddress: cmp.Or(o.MetricsAddress, "0")},
+		HealthProbeBindAddress:        cmp.Or(o.HealthAddress, "0"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the controller: %w", err)

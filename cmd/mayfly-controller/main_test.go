@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -25,8 +27,14 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		env  map[string]string
 		want string
 	}{
-		{"", nil, "a command is missing: mayfly-controller run, mayfly-controller approvers, mayfly-controller version or mayfly-controller help"},
-		{"node", nil, `unknown command "node": there are run, approvers, version and help`},
+		{"", nil, "a command is missing: mayfly-controller run, mayfly-controller policy check, mayfly-controller approvers, mayfly-controller version or mayfly-controller help"},
+		{"node", nil, `unknown command "node": there are run, policy check, approvers, version and help`},
+		{"policy", nil, `unknown command "policy": there are run, policy check, approvers, version and help`},
+		{"policy check", nil, "--filename is required"},
+		{"policy check --filename=", nil, "--filename is required"},
+		{"policy check --filename=x extra", nil, `unexpected argument "extra"`},
+		{"policy check --filename=x --output=yaml", nil, "--output=yaml: there are table and json"},
+		{"policy check --filename=x --cluster-domain=", nil, "--cluster-domain=: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"},
 		{"approvers extra", nil, `unexpected argument "extra"`},
 		{"run extra", nil, `unexpected argument "extra"`},
 		{"run --node-plugin=", nil, "--node-plugin is required"},
@@ -48,10 +56,11 @@ func TestABadFlagIsOneLine(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	for args, want := range map[string]string{
-		"help":         "mayfly-controller run [flags]",
-		"approvers -h": "Flags of mayfly-controller approvers; MAYFLY_",
-		"run -h":       "MAYFLY_DRIVER_NAME stands in for --driver-name",
-		"version":      flags.Version(),
+		"approvers -h":    "Flags of mayfly-controller approvers; MAYFLY_",
+		"help":            "mayfly-controller run [flags]",
+		"run -h":          "MAYFLY_DRIVER_NAME stands in for --driver-name",
+		"policy check -h": "Flags of mayfly-controller policy check; MAYFLY_DRIVER_NAME",
+		"version":         flags.Version(),
 	} {
 		if code, stdout, stderr := command(t.Context(), nil, strings.Fields(args)...); code != flags.ExitOK || !strings.Contains(stdout, want) || stderr != "" {
 			t.Errorf("%s: exit code %d, %q, %q", args, code, stdout, stderr)
@@ -59,12 +68,48 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
+const aPolicy = `
+apiVersion: csi.mayfly.dev/v1alpha1
+kind: CertificatePolicy
+metadata: {name: web}
+spec: {namespaces: [shop]}
+`
+
+// written is a file with a text.
+func written(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "policies.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func TestWithoutAnAPIServer(t *testing.T) {
-	for _, verb := range []string{"run", "approvers"} {
-		code, _, stderr := command(t.Context(), nil, verb, "--kubeconfig=/does/not/exist")
+	for _, args := range [][]string{{"run"}, {"approvers"}, {"policy", "check", "--filename", written(t, aPolicy)}} {
+		code, _, stderr := command(t.Context(), nil, append(args, "--kubeconfig=/does/not/exist")...)
 		if code != flags.ExitError || !strings.HasPrefix(stderr, "mayfly-controller: find the API server: ") || strings.Count(stderr, "\n") != 1 {
-			t.Errorf("%s: exit code %d, %q", verb, code, stderr)
+			t.Errorf("%s: exit code %d, %q", args, code, stderr)
 		}
+	}
+}
+
+func TestAFileThatIsNotUnderstood(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                               "there is no CertificatePolicy",
+		"# None.":                        "there is no CertificatePolicy",
+		aPolicy + "---\nkind: ConfigMap": `document 2: it is a "ConfigMap" of "", and must be a CertificatePolicy of csi.mayfly.dev/v1alpha1`,
+		aPolicy + "---\n{":               "document 2: error converting YAML to JSON: ",
+		aPolicy + "  allowed: {}":        "document 1: ",
+	} {
+		path := written(t, text)
+		code, _, stderr := command(t.Context(), nil, "policy", "check", "--filename", path)
+		if code != flags.ExitError || !strings.HasPrefix(stderr, "mayfly-controller: read policies from "+path+": "+want) || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%q: exit code %d, %q", text, code, stderr)
+		}
+	}
+	if code, _, stderr := command(t.Context(), nil, "policy", "check", "--filename=/does/not/exist"); code != flags.ExitError || stderr != "mayfly-controller: read policies: open /does/not/exist: no such file or directory\n" {
+		t.Errorf("exit code %d, %q", code, stderr)
 	}
 }
 
@@ -81,5 +126,5 @@ func TestRules(t *testing.T) {
 }
 
 func TestReference(t *testing.T) {
-	flagstest.Reference(t, "../../docs/controller.md", new(options).flags(), new(approversOptions).flags())
+	flagstest.Reference(t, "../../docs/controller.md", new(options).flags(), new(checkOptions).flags(), new(approversOptions).flags())
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,34 +15,50 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
+// judgement are the flags by which volumes are judged.
+type judgement struct {
+	Volumes       flags.Volumes
+	Kubeconfig    string
+	PodCIDRs      *flags.Repeated[netip.Prefix]
+	ClusterDomain string
+	AllowAnyName  bool
+}
+
 // options are the flags of mayfly-controller run.
 type options struct {
-	flags.Volumes
-	flags.Log
+	judgement
+	Log flags.Log
 
-	Kubeconfig     string
-	NodePlugin     string
-	PodCIDRs       *flags.Repeated[netip.Prefix]
-	ClusterDomain  string
-	AllowAnyName   bool
-	MetricsAddress string
-	HealthAddress  string
+	NodePlugin      string
+	PodCertificates bool
+	Namespace       string
+	OwnCA           string
+	MetricsAddress  string
+	HealthAddress   string
 }
 
 // flags are set to their defaults. Their names and texts are the source of docs/controller.md.
 func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly-controller run", flag.ContinueOnError)
-	o.Volumes.Add(f)
+	o.addTo(f)
 	o.Log.Add(f)
-	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account")
 	f.StringVar(&o.NodePlugin, "node-plugin", "system:serviceaccount:mayfly-system:mayfly", "user that the node plugins are for the API server: their requests are decided on, and those of pods for volumes that ask as the pod")
-	o.PodCIDRs = flags.Repeat(netip.ParsePrefix)
-	f.Var(o.PodCIDRs, "pod-cidr", "where the IPs of pods lie, besides the spec.podCIDRs of their nodes; may be repeated, or be several with commas between them")
-	f.StringVar(&o.ClusterDomain, "cluster-domain", "cluster.local", "domain of the names of services")
-	f.BoolVar(&o.AllowAnyName, "allow-any-name", false, "approve whatever a pod's volume asks for, a CA's certificate included: this trusts whoever may create pods")
+	f.BoolVar(&o.PodCertificates, "pod-certificates", false, "sign PodCertificateRequests: those of node plugins with --signer=pod-certificate, and those of the kubelets for podCertificate volumes; needs Kubernetes 1.37 and manifests/modes/pod-certificate")
+	f.StringVar(&o.Namespace, "namespace", "mayfly-system", "namespace of the controller, which has the Secrets of its CAs; with --pod-certificates")
+	f.StringVar(&o.OwnCA, "own-ca", "mayfly-ca", "Secret of the controller's own CA, which it makes and rotates; with --pod-certificates")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address to serve Prometheus metrics on, such as :9402; empty: none")
 	f.StringVar(&o.HealthAddress, "health-address", "", "address to serve /healthz and /readyz on, such as :9403; empty: none")
 	return f
+}
+
+// addTo sets the flags to their defaults.
+func (j *judgement) addTo(f *flag.FlagSet) {
+	j.Volumes.Add(f)
+	f.StringVar(&j.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account")
+	j.PodCIDRs = flags.Repeat(netip.ParsePrefix)
+	f.Var(j.PodCIDRs, "pod-cidr", "where the IPs of pods lie, besides the spec.podCIDRs of their nodes; may be repeated, or be several with commas between them")
+	f.StringVar(&j.ClusterDomain, "cluster-domain", "cluster.local", "domain of the names of services")
+	f.BoolVar(&j.AllowAnyName, "allow-any-name", false, "approve whatever the volume of a pod asks for that no CertificatePolicy selects, a CA's certificate included: this trusts whoever may create pods")
 }
 
 // parse reads the flags, each from the environment first and then from the command line.
@@ -60,17 +75,28 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (options
 
 // check is for what flags must say.
 func (o *options) check() error {
-	if err := cmp.Or(o.Volumes.Check(), o.Log.Check()); err != nil {
+	if err := o.Log.Check(); err != nil {
 		return err
 	}
 	if o.NodePlugin == "" {
 		return errors.New("--node-plugin is required")
 	}
-	if wrong := validation.IsDNS1123Subdomain(o.ClusterDomain); len(wrong) > 0 {
-		return fmt.Errorf("--cluster-domain=%s: %s", o.ClusterDomain, wrong[0])
+	if o.PodCertificates && (o.Namespace == "" || o.OwnCA == "") {
+		return errors.New("--pod-certificates needs --namespace and --own-ca")
 	}
-	if err := o.Defaults().Check(); err != nil {
-		return fmt.Errorf("--trust-domain=%s --spiffe-path=%s: %w", o.TrustDomain, o.SPIFFEPath, err)
+	return o.complete()
+}
+
+// complete is for what flags must say.
+func (j *judgement) complete() error {
+	if err := j.Volumes.Check(); err != nil {
+		return err
+	}
+	if wrong := validation.IsDNS1123Subdomain(j.ClusterDomain); len(wrong) > 0 {
+		return fmt.Errorf("--cluster-domain=%s: %s", j.ClusterDomain, wrong[0])
+	}
+	if err := j.Volumes.Defaults().Check(); err != nil {
+		return fmt.Errorf("--trust-domain=%s --spiffe-path=%s: %w", j.Volumes.TrustDomain, j.Volumes.SPIFFEPath, err)
 	}
 	return nil
 }
@@ -78,12 +104,12 @@ func (o *options) check() error {
 // callers are those whose requests are decided on.
 func (o *options) callers() approver.Callers { return approver.Callers{NodePlugin: o.NodePlugin} }
 
-// rules are what decisions go by.
-func (o *options) rules() proof.Rules {
-	return proof.Rules{
-		Drivers:  o.DriverNames.Values,
-		Defaults: o.Defaults(),
-		Policy:   policy.Policy{ClusterDomain: o.ClusterDomain, AnyName: o.AllowAnyName},
-		PodCIDRs: o.PodCIDRs.Values,
-	}
+// rules are what decisions go by, where there are no policies.
+func (j *judgement) rules() proof.Rules {
+	return proof.Rules{Drivers: j.Volumes.DriverNames.Values, Defaults: j.Volumes.Defaults(), Policy: j.policy(), PodCIDRs: j.PodCIDRs.Values}
+}
+
+// policy is for pods that no CertificatePolicy selects.
+func (j *judgement) policy() policy.Policy {
+	return policy.Policy{ClusterDomain: j.ClusterDomain, AnyName: j.AllowAnyName}
 }

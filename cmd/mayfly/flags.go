@@ -19,8 +19,9 @@ import (
 
 // The values of --signer.
 const (
-	signerCertManager = "cert-manager"
-	signerLocal       = "local"
+	signerCertManager    = "cert-manager"
+	signerPodCertificate = "pod-certificate"
+	signerLocal          = "local"
 )
 
 // options are the flags of mayfly node.
@@ -54,7 +55,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.CSIEndpoint, "csi-endpoint", "", "path of the CSI socket, with one driver name (default plugins/<driver name>/csi.sock under the kubelet's root)")
 	f.StringVar(&o.KubeletRoot, "kubelet-root", "/var/lib/kubelet", "the kubelet's root directory; empty: do not register with a kubelet, and accept targets anywhere")
 	f.StringVar(&o.StateDir, "state-dir", "", "directory under which each volume's tmpfs is mounted (default plugins/<first driver name>/volumes under the kubelet's root)")
-	f.StringVar(&o.Signer, "signer", signerCertManager, "who signs: cert-manager, or local (an embedded CA)")
+	f.StringVar(&o.Signer, "signer", signerCertManager, "who signs: cert-manager; pod-certificate (mayfly-controller, asked as the node by PodCertificateRequests); or local (an embedded CA)")
 	f.StringVar(&o.LocalCA, "local-ca", "", "directory of the embedded CA's tls.crt and tls.key, made on first use (default plugins/<first driver name>/local-ca under the kubelet's root)")
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account, or none with --signer=local")
 	f.BoolVar(&o.StartsWithout, "continue-on-not-ready", false, "let pods start without their certificate while that can't be asked for yet, for a gate or for their IP")
@@ -64,7 +65,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.Trust, "trust", string(volume.IssuerSource), "where the CA certificates of volumes come from that do not say, in the words of the attribute; not of volumes with the old prefix or of the old driver's name")
 	o.TrustFiles = flags.Repeat(readTrustFile)
 	f.Var(o.TrustFiles, "trust-file", "<name>=<path>: a file of CA certificates on the node, which volumes name as file:<name>; may be repeated, or be several with commas between them")
-	f.IntVar(&o.KeepRequests, "keep-requests", 0, "how many finished CertificateRequests to keep for each volume")
+	f.IntVar(&o.KeepRequests, "keep-requests", 0, "how many finished CertificateRequests to keep for each volume, with --signer=cert-manager")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address to serve Prometheus metrics on, such as :9402; empty: none")
 	return f
 }
@@ -111,7 +112,7 @@ func (o *options) complete() error {
 }
 
 // cluster reports whether there is an API server.
-func (o *options) cluster() bool { return o.Signer == signerCertManager || o.Kubeconfig != "" }
+func (o *options) cluster() bool { return o.Signer != signerLocal || o.Kubeconfig != "" }
 
 // driverNames are the names with their sockets.
 func (o *options) driverNames() (all []driver.Name) {
@@ -129,6 +130,7 @@ func (o *options) driverNames() (all []driver.Name) {
 func (o *options) defaults() volume.Defaults {
 	d := o.Defaults()
 	d.Gates, d.StartsWithout = o.Gates.Values, o.StartsWithout
+	d.PodCertificates = o.Signer == signerPodCertificate
 	d.Trust, d.TrustFiles = o.Trust, slices.Sorted(maps.Keys(o.trustFiles()))
 	return d
 }
@@ -142,8 +144,8 @@ func (o *options) check() error {
 		return errors.New("--csi-endpoint, and an empty --kubelet-root, go with one --driver-name")
 	case o.KubeletRoot != "" && (!filepath.IsAbs(o.KubeletRoot) || filepath.Clean(o.KubeletRoot) != o.KubeletRoot):
 		return fmt.Errorf("--kubelet-root=%s: a clean absolute path is needed", o.KubeletRoot)
-	case !slices.Contains([]string{signerCertManager, signerLocal}, o.Signer):
-		return fmt.Errorf("--signer=%s: there are %s and %s", o.Signer, signerCertManager, signerLocal)
+	case !slices.Contains([]string{signerCertManager, signerPodCertificate, signerLocal}, o.Signer):
+		return fmt.Errorf("--signer=%s: there are %s, %s and %s", o.Signer, signerCertManager, signerPodCertificate, signerLocal)
 	case o.KeepRequests < 0:
 		return fmt.Errorf("--keep-requests=%d: a number from 0", o.KeepRequests)
 	case len(o.trustFiles()) < len(o.TrustFiles.Values):
@@ -152,6 +154,10 @@ func (o *options) check() error {
 		return errors.New("--config-map, --watch-pods and --pod-readiness-gate need an API server: with --signer=local, --kubeconfig names it")
 	case o.AsPod && o.Signer == signerLocal:
 		return errors.New("--use-token-request is for --signer=cert-manager: the embedded CA asks nobody")
+	case o.AsPod && o.Signer == signerPodCertificate:
+		return errors.New("--use-token-request is for --signer=cert-manager: with --signer=pod-certificate the node asks")
+	case o.KeepRequests > 0 && o.Signer == signerPodCertificate:
+		return errors.New("--keep-requests is for --signer=cert-manager: PodCertificateRequests are Kubernetes' to delete")
 	}
 	if err := cmp.Or(o.Volumes.Check(), o.Log.Check()); err != nil {
 		return err

@@ -11,7 +11,7 @@ import (
 const module = "github.com/mayfly-csi/mayfly/"
 
 // TestImportsFormAFan holds the rooms apart: cmd → driver, signer/*; driver → its steps and signer; a step → volume and the
-// vocabulary of signer; a signer → signer; the controller's rooms → signer and what derives a request from a volume. client-go stays with those that talk to the API server.
+// vocabulary of signer; a signer → signer, its decisions and CAs; the controller's rooms → these and what derives a request from a volume. client-go stays with those that talk to the API server.
 func TestImportsFormAFan(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, "../...", "../../driver/...", "../../signer/...").Output()
 	if err != nil {
@@ -28,7 +28,7 @@ func TestImportsFormAFan(t *testing.T) {
 					t.Errorf("%s imports %s", room, own)
 				}
 			}
-			if strings.HasPrefix(imported, "k8s.io/client-go/") && !slices.Contains([]string{"cmd/mayfly", "cmd/mayfly-controller", "driver/api", "driver/event", "driver/pod", "driver/profile", "driver/trust", "signer/certmanager"}, room) {
+			if strings.HasPrefix(imported, "k8s.io/client-go/") && !slices.Contains([]string{"cmd/mayfly", "cmd/mayfly-controller", "driver/api", "driver/event", "driver/pod", "driver/profile", "driver/trust", "signer/certmanager", "signer/podcertificate", "signer/controller/review"}, room) {
 				t.Errorf("%s imports %s", room, imported)
 			}
 		}
@@ -48,9 +48,9 @@ func mayImport(room, other string) bool {
 	case above == "driver/":
 		return (other == "driver/volume" || other == "driver/api") && room != other || other == "signer"
 	case above == "signer/":
-		return other == "signer"
+		return slices.Contains([]string{"signer", "signer/ca", "signer/decision"}, other) && room != other
 	case above == "signer/controller/":
-		return slices.Contains([]string{"signer", "driver/volume", "driver/request", "signer/controller/policy", "signer/controller/proof"}, other) && room != other
+		return slices.Contains([]string{"signer", "signer/ca", "signer/certmanager", "driver/volume", "driver/request", "signer/controller/policy", "signer/controller/policy/v1alpha1", "signer/controller/proof"}, other) && room != other
 	}
 	return false
 }

@@ -31,7 +31,7 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		{"node --nod-name=a", nil, "flag provided but not defined: -nod-name"},
 		{"node --node-name", nil, "flag needs an argument: -node-name"},
 		{"node --node-name=a extra", nil, `unexpected argument "extra"`},
-		{"node --node-name=a --signer=vault", nil, "--signer=vault: there are cert-manager and local"},
+		{"node --node-name=a --signer=vault", nil, "--signer=vault: there are cert-manager, pod-certificate and local"},
 		{"node --node-name=a --log-format=xml", nil, "--log-format=xml: there are json and text"},
 		{"node --node-name=a --log-level=loud", nil, `invalid value "loud" for flag -log-level: slog: level string "loud": unknown name`},
 		{"node --node-name=a --keep-requests=-1", nil, "--keep-requests=-1: a number from 0"},
@@ -47,10 +47,12 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		{"node --node-name=a --kubelet-root= --csi-endpoint=/a --state-dir=/b --signer=local", nil, "--local-ca is required where --kubelet-root is empty"},
 		{"node --node-name=a --signer=local --watch-pods", nil, "--config-map, --watch-pods and --pod-readiness-gate need an API server: with --signer=local, --kubeconfig names it"},
 		{"node --node-name=a --signer=local --use-token-request", nil, "--use-token-request is for --signer=cert-manager: the embedded CA asks nobody"},
+		{"node --node-name=a --signer=pod-certificate --use-token-request", nil, "--use-token-request is for --signer=cert-manager: with --signer=pod-certificate the node asks"},
+		{"node --node-name=a --signer=pod-certificate --keep-requests=1", nil, "--keep-requests is for --signer=cert-manager: PodCertificateRequests are Kubernetes' to delete"},
 		{"node --node-name=a --config-map=mayfly", nil, "--config-map=mayfly: <namespace>/<name> is needed"},
 		{"node --node-name=a --pod-readiness-gate=ready", nil, `invalid value "ready" for flag -pod-readiness-gate: "ready", which is no gate: there are pod-ip:any, pod-ip:ipv4, pod-ip:ipv6, pod-condition:<type>[=<status>] and pod-annotation:<key>`},
 		{"node", map[string]string{"MAYFLY_KEEP_REQUESTS": "few"}, `MAYFLY_KEEP_REQUESTS="few": parse error`},
-		{"node --node-name=a", map[string]string{"MAYFLY_SIGNER": "vault"}, "--signer=vault: there are cert-manager and local"},
+		{"node --node-name=a", map[string]string{"MAYFLY_SIGNER": "vault"}, "--signer=vault: there are cert-manager, pod-certificate and local"},
 	} {
 		t.Run(row.args, func(t *testing.T) {
 			code, stdout, stderr := command(t.Context(), row.env, strings.Fields(row.args)...)

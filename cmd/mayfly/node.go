@@ -26,6 +26,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/trust"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
 	"github.com/mayfly-csi/mayfly/signer/local"
+	"github.com/mayfly-csi/mayfly/signer/podcertificate"
 )
 
 // node runs the node plugin until ctx ends.
@@ -77,12 +78,15 @@ func connect(config *driver.Config, o options) error {
 			return err
 		}
 	}
-	if o.Signer == signerLocal {
+	switch o.Signer {
+	case signerLocal:
 		config.Defaults.IssuerName = cmp.Or(config.Defaults.IssuerName, "local")
 		config.Signer, err = local.Open(o.LocalCA)
-		return err
+	case signerPodCertificate:
+		config.Signer, err = podcertificate.New(api, o.NodeName)
+	default:
+		config.Signer, err = certmanager.New(api)
 	}
-	config.Signer, err = certmanager.New(api)
 	return err
 }
 
@@ -91,13 +95,21 @@ func consult(config *driver.Config, api *rest.Config, o options) (err error) {
 	if config.Events, err = event.New(api, o.DriverNames.Values[0], o.NodeName); err != nil {
 		return err
 	}
-	if config.Pods, err = pod.New(api, o.NodeName); err != nil {
+	if config.Pods, err = pod.New(readingPods(api, o), o.NodeName); err != nil {
 		return err
 	}
 	if namespace, name, ok := strings.Cut(o.ConfigMap, "/"); ok {
 		config.Profiles, err = profile.New(api, namespace, name, config.Log)
 	}
 	return err
+}
+
+// readingPods is the API server as the node plugin reads pods: as the node, where it asks for certificates as the node, so that it needs no right over other nodes' pods.
+func readingPods(api *rest.Config, o options) *rest.Config {
+	if o.Signer == signerPodCertificate {
+		return podcertificate.AsNode(api, o.NodeName)
+	}
+	return api
 }
 
 // server is the API server; nil where none is needed and none is named.

@@ -117,6 +117,7 @@ func withCriticalNames(template *x509.CertificateRequest, csr []byte, key crypto
 func New(v volume.Volume, attempt string, csr []byte) signer.Request {
 	return signer.Request{
 		Attempt:  signer.Attempt{ID: attempt, Pod: v.Pod},
+		Volume:   v.ID,
 		Issuer:   v.Issuer,
 		CSR:      csr,
 		Duration: v.Duration,

@@ -38,6 +38,9 @@ type Defaults struct {
 	StartsWithout bool   // Of volumes that do not say.
 	AsPod         bool   // Of volumes that do not say.
 
+	// PodCertificates is that certificates are asked for by PodCertificateRequests, which can't say all that a volume may ask for.
+	PodCertificates bool
+
 	Live         *Profiles // nil: not known; what a volume's record has of them counts.
 	Trust        string    // The sources of CA certificates, in the words of the attribute; empty: the issuer.
 	TrustFiles   []string  // The names of the files that may be sources.

@@ -21,6 +21,8 @@ func (p *parser) together() (problems Problems) {
 		{"profile common-name literal-subject dns-names ip-sans uri-sans spiffe", p.names},
 		{"renew renew-before renew-window", p.renewal},
 		{"key-algorithm key-size key-encoding", p.keyKind},
+		{"duration", p.requestableDuration},
+		{"use-token-request", p.requestedAsPod},
 		{"fs-group gid", p.owner},
 		{"layout uri-sans spiffe ca-file certificate-file privatekey-file pkcs12-filename pkcs12-enable", p.arrange},
 		{"layout pkcs12-filename pkcs12-enable pkcs12-password keystore-password keystore-algorithms", p.stores},
@@ -140,7 +142,7 @@ func (p *parser) keyKind() error {
 	case k.Algorithm != RSA && k.Encoding == PKCS1:
 		return problem(p.key("key-encoding"), "is PKCS1: only RSA keys have that encoding, this one is %s", k.Algorithm)
 	}
-	return nil
+	return p.requestableKey()
 }
 
 func (p *parser) standardSize() int {

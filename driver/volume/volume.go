@@ -19,6 +19,9 @@ const (
 	OldPrefix = "csi.cert-manager.io/" // Of cert-manager's csi-driver.
 )
 
+// Driver is the name of the CSI driver where its operator gives it no other.
+const Driver = "csi.mayfly.dev"
+
 // The names of drivers whose volumes mean something else than ours.
 const (
 	OldDriver    = "csi.cert-manager.io"        // cert-manager's csi-driver.

@@ -1,20 +1,14 @@
 package local
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/signer/ca"
 )
 
 // The files of a CA directory, named as in a Kubernetes TLS Secret.
@@ -65,47 +59,33 @@ func missing(files ...string) (bool, error) {
 }
 
 func load(dir string) (*Signer, error) {
-	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, CertificateFile), filepath.Join(dir, KeyFile))
+	certificate, err := fs.ReadFile(os.DirFS(dir), CertificateFile)
 	if err != nil {
 		return nil, err
 	}
-	key, ok := pair.PrivateKey.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("a %T can't sign", pair.PrivateKey)
+	key, err := fs.ReadFile(os.DirFS(dir), KeyFile)
+	if err != nil {
+		return nil, err
 	}
-	switch ca := pair.Leaf; {
-	case !ca.IsCA:
-		return nil, fmt.Errorf("%s is not a CA certificate", CertificateFile)
-	case !ca.NotAfter.After(time.Now()):
-		return nil, fmt.Errorf("%s expired at %s", CertificateFile, ca.NotAfter.UTC().Format(time.RFC3339))
+	own, err := ca.Parse(certificate, key, certificate) // Who trusts this CA trusts its certificate, whoever signed it.
+	if err != nil {
+		return nil, err
 	}
-	return &Signer{ca: pair.Leaf, chain: certificatePEM(pair.Leaf.Raw), key: key}, nil
+	return &Signer{ca: own}, own.ValidAt(time.Now())
 }
 
 // create makes a CA in dir. The directory appears as a whole: a crash leaves no half.
 func create(dir string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
 	now := time.Now()
-	template := &x509.Certificate{
-		Subject:               pkix.Name{CommonName: "Mayfly local CA"},
-		NotBefore:             now.Add(-backdate),
-		NotAfter:              now.Add(lifetime),
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-	}
-	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	own, err := ca.New("Mayfly local CA", now.Add(-backdate), now.Add(lifetime))
 	if err != nil {
 		return err
 	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	key, err := own.KeyPEM()
 	if err != nil {
 		return err
 	}
-	return write(dir, certificatePEM(certificate), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
+	return write(dir, ca.Encode(own.Certificate), key)
 }
 
 func write(dir string, certificate, key []byte) error {

@@ -31,7 +31,7 @@ func approvers(t *testing.T) {
 	if _, err := shared.Kubectl(t.Context(), "apply", "--filename", roles); err != nil {
 		t.Fatal(err)
 	}
-	path := controllerBinary(t)
+	path := shared.controller
 	check := func(code int, wants ...string) {
 		t.Helper()
 		out, got := runApprovers(t, path)

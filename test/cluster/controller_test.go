@@ -45,6 +45,7 @@ func TestController(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	shared.controller = controller(t)
 	until(t, "the policies are in force", func() bool {
 		s := newStage(t)
 		cr := s.request(s.pod("web"), "probe")
@@ -56,8 +57,12 @@ func TestController(t *testing.T) {
 	t.Run("decisions", decisions)
 	t.Run("ranges of nodes", ranges)
 	t.Run("verdicts", verdicts)
+	t.Run("mistakes in policies", mistakes)
+	t.Run("policies", policies)
+	t.Run("policy check", policyCheck)
 	t.Run("approvers", approvers)
 	t.Run("mode pod", modePod)
+	t.Run("no CRD", noCRD)
 }
 
 // A stage is a namespace in which node plugins ask.
@@ -322,27 +327,40 @@ func (s *stage) patchAs(config *rest.Config, cr *cmapi.CertificateRequest) error
 // decided waits until the request has a decision, which must be this one: "Approved VerifiedByMayfly". It returns the message.
 func (s *stage) decided(name, want string) (message string) {
 	s.Helper()
-	until(s.T, "a decision on "+name, func() bool {
-		cr, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).Get(s.Context(), name, metav1.GetOptions{})
-		if err != nil {
-			s.Fatal(err)
-		}
-		for _, c := range cr.Status.Conditions {
-			if c.Type == cmapi.CertificateRequestConditionApproved || c.Type == cmapi.CertificateRequestConditionDenied {
-				if got := fmt.Sprint(c.Type, " ", c.Reason); got != want {
-					s.Errorf("%s: %s: %s, want %s", name, got, c.Message, want)
-				}
-				message = c.Message
-				return true
-			}
-		}
-		return false
-	})
+	got, message := s.awaits(name)
+	if got != want {
+		s.Errorf("%s: %s: %s, want %s", name, got, message, want)
+	}
 	return message
 }
 
-// controllerBinary builds the controller, with the race detector.
-func controllerBinary(t *testing.T) (path string) {
+// awaits waits until the request has a decision.
+func (s *stage) awaits(name string) (decision, message string) {
+	s.Helper()
+	until(s.T, "a decision on "+name, func() bool {
+		decision, message = s.decision(name)
+		return decision != ""
+	})
+	return decision, message
+}
+
+// decision is the one on the request, if there is one, and its message.
+func (s *stage) decision(name string) (decision, message string) {
+	s.Helper()
+	cr, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).Get(s.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, c := range cr.Status.Conditions {
+		if c.Type == cmapi.CertificateRequestConditionApproved || c.Type == cmapi.CertificateRequestConditionDenied {
+			return fmt.Sprint(c.Type, " ", c.Reason), c.Message
+		}
+	}
+	return "", ""
+}
+
+// controller builds the binary.
+func controller(t *testing.T) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "mayfly-controller")
 	cmd := exec.Command("go", "build", "-race", "-o", path, "./cmd/mayfly-controller")
@@ -356,29 +374,35 @@ func controllerBinary(t *testing.T) (path string) {
 // control runs the binary with the rights of the manifests' service account, until the function that it returns is called.
 func control(t *testing.T, args ...string) (end func()) {
 	t.Helper()
-	path := controllerBinary(t)
+	_, end = controlled(t, args...)
+	return end
+}
+
+// controlled is control, with the log.
+func controlled(t *testing.T, args ...string) (log *text, end func()) {
+	t.Helper()
 	kubeconfig, err := shared.UserKubeconfig(controllerAccount)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var log text
-	process := exec.Command(path, append([]string{"run", "--kubeconfig", write(t, kubeconfig), "--log-format", "text"}, args...)...)
-	process.Stderr = &log
+	log = &text{}
+	process := exec.Command(shared.controller, append([]string{"run", "--kubeconfig", write(t, kubeconfig), "--log-format", "text"}, args...)...)
+	process.Stderr = log
 	if err := process.Start(); err != nil {
 		t.Fatal(err)
 	}
 	end = func() {
 		_ = process.Process.Signal(syscall.SIGTERM)
 		if err := process.Wait(); err != nil || strings.Contains(log.String(), "DATA RACE") {
-			t.Errorf("the controller ended with %v:\n%s", err, &log)
+			t.Errorf("the controller ended with %v:\n%s", err, log)
 		}
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Log(log.String())
+			t.Log(log)
 		}
 	})
-	return end
+	return log, end
 }
 
 func verdicts(t *testing.T) {

@@ -252,7 +252,8 @@ func namespace(t *testing.T) string {
 // A fixture is what all tests share.
 type fixture struct {
 	*cluster.Cluster
-	binary string // The node plugin.
+	binary     string // The node plugin.
+	controller string // mayfly-controller, of the test of it.
 
 	plugin, podPlugin string // Kubeconfigs with the rights of the manifests, and with those of mode pod.
 }

@@ -147,6 +147,12 @@ func refused(err error, words string) bool {
 // thief has the token of the driver's pod on a node; for an empty name one that is bound to no pod, as someone may make who can make tokens.
 func (s *story) thief(node string) cmclient.Interface {
 	s.Helper()
+	return s.certManager(s.stolen(node))
+}
+
+// stolen is the API server for that token.
+func (s *story) stolen(node string) *rest.Config {
+	s.Helper()
 	if node == "" {
 		return s.withToken(mayfly, "mayfly", nil)
 	}
@@ -157,8 +163,18 @@ func (s *story) thief(node string) cmclient.Interface {
 	return s.withToken(mayfly, "mayfly", pod)
 }
 
-// withToken asks with a token of a service account, bound to a pod if there is one.
-func (s *story) withToken(namespace, account string, pod *corev1.Pod) cmclient.Interface {
+// certManager is cert-manager's API of an API server.
+func (s *story) certManager(config *rest.Config) cmclient.Interface {
+	s.Helper()
+	client, err := cmclient.NewForConfig(config)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return client
+}
+
+// withToken is the API server for a token of a service account, bound to a pod if there is one.
+func (s *story) withToken(namespace, account string, pod *corev1.Pod) *rest.Config {
 	s.Helper()
 	request := &authenticationv1.TokenRequest{}
 	if pod != nil {
@@ -170,11 +186,7 @@ func (s *story) withToken(namespace, account string, pod *corev1.Pod) cmclient.I
 	}
 	config := rest.AnonymousClientConfig(shared.REST)
 	config.BearerToken = token.Status.Token
-	client, err := cmclient.NewForConfig(config)
-	if err != nil {
-		s.Fatal(err)
-	}
-	return client
+	return config
 }
 
 // stolenToken is what someone with the token of node-a's driver tries, while cert-manager's own approver stays on.

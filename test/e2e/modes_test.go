@@ -70,7 +70,7 @@ func asPods(s *story) {
 func (s *story) asksForItself(prefix string) {
 	s.Helper()
 	web, db := s.ready("web"), s.ready("db")
-	token := s.withToken(s.namespace, "default", web)
+	token := s.certManager(s.withToken(s.namespace, "default", web))
 	for name, row := range map[string]struct {
 		change func(*cmapi.CertificateRequest)
 		want   string

@@ -44,6 +44,8 @@ func TestStories(t *testing.T) {
 		{"someone has the token of a node's driver", stolenToken},
 		{"the controller decides beside approver-policy, which allows everything", besideApproverPolicy},
 		{"pods ask as themselves, and the driver can't ask", asPods},
+		{"certificates are asked for as the node, and Kubernetes' own volumes get theirs", podCertificates},
+		{"someone has the token of a driver that asks as its node, or all rights of the node", stolenRights},
 		{"CA certificates change in a running pod", trustPushed},
 		{"the kubelet is killed", kubeletKilled},
 		{"the node is rebooted", nodeRebooted},

@@ -2,14 +2,17 @@
 package forge
 
 import (
+	"crypto/sha256"
 	"encoding/pem"
 	"errors"
 	"fmt"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
@@ -18,19 +21,7 @@ import (
 
 // Request is the one that a node plugin makes for the first volume of the pod that has a driver, which it may mean or not.
 func Request(pod *corev1.Pod, name string) (*cmapi.CertificateRequest, error) {
-	asked, err := ask(pod)
-	if err != nil {
-		return nil, err
-	}
-	v, err := volume.Parse(asked, volume.Defaults{TrustDomain: "cluster.local"})
-	if err != nil {
-		return nil, fmt.Errorf("understand the volume: %w", err)
-	}
-	key, err := request.NewKey(v.Key)
-	if err != nil {
-		return nil, err
-	}
-	der, err := request.CSR(v, key)
+	v, der, err := derive(pod)
 	if err != nil {
 		return nil, err
 	}
@@ -52,6 +43,44 @@ func Request(pod *corev1.Pod, name string) (*cmapi.CertificateRequest, error) {
 	return cr, nil
 }
 
+// PodCertificate is the one that a node plugin makes as its node.
+func PodCertificate(pod *corev1.Pod, name string, node, account types.UID) (*certificatesv1.PodCertificateRequest, error) {
+	v, der, err := derive(pod)
+	if err != nil {
+		return nil, err
+	}
+	return &certificatesv1.PodCertificateRequest{
+		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: name},
+		Spec: certificatesv1.PodCertificateRequestSpec{
+			SignerName: signer.PodCertificateSigner,
+			PodName:    pod.Name, PodUID: pod.UID,
+			NodeName: types.NodeName(pod.Spec.NodeName), NodeUID: node,
+			ServiceAccountName: pod.Spec.ServiceAccountName, ServiceAccountUID: account,
+			MaxExpirationSeconds:      new(int32(v.Duration.Seconds())),
+			StubPKCS10Request:         der,
+			UnverifiedUserAnnotations: map[string]string{signer.VolumeAnnotation: v.ID},
+		},
+	}, nil
+}
+
+// derive is the first volume of the pod that has a driver, and a signing request for it.
+func derive(pod *corev1.Pod) (volume.Volume, []byte, error) {
+	asked, err := ask(pod)
+	if err != nil {
+		return volume.Volume{}, nil, err
+	}
+	v, err := volume.Parse(asked, volume.Defaults{TrustDomain: "cluster.local"})
+	if err != nil {
+		return v, nil, fmt.Errorf("understand the volume: %w", err)
+	}
+	key, err := request.NewKey(v.Key)
+	if err != nil {
+		return v, nil, err
+	}
+	der, err := request.CSR(v, key)
+	return v, der, err
+}
+
 func ask(pod *corev1.Pod) (volume.Asked, error) {
 	for _, v := range pod.Spec.Volumes {
 		if v.CSI == nil {
@@ -60,6 +89,7 @@ func ask(pod *corev1.Pod) (volume.Asked, error) {
 		asked := volume.AskedBy(signer.Pod{
 			Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), ServiceAccount: pod.Spec.ServiceAccountName,
 		}, v.CSI.Driver, v.CSI.VolumeAttributes)
+		asked.ID = fmt.Sprintf("csi-%x", sha256.Sum256([]byte(string(pod.UID)+v.Name))) // As the kubelet's (kubernetes pkg/volume/csi/csi_mounter.go, makeVolumeHandle).
 		for _, ip := range pod.Status.PodIPs {
 			asked.IPs = append(asked.IPs, ip.IP)
 		}

@@ -26,6 +26,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
@@ -423,7 +424,7 @@ func TestIPs(t *testing.T) {
 		{"written out, and the pod's", "ip-sans=10.244.0.7", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", false, proof.Approve, proof.Verified},
 		{"written out, and lied", "ip-sans=10.96.0.1", []string{"10.96.0.1"}, node("10.244.0.0/24"), "", false, proof.Deny, proof.NotAllowed},
 		{"written out, and another's", "ip-sans=10.244.0.8", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", false, proof.Deny, proof.NotAllowed},
-		{"written out, where any name is allowed", "ip-sans=10.96.0.1", []string{"10.244.0.7"}, nil, "", true, proof.Approve, proof.Verified},
+		{"written out, where any name is allowed", "ip-sans=10.96.0.1", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", true, proof.Approve, proof.Verified},
 		{"mapped", "ip-sans=${POD_IP}", []string{"::ffff:10.244.0.7"}, node("10.244.0.0/24"), "", false, proof.Approve, proof.Verified},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -455,6 +456,39 @@ func TestALongMessageIsCut(t *testing.T) {
 	cr.OwnerReferences[0].UID = types.UID("other")
 	if got := decide(rules(), cr, proof.Evidence{Pod: pod}, created); got.Outcome != proof.Deny || len(got.Message) > 1024 || len(got.Message) < 1000 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// A policy says where IPs may lie that no node's range has. The pod is asked for, and a policy of others does not count.
+func TestIPsOfAPolicy(t *testing.T) {
+	compiler, err := policy.NewCompiler(policy.Policy{ClusterDomain: "cluster.local"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		name, namespace, attribute, ip string
+		node                           *corev1.Node
+		want                           proof.Outcome
+		reason                         string
+	}{
+		{"the node is looked at first", "shop", "ip-sans=${POD_IP}", "192.168.1.1", nil, proof.LookAtNode, ""},
+		{"in its range", "shop", "ip-sans=${POD_IP}", "192.168.1.1", &corev1.Node{}, proof.Approve, proof.Verified},
+		{"mapped", "shop", "ip-sans=${POD_IP}", "::ffff:192.168.1.1", &corev1.Node{}, proof.Approve, proof.Verified},
+		{"written out", "shop", "ip-sans=192.168.1.9", "192.168.1.1", &corev1.Node{}, proof.Approve, proof.Verified},
+		{"not in its range", "shop", "ip-sans=${POD_IP}", "192.168.2.1", &corev1.Node{}, proof.Deny, proof.IPNotProved},
+		{"in a name that the policy does not have", "shop", "dns-names=${POD_IP}.test", "192.168.1.1", &corev1.Node{}, proof.Deny, proof.NotAllowed},
+		{"in the range of another namespace", "other", "ip-sans=${POD_IP}", "192.168.1.1", &corev1.Node{}, proof.Deny, proof.IPNotProved},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			pod := web("csi.mayfly.dev/" + row.attribute)
+			pod.Status.PodIPs = []corev1.PodIP{{IP: row.ip}}
+			p := v1alpha1.CertificatePolicy{Spec: v1alpha1.Spec{Namespaces: []string{row.namespace}, Allow: v1alpha1.Allow{IPs: []v1alpha1.CIDR{"192.168.1.0/24"}}}}
+			r := rules()
+			r.Policy = compiler.Set([]v1alpha1.CertificatePolicy{p})
+			if got := decide(r, asked(t, pod), proof.Evidence{Pod: pod, Node: row.node}, created); got.Outcome != row.want || got.Reason != row.reason {
+				t.Errorf("%+v", got)
+			}
+		})
 	}
 }
 

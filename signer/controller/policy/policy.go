@@ -1,6 +1,6 @@
-// Package policy is which identities a pod may have.
+// Package policy is which certificates a pod may have: what the CertificatePolicies that select it allow, or else what follows from its own identity.
 //
-// It looks at what a volume asks for, as the approver derived it from the pod's spec, and never at annotations: a node writes those of its pods.
+// It looks at what a volume asks for, as it was derived from the pod's spec, and never at annotations: a node writes those of its pods.
 package policy
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// A Policy is what pods may ask for. The zero policy, with a cluster domain, lets a pod have what follows from its own identity.
+// A Policy is what pods may ask for that no CertificatePolicy selects. The zero policy, with a cluster domain, lets a pod have what follows from its own identity.
 type Policy struct {
 	ClusterDomain string // Of the names of services.
 	AnyName       bool   // Whatever a pod asks for, a CA's certificate included: whoever may create pods is trusted.
@@ -57,15 +57,15 @@ func (p Policy) Check(v volume.Volume, of Identity) error {
 	return nil
 }
 
-// AnyIP reports whether a pod may have whatever IPs its volume asks for.
-func (p Policy) AnyIP() bool { return p.AnyName }
+// Ranges are where a pod's IPs may lie, besides where they are proved to be its own: nowhere.
+func (p Policy) Ranges(signer.Pod) []netip.Prefix { return nil }
 
 // authority refuses what makes a pod a CA, or lets it speak for one: its certificates, its revocation lists, its answers about revocation (RFC 6960, section 4.2.2.2).
 func authority(v volume.Volume) (problems volume.Problems) {
 	if v.IsCA {
 		problems = append(problems, fmt.Errorf("a pod may not be a CA"))
 	}
-	for _, usage := range []signer.Usage{"cert sign", "crl sign", "ocsp signing"} {
+	for _, usage := range authoritative() {
 		if slices.Contains(v.Usages, usage) {
 			problems = append(problems, fmt.Errorf("key usage %q is a CA's", usage))
 		}
@@ -73,23 +73,39 @@ func authority(v volume.Volume) (problems volume.Problems) {
 	return problems
 }
 
-// commonName is the attribute's type (RFC 5280, appendix A.1).
-var commonName = asn1.ObjectIdentifier{2, 5, 4, 3}
+// authoritative are the key usages of a CA.
+func authoritative() []signer.Usage { return []signer.Usage{"cert sign", "crl sign", "ocsp signing"} }
 
-// subject allows common names that the pod may have as DNS names: many a program takes the one for the other. All else in a subject is the word of the pod's
-// author, and may be another's: organizations are groups to an API server (k8s.io/apiserver pkg/authentication/request/x509).
-func (p Policy) subject(v volume.Volume) (problems volume.Problems) {
+// The types of attributes of a subject (RFC 5280, appendix A.1).
+var (
+	commonName   = asn1.ObjectIdentifier{2, 5, 4, 3}
+	organization = asn1.ObjectIdentifier{2, 5, 4, 10}
+)
+
+// attributes are those of a volume's subject.
+func attributes(v volume.Volume) (all []pkix.AttributeTypeAndValue, err error) {
 	sequence := v.Subject.ToRDNSequence()
 	if v.RawSubject != nil {
 		sequence = nil
 		if rest, err := asn1.Unmarshal(v.RawSubject, &sequence); err != nil || len(rest) > 0 {
-			return volume.Problems{fmt.Errorf("the subject is not understood")}
+			return nil, fmt.Errorf("the subject is not understood")
 		}
 	}
 	for _, set := range sequence {
-		for _, attribute := range set {
-			problems = append(problems, p.attribute(attribute, v.Pod)...)
-		}
+		all = append(all, set...)
+	}
+	return all, nil
+}
+
+// subject allows common names that the pod may have as DNS names: many a program takes the one for the other. All else in a subject is the word of the pod's
+// author, and may be another's: organizations are groups to an API server (k8s.io/apiserver pkg/authentication/request/x509).
+func (p Policy) subject(v volume.Volume) (problems volume.Problems) {
+	all, err := attributes(v)
+	if err != nil {
+		return volume.Problems{err}
+	}
+	for _, attribute := range all {
+		problems = append(problems, p.attribute(attribute, v.Pod)...)
 	}
 	return problems
 }

@@ -10,12 +10,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 )
 
 // A Court judges claims by rules and profiles of now, and by what the API server says now.
 type Court struct {
 	Rules    Rules
 	Profiles Profiles      // nil: there are none.
+	Policies Policies      // nil: the rules' own policy counts.
 	Live     client.Reader // Pods and nodes, from the API server itself: a cache may not know of a pod's end.
 }
 
@@ -23,6 +25,12 @@ type Court struct {
 type Profiles interface {
 	// Get waits until the profiles were read once. When ctx ends before, the error says why.
 	Get(ctx context.Context) (*volume.Profiles, error)
+}
+
+// Policies are those of the cluster, as they are now.
+type Policies interface {
+	// Get waits until the policies are known. Where they are not, the error says why.
+	Get(ctx context.Context) (policy.Set, error)
 }
 
 // profilePatience is how long a judgement waits for the profiles, which come with the start.
@@ -55,6 +63,11 @@ func (c Court) Judge(ctx context.Context, claim Claim) (Verdict, error) {
 // Now are the rules of now.
 func (c Court) Now(ctx context.Context) (rules Rules, err error) {
 	rules = c.Rules
+	if c.Policies != nil {
+		if rules.Policy, err = c.Policies.Get(ctx); err != nil {
+			return rules, err
+		}
+	}
 	if c.Profiles != nil {
 		ctx, cancel := context.WithTimeout(ctx, profilePatience)
 		defer cancel()

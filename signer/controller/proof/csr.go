@@ -25,7 +25,7 @@ func CSR(der []byte, v volume.Volume) volume.Problems {
 	if err := asked.CheckSignature(); err != nil { // After the key, whose size bounds the work.
 		return volume.Problems{fmt.Errorf("the signature of the signing request is wrong: %w", err)}
 	}
-	wanted, err := derive(v)
+	wanted, err := Derive(v)
 	if err != nil {
 		return volume.Problems{err}
 	}
@@ -45,8 +45,8 @@ func key(public any, wants volume.Key) error {
 	return fmt.Errorf("key: asked for is %s %d, and the volume wants %s %d", is.Algorithm, is.Size, wants.Algorithm, wants.Size)
 }
 
-// derive is the signing request that the node plugin makes for the volume, with a key that is nobody's.
-func derive(v volume.Volume) (*x509.CertificateRequest, error) {
+// Derive is the signing request that the node plugin makes for the volume, with a key that is nobody's.
+func Derive(v volume.Volume) (*x509.CertificateRequest, error) {
 	der, err := request.CSR(v, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
 	if err != nil {
 		return nil, err

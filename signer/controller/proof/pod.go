@@ -16,7 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 )
 
-// live demands a pod that runs, or is about to, on the node that asks.
+// live demands a pod that is the claim's, and runs, or is about to, on the node that asks.
 func live(c Claim, pod *corev1.Pod) error {
 	switch {
 	case pod == nil:
@@ -27,12 +27,19 @@ func live(c Claim, pod *corev1.Pod) error {
 		return Refuse(OtherAccount, "pod %s runs as service account %q, and %q asks", c.Pod, pod.Spec.ServiceAccountName, c.Account)
 	case pod.Spec.NodeName != c.Node:
 		return Refuse(OtherNode, "pod %s runs on node %q, and node %q asks", c.Pod, pod.Spec.NodeName, c.Node)
+	}
+	return Live(pod)
+}
+
+// Live demands a pod that runs, or is about to.
+func Live(pod *corev1.Pod) error {
+	switch {
 	case mirror(pod):
-		return Refuse(PodNotLive, "pod %s is a mirror pod: node %s itself says what it is", c.Pod, c.Node)
+		return Refuse(PodNotLive, "pod %s is a mirror pod: node %s itself says what it is", pod.Name, pod.Spec.NodeName)
 	case pod.DeletionTimestamp != nil:
-		return Refuse(PodNotLive, "pod %s is being deleted", c.Pod)
+		return Refuse(PodNotLive, "pod %s is being deleted", pod.Name)
 	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
-		return Refuse(PodNotLive, "pod %s has ended: it is %s", c.Pod, pod.Status.Phase)
+		return Refuse(PodNotLive, "pod %s has ended: it is %s", pod.Name, pod.Status.Phase)
 	}
 	return nil
 }
@@ -44,7 +51,7 @@ func own(c Claim, pod *corev1.Pod) bool {
 
 // asPod reports whether what a pod asks for itself may be for a volume of it. All else that pods ask for is theirs, and not to be judged.
 func (r Rules) asPod(c Claim, pod *corev1.Pod) bool {
-	return pod != nil && pod.UID == c.UID && slices.ContainsFunc(pod.Spec.Volumes, func(source corev1.Volume) bool { return r.meant(c, pod, source) })
+	return pod != nil && pod.UID == c.UID && len(r.sources(c, pod)) > 0
 }
 
 // mirror reports whether the pod is what a kubelet says of a pod that it has from a file. The API server lets a node create no other pods
@@ -62,11 +69,8 @@ func (r Rules) volume(c Claim, pod *corev1.Pod) (volume.Volume, error) {
 	var nearest volume.Problems
 	var name string
 	var soon error
-	for _, source := range pod.Spec.Volumes {
-		if !r.meant(c, pod, source) {
-			continue
-		}
-		v, problems := r.compare(c, Ask(pod, source))
+	for _, source := range r.sources(c, pod) {
+		v, problems := r.compare(c, source.Asked)
 		if len(problems) == 0 {
 			return v, nil
 		}
@@ -78,7 +82,7 @@ func (r Rules) volume(c Claim, pod *corev1.Pod) (volume.Volume, error) {
 		}
 	}
 	if nearest == nil {
-		return volume.Volume{}, Refuse(NoVolume, "pod %s has no volume of %s%s", pod.Name, strings.Join(r.Drivers, " or "), withID(c))
+		return volume.Volume{}, Refuse(NoVolume, "pod %s has no %s", pod.Name, r.kind(c))
 	}
 	if soon != nil {
 		return volume.Volume{}, soon
@@ -86,31 +90,70 @@ func (r Rules) volume(c Claim, pod *corev1.Pod) (volume.Volume, error) {
 	return volume.Volume{}, Refuse(NotTheVolumes, "the request is not what volume %s of pod %s asks for: %v", name, pod.Name, nearest)
 }
 
-// meant reports whether a claim may be about a volume. A node plugin may ask for every volume of its pods, a pod for those that ask as the pod.
-func (r Rules) meant(c Claim, pod *corev1.Pod, source corev1.Volume) bool {
-	return source.CSI != nil && slices.Contains(r.Drivers, source.CSI.Driver) && (c.VolumeID == "" || c.VolumeID == VolumeID(pod, source.Name)) &&
-		(c.Account == "" || volume.AsPod(Ask(pod, source), r.Defaults))
+// sources are the places in the pod's spec that a claim may be about.
+func (r Rules) sources(c Claim, pod *corev1.Pod) (all []Source) {
+	if c.Sources != nil {
+		return c.Sources(pod)
+	}
+	for _, v := range pod.Spec.Volumes {
+		if v.CSI != nil && slices.Contains(r.Drivers, v.CSI.Driver) && r.meant(c, pod, v) {
+			all = append(all, Source{v.Name, Ask(pod, v)})
+		}
+	}
+	return all
 }
 
-func withID(c Claim) string {
-	if c.VolumeID == "" {
-		return ""
+// meant reports whether a claim may be about a volume of the driver. A node plugin may ask for every one of its pods, a pod for those that ask as the pod.
+func (r Rules) meant(c Claim, pod *corev1.Pod, source corev1.Volume) bool {
+	return (c.VolumeID == "" || c.VolumeID == VolumeID(pod, source.Name)) && (c.Account == "" || volume.AsPod(Ask(pod, source), r.Defaults))
+}
+
+func (r Rules) kind(c Claim) string {
+	if c.Kind != "" {
+		return c.Kind
 	}
-	return fmt.Sprintf(" with the id %q", c.VolumeID)
+	kind := "volume of " + strings.Join(r.Drivers, " or ")
+	if c.VolumeID != "" {
+		kind += fmt.Sprintf(" with the id %q", c.VolumeID)
+	}
+	return kind
 }
 
 // compare derives from a pod's volume what its node derives, and is the volume with all that is different.
 func (r Rules) compare(c Claim, asked volume.Asked) (volume.Volume, volume.Problems) {
+	v, err := r.understand(asked)
+	if err != nil {
+		return v, volume.Problems{err}
+	}
+	return v, c.Against(v)
+}
+
+// understand is the volume that was asked for.
+func (r Rules) understand(asked volume.Asked) (volume.Volume, error) {
 	defaults := r.Defaults
 	defaults.AnyTrustFile = true // Files of nodes are the nodes' matter.
 	v, err := volume.Parse(asked, defaults)
+	switch {
+	case err != nil:
+		return v, fmt.Errorf("the volume is not understood by this controller, which may be older than the node plugin: %w", err)
+	case v.NeedsIP && len(asked.IPs) == 0:
+		return v, errNoIP
+	}
+	return v, nil
+}
+
+// Volumes are those of the pod's volumes that are the driver's.
+func (r Rules) Volumes(pod *corev1.Pod) []corev1.Volume {
+	return slices.DeleteFunc(slices.Clone(pod.Spec.Volumes), func(v corev1.Volume) bool { return v.CSI == nil || !slices.Contains(r.Drivers, v.CSI.Driver) })
+}
+
+// Allowed is what would be said against a certificate for the volume, whoever asks, in words for the pod's author; nil: nothing. The evidence must have the pod and its node.
+func (r Rules) Allowed(source corev1.Volume, e Evidence) error {
+	v, err := r.understand(Ask(e.Pod, source))
 	if err != nil {
-		return v, volume.Problems{fmt.Errorf("the volume is not understood by this controller, which may be older than the node plugin: %w", err)}
+		return err
 	}
-	if v.NeedsIP && len(asked.IPs) == 0 {
-		return v, volume.Problems{errNoIP}
-	}
-	return v, c.Against(v)
+	return r.allowed(v, e)
 }
 
 // VolumeID is the id that a kubelet gives to an inline volume (kubernetes pkg/volume/csi/csi_mounter.go, makeVolumeHandle).
@@ -120,7 +163,12 @@ func VolumeID(pod *corev1.Pod, name string) string {
 
 // Ask is what the kubelet asks for the pod's volume, which must be an inline one.
 func Ask(pod *corev1.Pod, source corev1.Volume) volume.Asked {
-	asked := volume.AskedBy(identity(pod), source.CSI.Driver, source.CSI.VolumeAttributes)
+	return AskedBy(pod, source.CSI.Driver, source.CSI.VolumeAttributes)
+}
+
+// AskedBy is what the kubelet would ask a driver for the pod, with some attributes.
+func AskedBy(pod *corev1.Pod, driver string, attributes map[string]string) volume.Asked {
+	asked := volume.AskedBy(identity(pod), driver, attributes)
 	asked.IPs = ips(pod)
 	return asked
 }
@@ -152,9 +200,10 @@ func (r Rules) allowed(v volume.Volume, e Evidence) error {
 	return nil
 }
 
-// proved are those of a pod's IPs that lie where pods of its node have theirs: a node writes the status of its pods. Where the volume has the pod's IP, all must.
+// proved are those of a pod's IPs that lie where pods of its node have theirs: a node writes the status of its pods. Where the volume has the pod's IP, all must,
+// or lie where the policy says that they may.
 func (r Rules) proved(v volume.Volume, e Evidence) (proved []netip.Addr, err error) {
-	if !v.NeedsIP && (len(v.IPs) == 0 || r.Policy.AnyIP()) {
+	if !v.NeedsIP && len(v.IPs) == 0 {
 		return nil, nil
 	}
 	ranges := slices.Clone(r.PodCIDRs)
@@ -163,18 +212,20 @@ func (r Rules) proved(v volume.Volume, e Evidence) (proved []netip.Addr, err err
 	}
 	for _, text := range ips(e.Pod) {
 		ip, err := netip.ParseAddr(text)
-		if err == nil && slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(ip.Unmap()) }) {
+		switch {
+		case err == nil && within(ranges, ip):
 			proved = append(proved, ip.Unmap())
-			continue
-		}
-		if e.Node == nil {
+		case e.Node == nil:
 			return nil, errNodeWanted
-		}
-		if v.NeedsIP {
-			return nil, Refuse(IPNotProved, "the pod's IP %s does not lie in the spec.podCIDRs of node %s, nor in those of the controller's --pod-cidr", text, e.Node.Name)
+		case v.NeedsIP && (err != nil || !within(r.Policy.Ranges(v.Pod), ip)):
+			return nil, Refuse(IPNotProved, "the pod's IP %s does not lie in the spec.podCIDRs of node %s, nor in those of the controller's --pod-cidr or of a CertificatePolicy", text, e.Node.Name)
 		}
 	}
 	return proved, nil
+}
+
+func within(ranges []netip.Prefix, ip netip.Addr) bool {
+	return slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(ip.Unmap()) })
 }
 
 func podCIDRs(node *corev1.Node) (ranges []netip.Prefix) {

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 )
 
@@ -28,8 +29,8 @@ type Rules struct {
 type Policy interface {
 	// Check is what the policy has against the volume, in words for the pod's author; nil: nothing.
 	Check(v volume.Volume, of policy.Identity) error
-	// AnyIP reports whether the policy leaves it to the pod's author which IPs are in a certificate.
-	AnyIP() bool
+	// Ranges are where the pod's IPs may lie, besides where pods of its node have theirs.
+	Ranges(pod signer.Pod) []netip.Prefix
 }
 
 // A Claim is what a node says of a pod: that it runs there, and that a volume of it asks for something. The pod itself may say it, too.
@@ -41,6 +42,15 @@ type Claim struct {
 	MadeAt         time.Time                           // As the API server has it.
 	VolumeID       string                              // The one that is meant; empty: any.
 	Against        func(volume.Volume) volume.Problems // All that is asked for and that the volume does not want, or the other way round.
+
+	Sources func(*corev1.Pod) []Source // Where in the pod's spec to look; nil: its volumes of the driver.
+	Kind    string                     // What those are, for a message; empty: those of the driver.
+}
+
+// A Source is a place in a pod's spec that asks for a certificate.
+type Source struct {
+	Name  string
+	Asked volume.Asked
 }
 
 // Evidence is what the API server says now.

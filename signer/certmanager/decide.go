@@ -1,0 +1,68 @@
+package certmanager
+
+import (
+	"bytes"
+	"fmt"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+
+	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/decision"
+)
+
+// kind is what is known of CertificateRequests.
+func kind() decision.Kind[*cmapi.CertificateRequest] {
+	return decision.Kind[*cmapi.CertificateRequest]{Name: "CertificateRequest", Asks: asks, Decide: Decide, State: state}
+}
+
+// asks reports whether found asks for what we asked for.
+func asks(found, wanted *cmapi.CertificateRequest) bool {
+	return bytes.Equal(found.Spec.Request, wanted.Spec.Request) && found.Spec.IssuerRef == wanted.Spec.IssuerRef && found.Spec.IsCA == wanted.Spec.IsCA
+}
+
+// Decide reads the request's conditions (cert-manager pkg/apis/certmanager/v1/types_certificaterequest.go).
+func Decide(cr *cmapi.CertificateRequest) (issued signer.Issued, err error, decided bool) {
+	if c := condition(cr, cmapi.CertificateRequestConditionDenied); c != nil && c.Status == cmmeta.ConditionTrue {
+		return issued, refused(signer.Denied, cr, c), true
+	}
+	if c := condition(cr, cmapi.CertificateRequestConditionInvalidRequest); c != nil && c.Status == cmmeta.ConditionTrue {
+		return issued, refused(signer.Invalid, cr, c), true
+	}
+	ready := condition(cr, cmapi.CertificateRequestConditionReady)
+	switch {
+	case ready == nil:
+	case ready.Status == cmmeta.ConditionTrue && len(cr.Status.Certificate) > 0:
+		return signer.Issued{Chain: cr.Status.Certificate, CA: cr.Status.CA}, nil, true
+	case ready.Reason == cmapi.CertificateRequestReasonFailed:
+		return issued, refused(signer.Failed, cr, ready), true
+	case ready.Reason == cmapi.CertificateRequestReasonDenied:
+		return issued, refused(signer.Denied, cr, ready), true
+	}
+	return issued, nil, false
+}
+
+func refused(of signer.Kind, cr *cmapi.CertificateRequest, c *cmapi.CertificateRequestCondition) error {
+	return kind().Refused(of, cr, c.Reason, c.Message)
+}
+
+// state is what an undecided request waits for, in words.
+func state(cr *cmapi.CertificateRequest) string {
+	if approved := condition(cr, cmapi.CertificateRequestConditionApproved); approved == nil || approved.Status != cmmeta.ConditionTrue {
+		return "waiting for its approval"
+	}
+	issuer := fmt.Sprintf("%s %s", cr.Spec.IssuerRef.Kind, cr.Spec.IssuerRef.Name)
+	if ready := condition(cr, cmapi.CertificateRequestConditionReady); ready != nil && ready.Message != "" {
+		return fmt.Sprintf("approved, waiting for %s: %s", issuer, ready.Message)
+	}
+	return fmt.Sprintf("approved, waiting for %s", issuer)
+}
+
+func condition(cr *cmapi.CertificateRequest, t cmapi.CertificateRequestConditionType) *cmapi.CertificateRequestCondition {
+	for i := range cr.Status.Conditions {
+		if cr.Status.Conditions[i].Type == t {
+			return &cr.Status.Conditions[i]
+		}
+	}
+	return nil
+}

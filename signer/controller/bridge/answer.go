@@ -1,0 +1,135 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+)
+
+// hand gives the certificate to the one who asked.
+func (b *Bridge) hand(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume, issued signer.Issued) error {
+	status, err := status(issued, pcr.Spec.SignerName == signer.PodCertificateSigner)
+	if err != nil {
+		return b.fail(ctx, pcr, signer.Errorf(signer.Failed, "the answer of %s %s is of no use: %w", v.Issuer.Kind, v.Issuer.Name, err))
+	}
+	err = b.answer(ctx, pcr, status, condition(certificatesv1.PodCertificateRequestConditionTypeIssued, proof.Verified,
+		fmt.Sprintf("signed by %s %s for volume of pod %s", v.Issuer.Kind, v.Issuer.Name, pcr.Spec.PodName)))
+	if apierrors.IsInvalid(err) { // What the API server holds against a certificate is in its error: its lifetime, its begin.
+		return b.fail(ctx, pcr, signer.Errorf(signer.Failed, "Kubernetes does not take the certificate of %s %s: %w", v.Issuer.Kind, v.Issuer.Name, err))
+	}
+	return err
+}
+
+// status is what an issued certificate makes of a request. Mayfly's node plugin gets the CA certificates, too, behind the others: the status has no place of
+// their own. The kubelet would show them in TLS handshakes.
+func status(issued signer.Issued, withCA bool) (certificatesv1.PodCertificateRequestStatus, error) {
+	chain, err := ca.Decode(issued.Chain)
+	if err != nil {
+		return certificatesv1.PodCertificateRequestStatus{}, fmt.Errorf("read the chain: %w", err)
+	}
+	if withCA && len(issued.CA) > 0 {
+		roots, err := ca.Decode(issued.CA)
+		if err != nil {
+			return certificatesv1.PodCertificateRequestStatus{}, fmt.Errorf("read the CA certificates: %w", err)
+		}
+		for _, root := range roots {
+			if !ca.Has(chain, root) {
+				chain = append(chain, root)
+			}
+		}
+	}
+	leaf := chain[0]
+	return certificatesv1.PodCertificateRequestStatus{
+		CertificateChain: string(ca.Encode(chain...)),
+		NotBefore:        &metav1.Time{Time: leaf.NotBefore},
+		NotAfter:         &metav1.Time{Time: leaf.NotAfter},
+		BeginRefreshAt:   &metav1.Time{Time: refreshAt(leaf.NotBefore, leaf.NotAfter)},
+	}, nil
+}
+
+// refreshAt is after two thirds of the lifetime, and as far from its begin and end as the API server demands (kubernetes pkg/apis/certificates/validation).
+func refreshAt(begin, end time.Time) time.Time {
+	const margin = 10 * time.Minute
+	at := begin.Add(end.Sub(begin) * 2 / 3).Truncate(time.Second)
+	if latest := end.Add(-margin); at.After(latest) {
+		at = latest
+	}
+	if earliest := begin.Add(margin); at.Before(earliest) {
+		at = earliest
+	}
+	return at
+}
+
+// deny answers a request that can't be.
+func (b *Bridge) deny(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v proof.Verdict) error {
+	err := b.answer(ctx, pcr, certificatesv1.PodCertificateRequestStatus{}, condition(certificatesv1.PodCertificateRequestConditionTypeDenied, v.Reason, v.Message))
+	if err != nil {
+		return err
+	}
+	b.Events.Eventf(pcr, pod(pcr), corev1.EventTypeWarning, v.Reason, "DenyPodCertificate", "%s", v.Message)
+	return nil
+}
+
+// fail answers a request that its signer can't honour.
+func (b *Bridge) fail(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, cause error) error {
+	err := b.answer(ctx, pcr, certificatesv1.PodCertificateRequestStatus{}, condition(certificatesv1.PodCertificateRequestConditionTypeFailed, "SigningFailed", cause.Error()))
+	if err != nil {
+		return err
+	}
+	b.Events.Eventf(pcr, pod(pcr), corev1.EventTypeWarning, "SigningFailed", "SignPodCertificate", "%s", cause)
+	return nil
+}
+
+func condition(kind, reason, message string) metav1.Condition {
+	const longest = 1024 // That of an event, in which the node plugin repeats it.
+	if len(message) > longest {
+		message = strings.ToValidUTF8(message[:longest], "") + "…"
+	}
+	return metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: reason, Message: message, LastTransitionTime: metav1.Now()}
+}
+
+// answer writes the answer down and counts it. Who comes second finds the request answered.
+func (b *Bridge) answer(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, status certificatesv1.PodCertificateRequestStatus, c metav1.Condition) error {
+	answered := pcr.DeepCopy()
+	answered.Status = status
+	answered.Status.Conditions = []metav1.Condition{c}
+	err := b.Requests.Status().Patch(ctx, answered, client.MergeFromWithOptions(pcr, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("answer PodCertificateRequest %s/%s: %w", pcr.Namespace, pcr.Name, err)
+	}
+	outcome := strings.ToLower(c.Type)
+	b.answers.WithLabelValues(outcome, c.Reason).Inc()
+	b.Log.Info("pod certificate "+outcome, "request", pcr.Namespace+"/"+pcr.Name, "pod", pcr.Spec.PodName, "node", pcr.Spec.NodeName, "signer", pcr.Spec.SignerName, "reason", c.Reason, "message", c.Message)
+	return nil
+}
+
+// tidy removes the CertificateRequest of an answered request, if there is one.
+func (b *Bridge) tidy(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) error {
+	cr := &cmapi.CertificateRequest{}
+	if err := b.Requests.Get(ctx, client.ObjectKeyFromObject(pcr), cr); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	if !Keep(cr) || cr.OwnerReferences[0].UID != pcr.UID {
+		return nil
+	}
+	if err := b.Requests.Delete(ctx, cr); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete CertificateRequest %s/%s: %w", cr.Namespace, cr.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,564 @@
+package bridge
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	"github.com/prometheus/client_golang/prometheus"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+)
+
+// A desk is a bridge with an API server that knows some objects.
+type desk struct {
+	*testing.T
+	*Bridge
+	api    client.WithWatch
+	events []string
+	log    bytes.Buffer
+}
+
+// cas are CAs by signer.
+type cas map[string]ca.CA
+
+func (c cas) Get(_ context.Context, name string) (ca.CA, error) {
+	one, ok := c[name]
+	if !ok {
+		return one, errors.New("there is no CA for " + name)
+	}
+	return one, nil
+}
+
+func (d *desk) Eventf(regarding, _ runtime.Object, kind, reason, _, note string, args ...any) {
+	d.events = append(d.events, fmt.Sprintf("%T %s %s: ", regarding, kind, reason)+fmt.Sprintf(note, args...))
+}
+
+const self = "system:serviceaccount:mayfly-system:mayfly-controller"
+
+func newDesk(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *desk {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := errors.Join(corev1.AddToScheme(scheme), cmapi.AddToScheme(scheme), certificatesv1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	root, err := ca.New("root", time.Now().Add(-time.Hour), time.Now().Add(1000*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &desk{T: t}
+	d.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&cmapi.CertificateRequest{}, &certificatesv1.PodCertificateRequest{}).
+		WithObjects(objects...).WithInterceptorFuncs(calls).Build()
+	d.Bridge, err = New(Config{
+		Court: proof.Court{Live: d.api, Rules: proof.Rules{
+			Drivers:  []string{volume.Driver, volume.OldDriver},
+			Defaults: volume.Defaults{TrustDomain: "cluster.local"},
+			Policy:   policy.Policy{ClusterDomain: "cluster.local"},
+		}},
+		OwnCA: "mayfly-ca", ClusterDomain: "cluster.local", Requests: d.api, Self: self, Events: d, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
+		CAs: cas{signer.PodCertificateSigner: root, domain + "clusterissuer.corp": root, domain + "issuer.shop.corp": root, domain + "issuer.bank.corp": root},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// web is a pod of node-a with an inline volume and a native one.
+func web(attributes ...string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "uid-1"},
+		Spec: corev1.PodSpec{NodeName: "node-a", ServiceAccountName: "clerk", Volumes: []corev1.Volume{
+			{Name: "tls", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: volume.Driver, VolumeAttributes: pairs(append([]string{
+				"csi.mayfly.dev/issuer-name=mayfly-ca", "csi.mayfly.dev/issuer-kind=CA", "csi.mayfly.dev/issuer-group=csi.mayfly.dev",
+				"csi.mayfly.dev/dns-names=web.shop.svc", "csi.mayfly.dev/duration=2h",
+			}, attributes...)...)}}},
+			{Name: "native", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+				{PodCertificate: &corev1.PodCertificateProjection{SignerName: domain + "clusterissuer.corp", KeyType: "ECDSAP256", MaxExpirationSeconds: new(int32(7200))}},
+			}}}},
+		}},
+	}
+}
+
+func projection(pod *corev1.Pod) *corev1.PodCertificateProjection {
+	return pod.Spec.Volumes[1].Projected.Sources[0].PodCertificate
+}
+
+func pairs(texts ...string) map[string]string {
+	all := map[string]string{}
+	for _, text := range texts {
+		key, value, _ := strings.Cut(text, "=")
+		all[key] = value
+	}
+	return all
+}
+
+// asks is what the node plugin asks for the inline volume.
+func asks(t *testing.T, pod *corev1.Pod) *certificatesv1.PodCertificateRequest {
+	t.Helper()
+	v, err := volume.Parse(proof.Ask(pod, pod.Spec.Volumes[0]), volume.Defaults{TrustDomain: "cluster.local"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pcr := bare(t, pod, v)
+	pcr.Spec.SignerName = signer.PodCertificateSigner
+	pcr.Spec.MaxExpirationSeconds = new(int32(v.Duration.Seconds()))
+	pcr.Spec.UnverifiedUserAnnotations = map[string]string{signer.VolumeAnnotation: proof.VolumeID(pod, "tls")}
+	return pcr
+}
+
+// kubelet is what the kubelet asks for the native volume.
+func kubelet(t *testing.T, pod *corev1.Pod) *certificatesv1.PodCertificateRequest {
+	t.Helper()
+	p := projection(pod)
+	pcr := bare(t, pod, volume.Volume{Key: keyOf(p.KeyType)})
+	pcr.Spec.SignerName, pcr.Spec.MaxExpirationSeconds, pcr.Spec.UnverifiedUserAnnotations = p.SignerName, p.MaxExpirationSeconds, p.UserAnnotations
+	return pcr
+}
+
+func bare(t *testing.T, pod *corev1.Pod, v volume.Volume) *certificatesv1.PodCertificateRequest {
+	t.Helper()
+	key, err := request.NewKey(v.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := request.CSR(v, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &certificatesv1.PodCertificateRequest{
+		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: "web-attempt", UID: "pcr-1", CreationTimestamp: metav1.NewTime(time.Now().Add(-time.Hour))},
+		Spec: certificatesv1.PodCertificateRequestSpec{
+			PodName: pod.Name, PodUID: pod.UID, ServiceAccountName: pod.Spec.ServiceAccountName, NodeName: "node-a", StubPKCS10Request: der,
+		},
+	}
+}
+
+func (d *desk) answers(pcr *certificatesv1.PodCertificateRequest) (reconcile.Result, error) {
+	return d.Reconcile(d.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(pcr)})
+}
+
+// status is the request's now, in words: "Denied NoVolume: …".
+func (d *desk) status(of *certificatesv1.PodCertificateRequest) (words string, now certificatesv1.PodCertificateRequestStatus) {
+	d.Helper()
+	var pcr certificatesv1.PodCertificateRequest
+	if err := d.api.Get(d.Context(), client.ObjectKeyFromObject(of), &pcr); err != nil {
+		d.Fatal(err)
+	}
+	for _, c := range pcr.Status.Conditions {
+		words += fmt.Sprintf("%s %s: %s", c.Type, c.Reason, c.Message)
+	}
+	return words, pcr.Status
+}
+
+func (d *desk) leaf(pcr *certificatesv1.PodCertificateRequest) (leaf *x509.Certificate, others int) {
+	d.Helper()
+	words, now := d.status(pcr)
+	chain, err := ca.Decode([]byte(now.CertificateChain))
+	if err != nil {
+		d.Fatalf("%s: %v", words, err)
+	}
+	return chain[0], len(chain) - 1
+}
+
+func TestACAOfTheControllerSigns(t *testing.T) {
+	pod := web("csi.mayfly.dev/spiffe=true")
+	pcr := asks(t, pod)
+	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+	for range 2 { // The second time it is answered.
+		if result, err := d.answers(pcr); err != nil || !result.IsZero() {
+			t.Fatalf("%+v (%v)", result, err)
+		}
+	}
+	leaf, roots := d.leaf(pcr)
+	if got := fmt.Sprint(leaf.DNSNames, leaf.URIs, leaf.NotAfter.Sub(leaf.NotBefore), leaf.IsCA, roots); got != "[web.shop.svc] [spiffe://cluster.local/ns/shop/sa/clerk] 2h0m0s false 1" {
+		t.Error(got)
+	}
+	if words, now := d.status(pcr); words != "Issued VerifiedByMayfly: signed by CA mayfly-ca for volume of pod web" || !now.NotBefore.Time.Equal(leaf.NotBefore) || !now.NotAfter.Time.Equal(leaf.NotAfter) {
+		t.Errorf("%s, %+v", words, now)
+	}
+	if len(d.events) > 0 {
+		t.Error(d.events)
+	}
+}
+
+func TestANativeVolumeGetsWhatFollowsFromItsPod(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		change func(*corev1.Pod)
+		want   string
+	}{
+		{"nothing said", func(*corev1.Pod) {}, "[] [spiffe://cluster.local/ns/shop/sa/clerk] []"},
+		{"of a headless service", func(p *corev1.Pod) { p.Spec.Subdomain = "webs" }, "[web.webs.shop.svc web.webs.shop.svc.cluster.local] [spiffe://cluster.local/ns/shop/sa/clerk] []"},
+		{"with a host name", func(p *corev1.Pod) { p.Spec.Subdomain, p.Spec.Hostname = "webs", "w0" }, "[w0.webs.shop.svc w0.webs.shop.svc.cluster.local] [spiffe://cluster.local/ns/shop/sa/clerk] []"},
+		{"the author's names", func(p *corev1.Pod) {
+			projection(p).UserAnnotations = pairs("csi.mayfly.dev/dns-names=${POD_NAME}.shop.svc", "csi.mayfly.dev/spiffe=false", "csi.mayfly.dev/key-usages=client auth")
+		}, "[web.shop.svc] [] []"},
+		{"of the namespace's issuer", func(p *corev1.Pod) { projection(p).SignerName = domain + "issuer.shop.corp" }, "[] [spiffe://cluster.local/ns/shop/sa/clerk] []"},
+		{"another key", func(p *corev1.Pod) { projection(p).KeyType = "ED25519" }, "[] [spiffe://cluster.local/ns/shop/sa/clerk] []"},
+		{"RSA", func(p *corev1.Pod) { projection(p).KeyType = "RSA3072" }, "[] [spiffe://cluster.local/ns/shop/sa/clerk] []"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			pod := web()
+			row.change(pod)
+			pcr := kubelet(t, pod)
+			d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+			if result, err := d.answers(pcr); err != nil || !result.IsZero() {
+				t.Fatalf("%+v (%v)", result, err)
+			}
+			leaf, roots := d.leaf(pcr)
+			if got := fmt.Sprint(leaf.DNSNames, leaf.URIs, leaf.IPAddresses); got != row.want || roots != 0 {
+				t.Errorf("%s, %d roots", got, roots)
+			}
+		})
+	}
+}
+
+func TestWhatIsDenied(t *testing.T) {
+	native := domain + "clusterissuer.corp"
+	for _, row := range []struct {
+		name   string
+		native bool
+		change func(*certificatesv1.PodCertificateRequest, *corev1.Pod)
+		want   string
+	}{
+		{"a pod of another node", false, func(_ *certificatesv1.PodCertificateRequest, p *corev1.Pod) { p.Spec.NodeName = "node-b" }, "Denied OtherNode: "},
+		{"another pod by now", false, func(_ *certificatesv1.PodCertificateRequest, p *corev1.Pod) { p.UID = "uid-2" }, "Denied PodNotFound: "},
+		{"a pod that has ended", false, func(_ *certificatesv1.PodCertificateRequest, p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, "Denied PodNotLive: "},
+		{"no volume of ours", false, func(_ *certificatesv1.PodCertificateRequest, p *corev1.Pod) { p.Spec.Volumes = nil }, "Denied NoVolume: pod web has no volume of csi.mayfly.dev or csi.cert-manager.io with the id "},
+		{"another pod's volume", false, func(r *certificatesv1.PodCertificateRequest, _ *corev1.Pod) {
+			r.Spec.UnverifiedUserAnnotations[signer.VolumeAnnotation] = "csi-0"
+		}, "Denied NoVolume: "},
+		{"the request of another volume", false, func(r *certificatesv1.PodCertificateRequest, _ *corev1.Pod) {
+			*r = *asks(t, web("csi.mayfly.dev/dns-names=db.shop.svc"))
+		}, `Denied NotTheVolumes: the request is not what volume tls of pod web asks for: DNS names: asked for is ["db.shop.svc"]`},
+		{"a longer life", false, func(r *certificatesv1.PodCertificateRequest, _ *corev1.Pod) {
+			r.Spec.MaxExpirationSeconds = new(int32(7201))
+		}, "duration: asked for is 2h0m1s, and the volume wants 2h0m0s"},
+		{"another account", false, func(r *certificatesv1.PodCertificateRequest, _ *corev1.Pod) { r.Spec.ServiceAccountName = "root" }, "service account: asked for is root"},
+		{"what the node adds", false, func(r *certificatesv1.PodCertificateRequest, _ *corev1.Pod) {
+			r.Spec.UnverifiedUserAnnotations["csi.mayfly.dev/dns-names"] = "x"
+		}, "unverifiedUserAnnotations: "},
+		{"a native volume of the node plugin's signer", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
+			r.Spec.SignerName, projection(p).SignerName = signer.PodCertificateSigner, signer.PodCertificateSigner
+		}, "podCertificate volumes have the signers csi.mayfly.dev/issuer.<namespace>.<name> and csi.mayfly.dev/clusterissuer.<name>"},
+		{"names that are not the pod's", false, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
+			*p = *web("csi.mayfly.dev/dns-names=web.test")
+			*r = *asks(t, p)
+		}, `Denied NotAllowed: DNS name "web.test" is not the pod's`},
+		{"a CA", false, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
+			*p = *web("csi.mayfly.dev/is-ca=true")
+			*r = *asks(t, p)
+		}, "Denied NotAllowed: a pod may not be a CA"},
+
+		{"a signer that the pod does not name", true, func(r *certificatesv1.PodCertificateRequest, _ *corev1.Pod) {
+			r.Spec.SignerName = domain + "issuer.shop.corp"
+		}, "Denied NoVolume: pod web has no podCertificate volume with signer csi.mayfly.dev/issuer.shop.corp that asks for this"},
+		{"a longer life than the native volume's", true, func(r *certificatesv1.PodCertificateRequest, _ *corev1.Pod) {
+			r.Spec.MaxExpirationSeconds = new(int32(7201))
+		}, "Denied NoVolume: "},
+		{"annotations that the native volume does not have", true, func(r *certificatesv1.PodCertificateRequest, _ *corev1.Pod) {
+			r.Spec.UnverifiedUserAnnotations = pairs("csi.mayfly.dev/dns-names=x.shop.svc")
+		}, "Denied NoVolume: "},
+		{"names in the kubelet's request", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
+			r.Spec.StubPKCS10Request = asks(t, p).Spec.StubPKCS10Request
+		}, "the signing request has names"},
+		{"another kind of key", true, func(_ *certificatesv1.PodCertificateRequest, p *corev1.Pod) { projection(p).KeyType = "ECDSAP384" }, "key: "},
+		{"another namespace's issuer", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
+			r.Spec.SignerName, projection(p).SignerName = domain+"issuer.bank.corp", domain+"issuer.bank.corp"
+		}, "there are csi.mayfly.dev/issuer.shop.<name>, of the pod's own namespace, and csi.mayfly.dev/clusterissuer.<name>"},
+		{"the controller's own CA", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
+			r.Spec.SignerName, projection(p).SignerName = domain+"mayfly-ca", domain+"mayfly-ca"
+		}, "there are csi.mayfly.dev/issuer.shop.<name>"},
+		{"an issuer by annotation", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
+			projection(p).UserAnnotations = pairs("csi.mayfly.dev/issuer-name=x")
+			r.Spec.UnverifiedUserAnnotations = projection(p).UserAnnotations
+		}, "userAnnotations: csi.mayfly.dev/issuer-name is not one that podCertificate volumes can have"},
+		{"an annotation of others", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
+			projection(p).UserAnnotations = pairs("example.org/x=y")
+			r.Spec.UnverifiedUserAnnotations = projection(p).UserAnnotations
+		}, "userAnnotations: example.org/x is not one"},
+		{"an attribute that there is not", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
+			projection(p).UserAnnotations = pairs("csi.mayfly.dev/dns-name=x")
+			r.Spec.UnverifiedUserAnnotations = projection(p).UserAnnotations
+		}, "the volume is not understood by this controller"},
+		{"no native volume", true, func(_ *certificatesv1.PodCertificateRequest, p *corev1.Pod) { p.Spec.Volumes = p.Spec.Volumes[:1] }, "Denied NoVolume: pod web has no podCertificate volume with signer " + native},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			pod := web()
+			pcr := asks(t, pod)
+			if row.native {
+				pcr = kubelet(t, pod)
+			}
+			row.change(pcr, pod)
+			d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+			if result, err := d.answers(pcr); err != nil || !result.IsZero() {
+				t.Fatalf("%+v (%v)", result, err)
+			}
+			if words, now := d.status(pcr); !strings.HasPrefix(words, "Denied ") || !strings.Contains(words, row.want) || now.CertificateChain != "" {
+				t.Errorf("%s\nwant %s", words, row.want)
+			}
+			if len(d.events) != 1 || !strings.HasPrefix(d.events[0], "*v1.PodCertificateRequest Warning ") {
+				t.Error(d.events)
+			}
+		})
+	}
+}
+
+// For the kubelet a denial is final, so a policy that may change does not deny.
+func TestANativeVolumeWaitsForThePolicy(t *testing.T) {
+	pod := web()
+	projection(pod).UserAnnotations = pairs("csi.mayfly.dev/dns-names=web.test")
+	pcr := kubelet(t, pod)
+	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+	result, err := d.answers(pcr)
+	if words, _ := d.status(pcr); err != nil || result.RequeueAfter != later || words != "" {
+		t.Errorf("%+v (%v) %s", result, err, words)
+	}
+	if len(d.events) != 1 || !strings.HasPrefix(d.events[0], `*v1.Pod Warning NotAllowed: DNS name "web.test" is not the pod's`) {
+		t.Error(d.events)
+	}
+}
+
+func TestAnotherSignersAreLeftAlone(t *testing.T) {
+	pcr := kubelet(t, web())
+	pcr.Spec.SignerName = "example.org/x"
+	d := newDesk(t, interceptor.Funcs{}, pcr)
+	result, err := d.answers(pcr)
+	if words, _ := d.status(pcr); err != nil || !result.IsZero() || words != "" {
+		t.Errorf("%+v (%v) %s", result, err, words)
+	}
+	pcr.Spec.UnverifiedUserAnnotations = pairs("a/b=c")
+	if _, err := Trim(pcr); err != nil || pcr.Spec.StubPKCS10Request != nil || ours(pcr) || pcr.Name == "" {
+		t.Errorf("%+v (%v)", pcr, err)
+	}
+}
+
+func TestACAThatIsMissing(t *testing.T) {
+	pod := web("csi.mayfly.dev/issuer-name=other")
+	pcr := asks(t, pod)
+	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+	result, err := d.answers(pcr)
+	if words, _ := d.status(pcr); err != nil || result.RequeueAfter != later || words != "" {
+		t.Errorf("%+v (%v) %s", result, err, words)
+	}
+	if len(d.events) != 1 || d.events[0] != "*v1.Pod Warning NotSignedYet: signer unavailable: sign with CA other: there is no CA for csi.mayfly.dev/other" {
+		t.Error(d.events)
+	}
+}
+
+func TestWhatACAIsNotFor(t *testing.T) {
+	for attribute, want := range map[string]string{
+		"csi.mayfly.dev/issuer-kind=Issuer":           "Failed SigningFailed: request invalid: issuer Issuer mayfly-ca of csi.mayfly.dev: issuers of that group have the kind CA",
+		"csi.mayfly.dev/issuer-name=issuer.bank.corp": "Failed SigningFailed: request denied: CA issuer.bank.corp is for pods of another namespace",
+	} {
+		pod := web(attribute)
+		pcr := asks(t, pod)
+		d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+		if _, err := d.answers(pcr); err != nil {
+			t.Error(err)
+		}
+		if words, _ := d.status(pcr); words != want {
+			t.Error(words)
+		}
+	}
+}
+
+// corp makes the pod's volume one of a cert-manager issuer.
+func corp(t *testing.T) (*corev1.Pod, *certificatesv1.PodCertificateRequest) {
+	t.Helper()
+	pod := web("csi.mayfly.dev/issuer-name=corp", "csi.mayfly.dev/issuer-kind=ClusterIssuer", "csi.mayfly.dev/issuer-group=cert-manager.io", "example.org/team=shop")
+	return pod, asks(t, pod)
+}
+
+// passed is the CertificateRequest that the bridge made.
+func (d *desk) passed(pcr *certificatesv1.PodCertificateRequest) (*cmapi.CertificateRequest, error) {
+	cr := &cmapi.CertificateRequest{}
+	return cr, d.api.Get(d.Context(), client.ObjectKeyFromObject(pcr), cr)
+}
+
+func TestAnIssuerSigns(t *testing.T) {
+	pod, pcr := corp(t)
+	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+	if result, err := d.answers(pcr); err != nil || !result.IsZero() {
+		t.Fatalf("%+v (%v)", result, err)
+	}
+	cr, err := d.passed(pcr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(cr.Spec.IssuerRef, cr.Spec.Duration.Duration, cr.Annotations, cr.OwnerReferences[0].Kind, cr.OwnerReferences[0].UID, cr.Status.Conditions[0].Type); got != "{corp ClusterIssuer cert-manager.io} 2h0m0s map[example.org/team:shop]PodCertificateRequestpcr-1Approved" {
+		t.Error(got)
+	}
+	if !Keep(cr) {
+		t.Error("it is not kept in the cache")
+	}
+	d.signed(cr, pod)
+	if _, err := d.answers(pcr); err != nil {
+		t.Fatal(err)
+	}
+	if leaf, roots := d.leaf(pcr); leaf.DNSNames[0] != "web.shop.svc" || roots != 1 {
+		t.Errorf("%v, %d roots", leaf.DNSNames, roots)
+	}
+	if _, err := d.passed(pcr); err != nil {
+		t.Errorf("it is gone before its PodCertificateRequest is known to be answered: %v", err)
+	}
+	if _, err := d.answers(pcr); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.passed(pcr); !apierrors.IsNotFound(err) {
+		t.Errorf("it is there: %v", err)
+	}
+}
+
+// signed signs as the issuer.
+func (d *desk) signed(cr *cmapi.CertificateRequest, pod *corev1.Pod) {
+	d.Helper()
+	v, err := volume.Parse(proof.Ask(pod, pod.Spec.Volumes[0]), volume.Defaults{})
+	if err != nil {
+		d.Fatal(err)
+	}
+	issued, err := d.sign(d.Context(), asks(d.T, pod), func() volume.Volume {
+		v.Issuer = signer.Issuer{Name: "mayfly-ca", Kind: CAKind, Group: CAGroup}
+		return v
+	}())
+	if err != nil {
+		d.Fatal(err)
+	}
+	cr.Status.Certificate, cr.Status.CA = issued.Chain, issued.CA
+	d.conclude(cr, cmapi.CertificateRequestConditionReady, cmmeta.ConditionTrue, "Issued")
+}
+
+func (d *desk) conclude(cr *cmapi.CertificateRequest, kind cmapi.CertificateRequestConditionType, status cmmeta.ConditionStatus, reason string) {
+	d.Helper()
+	cr.Status.Conditions = append(cr.Status.Conditions, cmapi.CertificateRequestCondition{Type: kind, Status: status, Reason: reason, Message: "because"})
+	if err := d.api.Status().Update(d.Context(), cr); err != nil {
+		d.Fatal(err)
+	}
+}
+
+func TestAnIssuerThatDoesNotSign(t *testing.T) {
+	pod, pcr := corp(t)
+	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+	if _, err := d.answers(pcr); err != nil {
+		t.Fatal(err)
+	}
+	cr, err := d.passed(pcr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.conclude(cr, cmapi.CertificateRequestConditionReady, cmmeta.ConditionFalse, "Failed")
+	if _, err := d.answers(pcr); err != nil {
+		t.Fatal(err)
+	}
+	if words, _ := d.status(pcr); words != "Failed SigningFailed: signing failed: CertificateRequest shop/web-attempt: Failed: because" {
+		t.Error(words)
+	}
+}
+
+// Somebody may put a request of their own where the bridge's is to be.
+func TestSomebodyElsesRequestIsNotTaken(t *testing.T) {
+	for name, change := range map[string]func(*cmapi.CertificateRequest){
+		"an annotation more":  func(cr *cmapi.CertificateRequest) { cr.Annotations["example.org/x"] = "y" },
+		"a usage more":        func(cr *cmapi.CertificateRequest) { cr.Spec.Usages = append(cr.Spec.Usages, cmapi.UsageCertSign) },
+		"a longer life":       func(cr *cmapi.CertificateRequest) { cr.Spec.Duration.Duration++ },
+		"a CA":                func(cr *cmapi.CertificateRequest) { cr.Spec.IsCA = true },
+		"another issuer":      func(cr *cmapi.CertificateRequest) { cr.Spec.IssuerRef.Name = "x" },
+		"another owner":       func(cr *cmapi.CertificateRequest) { cr.OwnerReferences[0].UID = "x" },
+		"another made it":     func(cr *cmapi.CertificateRequest) { cr.Spec.Username = "mallory" },
+		"a life without end":  func(cr *cmapi.CertificateRequest) { cr.Spec.Duration = nil },
+		"another signing key": func(cr *cmapi.CertificateRequest) { cr.Spec.Request = []byte("x") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod, pcr := corp(t)
+			v, err := volume.Parse(proof.Ask(pod, pod.Spec.Volumes[0]), volume.Defaults{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			cr := passed(pcr, v)
+			change(cr)
+			d := newDesk(t, interceptor.Funcs{}, pod, pcr, cr)
+			if _, err := d.answers(pcr); err != nil {
+				t.Fatal(err)
+			}
+			if words, _ := d.status(pcr); !strings.HasPrefix(words, "Failed SigningFailed: ") || !strings.Contains(words, "somebody else made or changed it") {
+				t.Error(words)
+			}
+		})
+	}
+}
+
+// What another replica does at the same time is no error.
+func TestAnotherReplicaWasFaster(t *testing.T) {
+	pod, pcr := corp(t)
+	conflict := apierrors.NewConflict(certificatesv1.Resource("podcertificaterequests"), pcr.Name, errors.New("changed"))
+	d := newDesk(t, interceptor.Funcs{
+		Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error {
+			return apierrors.NewAlreadyExists(cmapi.Resource("certificaterequests"), pcr.Name)
+		},
+	}, pod, pcr)
+	if result, err := d.answers(pcr); err != nil || !result.IsZero() {
+		t.Errorf("%+v (%v)", result, err)
+	}
+	pod = web()
+	d = newDesk(t, interceptor.Funcs{SubResourcePatch: func(context.Context, client.Client, string, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
+		return conflict
+	}}, pod, asks(t, pod))
+	if result, err := d.answers(pcr); err != nil || !result.IsZero() {
+		t.Errorf("%+v (%v)", result, err)
+	}
+}
+
+// What the API server holds against a certificate is the answer.
+func TestACertificateThatKubernetesDoesNotTake(t *testing.T) {
+	pod := web()
+	pcr := asks(t, pod)
+	d := newDesk(t, interceptor.Funcs{SubResourcePatch: func(ctx context.Context, api client.Client, sub string, o client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
+		if o.(*certificatesv1.PodCertificateRequest).Status.CertificateChain != "" {
+			return apierrors.NewInvalid(certificatesv1.SchemeGroupVersion.WithKind("PodCertificateRequest").GroupKind(), pcr.Name, nil)
+		}
+		return api.SubResource(sub).Patch(ctx, o, patch, options...)
+	}}, pod, pcr)
+	if _, err := d.answers(pcr); err != nil {
+		t.Fatal(err)
+	}
+	if words, _ := d.status(pcr); !strings.HasPrefix(words, "Failed SigningFailed: signing failed: Kubernetes does not take the certificate of CA mayfly-ca: ") {
+		t.Error(words)
+	}
+}
+
+func TestRefreshAt(t *testing.T) {
+	begin := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	for lifetime, want := range map[time.Duration]time.Duration{
+		90 * time.Hour:   60 * time.Hour,
+		time.Hour:        40 * time.Minute,
+		20 * time.Minute: 10 * time.Minute,
+		25 * time.Minute: 15 * time.Minute,
+	} {
+		if got := refreshAt(begin, begin.Add(lifetime)).Sub(begin); got != want {
+			t.Errorf("%s: %s, want %s", lifetime, got, want)
+		}
+	}
+}

@@ -1,0 +1,195 @@
+package bridge
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"fmt"
+	"maps"
+	"reflect"
+	"strings"
+	"time"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/certmanager"
+	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+)
+
+// An issuer of this group and kind is a CA of the controller: its own, or one that stands for an issuer of cert-manager, as in the names of the signers.
+const (
+	CAGroup = "csi.mayfly.dev"
+	CAKind  = "CA"
+)
+
+// issue has the certificate signed, and answers once that is decided.
+func (b *Bridge) issue(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (reconcile.Result, error) {
+	sign := b.pass
+	if v.Issuer.Group == CAGroup {
+		sign = b.sign
+	}
+	issued, err := sign(ctx, pcr, v)
+	switch kind := signer.KindOf(err); {
+	case err == nil:
+		return reconcile.Result{}, b.hand(ctx, pcr, v, issued)
+	case kind.Ends():
+		return reconcile.Result{}, b.fail(ctx, pcr, err)
+	case kind == signer.NotYet:
+		return reconcile.Result{}, nil // The change that it waits for brings it back.
+	}
+	b.complain(pcr, "NotSignedYet", err.Error())
+	return reconcile.Result{RequeueAfter: later}, nil
+}
+
+// sign signs with a CA of the controller.
+func (b *Bridge) sign(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (signer.Issued, error) {
+	name := v.Issuer.Name
+	if v.Issuer.Kind != CAKind {
+		return signer.Issued{}, signer.Errorf(signer.Invalid, "issuer %s %s of %s: issuers of that group have the kind %s", v.Issuer.Kind, name, CAGroup, CAKind)
+	}
+	if strings.HasPrefix(name, "issuer.") && !serves(name, v.Pod.Namespace) {
+		return signer.Issued{}, signer.Errorf(signer.Denied, "CA %s is for pods of another namespace", name)
+	}
+	authority, err := b.CAs.Get(ctx, b.signerOf(name))
+	if err != nil {
+		return signer.Issued{}, signer.Errorf(signer.Unavailable, "sign with CA %s: %w", name, err)
+	}
+	template, err := template(pcr, v)
+	if err != nil {
+		return signer.Issued{}, signer.Errorf(signer.Invalid, "sign with CA %s: %w", name, err)
+	}
+	now := time.Now()
+	if template.NotBefore, template.NotAfter, err = authority.Validity(now, lifetime(pcr)); err != nil {
+		return signer.Issued{}, signer.Errorf(signer.Unavailable, "sign with CA %s: %w", name, err)
+	}
+	signed, err := authority.Sign(template, now)
+	if err != nil {
+		return signer.Issued{}, signer.Errorf(signer.Failed, "sign with CA %s: %w", name, err)
+	}
+	return signed.Issued, nil
+}
+
+// signerOf is the signer that a CA is for.
+func (b *Bridge) signerOf(name string) string {
+	if name == b.OwnCA {
+		return signer.PodCertificateSigner
+	}
+	return domain + name
+}
+
+// template is a certificate with what the volume asks for, and the request's key.
+func template(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (*x509.Certificate, error) {
+	asked, err := x509.ParseCertificateRequest(pcr.Spec.StubPKCS10Request)
+	if err != nil {
+		return nil, err
+	}
+	derived, err := proof.Derive(v)
+	if err != nil {
+		return nil, err
+	}
+	template, err := ca.Template(derived, v.Usages, v.IsCA)
+	if err != nil {
+		return nil, err
+	}
+	template.PublicKey = asked.PublicKey
+	return template, nil
+}
+
+// Keep reports whether a CertificateRequest is of a bridge.
+func Keep(cr *cmapi.CertificateRequest) bool {
+	owners := cr.OwnerReferences
+	return len(owners) == 1 && owners[0].Kind == "PodCertificateRequest" && owners[0].APIVersion == certificatesv1.SchemeGroupVersion.String()
+}
+
+// pass has the cert-manager issuer sign that the volume names: the signing request goes on as it is, in a CertificateRequest that ends with the other.
+func (b *Bridge) pass(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (signer.Issued, error) {
+	wanted := passed(pcr, v)
+	cr, err := b.submit(ctx, wanted)
+	if err != nil || cr == nil {
+		return signer.Issued{}, err
+	}
+	if !same(cr, wanted) || cr.Spec.Username != "" && cr.Spec.Username != b.Self {
+		return signer.Issued{}, signer.Errorf(signer.Failed, "CertificateRequest %s/%s is not as mayfly-controller makes it: somebody else made or changed it", cr.Namespace, cr.Name)
+	}
+	if err := b.approve(ctx, cr); err != nil {
+		return signer.Issued{}, err
+	}
+	issued, err, decided := certmanager.Decide(cr)
+	if !decided {
+		err = errNotYet
+	}
+	return issued, err
+}
+
+// errNotYet is that a CertificateRequest waits for its issuer.
+var errNotYet = signer.Errorf(signer.NotYet, "the issuer has not signed yet")
+
+// passed is the CertificateRequest for a volume.
+func passed(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) *cmapi.CertificateRequest {
+	cr := certmanager.Object(request.New(v, "", pcr.Spec.StubPKCS10Request))
+	cr.Name = pcr.Name
+	cr.OwnerReferences = []metav1.OwnerReference{{
+		APIVersion: certificatesv1.SchemeGroupVersion.String(), Kind: "PodCertificateRequest", Name: pcr.Name, UID: pcr.UID,
+	}}
+	return cr
+}
+
+// submit is the CertificateRequest as it is, or as it was made now. One that the cache does not know yet comes later.
+func (b *Bridge) submit(ctx context.Context, wanted *cmapi.CertificateRequest) (*cmapi.CertificateRequest, error) {
+	found := &cmapi.CertificateRequest{}
+	err := b.Requests.Get(ctx, client.ObjectKeyFromObject(wanted), found)
+	if err == nil {
+		return found, nil
+	}
+	made := wanted.DeepCopy()
+	if apierrors.IsNotFound(err) {
+		err = b.Requests.Create(ctx, made)
+	}
+	switch {
+	case apierrors.IsAlreadyExists(err):
+		return nil, errNotYet
+	case err != nil:
+		return nil, signer.Errorf(signer.Unavailable, "make CertificateRequest %s/%s: %w", wanted.Namespace, wanted.Name, err)
+	}
+	return made, nil
+}
+
+// same reports whether a CertificateRequest asks for just what the wanted one does, for the same PodCertificateRequest.
+func same(found, wanted *cmapi.CertificateRequest) bool {
+	f, w := found.Spec, wanted.Spec
+	return bytes.Equal(f.Request, w.Request) && f.IssuerRef == w.IssuerRef && f.IsCA == w.IsCA && reflect.DeepEqual(f.Usages, w.Usages) &&
+		f.Duration != nil && f.Duration.Duration == w.Duration.Duration &&
+		maps.Equal(found.Annotations, wanted.Annotations) && reflect.DeepEqual(found.OwnerReferences, wanted.OwnerReferences)
+}
+
+// approve approves what was judged, unless it is approved or denied.
+func (b *Bridge) approve(ctx context.Context, cr *cmapi.CertificateRequest) error {
+	for _, c := range cr.Status.Conditions {
+		if c.Type == cmapi.CertificateRequestConditionApproved || c.Type == cmapi.CertificateRequestConditionDenied {
+			return nil
+		}
+	}
+	before, now := cr.DeepCopy(), metav1.Now()
+	cr.Status.Conditions = append(cr.Status.Conditions, cmapi.CertificateRequestCondition{
+		Type: cmapi.CertificateRequestConditionApproved, Status: cmmeta.ConditionTrue, Reason: proof.Verified,
+		Message: fmt.Sprintf("PodCertificateRequest %s is what a volume of its pod asks for", cr.Name), LastTransitionTime: &now,
+	})
+	err := b.Requests.Status().Patch(ctx, cr, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	switch {
+	case apierrors.IsConflict(err) || apierrors.IsNotFound(err):
+		return errNotYet
+	case err != nil:
+		return signer.Errorf(signer.Unavailable, "approve CertificateRequest %s/%s: %w", cr.Namespace, cr.Name, err)
+	}
+	return nil
+}

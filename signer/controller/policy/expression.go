@@ -1,0 +1,130 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/google/cel-go/cel"
+	"github.com/google/cel-go/common/types"
+	"k8s.io/apimachinery/pkg/util/version"
+	apiservercel "k8s.io/apiserver/pkg/cel"
+	"k8s.io/apiserver/pkg/cel/environment"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
+)
+
+// An expression must be true of a volume.
+type expression struct {
+	text, message string
+	program       cel.Program
+}
+
+// expressionsMax of the cost that Kubernetes allows to one expression make what it allows to a policy (k8s.io/apiserver pkg/apis/cel, PerCallLimit and RuntimeCELCostBudget).
+const expressionsMax = 10
+
+// newEnvironment is the language of expressions: CEL with the functions and the limit of cost that Kubernetes' own policies have.
+func newEnvironment() (*cel.Env, error) {
+	volumeType, podType := declarations()
+	set, err := environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()).Extend(environment.VersionedOptions{
+		IntroducedVersion: version.MajorMinor(1, 0),
+		EnvOptions:        []cel.EnvOption{cel.Variable("volume", volumeType.CelType()), cel.Variable("pod", podType.CelType())},
+		DeclTypes:         []*apiservercel.DeclType{volumeType, podType},
+	}, environment.StrictCostOpt)
+	if err != nil {
+		return nil, fmt.Errorf("make the language of expressions: %w", err)
+	}
+	return set.Env(environment.NewExpressions)
+}
+
+// declarations are the types of the variables.
+func declarations() (volumeType, podType *apiservercel.DeclType) {
+	const many = 1000
+	text := apiservercel.StringType
+	texts := apiservercel.NewListType(text, many)
+	object := func(name string, fields map[string]*apiservercel.DeclType) *apiservercel.DeclType {
+		all := map[string]*apiservercel.DeclField{}
+		for field, kind := range fields {
+			all[field] = apiservercel.NewDeclField(field, kind, true, nil, nil)
+		}
+		return apiservercel.NewObjectType("mayfly."+name, all)
+	}
+	volumeType = object("Volume", map[string]*apiservercel.DeclType{
+		"dnsNames": texts, "ips": texts, "uris": texts, "commonName": text, "organizations": texts,
+		"usages": texts, "duration": apiservercel.DurationType, "isCA": apiservercel.BoolType,
+		"issuer": object("Issuer", map[string]*apiservercel.DeclType{"name": text, "kind": text, "group": text}),
+		"key":    object("Key", map[string]*apiservercel.DeclType{"algorithm": text, "size": apiservercel.IntType}),
+	})
+	podType = object("Pod", map[string]*apiservercel.DeclType{"namespace": text, "name": text, "serviceAccount": text, "uid": text})
+	return volumeType, podType
+}
+
+// compileExpression checks an expression and makes it ready.
+func compileExpression(in *cel.Env, e v1alpha1.Expression) (expression, error) {
+	ast, issues := in.Compile(e.Expression)
+	if issues.Err() != nil {
+		return expression{}, fmt.Errorf("%q is not understood: %s", brief(e.Expression), oneLine(issues.String()))
+	}
+	if !ast.OutputType().IsExactType(cel.BoolType) {
+		return expression{}, fmt.Errorf("%q must be true or false, and is %s", brief(e.Expression), ast.OutputType())
+	}
+	program, err := in.Program(ast)
+	if err != nil {
+		return expression{}, fmt.Errorf("%q can't be run: %w", brief(e.Expression), err)
+	}
+	return expression{e.Expression, e.Message, program}, nil
+}
+
+// against is what the expression has against the variables.
+func (e expression) against(variables map[string]any) error {
+	result, _, err := e.program.Eval(variables)
+	switch {
+	case err != nil:
+		return fmt.Errorf("expression %q fails: %s", brief(e.text), oneLine(err.Error()))
+	case result == types.True:
+		return nil
+	case e.message != "":
+		return fmt.Errorf("%s", oneLine(e.message))
+	}
+	return fmt.Errorf("expression %q is not true", brief(e.text))
+}
+
+// variables are what expressions know. DNS names have no case (RFC 4343): they are in small letters.
+func variables(v volume.Volume, s subject) map[string]any {
+	return map[string]any{
+		"volume": map[string]any{
+			"dnsNames": texts(v.DNSNames, strings.ToLower), "ips": stringsOf(v.IPs), "uris": stringsOf(v.URIs),
+			"commonName": s.commonName, "organizations": texts(s.organizations, unchanged),
+			"usages": texts(v.Usages, func(u signer.Usage) string { return string(u) }), "duration": v.Duration, "isCA": v.IsCA,
+			"issuer": map[string]any{"name": v.Issuer.Name, "kind": v.Issuer.Kind, "group": v.Issuer.Group},
+			"key":    map[string]any{"algorithm": string(v.Key.Algorithm), "size": v.Key.Size},
+		},
+		"pod": map[string]any{"namespace": v.Pod.Namespace, "name": v.Pod.Name, "serviceAccount": v.Pod.ServiceAccount, "uid": v.Pod.UID},
+	}
+}
+
+func unchanged(text string) string { return text }
+
+// texts is never nil: an empty list is a list.
+func texts[T any](all []T, text func(T) string) []string {
+	found := make([]string, len(all))
+	for i, one := range all {
+		found[i] = text(one)
+	}
+	return found
+}
+
+func stringsOf[T fmt.Stringer](all []T) []string { return texts(all, T.String) }
+
+// oneLine makes what another package says fit for a message.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// brief is the begin of a long text.
+func brief(text string) string {
+	const longest = 128
+	if len(text) <= longest {
+		return text
+	}
+	return strings.ToValidUTF8(text[:longest], "") + "…"
+}

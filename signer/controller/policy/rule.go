@@ -1,0 +1,147 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// selects reports whether the rule is about the pod.
+func (r Rule) selects(pod signer.Pod) bool {
+	return (len(r.namespaces) == 0 || covered(r.namespaces, pod.Namespace)) && (len(r.accounts) == 0 || covered(r.accounts, pod.ServiceAccount))
+}
+
+// against is all that the rule has against the volume.
+func (r Rule) against(v volume.Volume, of Identity) (problems volume.Problems) {
+	if r.Err != nil {
+		return volume.Problems{fmt.Errorf("it has a mistake, and so allows nothing: %w", r.Err)}
+	}
+	s, problems := parseSubject(v)
+	problems = append(problems, r.names(v, s)...)
+	problems = append(problems, r.addresses(v, of)...)
+	problems = append(problems, r.limits(v)...)
+	if len(problems) > 0 { // An expression would speak of what is refused anyway.
+		return problems
+	}
+	known := variables(v, s)
+	for _, e := range r.expressions {
+		if err := e.against(known); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	return problems
+}
+
+// names are DNS names, and what is in a subject.
+func (r Rule) names(v volume.Volume, s subject) (problems volume.Problems) {
+	for _, name := range v.DNSNames {
+		if !r.allowsDNS(name, v.Pod) {
+			problems = append(problems, fmt.Errorf("DNS name %q is not allowed: %s", name, allowed(r.dns(v.Pod))))
+		}
+	}
+	if s.commonName != "" && !r.allowsDNS(s.commonName, v.Pod) && !covered(r.commonNames, s.commonName) {
+		problems = append(problems, fmt.Errorf("common name %q is not allowed: %s", s.commonName, allowed(append(stringsOf(r.commonNames), r.dns(v.Pod)...))))
+	}
+	for _, o := range s.organizations {
+		if !covered(r.organizations, o) {
+			problems = append(problems, fmt.Errorf("organization %q is not allowed: %s", o, allowed(r.organizations)))
+		}
+	}
+	return problems
+}
+
+func (r Rule) allowsDNS(name string, pod signer.Pod) bool {
+	return r.ownNames && r.own.own(name, pod) || covered(r.dnsNames, strings.ToLower(name))
+}
+
+// dns are the DNS names that the pod may have, for a message.
+func (r Rule) dns(pod signer.Pod) []string {
+	if r.ownNames {
+		return append([]string{r.own.ownNames(pod)}, stringsOf(r.dnsNames)...)
+	}
+	return stringsOf(r.dnsNames)
+}
+
+// addresses are IP addresses and URIs.
+func (r Rule) addresses(v volume.Volume, of Identity) (problems volume.Problems) {
+	for _, ip := range v.IPs {
+		if !r.allowsIP(ip, of) {
+			problems = append(problems, fmt.Errorf("IP address %s is not proved to be the pod's, nor allowed: %s", ip, allowed(r.ips)))
+		}
+	}
+	for _, uri := range v.URIs {
+		if !r.allowsURI(uri, of) {
+			problems = append(problems, fmt.Errorf("URI %q is not allowed: %s", uri, r.allowedURIs(of)))
+		}
+	}
+	return problems
+}
+
+func (r Rule) allowsIP(ip net.IP, of Identity) bool {
+	addr, ok := netip.AddrFromSlice(ip)
+	addr = addr.Unmap()
+	return r.ownNames && has(of.IPs, ip) || ok && slices.ContainsFunc(r.ips, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+func (r Rule) allowsURI(uri *url.URL, of Identity) bool {
+	return r.ownNames && of.SPIFFEID != nil && uri.String() == of.SPIFFEID.String() || covered(r.uris, uri.String())
+}
+
+func (r Rule) allowedURIs(of Identity) string {
+	all := stringsOf(r.uris)
+	if r.ownNames && of.SPIFFEID != nil {
+		all = append([]string{of.SPIFFEID.String()}, all...)
+	}
+	return allowed(all)
+}
+
+// limits are what the certificate must keep to.
+func (r Rule) limits(v volume.Volume) (problems volume.Problems) {
+	if v.IsCA && !r.isCA {
+		problems = append(problems, errors.New("it may not be a CA's certificate"))
+	}
+	for _, usage := range v.Usages {
+		if !r.allowsUsage(usage) {
+			problems = append(problems, fmt.Errorf("key usage %q is not allowed%s", usage, r.allowedUsages()))
+		}
+	}
+	if r.maxDuration > 0 && v.Duration > r.maxDuration {
+		problems = append(problems, fmt.Errorf("duration %s is longer than %s", v.Duration, r.maxDuration))
+	}
+	if len(r.issuers) > 0 && !slices.ContainsFunc(r.issuers, func(i issuer) bool { return i.covers(v.Issuer) }) {
+		problems = append(problems, fmt.Errorf("issuer %s %s of %s is not allowed: %s", v.Issuer.Kind, v.Issuer.Name, v.Issuer.Group, allowed(r.issuers)))
+	}
+	if len(r.keys) > 0 && !slices.ContainsFunc(r.keys, func(k key) bool { return k.covers(v.Key) }) {
+		problems = append(problems, fmt.Errorf("key %s of %d bits is not allowed: %s", v.Key.Algorithm, v.Key.Size, allowed(r.keys)))
+	}
+	return problems
+}
+
+// allowsUsage lets a pod speak for a CA only where the rule says so by a usage's name, or by isCA.
+func (r Rule) allowsUsage(u signer.Usage) bool {
+	if len(r.usages) == 0 {
+		return r.isCA || !slices.Contains(authoritative(), u)
+	}
+	return slices.Contains(r.usages, u)
+}
+
+func (r Rule) allowedUsages() string {
+	if len(r.usages) == 0 {
+		return ": it is a CA's"
+	}
+	return ": " + allowed(r.usages)
+}
+
+func allowed[T any](all []T) string {
+	if len(all) == 0 {
+		return "there are none that are"
+	}
+	return "allowed are " + several(all)
+}

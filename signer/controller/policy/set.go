@@ -1,0 +1,77 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
+)
+
+// A Set is the policies of a cluster at one time. It does not change. Make one with [Compiler.Set].
+type Set struct {
+	standard Policy // For pods that no rule selects.
+	rules    []Rule
+}
+
+// Set is the policies as they are at one time.
+func (c *Compiler) Set(policies []v1alpha1.CertificatePolicy) Set {
+	var rules []Rule
+	for _, p := range policies {
+		rules = append(rules, c.Compile(p))
+	}
+	return c.set(rules)
+}
+
+func (c *Compiler) set(rules []Rule) Set {
+	slices.SortFunc(rules, func(a, b Rule) int { return cmp.Compare(a.Name, b.Name) })
+	return Set{c.standard, rules}
+}
+
+// Check is what the policies have against the volume; nil: one of those that select its pod allows all of it, or there are none such and the standard policy does.
+// The error is in words for the pod's author, and speaks of the policy that has the least against the volume.
+func (s Set) Check(v volume.Volume, of Identity) error {
+	rules := s.about(v.Pod)
+	if len(rules) == 0 {
+		return s.standard.Check(v, of)
+	}
+	var nearest volume.Problems
+	var which Rule
+	for _, r := range rules {
+		problems := r.against(v, of)
+		if len(problems) == 0 {
+			return nil
+		}
+		if nearer := len(problems) < len(nearest) && r.Err == nil; nearest == nil || nearer || which.Err != nil && r.Err == nil {
+			nearest, which = problems, r
+		}
+	}
+	name := which.Name
+	if len(rules) > 1 {
+		name += fmt.Sprintf(", the nearest of %d", len(rules))
+	}
+	return fmt.Errorf("CertificatePolicy %s: %w", name, nearest)
+}
+
+// Ranges are where the pod's IPs may lie, besides where they are proved to be its own: a policy says so.
+func (s Set) Ranges(pod signer.Pod) (ranges []netip.Prefix) {
+	for _, r := range s.about(pod) {
+		if r.Err == nil {
+			ranges = append(ranges, r.ips...)
+		}
+	}
+	return ranges
+}
+
+// about are the rules that select the pod.
+func (s Set) about(pod signer.Pod) (rules []Rule) {
+	for _, r := range s.rules {
+		if r.selects(pod) {
+			rules = append(rules, r)
+		}
+	}
+	return rules
+}

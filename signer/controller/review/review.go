@@ -1,0 +1,109 @@
+// Package review tells what other policies would deny of what runs in a cluster.
+package review
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/pager"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+)
+
+// A Change is of the rules: those of today, and those that are to come.
+type Change struct{ Today, Then proof.Rules }
+
+// A Report is what a change does to the volumes of pods that live.
+type Report struct {
+	Pods    int      `json:"pods"`    // With volumes of the driver.
+	Volumes int      `json:"volumes"` // Of those pods.
+	Denials []Denial `json:"denials"`
+}
+
+// A Denial is what the rules to come have against a volume.
+type Denial struct {
+	Namespace      string `json:"namespace"`
+	Pod            string `json:"pod"`
+	ServiceAccount string `json:"serviceAccount"`
+	Volume         string `json:"volume"`
+	New            bool   `json:"new"` // Today the volume is approved.
+	Message        string `json:"message"`
+}
+
+// New is how many volumes are approved today and would not be.
+func (r Report) New() (n int) {
+	for _, d := range r.Denials {
+		if d.New {
+			n++
+		}
+	}
+	return n
+}
+
+// Of asks the API server for nodes and pods, and reports.
+func (c Change) Of(ctx context.Context, api client.Reader) (Report, error) {
+	nodes := map[string]*corev1.Node{}
+	err := each(ctx, api, func() client.ObjectList { return &corev1.NodeList{} }, fields.Everything(), func(node *corev1.Node) { nodes[node.Name] = node })
+	if err != nil {
+		return Report{}, fmt.Errorf("list the nodes: %w", err)
+	}
+	report := Report{Denials: []Denial{}}
+	err = each(ctx, api, func() client.ObjectList { return &corev1.PodList{} }, running(), func(pod *corev1.Pod) {
+		node := nodes[pod.Spec.NodeName]
+		if node == nil {
+			node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: pod.Spec.NodeName}}
+		}
+		report.add(c, proof.Evidence{Pod: pod, Node: node})
+	})
+	if err != nil {
+		return Report{}, fmt.Errorf("list the pods: %w", err)
+	}
+	return report, nil
+}
+
+// running leaves out, on the API server, the pods that have ended.
+func running() fields.Selector {
+	return fields.AndSelectors(
+		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+	)
+}
+
+// each lists objects page by page, from the API server's cache.
+func each[T runtime.Object](ctx context.Context, api client.Reader, empty func() client.ObjectList, those fields.Selector, do func(T)) error {
+	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		list := empty()
+		return list, api.List(ctx, list, &client.ListOptions{
+			FieldSelector: those, Limit: options.Limit, Continue: options.Continue, Raw: &metav1.ListOptions{ResourceVersion: options.ResourceVersion},
+		})
+	})
+	return pages.EachListItem(ctx, metav1.ListOptions{ResourceVersion: "0"}, func(object runtime.Object) error {
+		if one, ok := object.(T); ok {
+			do(one)
+		}
+		return nil
+	})
+}
+
+// add looks at one pod.
+func (r *Report) add(c Change, e proof.Evidence) {
+	volumes := c.Today.Volumes(e.Pod)
+	if len(volumes) == 0 || proof.Live(e.Pod) != nil {
+		return
+	}
+	r.Pods++
+	for _, v := range volumes {
+		r.Volumes++
+		if err := c.Then.Allowed(v, e); err != nil {
+			r.Denials = append(r.Denials, Denial{
+				Namespace: e.Pod.Namespace, Pod: e.Pod.Name, ServiceAccount: e.Pod.Spec.ServiceAccountName, Volume: v.Name,
+				New: c.Today.Allowed(v, e) == nil, Message: err.Error(),
+			})
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package decision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	apiwait "k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// patience is for how long a request is watched. A signer that takes longer takes minutes (ACME), and a read
+// from the API server's cache now and then is cheaper than a connection that stands open.
+const patience = time.Minute
+
+// Await returns when the request is decided or ctx ends.
+func (k Kind[T]) Await(ctx context.Context, client Client[T], o T) (signer.Issued, error) {
+	pause := apiwait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 8, Cap: 20 * time.Second}
+	var trouble error
+	for {
+		if issued, err, decided := k.Decide(o); decided {
+			return issued, err
+		}
+		next, err := k.change(ctx, client, o, &pause)
+		o = next
+		var final *signer.Error
+		switch {
+		case errors.As(err, &final) && final.Kind.Ends():
+			return signer.Issued{}, final
+		case ctx.Err() != nil:
+			return signer.Issued{}, k.undecided(o, trouble)
+		}
+		trouble = err
+	}
+}
+
+// change is the request as it is later, with an error also as it was last seen: decided, from a watch while it is young, or else as a
+// read finds it after a pause.
+func (k Kind[T]) change(ctx context.Context, client Client[T], o T, pause *apiwait.Backoff) (T, error) {
+	if left := patience - age(o, time.Now()); left > 0 {
+		var err error
+		o, err = k.observe(ctx, client, o, left)
+		if _, _, decided := k.Decide(o); decided || ctx.Err() != nil || errors.As(err, new(*signer.Error)) {
+			return o, err
+		}
+		// The watch is over: closed by the API server, too old (410) or refused. A read tells what was missed.
+	}
+	if err := sleep(ctx, pause.Step()); err != nil {
+		return o, err
+	}
+	return k.read(ctx, client, o)
+}
+
+// observe watches one object, from the version that is known, until it is decided or the watch ends, and is its last state.
+func (k Kind[T]) observe(ctx context.Context, client Client[T], o T, atMost time.Duration) (T, error) {
+	seconds := int64(atMost.Seconds()) + 1
+	w, err := client.Watch(ctx, metav1.ListOptions{
+		FieldSelector:   fields.OneTermEqualSelector(metav1.ObjectNameField, o.GetName()).String(),
+		ResourceVersion: o.GetResourceVersion(),
+		TimeoutSeconds:  &seconds,
+	})
+	if err != nil {
+		return o, fmt.Errorf("watch: %w", err)
+	}
+	defer w.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return o, ctx.Err()
+		case event, open := <-w.ResultChan():
+			if !open {
+				return o, nil
+			}
+			if o, err = k.understand(event, o); err != nil {
+				return o, err
+			}
+			if _, _, decided := k.Decide(o); decided {
+				return o, nil
+			}
+		}
+	}
+}
+
+// read is the object as the API server's cache has it. A cache may lag behind, so its "not found" is asked again of the store.
+func (k Kind[T]) read(ctx context.Context, client Client[T], o T) (T, error) {
+	next, err := client.Get(ctx, o.GetName(), metav1.GetOptions{ResourceVersion: "0"})
+	if apierrors.IsNotFound(err) {
+		next, err = client.Get(ctx, o.GetName(), metav1.GetOptions{})
+	}
+	switch {
+	case apierrors.IsNotFound(err):
+		return o, k.deleted(o)
+	case err != nil:
+		return o, err
+	}
+	return next, k.same(next, o)
+}
+
+// sleep waits for d or ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,146 @@
+// Package podcertificate is a signer that asks as the node: it creates a PodCertificateRequest (certificates.k8s.io) for each attempt, as the node that it runs
+// on, and waits for mayfly-controller's decision.
+//
+// The API server lets a caller impersonate the node to which its token is bound (KEP-5284, associated-node), and a node ask for its own pods (kubernetes
+// plugin/pkg/admission/noderestriction). So the node plugin can do nothing by these requests that its kubelet can't.
+package podcertificate
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync/atomic"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+
+	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/decision"
+)
+
+// A Signer signs through PodCertificateRequests. It implements [signer.Signer]. It forgets nothing: a node may not delete its requests, and
+// kube-controller-manager deletes them after 15 minutes (kubernetes pkg/controller/certificates/cleaner/pcrcleaner.go).
+type Signer struct {
+	node     string
+	requests func(namespace string) client
+	meta     metadata.Interface
+	nodeUID  atomic.Pointer[types.UID] // As it was last read.
+}
+
+// New is a signer on the API server of config for the pods of a node. It sets no limit of its own to the requests: the node plugin bounds them.
+func New(config *rest.Config, node string) (*Signer, error) {
+	config = AsNode(config, node)
+	config.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit.
+	requests, err := newRequests(config, node)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for PodCertificateRequests: %w", err)
+	}
+	meta, err := metadata.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for nodes and service accounts: %w", err)
+	}
+	return &Signer{node: node, requests: requests, meta: meta}, nil
+}
+
+// AsNode is the API server of config for a node. The caller's token must be bound to a pod on it, and no more than the name may be asked for: all else is the
+// API server's to say (k8s.io/apiserver pkg/endpoints/filters/impersonation/mode.go, onlyUsernameSet).
+func AsNode(config *rest.Config, node string) *rest.Config {
+	config = rest.CopyConfig(config)
+	config.Impersonate = rest.ImpersonationConfig{UserName: user(node)}
+	return config
+}
+
+func user(node string) string { return "system:node:" + node }
+
+// Sign implements [signer.Signer].
+func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, error) {
+	requests := s.requests(req.Attempt.Pod.Namespace)
+	found, err := s.submit(ctx, requests, req)
+	if err != nil {
+		return signer.Issued{}, err
+	}
+	return kind().Await(ctx, requests, found)
+}
+
+// submit asks for what the attempt asks for. A UID that is wrong is an internal error to the API server (noderestriction, admitPodCertificateRequest: its own
+// cache might be behind). So after one of those the UIDs are read anew.
+func (s *Signer) submit(ctx context.Context, requests client, req signer.Request) (*certificatesv1.PodCertificateRequest, error) {
+	known, err := s.uids(ctx, req.Attempt.Pod, metav1.GetOptions{ResourceVersion: "0"})
+	if err != nil {
+		return nil, err
+	}
+	found, err := submit(ctx, requests, s.object(req, known))
+	if !apierrors.IsInternalError(err) {
+		return found, err
+	}
+	s.nodeUID.Store(nil)
+	anew, readErr := s.uids(ctx, req.Attempt.Pod, metav1.GetOptions{})
+	if readErr != nil || anew == known {
+		return nil, err
+	}
+	return submit(ctx, requests, s.object(req, anew))
+}
+
+func submit(ctx context.Context, requests client, wanted *certificatesv1.PodCertificateRequest) (*certificatesv1.PodCertificateRequest, error) {
+	return kind().Submit(ctx, requests, wanted, "create "+kind().Title(wanted))
+}
+
+// uids are those that a request names besides the pod's.
+type uids struct{ node, account types.UID }
+
+// uids reads them, that of the node once.
+func (s *Signer) uids(ctx context.Context, pod signer.Pod, o metav1.GetOptions) (read uids, err error) {
+	accounts := s.meta.Resource(corev1.SchemeGroupVersion.WithResource("serviceaccounts")).Namespace(pod.Namespace)
+	if read.account, err = s.uid(ctx, accounts, pod.ServiceAccount, o, "service account "+pod.Namespace+"/"+pod.ServiceAccount); err != nil {
+		return read, err
+	}
+	if last := s.nodeUID.Load(); last != nil {
+		read.node = *last
+		return read, nil
+	}
+	nodes := s.meta.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"})
+	if read.node, err = s.uid(ctx, nodes, s.node, o, "node "+s.node); err == nil {
+		s.nodeUID.Store(&read.node)
+	}
+	return read, err
+}
+
+func (s *Signer) uid(ctx context.Context, from metadata.ResourceInterface, name string, o metav1.GetOptions, title string) (types.UID, error) {
+	object, err := from.Get(ctx, name, o)
+	if err != nil {
+		return "", decision.Explain(hint(err, s.node), "read "+title)
+	}
+	return object.UID, nil
+}
+
+// object is the PodCertificateRequest of an attempt. The pod owns it, as it owns its kubelet's. It says neither issuer nor usages: who signs takes them
+// from the pod's spec.
+func (s *Signer) object(req signer.Request, known uids) *certificatesv1.PodCertificateRequest {
+	pod := req.Attempt.Pod
+	seconds := int32(min(req.Duration/time.Second, math.MaxInt32)) // #nosec G115 -- It is in bounds.
+	return &certificatesv1.PodCertificateRequest{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: req.Attempt.ObjectName(), Namespace: pod.Namespace,
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: types.UID(pod.UID)}},
+		},
+		Spec: certificatesv1.PodCertificateRequestSpec{
+			SignerName:                signer.PodCertificateSigner,
+			PodName:                   pod.Name,
+			PodUID:                    types.UID(pod.UID),
+			ServiceAccountName:        pod.ServiceAccount,
+			ServiceAccountUID:         known.account,
+			NodeName:                  types.NodeName(s.node),
+			NodeUID:                   known.node,
+			MaxExpirationSeconds:      &seconds,
+			StubPKCS10Request:         req.CSR,
+			UnverifiedUserAnnotations: map[string]string{signer.VolumeAnnotation: req.Volume},
+		},
+	}
+}
