@@ -15,6 +15,7 @@ func TestStories(t *testing.T) {
 		for _, x := range []telling{
 			{"twenty pods of a deployment have a certificate each", twentyPods},
 			{"whoever a pod runs as can read its certificate and nobody can write", readers},
+			{"someone has an account on a node", curiousHostUser},
 			{"a pod with a user namespace of its own", userNamespace},
 			{"an init container and two containers share a volume", sharedVolume},
 			{"two volumes in a pod have a certificate each", twoVolumes},

@@ -441,7 +441,7 @@ func (d *desk) signed(cr *cmapi.CertificateRequest, pod *corev1.Pod) {
 		d.Fatal(err)
 	}
 	issued, err := d.sign(d.Context(), asks(d.T, pod), func() volume.Volume {
-		v.Issuer = signer.Issuer{Name: "mayfly-ca", Kind: CAKind, Group: CAGroup}
+		v.Issuer = signer.Issuer{Name: "mayfly-ca", Kind: signer.CAKind, Group: signer.CAGroup}
 		return v
 	}())
 	if err != nil {
