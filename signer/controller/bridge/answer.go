@@ -94,11 +94,7 @@ func (b *Bridge) fail(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 }
 
 func condition(kind, reason, message string) metav1.Condition {
-	const longest = 1024 // That of an event, in which the node plugin repeats it.
-	if len(message) > longest {
-		message = strings.ToValidUTF8(message[:longest], "") + "…"
-	}
-	return metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: reason, Message: message, LastTransitionTime: metav1.Now()}
+	return metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: reason, Message: proof.Brief(message), LastTransitionTime: metav1.Now()}
 }
 
 // answer writes the answer down and counts it. Who comes second finds the request answered.

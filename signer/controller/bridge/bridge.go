@@ -147,5 +147,5 @@ func mayChange(pcr *certificatesv1.PodCertificateRequest, v proof.Verdict) bool 
 // complain tells the pod why its request waits.
 func (b *Bridge) complain(pcr *certificatesv1.PodCertificateRequest, reason, message string) {
 	b.Log.Warn("pod certificate waits", "request", pcr.Namespace+"/"+pcr.Name, "node", pcr.Spec.NodeName, "reason", reason, "message", message)
-	b.Events.Eventf(pod(pcr), pcr, corev1.EventTypeWarning, reason, "SignPodCertificate", "%s", message)
+	b.Events.Eventf(pod(pcr), pcr, corev1.EventTypeWarning, reason, "SignPodCertificate", "%s", proof.Brief(message))
 }
