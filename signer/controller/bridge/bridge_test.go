@@ -522,12 +522,16 @@ func TestAnotherReplicaWasFaster(t *testing.T) {
 	if result, err := d.answers(pcr); err != nil || !result.IsZero() {
 		t.Errorf("%+v (%v)", result, err)
 	}
-	pod = web()
-	d = newDesk(t, interceptor.Funcs{SubResourcePatch: func(context.Context, client.Client, string, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
-		return conflict
-	}}, pod, asks(t, pod))
-	if result, err := d.answers(pcr); err != nil || !result.IsZero() {
-		t.Errorf("%+v (%v)", result, err)
+	for _, pod := range []*corev1.Pod{web(), web("csi.mayfly.dev/dns-names=web.test"), web("csi.mayfly.dev/issuer-kind=Issuer")} {
+		d = newDesk(t, interceptor.Funcs{SubResourcePatch: func(context.Context, client.Client, string, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
+			return conflict
+		}}, pod, asks(t, pod))
+		if result, err := d.answers(pcr); err != nil || !result.IsZero() {
+			t.Errorf("%+v (%v)", result, err)
+		}
+		if len(d.events) > 0 {
+			t.Errorf("it tells of an answer that it did not give: %v", d.events)
+		}
 	}
 }
 
