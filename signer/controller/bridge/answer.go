@@ -19,16 +19,16 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
-// hand gives the certificate to the one who asked.
+// hand gives the certificate to the one who asked. One that is of no use to them is an error of a signer.
 func (b *Bridge) hand(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume, issued signer.Issued) error {
-	status, err := status(issued, pcr.Spec.SignerName == signer.PodCertificateSigner)
+	status, err := status(issued, !native(pcr))
 	if err != nil {
-		return b.fail(ctx, pcr, signer.Errorf(signer.Failed, "the answer of %s %s is of no use: %w", v.Issuer.Kind, v.Issuer.Name, err))
+		return signer.Errorf(signer.Failed, "the answer of %s %s is of no use: %w", v.Issuer.Kind, v.Issuer.Name, err)
 	}
 	_, err = b.answer(ctx, pcr, status, condition(certificatesv1.PodCertificateRequestConditionTypeIssued, proof.Verified,
 		fmt.Sprintf("signed by %s %s for volume of pod %s", v.Issuer.Kind, v.Issuer.Name, pcr.Spec.PodName)))
 	if apierrors.IsInvalid(err) { // What the API server holds against a certificate is in its error: its lifetime, its begin.
-		return b.fail(ctx, pcr, signer.Errorf(signer.Failed, "Kubernetes does not take the certificate of %s %s: %w", v.Issuer.Kind, v.Issuer.Name, err))
+		return signer.Errorf(signer.Failed, "Kubernetes does not take the certificate of %s %s: %w", v.Issuer.Kind, v.Issuer.Name, err)
 	}
 	return err
 }
