@@ -87,7 +87,7 @@ func (b *Bridge) Add(to manager.Manager) error {
 			return ok && ours(pcr)
 		}))).
 		Owns(&cmapi.CertificateRequest{}, builder.MatchEveryOwner).
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NeedLeaderElection: &everywhere}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NeedLeaderElection: &everywhere, RateLimiter: proof.Retries()}).
 		Complete(b)
 	if err != nil {
 		return fmt.Errorf("add the bridge: %w", err)
