@@ -231,6 +231,11 @@ func decisions(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	passed := s.request(pod, "passed")
+	passed.Spec.Username = controllerAccount
+	if _, err := s.requestsOf(shared.REST).Create(t.Context(), passed, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	approve := cmapi.CertificateRequestCondition{Type: cmapi.CertificateRequestConditionApproved, Status: cmmeta.ConditionTrue}
 	deny := cmapi.CertificateRequestCondition{Type: cmapi.CertificateRequestConditionDenied, Status: cmmeta.ConditionTrue}
 	other := cmapi.CertificateRequestCondition{Type: "example.org/Seen", Status: cmmeta.ConditionTrue}
@@ -245,6 +250,8 @@ func decisions(t *testing.T) {
 		{"an administrator approves", shared.REST, "good", []cmapi.CertificateRequestCondition{approve}, only},
 		{"an administrator denies", shared.REST, "good", []cmapi.CertificateRequestCondition{deny}, only},
 		{"an administrator says something else", shared.REST, "good", []cmapi.CertificateRequestCondition{other}, ""},
+		{"an administrator denies what the controller passes on", shared.REST, "passed", []cmapi.CertificateRequestCondition{deny}, only},
+		{"the controller approves what it passes on", nil, "passed", []cmapi.CertificateRequestCondition{approve}, ""},
 		{"the node plugin approves", s.plugin("node-a"), "good", []cmapi.CertificateRequestCondition{approve}, "cannot update resource"},
 		{"the controller approves", nil, "good", []cmapi.CertificateRequestCondition{approve}, ""},
 		{"the controller denies", nil, "bad", []cmapi.CertificateRequestCondition{deny}, ""},

@@ -46,7 +46,7 @@ func (b *Bridge) issue(ctx context.Context, pcr *certificatesv1.PodCertificateRe
 	switch kind := signer.KindOf(err); {
 	case err == nil || !errors.As(err, new(*signer.Error)):
 		return reconcile.Result{}, err
-	case kind.Ends() && !(native(pcr) && kind == signer.Failed): // A CA may be mended, and so may a clock.
+	case kind.Ends() && (kind != signer.Failed || !native(pcr)): // A CA may be mended, and so may a clock.
 		return reconcile.Result{}, b.fail(ctx, pcr, err)
 	case kind == signer.NotYet:
 		return reconcile.Result{}, nil // The change that it waits for brings it back.
