@@ -72,7 +72,7 @@ func (a *Approver) Add(to manager.Manager) error {
 			cr, ok := o.(*cmapi.CertificateRequest)
 			return ok && a.Concern(cr)
 		}))).
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NeedLeaderElection: &everywhere}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NeedLeaderElection: &everywhere, RateLimiter: proof.Retries()}).
 		Complete(a)
 	if err != nil {
 		return fmt.Errorf("add the approver: %w", err)

@@ -55,11 +55,12 @@ func (r roll) turn(current []*x509.Certificate, now time.Time, stay time.Duratio
 	return next, wakeAt
 }
 
-// until is when a root leaves that is not the CA's any more. Times are written in whole seconds.
+// until is when a root leaves that is not the CA's any more: after a stay at most, whatever somebody wrote. Times are written in whole seconds.
 func (r roll) until(root *x509.Certificate, now time.Time, stay time.Duration) time.Time {
+	latest := now.Add(stay).UTC().Truncate(time.Second).Add(time.Second)
 	at, known := r.leaving[fingerprint(root)]
-	if !known {
-		at = now.Add(stay).UTC().Truncate(time.Second).Add(time.Second)
+	if !known || at.After(latest) {
+		at = latest
 	}
 	if root.NotAfter.Before(at) {
 		return root.NotAfter

@@ -85,6 +85,10 @@ func TestABundleThatAPersonChanged(t *testing.T) {
 	if got, changed, _ := turned(t, bundle, start, b); got != "ba(30)" || !changed || bundle.Annotations["example.org/note"] != "kept" {
 		t.Errorf("%s, %v", got, bundle.Annotations)
 	}
+	bundle.Annotations[leavingKey] = fmt.Sprintf(`{%q: "9999-12-31T00:00:00Z"}`, fingerprint(a))
+	if got, changed, _ := turned(t, bundle, at(1), b); got != "ba(31)" || !changed {
+		t.Errorf("%s, %v", got, bundle.Annotations)
+	}
 	bundle.Spec.TrustBundle = string(ca.Encode(b))
 	if got, _, wakeAt := turned(t, bundle, at(1), b); got != "b" || !wakeAt.IsZero() || !slices.Equal([]string{bundle.Annotations[leavingKey]}, []string{""}) {
 		t.Errorf("%s, %v", got, bundle.Annotations)

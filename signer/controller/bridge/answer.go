@@ -19,16 +19,16 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
-// hand gives the certificate to the one who asked.
+// hand gives the certificate to the one who asked. One that is of no use to them is an error of a signer.
 func (b *Bridge) hand(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume, issued signer.Issued) error {
-	status, err := status(issued, pcr.Spec.SignerName == signer.PodCertificateSigner)
+	status, err := status(issued, !native(pcr))
 	if err != nil {
-		return b.fail(ctx, pcr, signer.Errorf(signer.Failed, "the answer of %s %s is of no use: %w", v.Issuer.Kind, v.Issuer.Name, err))
+		return signer.Errorf(signer.Failed, "the answer of %s %s is of no use: %w", v.Issuer.Kind, v.Issuer.Name, err)
 	}
-	err = b.answer(ctx, pcr, status, condition(certificatesv1.PodCertificateRequestConditionTypeIssued, proof.Verified,
+	_, err = b.answer(ctx, pcr, status, condition(certificatesv1.PodCertificateRequestConditionTypeIssued, proof.Verified,
 		fmt.Sprintf("signed by %s %s for volume of pod %s", v.Issuer.Kind, v.Issuer.Name, pcr.Spec.PodName)))
 	if apierrors.IsInvalid(err) { // What the API server holds against a certificate is in its error: its lifetime, its begin.
-		return b.fail(ctx, pcr, signer.Errorf(signer.Failed, "Kubernetes does not take the certificate of %s %s: %w", v.Issuer.Kind, v.Issuer.Name, err))
+		return signer.Errorf(signer.Failed, "Kubernetes does not take the certificate of %s %s: %w", v.Issuer.Kind, v.Issuer.Name, err)
 	}
 	return err
 }
@@ -75,8 +75,8 @@ func refreshAt(begin, end time.Time) time.Time {
 
 // deny answers a request that can't be.
 func (b *Bridge) deny(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v proof.Verdict) error {
-	err := b.answer(ctx, pcr, certificatesv1.PodCertificateRequestStatus{}, condition(certificatesv1.PodCertificateRequestConditionTypeDenied, v.Reason, v.Message))
-	if err != nil {
+	first, err := b.answer(ctx, pcr, certificatesv1.PodCertificateRequestStatus{}, condition(certificatesv1.PodCertificateRequestConditionTypeDenied, v.Reason, v.Message))
+	if err != nil || !first {
 		return err
 	}
 	b.Events.Eventf(pcr, pod(pcr), corev1.EventTypeWarning, v.Reason, "DenyPodCertificate", "%s", v.Message)
@@ -85,8 +85,8 @@ func (b *Bridge) deny(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 
 // fail answers a request that its signer can't honour.
 func (b *Bridge) fail(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, cause error) error {
-	err := b.answer(ctx, pcr, certificatesv1.PodCertificateRequestStatus{}, condition(certificatesv1.PodCertificateRequestConditionTypeFailed, "SigningFailed", cause.Error()))
-	if err != nil {
+	first, err := b.answer(ctx, pcr, certificatesv1.PodCertificateRequestStatus{}, condition(certificatesv1.PodCertificateRequestConditionTypeFailed, "SigningFailed", cause.Error()))
+	if err != nil || !first {
 		return err
 	}
 	b.Events.Eventf(pcr, pod(pcr), corev1.EventTypeWarning, "SigningFailed", "SignPodCertificate", "%s", cause)
@@ -94,29 +94,25 @@ func (b *Bridge) fail(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 }
 
 func condition(kind, reason, message string) metav1.Condition {
-	const longest = 1024 // That of an event, in which the node plugin repeats it.
-	if len(message) > longest {
-		message = strings.ToValidUTF8(message[:longest], "") + "…"
-	}
-	return metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: reason, Message: message, LastTransitionTime: metav1.Now()}
+	return metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: reason, Message: proof.Brief(message), LastTransitionTime: metav1.Now()}
 }
 
-// answer writes the answer down and counts it. Who comes second finds the request answered.
-func (b *Bridge) answer(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, status certificatesv1.PodCertificateRequestStatus, c metav1.Condition) error {
+// answer writes the answer down and counts it, and says whether it did: who comes second finds the request answered.
+func (b *Bridge) answer(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, status certificatesv1.PodCertificateRequestStatus, c metav1.Condition) (first bool, err error) {
 	answered := pcr.DeepCopy()
 	answered.Status = status
 	answered.Status.Conditions = []metav1.Condition{c}
-	err := b.Requests.Status().Patch(ctx, answered, client.MergeFromWithOptions(pcr, client.MergeFromWithOptimisticLock{}))
+	err = b.Requests.Status().Patch(ctx, answered, client.MergeFromWithOptions(pcr, client.MergeFromWithOptimisticLock{}))
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("answer PodCertificateRequest %s/%s: %w", pcr.Namespace, pcr.Name, err)
+		return false, fmt.Errorf("answer PodCertificateRequest %s/%s: %w", pcr.Namespace, pcr.Name, err)
 	}
 	outcome := strings.ToLower(c.Type)
 	b.answers.WithLabelValues(outcome, c.Reason).Inc()
 	b.Log.Info("pod certificate "+outcome, "request", pcr.Namespace+"/"+pcr.Name, "pod", pcr.Spec.PodName, "node", pcr.Spec.NodeName, "signer", pcr.Spec.SignerName, "reason", c.Reason, "message", c.Message)
-	return nil
+	return true, nil
 }
 
 // tidy removes the CertificateRequest of an answered request, if there is one.

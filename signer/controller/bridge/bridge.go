@@ -23,7 +23,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/ca"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
@@ -88,7 +87,7 @@ func (b *Bridge) Add(to manager.Manager) error {
 			return ok && ours(pcr)
 		}))).
 		Owns(&cmapi.CertificateRequest{}, builder.MatchEveryOwner).
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NeedLeaderElection: &everywhere}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NeedLeaderElection: &everywhere, RateLimiter: proof.Retries()}).
 		Complete(b)
 	if err != nil {
 		return fmt.Errorf("add the bridge: %w", err)
@@ -138,14 +137,13 @@ func (b *Bridge) Reconcile(ctx context.Context, of reconcile.Request) (reconcile
 	return b.issue(ctx, pcr, *verdict.Volume)
 }
 
-// mayChange reports whether a denial may not be the last word. A policy changes; and for the kubelet a denial is final: it tries no more for the pod
-// (kubernetes pkg/kubelet/podcertificate). Mayfly's node plugin tries again.
+// mayChange reports whether a denial may not be the last word. Policies change, and where they say that IPs may lie.
 func mayChange(pcr *certificatesv1.PodCertificateRequest, v proof.Verdict) bool {
-	return v.Reason == proof.NotAllowed && pcr.Spec.SignerName != signer.PodCertificateSigner
+	return native(pcr) && (v.Reason == proof.NotAllowed || v.Reason == proof.IPNotProved)
 }
 
 // complain tells the pod why its request waits.
 func (b *Bridge) complain(pcr *certificatesv1.PodCertificateRequest, reason, message string) {
 	b.Log.Warn("pod certificate waits", "request", pcr.Namespace+"/"+pcr.Name, "node", pcr.Spec.NodeName, "reason", reason, "message", message)
-	b.Events.Eventf(pod(pcr), pcr, corev1.EventTypeWarning, reason, "SignPodCertificate", "%s", message)
+	b.Events.Eventf(pod(pcr), pcr, corev1.EventTypeWarning, reason, "SignPodCertificate", "%s", proof.Brief(message))
 }

@@ -212,6 +212,12 @@ func TestANativeVolumeGetsWhatFollowsFromItsPod(t *testing.T) {
 	}{
 		{"nothing said", func(*corev1.Pod) {}, "[] [spiffe://cluster.local/ns/shop/sa/clerk] []"},
 		{"of a headless service", func(p *corev1.Pod) { p.Spec.Subdomain = "webs" }, "[web.webs.shop.svc web.webs.shop.svc.cluster.local] [spiffe://cluster.local/ns/shop/sa/clerk] []"},
+		{"of a long name", func(p *corev1.Pod) {
+			p.Name, p.Spec.Subdomain = strings.Repeat("a", 62)+"-web", "webs"
+		}, fmt.Sprintf("[%s.webs.shop.svc %[1]s.webs.shop.svc.cluster.local] [spiffe://cluster.local/ns/shop/sa/clerk] []", strings.Repeat("a", 62))},
+		{"with a host name that overrides all", func(p *corev1.Pod) {
+			p.Spec.Subdomain, p.Spec.HostnameOverride = "webs", new("w0.example.org")
+		}, "[] [spiffe://cluster.local/ns/shop/sa/clerk] []"},
 		{"with a host name", func(p *corev1.Pod) { p.Spec.Subdomain, p.Spec.Hostname = "webs", "w0" }, "[w0.webs.shop.svc w0.webs.shop.svc.cluster.local] [spiffe://cluster.local/ns/shop/sa/clerk] []"},
 		{"the author's names", func(p *corev1.Pod) {
 			projection(p).UserAnnotations = pairs("csi.mayfly.dev/dns-names=${POD_NAME}.shop.svc", "csi.mayfly.dev/spiffe=false", "csi.mayfly.dev/key-usages=client auth")
@@ -329,16 +335,28 @@ func TestWhatIsDenied(t *testing.T) {
 
 // For the kubelet a denial is final, so a policy that may change does not deny.
 func TestANativeVolumeWaitsForThePolicy(t *testing.T) {
-	pod := web()
-	projection(pod).UserAnnotations = pairs("csi.mayfly.dev/dns-names=web.test")
-	pcr := kubelet(t, pod)
-	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+	for annotation, want := range map[string]string{
+		"csi.mayfly.dev/dns-names=web.test": `*v1.Pod Warning NotAllowed: DNS name "web.test" is not the pod's`,
+		"csi.mayfly.dev/ip-sans=${POD_IP}":  "*v1.Pod Warning IPNotProved: the pod's IP 192.168.7.1 does not lie in the spec.podCIDRs of node node-a, ",
+	} {
+		pod := web()
+		pod.Status.PodIPs = []corev1.PodIP{{IP: "192.168.7.1"}}
+		projection(pod).UserAnnotations = pairs(annotation)
+		pcr := kubelet(t, pod)
+		d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+		d.waits(pcr, want)
+	}
+}
+
+// waits demands that the request is not answered, and that its pod is told why.
+func (d *desk) waits(pcr *certificatesv1.PodCertificateRequest, want string) {
+	d.Helper()
 	result, err := d.answers(pcr)
 	if words, _ := d.status(pcr); err != nil || result.RequeueAfter != later || words != "" {
-		t.Errorf("%+v (%v) %s", result, err, words)
+		d.Errorf("%+v (%v) %s", result, err, words)
 	}
-	if len(d.events) != 1 || !strings.HasPrefix(d.events[0], `*v1.Pod Warning NotAllowed: DNS name "web.test" is not the pod's`) {
-		t.Error(d.events)
+	if len(d.events) != 1 || !strings.HasPrefix(d.events[0], want) {
+		d.Error(d.events)
 	}
 }
 
@@ -357,22 +375,19 @@ func TestAnotherSignersAreLeftAlone(t *testing.T) {
 }
 
 func TestACAThatIsMissing(t *testing.T) {
-	pod := web("csi.mayfly.dev/issuer-name=other")
+	pod := web("csi.mayfly.dev/issuer-name=clusterissuer.other")
 	pcr := asks(t, pod)
 	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
-	result, err := d.answers(pcr)
-	if words, _ := d.status(pcr); err != nil || result.RequeueAfter != later || words != "" {
-		t.Errorf("%+v (%v) %s", result, err, words)
-	}
-	if len(d.events) != 1 || d.events[0] != "*v1.Pod Warning NotSignedYet: signer unavailable: sign with CA other: there is no CA for csi.mayfly.dev/other" {
-		t.Error(d.events)
-	}
+	d.waits(pcr, "*v1.Pod Warning NotSignedYet: signer unavailable: sign with CA clusterissuer.other: there is no CA for csi.mayfly.dev/clusterissuer.other")
 }
 
 func TestWhatACAIsNotFor(t *testing.T) {
+	const there = " is not for this pod: there are mayfly-ca, issuer.shop.<name>, of the pod's own namespace, and clusterissuer.<name>"
 	for attribute, want := range map[string]string{
 		"csi.mayfly.dev/issuer-kind=Issuer":           "Failed SigningFailed: request invalid: issuer Issuer mayfly-ca of csi.mayfly.dev: issuers of that group have the kind CA",
-		"csi.mayfly.dev/issuer-name=issuer.bank.corp": "Failed SigningFailed: request denied: CA issuer.bank.corp is for pods of another namespace",
+		"csi.mayfly.dev/issuer-name=issuer.bank.corp": "Failed SigningFailed: request denied: CA issuer.bank.corp" + there,
+		"csi.mayfly.dev/issuer-name=other":            "Failed SigningFailed: request denied: CA other" + there,
+		"csi.mayfly.dev/issuer-name=volume":           "Failed SigningFailed: request denied: CA volume" + there, // A second name of the own CA would be one that policies don't know.
 	} {
 		pod := web(attribute)
 		pcr := asks(t, pod)
@@ -414,6 +429,10 @@ func TestAnIssuerSigns(t *testing.T) {
 	}
 	if !Keep(cr) {
 		t.Error("it is not kept in the cache")
+	}
+	cr.Annotations[cmapi.VenafiPickupIDAnnotationKey] = "1"
+	if err := d.api.Update(t.Context(), cr); err != nil {
+		t.Fatal(err)
 	}
 	d.signed(cr, pod)
 	if _, err := d.answers(pcr); err != nil {
@@ -522,31 +541,44 @@ func TestAnotherReplicaWasFaster(t *testing.T) {
 	if result, err := d.answers(pcr); err != nil || !result.IsZero() {
 		t.Errorf("%+v (%v)", result, err)
 	}
-	pod = web()
-	d = newDesk(t, interceptor.Funcs{SubResourcePatch: func(context.Context, client.Client, string, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
-		return conflict
-	}}, pod, asks(t, pod))
-	if result, err := d.answers(pcr); err != nil || !result.IsZero() {
-		t.Errorf("%+v (%v)", result, err)
+	for _, pod := range []*corev1.Pod{web(), web("csi.mayfly.dev/dns-names=web.test"), web("csi.mayfly.dev/issuer-kind=Issuer")} {
+		d = newDesk(t, interceptor.Funcs{SubResourcePatch: func(context.Context, client.Client, string, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
+			return conflict
+		}}, pod, asks(t, pod))
+		if result, err := d.answers(pcr); err != nil || !result.IsZero() {
+			t.Errorf("%+v (%v)", result, err)
+		}
+		if len(d.events) > 0 {
+			t.Errorf("it tells of an answer that it did not give: %v", d.events)
+		}
 	}
 }
 
-// What the API server holds against a certificate is the answer.
+// What the API server holds against a certificate is the answer; but not to a kubelet, for which it would be final: a clock may be wrong.
 func TestACertificateThatKubernetesDoesNotTake(t *testing.T) {
+	const want = "signing failed: Kubernetes does not take the certificate of CA "
 	pod := web()
 	pcr := asks(t, pod)
-	d := newDesk(t, interceptor.Funcs{SubResourcePatch: func(ctx context.Context, api client.Client, sub string, o client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
+	d := fussy(t, pod, pcr)
+	if _, err := d.answers(pcr); err != nil {
+		t.Fatal(err)
+	}
+	if words, _ := d.status(pcr); !strings.HasPrefix(words, "Failed SigningFailed: "+want+"mayfly-ca: ") {
+		t.Error(words)
+	}
+	pcr = kubelet(t, pod)
+	fussy(t, pod, pcr).waits(pcr, "*v1.Pod Warning NotSignedYet: "+want+"clusterissuer.corp: ")
+}
+
+// fussy is a desk whose API server takes no certificate.
+func fussy(t *testing.T, pod *corev1.Pod, pcr *certificatesv1.PodCertificateRequest) *desk {
+	t.Helper()
+	return newDesk(t, interceptor.Funcs{SubResourcePatch: func(ctx context.Context, api client.Client, sub string, o client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
 		if o.(*certificatesv1.PodCertificateRequest).Status.CertificateChain != "" {
 			return apierrors.NewInvalid(certificatesv1.SchemeGroupVersion.WithKind("PodCertificateRequest").GroupKind(), pcr.Name, nil)
 		}
 		return api.SubResource(sub).Patch(ctx, o, patch, options...)
 	}}, pod, pcr)
-	if _, err := d.answers(pcr); err != nil {
-		t.Fatal(err)
-	}
-	if words, _ := d.status(pcr); !strings.HasPrefix(words, "Failed SigningFailed: signing failed: Kubernetes does not take the certificate of CA mayfly-ca: ") {
-		t.Error(words)
-	}
 }
 
 func TestRefreshAt(t *testing.T) {

@@ -27,6 +27,12 @@ func ours(pcr *certificatesv1.PodCertificateRequest) bool {
 	return strings.HasPrefix(pcr.Spec.SignerName, domain)
 }
 
+// native reports whether a kubelet asks, for which a denial or a failure is final: it tries no more for the pod (kubernetes pkg/kubelet/podcertificate).
+// Mayfly's node plugin tries again.
+func native(pcr *certificatesv1.PodCertificateRequest) bool {
+	return pcr.Spec.SignerName != signer.PodCertificateSigner
+}
+
 // answered reports whether the request has its one answer, which is final.
 func answered(pcr *certificatesv1.PodCertificateRequest) bool { return len(pcr.Status.Conditions) > 0 }
 
@@ -35,13 +41,13 @@ func (b *Bridge) claim(pcr *certificatesv1.PodCertificateRequest) proof.Claim {
 	c := proof.Claim{
 		Namespace: pcr.Namespace, Pod: pcr.Spec.PodName, UID: pcr.Spec.PodUID, Node: string(pcr.Spec.NodeName), MadeAt: pcr.CreationTimestamp.Time,
 	}
-	if pcr.Spec.SignerName == signer.PodCertificateSigner {
+	if !native(pcr) {
 		c.VolumeID = pcr.Spec.UnverifiedUserAnnotations[signer.VolumeAnnotation]
 		c.Against = func(v volume.Volume) volume.Problems { return againstVolume(pcr, v) }
 		return c
 	}
 	c.Kind = "podCertificate volume with signer " + pcr.Spec.SignerName + " that asks for this"
-	c.Sources = func(pod *corev1.Pod) []proof.Source { return b.native(pcr, pod) }
+	c.Sources = func(pod *corev1.Pod) []proof.Source { return b.sources(pcr, pod) }
 	c.Against = func(v volume.Volume) volume.Problems { return againstNative(pcr, v) }
 	return c
 }
@@ -74,8 +80,8 @@ func lifetime(pcr *certificatesv1.PodCertificateRequest) time.Duration {
 	return time.Duration(*pcr.Spec.MaxExpirationSeconds) * time.Second
 }
 
-// native are the podCertificate volumes of the pod that the request may be for. Their userAnnotations are attributes.
-func (b *Bridge) native(pcr *certificatesv1.PodCertificateRequest, pod *corev1.Pod) (all []proof.Source) {
+// sources are the podCertificate volumes of the pod that the request may be for. Their userAnnotations are attributes.
+func (b *Bridge) sources(pcr *certificatesv1.PodCertificateRequest, pod *corev1.Pod) (all []proof.Source) {
 	for _, v := range pod.Spec.Volumes {
 		if v.Projected == nil {
 			continue
@@ -103,7 +109,7 @@ func (b *Bridge) attributes(pcr *certificatesv1.PodCertificateRequest, pod *core
 	if b.Court.Rules.Defaults.TrustDomain != "" {
 		all[volume.Prefix+"spiffe"] = "true"
 	}
-	if pod.Spec.Subdomain != "" {
+	if pod.Spec.Subdomain != "" && pod.Spec.HostnameOverride == nil {
 		name := strings.Join([]string{hostname(pod), pod.Spec.Subdomain, pod.Namespace, "svc"}, ".")
 		all[volume.Prefix+"dns-names"] = name + "," + name + "." + b.ClusterDomain
 	}
@@ -113,10 +119,11 @@ func (b *Bridge) attributes(pcr *certificatesv1.PodCertificateRequest, pod *core
 }
 
 func hostname(pod *corev1.Pod) string {
+	const longest = 63
 	if pod.Spec.Hostname != "" {
 		return pod.Spec.Hostname
 	}
-	return pod.Name
+	return strings.TrimRight(pod.Name[:min(len(pod.Name), longest)], "-.")
 }
 
 // said are the attributes that the volume's own fields give.

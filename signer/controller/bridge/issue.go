@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
-	"strings"
+	"slices"
 	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -33,10 +34,13 @@ func (b *Bridge) issue(ctx context.Context, pcr *certificatesv1.PodCertificateRe
 		sign = b.sign
 	}
 	issued, err := sign(ctx, pcr, v)
+	if err == nil {
+		err = b.hand(ctx, pcr, v, issued)
+	}
 	switch kind := signer.KindOf(err); {
-	case err == nil:
-		return reconcile.Result{}, b.hand(ctx, pcr, v, issued)
-	case kind.Ends():
+	case err == nil || !errors.As(err, new(*signer.Error)):
+		return reconcile.Result{}, err
+	case kind.Ends() && (kind != signer.Failed || !native(pcr)): // A CA may be mended, and so may a clock.
 		return reconcile.Result{}, b.fail(ctx, pcr, err)
 	case kind == signer.NotYet:
 		return reconcile.Result{}, nil // The change that it waits for brings it back.
@@ -51,8 +55,8 @@ func (b *Bridge) sign(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 	if v.Issuer.Kind != signer.CAKind {
 		return signer.Issued{}, signer.Errorf(signer.Invalid, "issuer %s %s of %s: issuers of that group have the kind %s", v.Issuer.Kind, name, signer.CAGroup, signer.CAKind)
 	}
-	if strings.HasPrefix(name, "issuer.") && !serves(name, v.Pod.Namespace) {
-		return signer.Issued{}, signer.Errorf(signer.Denied, "CA %s is for pods of another namespace", name)
+	if name != b.OwnCA && !serves(name, v.Pod.Namespace) {
+		return signer.Issued{}, signer.Errorf(signer.Denied, "CA %s is not for this pod: there are %s, issuer.%s.<name>, of the pod's own namespace, and clusterissuer.<name>", name, b.OwnCA, v.Pod.Namespace)
 	}
 	authority, err := b.CAs.Get(ctx, b.signerOf(name))
 	if err != nil {
@@ -158,20 +162,26 @@ func (b *Bridge) submit(ctx context.Context, wanted *cmapi.CertificateRequest) (
 	return made, nil
 }
 
-// same reports whether a CertificateRequest asks for just what the wanted one does, for the same PodCertificateRequest.
+// same reports whether a CertificateRequest asks for just what the wanted one does, for the same PodCertificateRequest. Of one that was approved the
+// annotations are its issuer's, too, who may keep notes there (cert-manager pkg/controller/certificaterequests/venafi).
 func same(found, wanted *cmapi.CertificateRequest) bool {
 	f, w := found.Spec, wanted.Spec
 	return bytes.Equal(f.Request, w.Request) && f.IssuerRef == w.IssuerRef && f.IsCA == w.IsCA && reflect.DeepEqual(f.Usages, w.Usages) &&
 		f.Duration != nil && f.Duration.Duration == w.Duration.Duration &&
-		maps.Equal(found.Annotations, wanted.Annotations) && reflect.DeepEqual(found.OwnerReferences, wanted.OwnerReferences)
+		(decided(found) || maps.Equal(found.Annotations, wanted.Annotations)) && reflect.DeepEqual(found.OwnerReferences, wanted.OwnerReferences)
 }
 
-// approve approves what was judged, unless it is approved or denied.
+// decided reports whether a CertificateRequest is approved or denied.
+func decided(cr *cmapi.CertificateRequest) bool {
+	return slices.ContainsFunc(cr.Status.Conditions, func(c cmapi.CertificateRequestCondition) bool {
+		return c.Type == cmapi.CertificateRequestConditionApproved || c.Type == cmapi.CertificateRequestConditionDenied
+	})
+}
+
+// approve approves what was judged, unless that is decided.
 func (b *Bridge) approve(ctx context.Context, cr *cmapi.CertificateRequest) error {
-	for _, c := range cr.Status.Conditions {
-		if c.Type == cmapi.CertificateRequestConditionApproved || c.Type == cmapi.CertificateRequestConditionDenied {
-			return nil
-		}
+	if decided(cr) {
+		return nil
 	}
 	before, now := cr.DeepCopy(), metav1.Now()
 	cr.Status.Conditions = append(cr.Status.Conditions, cmapi.CertificateRequestCondition{

@@ -7,7 +7,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
@@ -35,6 +37,12 @@ type Policies interface {
 
 // profilePatience is how long a judgement waits for the profiles, which come with the start.
 const profilePatience = 10 * time.Second
+
+// Retries are when a claim is judged again that could not be. The queues' own ones come to wait for a quarter of an hour: for longer than a request is kept
+// (kubernetes pkg/controller/certificates/cleaner/pcrcleaner.go), and for long after the API server is back.
+func Retries() workqueue.TypedRateLimiter[reconcile.Request] {
+	return workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](10*time.Millisecond, 10*time.Second)
+}
 
 // Judge gathers the evidence and judges. What can't be read is an error: it is no reason to deny.
 func (c Court) Judge(ctx context.Context, claim Claim) (Verdict, error) {

@@ -40,14 +40,15 @@ func (e early) Unwrap() error { return e.refusal }
 func Denied(err error) Verdict {
 	no := refusal{NotAllowed, err.Error()}
 	errors.As(err, &no)
-	return Verdict{Outcome: Deny, Reason: no.reason, Message: brief(no.message)}
+	return Verdict{Outcome: Deny, Reason: no.reason, Message: Brief(no.message)}
 }
 
-// brief bounds a message: it goes into a status, and from there into events.
-func brief(message string) string {
-	const longest = 1024 - len("…") // kubernetes pkg/apis/core/validation/events.go, NoteLengthLimit.
+// Brief bounds a message, which goes into a status and into events: the API server takes no event with a longer one (k8s.io/kubernetes
+// pkg/apis/core/validation/events.go, NoteLengthLimit).
+func Brief(message string) string {
+	const longest, rest = 1024, "…"
 	if len(message) <= longest {
 		return message
 	}
-	return strings.ToValidUTF8(message[:longest], "") + "…"
+	return strings.ToValidUTF8(message[:longest-len(rest)], "") + rest
 }
