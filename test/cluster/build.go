@@ -32,6 +32,7 @@ func binaries(nodes bool) []binary {
 		{"kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", version},
 		{"kubectl", "k8s.io/kubernetes/cmd/kubectl", version},
 		{"certmanager", "./certmanager", "-s -w"},
+		{"door", "./door", "-s -w"},
 	}
 	if !nodes {
 		return all
