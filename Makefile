@@ -16,7 +16,7 @@ FUZZTIME ?= 10s
 # More flags for every go test, such as -v.
 TESTFLAGS ?=
 # What the cluster for tests runs with, from Debian; the rest is built from Go modules.
-PACKAGES := buildah busybox-static containerd containernetworking-plugins iproute2 procps runc runit systemd util-linux
+PACKAGES := buildah busybox-static containerd containernetworking-plugins iproute2 procps runc runit util-linux
 # Programs that read the files of a volume.
 CONSUMERS := haproxy iproute2 libtomcat10-java nginx-light openjdk-17-jre-headless openssl postgresql-15 tomcat10-common util-linux
 # Installs packages that are not. Nothing is removed for them.
@@ -94,6 +94,7 @@ fuzz: ## each parser for FUZZTIME
 bench: build packages ## the numbers of docs/benchmarks.md, as tables, JSON and an SVG
 	cd test/bench && go run . --mayfly ../../bin/mayfly --json ../../docs/benchmarks.json --svg ../../docs/benchmarks.svg
 	cd test/e2e && go run ./cost --dir $(MAYFLY_CLUSTER) --json ../../docs/pods.json
+	cd test/e2e && go run ./modes --dir $(MAYFLY_CLUSTER) --json ../../docs/modes.json
 
 controller-gen := go tool -modfile=$(CURDIR)/tools/go.mod controller-gen
 # What is generated, from the types of the API.

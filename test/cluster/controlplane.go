@@ -113,7 +113,7 @@ func (c *Cluster) controlPlane() []service {
 		{"kube-apiserver", c.apiServer()},
 		c.controllers(true),
 		// Hands what comes in at the port on this machine's loopback address, the first open file after the standard ones, to the API server.
-		{"door", []string{"/bin/sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec /lib/systemd/systemd-socket-proxyd --connections-max=4096 127.0.0.1:443"}},
+		{"door", []string{"/mnt/bin/door", "127.0.0.1:443"}},
 	}
 	if len(c.Nodes) == 0 {
 		return all

@@ -63,6 +63,12 @@ func PodCertificate(pod *corev1.Pod, name string, node, account types.UID) (*cer
 	}, nil
 }
 
+// Ask is what a node plugin asks a signer for the pod's volume, in an attempt.
+func Ask(pod *corev1.Pod, attempt string) (signer.Request, error) {
+	v, der, err := derive(pod)
+	return request.New(v, attempt, der), err
+}
+
 // derive is the first volume of the pod that has a driver, and a signing request for it.
 func derive(pod *corev1.Pod) (volume.Volume, []byte, error) {
 	asked, err := ask(pod)

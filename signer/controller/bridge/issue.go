@@ -132,6 +132,18 @@ func (b *Bridge) pass(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 // errNotYet is that a CertificateRequest waits for its issuer.
 var errNotYet = signer.Errorf(signer.NotYet, "the issuer has not signed yet")
 
+// waits reports whether the request was passed on and approved, and its issuer has yet to decide: there is nothing to judge until then, and then it is judged
+// anew. A CertificateRequest that a bridge did not make is not waited for.
+func (b *Bridge) waits(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) (bool, error) {
+	cr := &cmapi.CertificateRequest{}
+	if err := b.Requests.Get(ctx, client.ObjectKeyFromObject(pcr), cr); err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	made := Keep(cr) && cr.OwnerReferences[0].UID == pcr.UID && cr.Spec.Username == b.Self
+	_, _, over := certmanager.Decide(cr)
+	return made && decided(cr) && !over, nil
+}
+
 // passed is the CertificateRequest for a volume.
 func passed(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) *cmapi.CertificateRequest {
 	cr := certmanager.Object(request.New(v, "", pcr.Spec.StubPKCS10Request))
