@@ -61,6 +61,7 @@ func TestControllersRights(t *testing.T) {
 		"csi.mayfly.dev/certificatepolicies":         {"list", "watch"},
 		"/pods":                                      {"get"},
 		"/nodes":                                     {"get"},
+		"events.k8s.io/events":                       {"create", "patch"},
 	})
 	if want := []rbacv1.Subject{{Kind: "ServiceAccount", Name: account.Name, Namespace: account.Namespace}}; !slices.Equal(binding.Subjects, want) || binding.RoleRef.Name != role.Name {
 		t.Errorf("%s is bound to %v", binding.RoleRef.Name, binding.Subjects)

@@ -1,12 +1,15 @@
 package manifests_test
 
 import (
+	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	storagev1 "k8s.io/api/storage/v1"
 
 	"github.com/mayfly-csi/mayfly/signer"
 )
@@ -48,5 +51,44 @@ func TestPolicyOfPodCertificates(t *testing.T) {
 	}
 	if binding.Spec.PolicyName != policy.Name || !slices.Equal(binding.Spec.ValidationActions, []admissionv1.ValidationAction{admissionv1.Deny}) || binding.Spec.MatchResources != nil {
 		t.Error("it does not deny, or not everywhere")
+	}
+}
+
+// Mode pod replaces the CSIDriver object and the node plugin's ClusterRole by such as differ in what the mode is.
+func TestModePod(t *testing.T) {
+	ours, asPod := the[*storagev1.CSIDriver](t, objects(t, "csidriver.yaml")), the[*storagev1.CSIDriver](t, objects(t, "modes/pod/*.yaml"))
+	if r := asPod.Spec.TokenRequests; len(r) != 1 || r[0].Audience != "" || !*asPod.Spec.RequiresRepublish || !*asPod.Spec.ServiceAccountTokenInSecrets {
+		t.Errorf("%+v: the API server's token must come again and again, among the secrets", asPod.Spec)
+	}
+	spec := asPod.Spec.DeepCopy()
+	spec.TokenRequests, spec.RequiresRepublish, spec.ServiceAccountTokenInSecrets = nil, nil, nil
+	if !reflect.DeepEqual(*spec, ours.Spec) || !maps.Equal(asPod.Labels, ours.Labels) || asPod.Name != ours.Name {
+		t.Error("the CSIDriver for token requests differs in more than them")
+	}
+	usual, role := the[*rbacv1.ClusterRole](t, objects(t, "rbac.yaml")), the[*rbacv1.ClusterRole](t, objects(t, "modes/pod/rbac.yaml"))
+	usual.Rules[0].Verbs = slices.DeleteFunc(usual.Rules[0].Verbs, func(verb string) bool { return verb == "create" })
+	if !reflect.DeepEqual(usual, role) {
+		t.Errorf("the node plugin's role differs in more than the right to create requests: %+v", role)
+	}
+	rights(t, the[*rbacv1.ClusterRole](t, objects(t, "modes/pod/workloads.yaml")), map[string][]string{"cert-manager.io/certificaterequests": {"ask-as-pod", "create"}})
+}
+
+func TestPoliciesOfModePod(t *testing.T) {
+	all := objects(t, "modes/pod/*.yaml")
+	var names, bound []string
+	for _, b := range each[*admissionv1.ValidatingAdmissionPolicyBinding](all) {
+		if !slices.Equal(b.Spec.ValidationActions, []admissionv1.ValidationAction{admissionv1.Deny}) || b.Spec.MatchResources != nil {
+			t.Errorf("%s does not deny, or not everywhere", b.Name)
+		}
+		bound = append(bound, b.Spec.PolicyName)
+	}
+	for _, p := range each[*admissionv1.ValidatingAdmissionPolicy](all) {
+		names = append(names, p.Name)
+		if *p.Spec.FailurePolicy != admissionv1.Fail {
+			t.Errorf("%s does not fail", p.Name)
+		}
+	}
+	if !slices.Equal(names, bound) || !slices.Equal(names, []string{"mayfly-pod-requests", "mayfly-pod-decisions"}) {
+		t.Errorf("there are %v, and bound are %v", names, bound)
 	}
 }

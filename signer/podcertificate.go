@@ -8,3 +8,9 @@ const (
 	// volume's name (kubernetes pkg/volume/csi/csi_mounter.go, makeVolumeHandle). Whoever signs finds the volume by it, and takes what to sign from the pod's spec.
 	VolumeAnnotation = "csi.mayfly.dev/volume-id"
 )
+
+// An issuer of this group and kind is a CA of mayfly-controller: its own, or one that stands for an issuer of cert-manager.
+const (
+	CAGroup = "csi.mayfly.dev"
+	CAKind  = "CA"
+)

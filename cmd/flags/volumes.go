@@ -19,6 +19,7 @@ type Volumes struct {
 	TrustDomain string
 	SPIFFEPath  string
 	ConfigMap   string // <namespace>/<name>; empty: none.
+	AsPod       bool
 }
 
 // Add sets the flags to their defaults.
@@ -31,6 +32,7 @@ func (v *Volumes) Add(f *flag.FlagSet) {
 	f.StringVar(&v.TrustDomain, "trust-domain", "cluster.local", "SPIFFE trust domain of the pods' SPIFFE IDs; empty: none")
 	f.StringVar(&v.SPIFFEPath, "spiffe-path", volume.StandardSPIFFEPath, "path of the pods' SPIFFE IDs, with the variables of the attributes")
 	f.StringVar(&v.ConfigMap, "config-map", "", "ConfigMap, as <namespace>/<name>, with profiles of attributes and the issuer of volumes that name none; it is watched; empty: none")
+	f.BoolVar(&v.AsPod, "use-token-request", false, "certificates of volumes that do not say are asked for as the pod's service account, with the token that the kubelet passes on (CSIDriver: tokenRequests, requiresRepublish)")
 }
 
 // Check is for what the flags must say.
@@ -45,7 +47,7 @@ func (v *Volumes) Check() error {
 func (v *Volumes) Defaults() volume.Defaults {
 	return volume.Defaults{
 		IssuerName: v.Issuer.Name, IssuerKind: v.Issuer.Kind, IssuerGroup: v.Issuer.Group,
-		TrustDomain: v.TrustDomain, SPIFFEPath: v.SPIFFEPath,
+		TrustDomain: v.TrustDomain, SPIFFEPath: v.SPIFFEPath, AsPod: v.AsPod,
 	}
 }
 

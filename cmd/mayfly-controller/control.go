@@ -58,7 +58,9 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err != nil {
 		return err
 	}
-	a, err := approver.New(approver.Config{Callers: o.callers(), Court: court, Requests: m.GetClient(), Metrics: metrics.Registry, Log: log})
+	a, err := approver.New(approver.Config{
+		Callers: o.callers(), Court: court, Requests: m.GetClient(), Events: m.GetEventRecorder("mayfly-controller"), Metrics: metrics.Registry, Log: log,
+	})
 	if err != nil {
 		return err
 	}

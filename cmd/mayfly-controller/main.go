@@ -1,5 +1,5 @@
-// Command mayfly-controller is what a cluster has once: `mayfly-controller run` decides on the requests of the node plugins, and `mayfly-controller policy check`
-// tells what other policies would decide.
+// Command mayfly-controller is what a cluster has once: `mayfly-controller run` decides on the requests of the node plugins, `mayfly-controller policy check`
+// tells what other policies would decide, and `mayfly-controller approvers` who else may.
 package main
 
 import "github.com/mayfly-csi/mayfly/cmd/flags"
@@ -9,11 +9,14 @@ const usage = `Mayfly's controller approves the certificate requests that match 
 Usage:
   mayfly-controller run [flags]            run the controller; mayfly-controller run -h lists its flags
   mayfly-controller policy check [flags]   list which volumes of running pods a change of CertificatePolicies would deny
+  mayfly-controller approvers [flags]      list who else may approve what pods ask for with their own tokens; exit code 1 if somebody may
   mayfly-controller version                print the version
 `
 
 func main() { controller().Main() }
 
 func controller() flags.Command {
-	return flags.Command{Name: "mayfly-controller", Usage: usage, Verbs: []flags.Verb{{Words: "run", Do: control}, {Words: "policy check", Do: check}}}
+	return flags.Command{Name: "mayfly-controller", Usage: usage, Verbs: []flags.Verb{
+		{Words: "run", Do: control}, {Words: "policy check", Do: check}, {Words: "approvers", Do: approvers},
+	}}
 }

@@ -39,7 +39,6 @@ type options struct {
 	Gates          *flags.Repeated[volume.Gate]
 	StartsWithout  bool
 	WatchPods      bool
-	AsPod          bool
 	Trust          string
 	TrustFiles     *flags.Repeated[trustFile]
 	KeepRequests   int
@@ -63,7 +62,6 @@ func (o *options) flags() *flag.FlagSet {
 	o.Gates = flags.Repeat(volume.ParseGate)
 	f.Var(o.Gates, "pod-readiness-gate", "what a pod must have before its first certificate is asked for: pod-ip:any, pod-ip:ipv4, pod-ip:ipv6, pod-condition:<type>[=<status>] or pod-annotation:<key>; may be repeated, or be several with commas between them")
 	f.BoolVar(&o.WatchPods, "watch-pods", false, "watch this node's pods for the annotation "+pod.RenewAt)
-	f.BoolVar(&o.AsPod, "use-token-request", false, "ask for certificates as the pod's service account, with the token that the kubelet passes on (CSIDriver: tokenRequests, requiresRepublish)")
 	f.StringVar(&o.Trust, "trust", string(volume.IssuerSource), "where the CA certificates of volumes come from that do not say, in the words of the attribute; not of volumes with the old prefix or of the old driver's name")
 	o.TrustFiles = flags.Repeat(readTrustFile)
 	f.Var(o.TrustFiles, "trust-file", "<name>=<path>: a file of CA certificates on the node, which volumes name as file:<name>; may be repeated, or be several with commas between them")
@@ -131,7 +129,7 @@ func (o *options) driverNames() (all []driver.Name) {
 // defaults are what volumes get that do not say.
 func (o *options) defaults() volume.Defaults {
 	d := o.Defaults()
-	d.Gates, d.StartsWithout, d.AsPod = o.Gates.Values, o.StartsWithout, o.AsPod
+	d.Gates, d.StartsWithout = o.Gates.Values, o.StartsWithout
 	d.PodCertificates = o.Signer == signerPodCertificate
 	d.Trust, d.TrustFiles = o.Trust, slices.Sorted(maps.Keys(o.trustFiles()))
 	return d

@@ -19,6 +19,12 @@ func AskedBy(pod signer.Pod, driver string, attributes map[string]string) Asked 
 	return Asked{Driver: driver, Attributes: all}
 }
 
+// AsPod reports whether the certificate of a volume is asked for as the pod's service account, even if the rest of the volume is not understood.
+func AsPod(asked Asked, defaults Defaults) bool {
+	p, _ := parse(asked, defaults)
+	return p.AsPod
+}
+
 // SPIFFEID is the one that the attribute spiffe gives to a pod with these IPs; nil where there is no trust domain.
 func (d Defaults) SPIFFEID(pod signer.Pod, ips []string) (*url.URL, error) {
 	if d.TrustDomain == "" {

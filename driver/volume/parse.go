@@ -96,6 +96,18 @@ type said struct {
 
 // Parse is the volume that was asked for. Its error is [Problems]: everything that is wrong, not only the first.
 func Parse(asked Asked, defaults Defaults) (Volume, error) {
+	p, problems := parse(asked, defaults)
+	if len(problems) > 0 {
+		return Volume{}, problems
+	}
+	if p.mesh {
+		p.Annotations = map[string]string{SPIFFEDriver + "/identity": p.URIs[0].String()}
+	}
+	return p.Volume, nil
+}
+
+// parse is as much of the volume as is understood, with what is wrong.
+func parse(asked Asked, defaults Defaults) (*parser, Problems) {
 	problems := translate(&asked)
 	p := &parser{old: asked.Driver == OldDriver || usesOldPrefix(asked.Attributes), defaults: defaults, said: map[string]said{}}
 	p.mesh = asked.Driver == SPIFFEDriver
@@ -109,14 +121,7 @@ func Parse(asked Asked, defaults Defaults) (Volume, error) {
 	problems = append(problems, mistakes...)
 	problems = append(problems, p.mountGroup(asked.Group)...)
 	problems = append(problems, p.mountFlags(asked.MountFlags)...)
-	problems = append(problems, p.together()...)
-	if len(problems) > 0 {
-		return Volume{}, problems
-	}
-	if p.mesh {
-		p.Annotations = map[string]string{SPIFFEDriver + "/identity": p.URIs[0].String()}
-	}
-	return p.Volume, nil
+	return p, append(problems, p.together()...)
 }
 
 func usesOldPrefix(attributes map[string]string) bool {

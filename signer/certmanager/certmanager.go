@@ -57,6 +57,9 @@ func (s *Signer) requests(namespace string) requests {
 
 // Sign implements [signer.Signer].
 func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, error) {
+	if req.Issuer.Group == signer.CAGroup {
+		return signer.Issued{}, signer.Errorf(signer.Invalid, "%s %s is a CA of mayfly-controller, which cert-manager does not know: it signs for node plugins with --signer=pod-certificate", req.Issuer.Kind, req.Issuer.Name)
+	}
 	wanted := Object(req)
 	doing := "create " + kind().Title(wanted)
 	var client decision.Client[*cmapi.CertificateRequest] = s.requests(wanted.Namespace)

@@ -196,3 +196,13 @@ func TestAnAPIServerThatIsAway(t *testing.T) {
 		t.Errorf("delete: %v", err)
 	}
 }
+
+func TestACAOfTheControllerIsNotCertManagers(t *testing.T) {
+	api := &apiServer{t: t}
+	req := request()
+	req.Issuer = signer.Issuer{Name: "mayfly-ca", Kind: signer.CAKind, Group: signer.CAGroup}
+	_, err := api.start().Sign(t.Context(), req)
+	if signer.KindOf(err) != signer.Invalid || !strings.Contains(err.Error(), "CA mayfly-ca is a CA of mayfly-controller") || len(api.calls) > 0 {
+		t.Errorf("%v after %v", err, api.calls)
+	}
+}

@@ -21,6 +21,7 @@ const Kubernetes = "v1.37.2"
 // A binary is a command that the cluster consists of.
 type binary struct {
 	name, pkg, ldflags string
+	module             string // Below that of the binaries, where it can't be of that one.
 }
 
 // binaries are what a control plane consists of, and what nodes need besides.
@@ -28,19 +29,19 @@ func binaries(nodes bool) []binary {
 	const version = "-s -w -X k8s.io/component-base/version.gitVersion=" + Kubernetes +
 		" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37"
 	all := []binary{
-		{"etcd", "go.etcd.io/etcd/server/v3", "-s -w"},
-		{"kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", version},
-		{"kubectl", "k8s.io/kubernetes/cmd/kubectl", version},
-		{"certmanager", "./certmanager", "-s -w"},
+		{name: "etcd", pkg: "go.etcd.io/etcd/server/v3", ldflags: "-s -w"},
+		{name: "kube-apiserver", pkg: "k8s.io/kubernetes/cmd/kube-apiserver", ldflags: version},
+		{name: "kubectl", pkg: "k8s.io/kubernetes/cmd/kubectl", ldflags: version},
+		{name: "certmanager", pkg: "./certmanager", ldflags: "-s -w"},
 	}
 	if !nodes {
 		return all
 	}
 	return append(all,
-		binary{"kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", version},
-		binary{"kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", version},
-		binary{"kubelet", "k8s.io/kubernetes/cmd/kubelet", version},
-		binary{"pebble", "github.com/letsencrypt/pebble/v2/cmd/pebble", "-s -w"},
+		binary{name: "kube-controller-manager", pkg: "k8s.io/kubernetes/cmd/kube-controller-manager", ldflags: version},
+		binary{name: "kube-scheduler", pkg: "k8s.io/kubernetes/cmd/kube-scheduler", ldflags: version},
+		binary{name: "kubelet", pkg: "k8s.io/kubernetes/cmd/kubelet", ldflags: version},
+		binary{name: "pebble", pkg: "github.com/letsencrypt/pebble/v2/cmd/pebble", ldflags: "-s -w"},
 	)
 }
 
@@ -50,17 +51,45 @@ func binaries(nodes bool) []binary {
 func build(ctx context.Context, nodes bool, tell func(format string, args ...any)) (map[string]string, error) {
 	paths := map[string]string{}
 	for _, b := range binaries(nodes) {
-		key, err := b.sources(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("find what %s is built of: %w", b.name, err)
-		}
-		paths[b.name] = filepath.Join(cache(), b.name+"-"+key, b.name)
-		if err := b.build(ctx, paths[b.name], tell); err != nil {
-			return nil, fmt.Errorf("build %s: %w", b.name, err)
+		var err error
+		if paths[b.name], err = b.get(ctx, tell); err != nil {
+			return nil, err
 		}
 	}
 	return paths, nil
 }
+
+// ApproverPolicy sees to the binary of cert-manager's approver-policy, which no cluster runs by itself, and returns its path and that of its resource's definition.
+func ApproverPolicy(ctx context.Context, tell func(format string, args ...any)) (path, definition string, err error) {
+	const of = "github.com/cert-manager/approver-policy"
+	b := binary{name: "approver-policy", pkg: of + "/cmd", ldflags: "-s -w", module: "approverpolicy"}
+	if path, err = b.get(ctx, tell); err != nil {
+		return "", "", err
+	}
+	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", of)
+	cmd.Dir = b.dir()
+	dir, err := cmd.Output()
+	if err != nil {
+		return "", "", fmt.Errorf("find approver-policy: %w", err)
+	}
+	return path, filepath.Join(strings.TrimSpace(string(dir)), "deploy", "crds", "policy.cert-manager.io_certificaterequestpolicies.yaml"), nil
+}
+
+// get sees to the binary, and returns its path.
+func (b binary) get(ctx context.Context, tell func(format string, args ...any)) (string, error) {
+	key, err := b.sources(ctx)
+	if err != nil {
+		return "", fmt.Errorf("find what %s is built of: %w", b.name, err)
+	}
+	path := filepath.Join(cache(), b.name+"-"+key, b.name)
+	if err := b.build(ctx, path, tell); err != nil {
+		return "", fmt.Errorf("build %s: %w", b.name, err)
+	}
+	return path, nil
+}
+
+// dir is the directory of the binary's module.
+func (b binary) dir() string { return filepath.Join(module(), b.module) }
 
 func cache() string {
 	if dir := os.Getenv("MAYFLY_CACHE"); dir != "" {
@@ -85,7 +114,7 @@ func repository() string {
 // sources is a digest of what decides on the binary: the versions of the modules that it is built of, and its source where it is ours.
 func (b binary) sources(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-f", "{{with .Module}}{{.Path}} {{.Version}}{{end}}", b.pkg)
-	cmd.Dir = module()
+	cmd.Dir = b.dir()
 	modules, err := cmd.Output()
 	if err != nil {
 		return "", err
@@ -128,11 +157,11 @@ func (b binary) build(ctx context.Context, path string, tell func(string, ...any
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	tell("building %s (all of Kubernetes takes some 8 minutes where nothing is cached)", b.name)
+	tell("building %s (all of Kubernetes takes some 8 minutes where nothing is cached, and approver-policy 2)", b.name)
 	begin := time.Now()
 	aside := fmt.Sprintf("%s.%d", path, os.Getpid())
 	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", b.ldflags, "-o", aside, b.pkg)
-	cmd.Dir = module()
+	cmd.Dir = b.dir()
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=mod -buildvcs=false")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)

@@ -60,6 +60,8 @@ func TestController(t *testing.T) {
 	t.Run("mistakes in policies", mistakes)
 	t.Run("policies", policies)
 	t.Run("policy check", policyCheck)
+	t.Run("approvers", approvers)
+	t.Run("mode pod", modePod)
 	t.Run("no CRD", noCRD)
 }
 

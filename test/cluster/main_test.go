@@ -54,9 +54,12 @@ func run(m *testing.M) (code int, err error) {
 	if err := shared.Up(ctx, func(format string, args ...any) { fmt.Printf(format+"\n", args...) }); err != nil {
 		return 1, err
 	}
-	if shared.plugin, err = pluginKubeconfig(ctx, dir); err != nil {
-		return 1, err
+	for user, manifest := range map[string]string{pluginUser: "rbac.yaml", podPluginUser: "modes/pod/rbac.yaml"} {
+		if err := pluginKubeconfig(ctx, filepath.Join(dir, user), manifest, user); err != nil {
+			return 1, err
+		}
 	}
+	shared.plugin, shared.podPlugin = filepath.Join(dir, pluginUser), filepath.Join(dir, podPluginUser)
 	if err := flag.Set("test.parallel", fmt.Sprint(atOnce)); err != nil {
 		return 1, err
 	}
@@ -74,32 +77,42 @@ func build(ctx context.Context, dir string) (string, error) {
 	return path, nil
 }
 
-// pluginUser is the node plugin, for the API server.
-const pluginUser = "node-plugin"
+// The node plugin, for the API server: as it is, and in mode pod.
+const (
+	pluginUser    = "node-plugin"
+	podPluginUser = "node-plugin-of-mode-pod"
+)
 
-// pluginKubeconfig is a kubeconfig for a user with the ClusterRole of the manifests.
-func pluginKubeconfig(ctx context.Context, dir string) (string, error) {
+// pluginKubeconfig writes a kubeconfig for a user with the ClusterRole of a manifest, which gets the user's name where that is not the usual one.
+func pluginKubeconfig(ctx context.Context, path, manifest, user string) error {
 	role := &rbacv1.ClusterRole{}
-	if err := document(filepath.Join("..", "..", "manifests", "rbac.yaml"), "ClusterRole", role); err != nil {
-		return "", err
+	if err := document(filepath.Join("..", "..", "manifests", manifest), "ClusterRole", role); err != nil {
+		return err
 	}
+	if user != pluginUser {
+		role.Name = user
+	}
+	return userKubeconfig(ctx, path, role, user)
+}
+
+// userKubeconfig writes a kubeconfig for a user with a ClusterRole, which it makes.
+func userKubeconfig(ctx context.Context, path string, role *rbacv1.ClusterRole, user string) error {
 	if _, err := shared.Client.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{}); err != nil {
-		return "", err
+		return err
 	}
 	_, err := shared.Client.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: pluginUser}},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: user}},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		return "", err
+		return err
 	}
-	text, err := shared.UserKubeconfig(pluginUser)
+	text, err := shared.UserKubeconfig(user)
 	if err != nil {
-		return "", err
+		return err
 	}
-	path := filepath.Join(dir, "node-plugin.kubeconfig")
-	return path, os.WriteFile(path, text, 0o600)
+	return os.WriteFile(path, text, 0o600)
 }
 
 // document reads into object the first document of a kind in a manifest.

@@ -254,7 +254,8 @@ type fixture struct {
 	*cluster.Cluster
 	binary     string // The node plugin.
 	controller string // mayfly-controller, of the test of it.
-	plugin     string // A kubeconfig with the rights of the manifests.
+
+	plugin, podPlugin string // Kubeconfigs with the rights of the manifests, and with those of mode pod.
 }
 
 func write(t *testing.T, text []byte) string {

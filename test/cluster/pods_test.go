@@ -190,20 +190,11 @@ func TestProfilesOfAConfigMap(t *testing.T) {
 // The pod's right counts, not the node plugin's. What cert-manager's webhook writes down of it is a story of test/e2e.
 func TestAskingAsThePod(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, namespace(t), "--use-token-request")
-	v := n.podAs("web", "asker")
-	bound := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: v.Pod.Name, UID: types.UID(v.UID)}
-	token, err := shared.Client.CoreV1().ServiceAccounts(n.namespace).CreateToken(t.Context(), "asker",
-		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound}}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := json.Marshal(map[string]authenticationv1.TokenRequestStatus{"": token.Status})
-	if err != nil {
-		t.Fatal(err)
-	}
-	v.Secrets = map[string]string{volume.Tokens: string(text)}
-	_, err = n.Publish(t.Context(), n.driver, v)
+	n := idleNode(t, namespace(t), "--use-token-request")
+	n.kubeconfig = shared.podPlugin // Which creates no request.
+	n.start()
+	v, token := n.podWithToken("web")
+	_, err := n.Publish(t.Context(), n.driver, v)
 	account := n.namespace + ":asker"
 	for _, want := range []string{
 		"request denied: create CertificateRequest " + n.namespace + "/web-", " as service account " + n.namespace + "/asker: ",
@@ -216,20 +207,39 @@ func TestAskingAsThePod(t *testing.T) {
 	n.unpublish(v)
 	n.mayAsk()
 	n.publish(v)
-	if strings.Contains(n.log.String(), token.Status.Token[:40]) {
+	if strings.Contains(n.log.String(), token[:40]) {
 		t.Error("the token is in the log")
 	}
+	until(t, "the request to be gone", func() bool { return len(n.requests()) == 0 })
 	n.unpublish(v)
 }
 
+// podWithToken makes a pod object of the service account asker, with a token that the kubelet passes on.
+func (n *node) podWithToken(name string, attributes ...string) (v kubelet.Volume, token string) {
+	n.t.Helper()
+	v = n.podAs(name, "asker", attributes...)
+	bound := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: v.Pod.Name, UID: types.UID(v.UID)}
+	made, err := shared.Client.CoreV1().ServiceAccounts(n.namespace).CreateToken(n.t.Context(), "asker",
+		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound}}, metav1.CreateOptions{})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	text, err := json.Marshal(map[string]authenticationv1.TokenRequestStatus{"": made.Status})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	v.Secrets = map[string]string{volume.Tokens: string(text)}
+	return v, made.Status.Token
+}
+
 // podAs makes a pod object of a service account of its own.
-func (n *node) podAs(name, account string) kubelet.Volume {
+func (n *node) podAs(name, account string, attributes ...string) kubelet.Volume {
 	n.t.Helper()
 	_, err := shared.Client.CoreV1().ServiceAccounts(n.namespace).Create(n.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	v := n.pod(name)
+	v := n.pod(name, attributes...)
 	pods := shared.Client.CoreV1().Pods(n.namespace)
 	pod, err := pods.Create(n.t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name + "-" + account},
@@ -242,11 +252,11 @@ func (n *node) podAs(name, account string) kubelet.Volume {
 	return v
 }
 
-// mayAsk gives the service account the ClusterRole of the option.
+// mayAsk gives the service account the ClusterRole of mode pod.
 func (n *node) mayAsk() {
 	n.t.Helper()
 	role := &rbacv1.ClusterRole{}
-	if err := document(filepath.Join("..", "..", "manifests", "options", "token-requests.yaml"), "ClusterRole", role); err != nil {
+	if err := document(filepath.Join("..", "..", "manifests", "modes", "pod", "workloads.yaml"), "ClusterRole", role); err != nil {
 		n.t.Fatal(err)
 	}
 	_, err := shared.Client.RbacV1().Roles(n.namespace).Create(n.t.Context(), &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: role.Name}, Rules: role.Rules}, metav1.CreateOptions{})

@@ -147,25 +147,40 @@ func refused(err error, words string) bool {
 // thief has the token of the driver's pod on a node; for an empty name one that is bound to no pod, as someone may make who can make tokens.
 func (s *story) thief(node string) cmclient.Interface {
 	s.Helper()
-	client, err := cmclient.NewForConfig(s.stolen(node))
+	return s.certManager(s.stolen(node))
+}
+
+// stolen is the API server for that token.
+func (s *story) stolen(node string) *rest.Config {
+	s.Helper()
+	if node == "" {
+		return s.withToken(mayfly, "mayfly", nil)
+	}
+	pod, err := driverPod(s.Context(), node)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return s.withToken(mayfly, "mayfly", pod)
+}
+
+// certManager is cert-manager's API of an API server.
+func (s *story) certManager(config *rest.Config) cmclient.Interface {
+	s.Helper()
+	client, err := cmclient.NewForConfig(config)
 	if err != nil {
 		s.Fatal(err)
 	}
 	return client
 }
 
-// stolen is the API server for that token.
-func (s *story) stolen(node string) *rest.Config {
+// withToken is the API server for a token of a service account, bound to a pod if there is one.
+func (s *story) withToken(namespace, account string, pod *corev1.Pod) *rest.Config {
 	s.Helper()
 	request := &authenticationv1.TokenRequest{}
-	if node != "" {
-		pod, err := driverPod(s.Context(), node)
-		if err != nil {
-			s.Fatal(err)
-		}
+	if pod != nil {
 		request.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}
 	}
-	token, err := shared.Client.CoreV1().ServiceAccounts(mayfly).CreateToken(s.Context(), "mayfly", request, metav1.CreateOptions{})
+	token, err := shared.Client.CoreV1().ServiceAccounts(namespace).CreateToken(s.Context(), account, request, metav1.CreateOptions{})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -209,10 +224,10 @@ func stolenToken(s *story) {
 		{"a longer life", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Spec.Duration.Duration = 8760 * time.Hour }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: duration: "},
 		{"another issuer", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Spec.IssuerRef.Name = "self-signed" }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: issuer: "},
 		{"an annotation", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Annotations = map[string]string{"example.org/team": "x"} }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: annotations: "},
-		{"a request that is replayed after its pod is gone", "node-a", brief, func(*cmapi.CertificateRequest) {}, "Denied PodNotFound: there is no pod brief"},
+		{"a request that is replayed after its pod is gone", "node-a", brief, func(*cmapi.CertificateRequest) {}, "Denied PodNotFound: there is no pod"},
 		{"a pod that never was", "node-a", web, func(cr *cmapi.CertificateRequest) {
 			cr.OwnerReferences[0].Name, cr.OwnerReferences[0].UID = "nobody", types.UID("00000000-0000-0000-0000-000000000001")
-		}, "Denied PodNotFound: there is no pod nobody"},
+		}, "Denied PodNotFound: there is no pod"},
 		{"no owner", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.OwnerReferences = nil }, "must be owned by one pod and nothing else"},
 		{"two owners", "node-a", web, func(cr *cmapi.CertificateRequest) {
 			cr.OwnerReferences = append(cr.OwnerReferences, metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: "kube-root-ca.crt", UID: "1"})
@@ -228,7 +243,7 @@ func stolenToken(s *story) {
 			s.Fatal(err)
 		}
 		row.change(cr)
-		if got := s.outcome(row.node, cr); !strings.Contains(got, row.want) {
+		if got := s.outcome(s.thief(row.node), cr); !strings.Contains(got, row.want) {
 			s.Errorf("%s:\n got %s\nwant %s", row.name, got, row.want)
 		}
 	}
@@ -256,6 +271,31 @@ func (s *story) audited() {
 	if denied < 10 {
 		s.Errorf("the log has %d denials:\n%s", denied, log)
 	}
+	s.until("the denials to be events", func(ctx context.Context) error { return s.told(ctx, denied) })
+}
+
+// told demands that so many denials are events of their requests, and those for pods of node-a theirs, too; none is of a pod of node-b, which has not asked.
+func (s *story) told(ctx context.Context, denied int) error {
+	events, err := shared.Client.EventsV1().Events(s.namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	requests, web := map[string]bool{}, map[string]bool{}
+	for _, e := range events.Items {
+		switch of := e.Regarding; {
+		case e.ReportingController != "mayfly-controller":
+		case of.Kind == "CertificateRequest":
+			requests[of.Name] = true
+		case of.Name == "web" && of.Kind == "Pod":
+			web[e.Reason] = true
+		case of.Name == "db":
+			s.Errorf("someone on node-a has made an event of a pod of node-b: %s", e.Note)
+		}
+	}
+	if len(requests) != denied || requests["forged-0"] || !web["NotTheVolumes"] {
+		return fmt.Errorf("there are events of %d requests for %d denials, and of pod web %v", len(requests), denied, web)
+	}
+	return nil
 }
 
 // forged is a signing request for a volume of the pod with other attributes.
@@ -270,18 +310,23 @@ func (s *story) forged(of *corev1.Pod, attributes ...string) []byte {
 	return cr.Spec.Request
 }
 
-// outcome is what becomes of a request with the token of a node's driver: the API server's refusal, or the decision. A request whose pod does not exist is not
+// outcome is what becomes of a request of someone: the API server's refusal, or the decision. A request whose pod does not exist is not
 // denied while it is young, and may be deleted meanwhile (kubernetes pkg/controller/garbagecollector), which is as good.
-func (s *story) outcome(node string, cr *cmapi.CertificateRequest) (outcome string) {
+func (s *story) outcome(as cmclient.Interface, cr *cmapi.CertificateRequest) (outcome string) {
 	s.Helper()
-	client := s.thief(node).CertmanagerV1().CertificateRequests(s.namespace)
-	if _, err := client.Create(s.Context(), cr, metav1.CreateOptions{}); err != nil {
+	if _, err := as.CertmanagerV1().CertificateRequests(s.namespace).Create(s.Context(), cr, metav1.CreateOptions{}); err != nil {
 		return err.Error()
 	}
-	s.until("a decision on "+cr.Name, func(ctx context.Context) error {
-		now, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).Get(ctx, cr.Name, metav1.GetOptions{})
+	return s.decision(cr.Name)
+}
+
+// decision waits for that on a request.
+func (s *story) decision(name string) (outcome string) {
+	s.Helper()
+	s.until("a decision on "+name, func(ctx context.Context) error {
+		now, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).Get(ctx, name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
-			outcome = "Denied PodNotFound: there is no pod " + cr.OwnerReferences[0].Name + ": the garbage collector was faster"
+			outcome = "Denied PodNotFound: there is no pod, and the garbage collector was faster"
 			return nil
 		}
 		if err != nil {

@@ -360,7 +360,7 @@ func (s *story) nothingElse(web *corev1.Pod) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	if got := s.outcome("node-a", cr); !strings.Contains(got, "cannot create resource") {
+	if got := s.outcome(s.thief("node-a"), cr); !strings.Contains(got, "cannot create resource") {
 		s.Errorf("a CertificateRequest: %s", got)
 	}
 	for _, who := range []*rest.Config{s.thiefAs("node-a"), s.node("node-a")} {

@@ -15,6 +15,7 @@ func TestStories(t *testing.T) {
 		for _, x := range []telling{
 			{"twenty pods of a deployment have a certificate each", twentyPods},
 			{"whoever a pod runs as can read its certificate and nobody can write", readers},
+			{"someone has an account on a node", curiousHostUser},
 			{"a pod with a user namespace of its own", userNamespace},
 			{"an init container and two containers share a volume", sharedVolume},
 			{"two volumes in a pod have a certificate each", twoVolumes},
@@ -42,6 +43,8 @@ func TestStories(t *testing.T) {
 		{"an operator sets profiles and renews by annotation, and each pod asks as itself", operated},
 		{"the controller decides, and cert-manager's approver stays on", centrallyApproved},
 		{"someone has the token of a node's driver", stolenToken},
+		{"the controller decides beside approver-policy, which allows everything", besideApproverPolicy},
+		{"pods ask as themselves, and the driver can't ask", asPods},
 		{"certificates are asked for as the node, and Kubernetes' own volumes get theirs", podCertificates},
 		{"someone has the token of a driver that asks as its node, or all rights of the node", stolenRights},
 		{"CA certificates change in a running pod", trustPushed},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +69,32 @@ func readers(s *story) {
 		}
 		s.readOnly(name)
 		s.alone(name)
+	}
+}
+
+// curiousHostUser is someone with an account on a node, and without rights there.
+func curiousHostUser(s *story) {
+	s.start(pod("web", on("node-a")))
+	const plugin, own = "/var/lib/kubelet/plugins/csi.mayfly.dev", "/var/lib/kubelet/plugins/csi.mayfly.dev/volumes/"
+	target := "/var/lib/kubelet/pods/" + string(s.ready("web").UID) + "/volumes/kubernetes.io~csi/tls/mount/tls.key"
+	seen, err := shared.Node("node-a").Command(s.Context(), "find", own, "-name", "record.json").Output()
+	records := strings.Fields(string(seen))
+	if err != nil || len(records) == 0 {
+		s.Fatalf("root sees no record: %s (%v)", seen, err)
+	}
+	tries := [][]string{
+		{"ls", own}, {"cat", records[0]}, {"cat", target}, {"ls", filepath.Dir(target)},
+		{"test", "-w", plugin + "/csi.sock"}, {"test", "-w", "/var/lib/kubelet/plugins_registry/csi.mayfly.dev-reg.sock"},
+		{"test", "-w", plugin},
+	}
+	for _, argv := range tries {
+		if out, err := shared.Node("node-a").Command(s.Context(), argv...).CombinedOutput(); err != nil {
+			s.Errorf("root can't %v: %s (%v)", argv, out, err)
+		}
+		nobody := append([]string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"}, argv...)
+		if out, err := shared.Node("node-a").Command(s.Context(), nobody...).CombinedOutput(); err == nil {
+			s.Errorf("nobody can %v: %s", argv, out)
+		}
 	}
 }
 

@@ -10,8 +10,10 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -27,9 +29,15 @@ type Config struct {
 	Callers
 	Court    proof.Court
 	Requests client.Client // CertificateRequests may come from a cache, which [Callers.Trim] has trimmed.
+	Events   Events
 
 	Metrics prometheus.Registerer
 	Log     *slog.Logger
+}
+
+// Events tell of denials, in `kubectl describe`. Approvals are not told: they would be a write more for each certificate.
+type Events interface {
+	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
 }
 
 // An Approver decides on requests. Several may run at once: who is second finds the request changed. Make one with [New].
@@ -48,7 +56,7 @@ const (
 // New is an approver.
 func New(config Config) (*Approver, error) {
 	a := &Approver{Config: config, decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "mayfly_controller_decisions_total", Help: "Requests of node plugins that were approved or denied, by the reason.",
+		Name: "mayfly_controller_decisions_total", Help: "Requests of node plugins, and of pods for their volumes, that were approved or denied, by the reason.",
 	}, []string{"outcome", "reason"})}
 	if err := config.Metrics.Register(a.decisions); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
@@ -100,6 +108,8 @@ func (a *Approver) Reconcile(ctx context.Context, of reconcile.Request) (reconci
 	switch {
 	case err != nil:
 		return reconcile.Result{}, err
+	case verdict.Outcome == proof.Leave:
+		return reconcile.Result{}, nil
 	case verdict.Outcome == proof.Wait:
 		return reconcile.Result{RequeueAfter: again}, nil
 	}
@@ -133,8 +143,20 @@ func (a *Approver) conclude(ctx context.Context, cr *cmapi.CertificateRequest, v
 	if err != nil {
 		return fmt.Errorf("write the decision on CertificateRequest %s/%s: %w", cr.Namespace, cr.Name, err)
 	}
-	outcome := strings.ToLower(string(kind))
-	a.decisions.WithLabelValues(outcome, v.Reason).Inc()
-	a.Log.Info("request "+outcome, "request", cr.Namespace+"/"+cr.Name, "node", strings.Join(cr.Spec.Extra[nodeName], ","), "reason", v.Reason, "message", v.Message)
+	a.tell(cr, v, strings.ToLower(string(kind)))
 	return nil
+}
+
+// tell leaves the trail of a decision. The pod hears of a denial if it is the asker's own: nobody makes events for the pods of others.
+func (a *Approver) tell(cr *cmapi.CertificateRequest, v proof.Verdict, outcome string) {
+	a.decisions.WithLabelValues(outcome, v.Reason).Inc()
+	a.Log.Info("request "+outcome, "request", cr.Namespace+"/"+cr.Name, "node", strings.Join(cr.Spec.Extra[nodeName], ","), "reason", v.Reason, "message", v.Message, "caller", cr.Spec.Username)
+	if v.Outcome != proof.Deny {
+		return
+	}
+	const action = "Approve"
+	a.Events.Eventf(cr, nil, corev1.EventTypeWarning, v.Reason, action, "%s", v.Message)
+	if v.Pod != nil {
+		a.Events.Eventf(v.Pod, nil, corev1.EventTypeWarning, v.Reason, action, "%s", v.Message)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,8 +32,20 @@ import (
 type desk struct {
 	*testing.T
 	*Approver
-	api client.WithWatch
-	log bytes.Buffer
+	api    client.WithWatch
+	log    bytes.Buffer
+	events []string
+}
+
+// Eventf keeps the event: "Pod web: NotAllowed: no".
+func (d *desk) Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any) {
+	of, ok := regarding.(client.Object)
+	if !ok || related != nil || kind != corev1.EventTypeWarning || action == "" {
+		d.Errorf("an event of %v and %v: %s %s", regarding, related, kind, action)
+		return
+	}
+	_, what, _ := strings.Cut(fmt.Sprintf("%T", regarding), ".")
+	d.events = append(d.events, fmt.Sprintf("%s %s: %s: %s", what, of.GetName(), reason, fmt.Sprintf(note, args...)))
 }
 
 func newDesk(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *desk {
@@ -45,7 +58,7 @@ func newDesk(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *d
 	d.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&cmapi.CertificateRequest{}).WithObjects(objects...).WithInterceptorFuncs(calls).Build()
 	var err error
 	d.Approver, err = New(Config{
-		Callers: callers(), Court: proof.Court{Rules: rules(), Live: d.api}, Requests: d.api, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
+		Callers: callers(), Court: proof.Court{Rules: rules(), Live: d.api}, Requests: d.api, Events: d, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -101,6 +114,30 @@ func TestTheDecisionIsWrittenDown(t *testing.T) {
 	for _, want := range []string{`msg="request denied" request=shop/bad node=node-a reason=NotTheVolumes message="the request is not what volume tls of pod web asks for: CA: `, `msg="request approved" request=shop/web-attempt node=node-a`} {
 		if !strings.Contains(d.log.String(), want) {
 			t.Errorf("the log lacks %s:\n%s", want, &d.log)
+		}
+	}
+}
+
+// A denial is told to the request, and to the pod if that is the asker's own. An approval is no event.
+func TestADenialIsAnEvent(t *testing.T) {
+	pod := web()
+	good, bad, foreign, nobody := asked(t, pod), asked(t, pod), asked(t, pod), asked(t, pod)
+	bad.Name, bad.Spec.IsCA = "bad", true
+	foreign.Name, foreign.Spec.Extra[nodeName] = "foreign", []string{"node-b"}
+	nobody.Name, nobody.OwnerReferences[0].UID = "nobody", "uid-2"
+	d := newDesk(t, interceptor.Funcs{}, pod, good, bad, foreign, nobody)
+	for cr, want := range map[*cmapi.CertificateRequest][]string{
+		good:    {},
+		bad:     {"CertificateRequest bad: NotTheVolumes: the request is not", "Pod web: NotTheVolumes: the request is not"},
+		foreign: {`CertificateRequest foreign: OtherNode: pod web runs on node "node-a"`},
+		nobody:  {"CertificateRequest nobody: PodNotFound: pod web is another one"},
+	} {
+		d.events = nil
+		if _, err := d.decides(cr); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.EqualFunc(d.events, want, strings.HasPrefix) {
+			t.Errorf("%s: %q, want %q", cr.Name, d.events, want)
 		}
 	}
 }

@@ -303,7 +303,7 @@ func TestWhatIsDenied(t *testing.T) {
 		{"an attribute that there is not", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
 			projection(p).UserAnnotations = pairs("csi.mayfly.dev/dns-name=x")
 			r.Spec.UnverifiedUserAnnotations = projection(p).UserAnnotations
-		}, "the volume is not understood: "},
+		}, "the volume is not understood by this controller"},
 		{"no native volume", true, func(_ *certificatesv1.PodCertificateRequest, p *corev1.Pod) { p.Spec.Volumes = p.Spec.Volumes[:1] }, "Denied NoVolume: pod web has no podCertificate volume with signer " + native},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -441,7 +441,7 @@ func (d *desk) signed(cr *cmapi.CertificateRequest, pod *corev1.Pod) {
 		d.Fatal(err)
 	}
 	issued, err := d.sign(d.Context(), asks(d.T, pod), func() volume.Volume {
-		v.Issuer = signer.Issuer{Name: "mayfly-ca", Kind: CAKind, Group: CAGroup}
+		v.Issuer = signer.Issuer{Name: "mayfly-ca", Kind: signer.CAKind, Group: signer.CAGroup}
 		return v
 	}())
 	if err != nil {

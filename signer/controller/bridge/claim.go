@@ -123,8 +123,8 @@ func hostname(pod *corev1.Pod) string {
 func said(pcr *certificatesv1.PodCertificateRequest, p *corev1.PodCertificateProjection) map[string]string {
 	all := map[string]string{
 		volume.Prefix + "issuer-name":  strings.TrimPrefix(pcr.Spec.SignerName, domain),
-		volume.Prefix + "issuer-kind":  CAKind,
-		volume.Prefix + "issuer-group": CAGroup,
+		volume.Prefix + "issuer-kind":  signer.CAKind,
+		volume.Prefix + "issuer-group": signer.CAGroup,
 		volume.Prefix + "duration":     lifetime(pcr).String(),
 	}
 	kind := keyOf(p.KeyType)

@@ -26,16 +26,10 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
-// An issuer of this group and kind is a CA of the controller: its own, or one that stands for an issuer of cert-manager, as in the names of the signers.
-const (
-	CAGroup = "csi.mayfly.dev"
-	CAKind  = "CA"
-)
-
 // issue has the certificate signed, and answers once that is decided.
 func (b *Bridge) issue(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (reconcile.Result, error) {
 	sign := b.pass
-	if v.Issuer.Group == CAGroup {
+	if v.Issuer.Group == signer.CAGroup {
 		sign = b.sign
 	}
 	issued, err := sign(ctx, pcr, v)
@@ -54,8 +48,8 @@ func (b *Bridge) issue(ctx context.Context, pcr *certificatesv1.PodCertificateRe
 // sign signs with a CA of the controller.
 func (b *Bridge) sign(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (signer.Issued, error) {
 	name := v.Issuer.Name
-	if v.Issuer.Kind != CAKind {
-		return signer.Issued{}, signer.Errorf(signer.Invalid, "issuer %s %s of %s: issuers of that group have the kind %s", v.Issuer.Kind, name, CAGroup, CAKind)
+	if v.Issuer.Kind != signer.CAKind {
+		return signer.Issued{}, signer.Errorf(signer.Invalid, "issuer %s %s of %s: issuers of that group have the kind %s", v.Issuer.Kind, name, signer.CAGroup, signer.CAKind)
 	}
 	if strings.HasPrefix(name, "issuer.") && !serves(name, v.Pod.Namespace) {
 		return signer.Issued{}, signer.Errorf(signer.Denied, "CA %s is for pods of another namespace", name)

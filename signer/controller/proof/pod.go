@@ -23,6 +23,8 @@ func live(c Claim, pod *corev1.Pod) error {
 		return early{refusal{PodNotFound, fmt.Sprintf("there is no pod %s", c.Pod)}}
 	case pod.UID != c.UID:
 		return Refuse(PodNotFound, "pod %s is another one now: its UID is %s", c.Pod, pod.UID)
+	case c.Account != "" && pod.Spec.ServiceAccountName != c.Account:
+		return Refuse(OtherAccount, "pod %s runs as service account %q, and %q asks", c.Pod, pod.Spec.ServiceAccountName, c.Account)
 	case pod.Spec.NodeName != c.Node:
 		return Refuse(OtherNode, "pod %s runs on node %q, and node %q asks", c.Pod, pod.Spec.NodeName, c.Node)
 	}
@@ -40,6 +42,16 @@ func Live(pod *corev1.Pod) error {
 		return Refuse(PodNotLive, "pod %s has ended: it is %s", pod.Name, pod.Status.Phase)
 	}
 	return nil
+}
+
+// own reports whether the pod is the asker's.
+func own(c Claim, pod *corev1.Pod) bool {
+	return pod != nil && pod.UID == c.UID && pod.Spec.NodeName == c.Node
+}
+
+// asPod reports whether what a pod asks for itself may be for a volume of it. All else that pods ask for is theirs, and not to be judged.
+func (r Rules) asPod(c Claim, pod *corev1.Pod) bool {
+	return pod != nil && pod.UID == c.UID && len(r.sources(c, pod)) > 0
 }
 
 // mirror reports whether the pod is what a kubelet says of a pod that it has from a file. The API server lets a node create no other pods
@@ -84,11 +96,16 @@ func (r Rules) sources(c Claim, pod *corev1.Pod) (all []Source) {
 		return c.Sources(pod)
 	}
 	for _, v := range pod.Spec.Volumes {
-		if v.CSI != nil && slices.Contains(r.Drivers, v.CSI.Driver) && (c.VolumeID == "" || c.VolumeID == VolumeID(pod, v.Name)) {
+		if v.CSI != nil && slices.Contains(r.Drivers, v.CSI.Driver) && r.meant(c, pod, v) {
 			all = append(all, Source{v.Name, Ask(pod, v)})
 		}
 	}
 	return all
+}
+
+// meant reports whether a claim may be about a volume of the driver. A node plugin may ask for every one of its pods, a pod for those that ask as the pod.
+func (r Rules) meant(c Claim, pod *corev1.Pod, source corev1.Volume) bool {
+	return (c.VolumeID == "" || c.VolumeID == VolumeID(pod, source.Name)) && (c.Account == "" || volume.AsPod(Ask(pod, source), r.Defaults))
 }
 
 func (r Rules) kind(c Claim) string {
@@ -118,7 +135,7 @@ func (r Rules) understand(asked volume.Asked) (volume.Volume, error) {
 	v, err := volume.Parse(asked, defaults)
 	switch {
 	case err != nil:
-		return v, fmt.Errorf("the volume is not understood: %w", err)
+		return v, fmt.Errorf("the volume is not understood by this controller, which may be older than the node plugin: %w", err)
 	case v.NeedsIP && len(asked.IPs) == 0:
 		return v, errNoIP
 	}

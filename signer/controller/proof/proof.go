@@ -33,11 +33,12 @@ type Policy interface {
 	Ranges(pod signer.Pod) []netip.Prefix
 }
 
-// A Claim is what a node says of a pod: that it runs there, and that a volume of it asks for something.
+// A Claim is what a node says of a pod: that it runs there, and that a volume of it asks for something. The pod itself may say it, too.
 type Claim struct {
 	Namespace, Pod string
 	UID            types.UID
-	Node           string                              // Who asks.
+	Node           string                              // Who asks, or where who asks runs.
+	Account        string                              // The pod's service account, if the pod itself asks; empty: its node plugin does.
 	MadeAt         time.Time                           // As the API server has it.
 	VolumeID       string                              // The one that is meant; empty: any.
 	Against        func(volume.Volume) volume.Problems // All that is asked for and that the volume does not want, or the other way round.
@@ -76,6 +77,7 @@ type Verdict struct {
 	Reason  string         // One word, of an approval or a denial.
 	Message string         // For the pod's author.
 	Volume  *volume.Volume // Of an approval: the volume that asks for this.
+	Pod     *corev1.Pod    // The one that is named, if that is the asker's own: it has the UID, and runs on the node that asks.
 }
 
 // Patience is for how long a claim is young: what it needs may not be visible yet.
@@ -83,17 +85,24 @@ const Patience = 15 * time.Second
 
 // Judge is what to do with a claim at the time now.
 func (r Rules) Judge(c Claim, e Evidence, now time.Time) Verdict {
+	if c.Account != "" && !r.asPod(c, e.Pod) {
+		return Verdict{Outcome: Leave}
+	}
 	v, err := r.judge(c, e)
 	var soon early
 	switch {
 	case err == nil:
-		return Verdict{Approve, Verified, fmt.Sprintf("pod %s on node %s has a volume that asks for this", e.Pod.Name, e.Pod.Spec.NodeName), &v}
+		return Verdict{Approve, Verified, fmt.Sprintf("pod %s on node %s has a volume that asks for this", e.Pod.Name, e.Pod.Spec.NodeName), &v, e.Pod}
 	case errors.Is(err, errNodeWanted):
 		return Verdict{Outcome: LookAtNode}
 	case errors.As(err, &soon) && now.Sub(c.MadeAt) < Patience:
 		return Verdict{Outcome: Wait}
 	}
-	return Denied(err)
+	verdict := Denied(err)
+	if own(c, e.Pod) {
+		verdict.Pod = e.Pod
+	}
+	return verdict
 }
 
 // errNodeWanted is that the pod's node must be looked at.

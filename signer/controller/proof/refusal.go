@@ -13,6 +13,7 @@ const (
 	NotOfAPod     = "NotOfAPod"     // It is not owned by one pod.
 	PodNotFound   = "PodNotFound"   // There is no such pod, or it is another one.
 	OtherNode     = "OtherNode"     // The pod runs on another node.
+	OtherAccount  = "OtherAccount"  // The pod runs as another service account.
 	PodNotLive    = "PodNotLive"    // It is a mirror of a file of the node, is being deleted, or has ended.
 	NoVolume      = "NoVolume"      // The pod has no volume of the driver.
 	NotTheVolumes = "NotTheVolumes" // No volume of the pod asks for this.
@@ -44,7 +45,7 @@ func Denied(err error) Verdict {
 
 // brief bounds a message: it goes into a status, and from there into events.
 func brief(message string) string {
-	const longest = 1024
+	const longest = 1024 - len("…") // kubernetes pkg/apis/core/validation/events.go, NoteLengthLimit.
 	if len(message) <= longest {
 		return message
 	}

@@ -1,0 +1,153 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mayfly-csi/mayfly/test/cluster"
+	"github.com/mayfly-csi/mayfly/test/forge"
+)
+
+// approverPolicy runs cert-manager's approver-policy on this machine until the story ends, with the rights of its chart and a policy that allows everything.
+// It returns the path of its log.
+func (s *story) approverPolicy() (log string) {
+	s.Helper()
+	path, definition, err := cluster.ApproverPolicy(s.Context(), s.Logf)
+	if err != nil {
+		s.Fatal(err)
+	}
+	objects := filepath.Join("testdata", "approver-policy.yaml")
+	s.Cleanup(func() {
+		if _, err := shared.Kubectl(context.Background(), "delete", "--ignore-not-found", "--filename", objects, "--filename", definition); err != nil {
+			s.Error(err)
+		}
+	})
+	if _, err := shared.Kubectl(s.Context(), "apply", "--filename", definition); err != nil {
+		s.Fatal(err)
+	}
+	for _, args := range [][]string{{"wait", "--for=condition=Established", "--filename", definition, "--timeout=1m"}, {"apply", "--filename", objects}} {
+		if _, err := shared.Kubectl(s.Context(), args...); err != nil {
+			s.Fatal(err)
+		}
+	}
+	return s.runApproverPolicy(path)
+}
+
+func (s *story) runApproverPolicy(path string) (log string) {
+	s.Helper()
+	text, err := shared.UserKubeconfig("system:serviceaccount:cert-manager:approver-policy")
+	if err != nil {
+		s.Fatal(err)
+	}
+	dir := s.TempDir()
+	kubeconfig, log := filepath.Join(dir, "kubeconfig"), filepath.Join(dir, "log")
+	if err := os.WriteFile(kubeconfig, text, 0o600); err != nil {
+		s.Fatal(err)
+	}
+	out, err := os.Create(log)
+	if err != nil {
+		s.Fatal(err)
+	}
+	process := exec.Command(path, "--kubeconfig="+kubeconfig, "--leader-election-namespace=cert-manager", "--metrics-bind-address=0",
+		"--readiness-probe-bind-address=0", "--webhook-host=127.0.0.1", "--webhook-port="+s.freePort())
+	process.Stdout, process.Stderr = out, out
+	if err := process.Start(); err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() {
+		err := errors.Join(process.Process.Signal(syscall.SIGTERM), process.Wait(), out.Close())
+		if err != nil || s.Failed() {
+			text, _ := os.ReadFile(log)
+			s.Logf("approver-policy ended with %v:\n%s", err, text)
+		}
+	})
+	return log
+}
+
+// freePort is one of this machine that nobody listens on.
+func (s *story) freePort() string {
+	s.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // Nothing is in it.
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		s.Fatal(err)
+	}
+	return port
+}
+
+// besideApproverPolicy is a cluster in which approver-policy would approve everything, first alone and then beside cert-manager's own approver.
+func besideApproverPolicy(s *story) {
+	s.controlled()
+	log := s.approverPolicy()
+	s.start(pod("web", own(), on("node-a")))
+	web := s.ready("web")
+	byHand(s, func() {
+		if got := s.outcome(shared.CertManager, s.anothers(web)); !strings.HasPrefix(got, "Approved policy.cert-manager.io: ") {
+			s.Errorf("another's request: %s", got)
+		}
+		s.decidedByMayfly(web, "good", "bad")
+		s.controllers(0)
+		client := s.thief("node-a").CertmanagerV1().CertificateRequests(s.namespace)
+		if _, err := client.Create(s.Context(), s.ours(web, "early"), metav1.CreateOptions{}); err != nil {
+			s.Fatal(err)
+		}
+		s.until("approver-policy to be refused", func(context.Context) error {
+			text, err := os.ReadFile(log)
+			if err == nil && !strings.Contains(string(text), "only mayfly-controller approves or denies the requests of Mayfly's node plugin") {
+				err = errors.New("it was not")
+			}
+			return err
+		})
+		s.controllers(2)
+		if got := s.decision("early"); !strings.HasPrefix(got, "Approved VerifiedByMayfly: ") {
+			s.Errorf("what approver-policy saw first: %s", got)
+		}
+	})
+	s.decidedByMayfly(web, "good-too", "bad-too")
+	s.start(pod("late", own()))
+	s.ready("late")
+}
+
+// anothers is a request as anyone may make one.
+func (s *story) anothers(web *corev1.Pod) *cmapi.CertificateRequest {
+	s.Helper()
+	cr := s.ours(web, "anothers")
+	cr.OwnerReferences = nil
+	return cr
+}
+
+// ours is what the driver asks for the pod.
+func (s *story) ours(web *corev1.Pod, name string) *cmapi.CertificateRequest {
+	s.Helper()
+	cr, err := forge.Request(web, name)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return cr
+}
+
+// decidedByMayfly has the driver of node-a ask for what the pod's volume asks for, and for more.
+func (s *story) decidedByMayfly(web *corev1.Pod, good, bad string) {
+	s.Helper()
+	more := s.ours(web, bad)
+	more.Spec.IsCA = true
+	for want, cr := range map[string]*cmapi.CertificateRequest{"Approved VerifiedByMayfly: ": s.ours(web, good), "Denied NotTheVolumes: ": more} {
+		if got := s.outcome(s.thief("node-a"), cr); !strings.HasPrefix(got, want) {
+			s.Errorf("%s: %s, want %s", cr.Name, got, want)
+		}
+	}
+}
