@@ -233,6 +233,11 @@ func decisions(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	passed := s.request(pod, "passed") // As the controller makes it for a PodCertificateRequest.
+	passed.Spec.Username = controllerAccount
+	if _, err := s.requestsOf(shared.REST).Create(t.Context(), passed, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	approve := cmapi.CertificateRequestCondition{Type: cmapi.CertificateRequestConditionApproved, Status: cmmeta.ConditionTrue}
 	deny := cmapi.CertificateRequestCondition{Type: cmapi.CertificateRequestConditionDenied, Status: cmmeta.ConditionTrue}
 	other := cmapi.CertificateRequestCondition{Type: "example.org/Seen", Status: cmmeta.ConditionTrue}
@@ -247,6 +252,8 @@ func decisions(t *testing.T) {
 		{"an administrator approves", shared.REST, "good", []cmapi.CertificateRequestCondition{approve}, only},
 		{"an administrator denies", shared.REST, "good", []cmapi.CertificateRequestCondition{deny}, only},
 		{"an administrator says something else", shared.REST, "good", []cmapi.CertificateRequestCondition{other}, ""},
+		{"an administrator approves what the controller passes on", shared.REST, "passed", []cmapi.CertificateRequestCondition{approve}, only},
+		{"the controller approves that", nil, "passed", []cmapi.CertificateRequestCondition{approve}, ""},
 		{"the node plugin approves", s.plugin("node-a"), "good", []cmapi.CertificateRequestCondition{approve}, "cannot update resource"},
 		{"the controller approves", nil, "good", []cmapi.CertificateRequestCondition{approve}, ""},
 		{"the controller denies", nil, "bad", []cmapi.CertificateRequestCondition{deny}, ""},
