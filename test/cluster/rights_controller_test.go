@@ -23,8 +23,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/forge"
 )
 
-// asksHere is the node plugin of these tests: the policies of other tests are not about it.
-const asksHere = "rights-plugin"
+// pluginHere is the node plugin of the namespace, whose requests its controller alone decides on: the policies of other tests are not about it.
+func (s *stage) pluginHere() string { return "plugin-" + s.namespace }
 
 // prepareControllers makes what controllers need besides their rights.
 func prepareControllers(t *testing.T) {
@@ -70,7 +70,7 @@ func (l *loss) control(s *stage, args []string, files ...string) *controllerRun 
 	}
 	run := &controllerRun{s, &text{}, listener.Addr().String()}
 	_ = listener.Close()
-	process := exec.Command(shared.controller, append([]string{"run", "--kubeconfig", l.kubeconfig(s.namespace, files...), "--log-format=text", "--node-plugin=" + asksHere, "--health-address=" + run.address}, args...)...)
+	process := exec.Command(shared.controller, append([]string{"run", "--kubeconfig", l.kubeconfig(s.namespace, files...), "--log-format=text", "--node-plugin=" + s.pluginHere(), "--health-address=" + run.address}, args...)...)
 	process.Stderr = run.log
 	if l.right.verb == "list" {
 		process.Env = append(os.Environ(), lists)
@@ -136,8 +136,8 @@ func logged(kind, want string) func(*loss) {
 func (s *stage) asksHere(pod *corev1.Pod) {
 	s.Helper()
 	cr := s.request(pod, pod.Name)
-	cr.Spec.Username = asksHere
-	config := as(s.T, asksHere, cr.Spec.Extra)
+	cr.Spec.Username = s.pluginHere()
+	config := as(s.T, s.pluginHere(), cr.Spec.Extra)
 	config.Impersonate.Groups = append(config.Impersonate.Groups, "system:masters")
 	if _, err := s.requestsOf(config).Create(s.Context(), cr, metav1.CreateOptions{}); err != nil {
 		s.Fatal(err)

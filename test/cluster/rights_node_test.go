@@ -81,7 +81,7 @@ func (l *loss) fails(n *node, v kubelet.Volume, want string) {
 		}
 	}()
 	until(l.T, "the volume is not mounted, as "+want, func() bool {
-		ctx, cancel := context.WithTimeout(l.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(l.Context(), 8*time.Second) // The driver answers three seconds before.
 		defer cancel()
 		_, err = n.Publish(ctx, n.driver, v)
 		return err != nil && !kubelet.Final(err) && has(err.Error(), []string{want, l.cannot()})
