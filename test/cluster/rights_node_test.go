@@ -37,7 +37,7 @@ func nodePluginsRights() map[string]func(*loss) {
 		"rbac.yaml: watch certificaterequests.cert-manager.io":  unwatched,
 		"rbac.yaml: delete certificaterequests.cert-manager.io": undeleted,
 		"rbac.yaml: list clustertrustbundles.certificates.k8s.io": unmounted([]string{lists},
-			"CA certificates of cluster-trust-bundle:no-such", "trust=cluster-trust-bundle:no-such"),
+			"trust source cluster-trust-bundle:no-such: ", "trust=cluster-trust-bundle:no-such"),
 		"rbac.yaml: watch clustertrustbundles.certificates.k8s.io": unfollowed("cluster-trust-bundle:%s"),
 		"rbac.yaml: create events":                                 untold,
 
