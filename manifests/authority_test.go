@@ -28,7 +28,7 @@ secrets mayfly-ca: get,update
 secrets : create
 leases : create
 leases mayfly-controller: get,update
-events : create,patch
+events : create
 clustertrustbundles : list,watch,create,update
 signers csi.mayfly.dev/*: attest` {
 		t.Error(got)

@@ -27,7 +27,8 @@ type ConfigMap struct {
 	mu       sync.Mutex
 	seen     bool // There was one.
 	profiles *volume.Profiles
-	err      error // Why there are none, or what is wrong with later ones.
+	err      error  // Why there are none, or what is wrong with later ones.
+	unseen   string // Why they could not be read again, as it was told last.
 }
 
 // New is the ConfigMap of that namespace and name.
@@ -114,6 +115,9 @@ func (c *ConfigMap) unread(err error) {
 	defer c.mu.Unlock()
 	if c.profiles == nil {
 		c.err = err
+	} else if c.unseen != err.Error() { // The informer tries again and again.
+		c.unseen = err.Error()
+		c.log.Warn("the profiles can't be read again: what was known counts", "configMap", c.namespace+"/"+c.name, "error", err)
 	}
 }
 

@@ -40,11 +40,11 @@ const (
 	corpSecret   = "clusterissuer.corp"
 )
 
-// TestAuthority: the CAs of a controller that has the rights of manifests/modes/pod-certificate and no others.
+// TestAuthority: the CAs of a controller that has the rights of manifests/controller and manifests/modes/pod-certificate and no others.
 func TestAuthority(t *testing.T) {
 	runtimelog.SetLogger(logr.FromSlogHandler(slog.DiscardHandler))
 	manifests := filepath.Join("..", "..", "manifests")
-	if _, err := shared.Kubectl(t.Context(), "apply", "-f", filepath.Join(manifests, "00-namespace.yaml"), "-f", filepath.Join(manifests, "modes", "pod-certificate", "authority.yaml")); err != nil {
+	if _, err := shared.Kubectl(t.Context(), "apply", "-f", filepath.Join(manifests, "00-namespace.yaml"), "-f", filepath.Join(manifests, "modes", "pod-certificate", "authority.yaml"), "-f", filepath.Join(manifests, "controller", "rbac.yaml")); err != nil {
 		t.Fatal(err)
 	}
 	for _, row := range []struct {

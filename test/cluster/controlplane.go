@@ -57,8 +57,10 @@ func (c *Cluster) prepareControlPlane() error {
 	if err := c.users(); err != nil {
 		return err
 	}
-	if err := c.write("control-plane/pebble.json", "pebble.json", nil); err != nil {
-		return err
+	for _, name := range []string{"pebble.json", "audit.yaml"} {
+		if err := c.write("control-plane/"+name, name, nil); err != nil {
+			return err
+		}
 	}
 	if err := c.write("control-plane/init.sh", "init.sh", map[string]string{"Name": c.ControlPlane.Name, "Dir": c.Dir}); err != nil {
 		return err
@@ -112,6 +114,8 @@ func (c *Cluster) controlPlane() []service {
 		{"etcd", []string{"/mnt/bin/etcd", "--data-dir=/var/lib/etcd", "--unsafe-no-fsync", "--log-level=warn"}},
 		{"kube-apiserver", c.apiServer()},
 		c.controllers(true),
+		{"webhook", []string{"/mnt/bin/certmanager", "webhook", "--kubeconfig=/mnt/pki/cert-manager.kubeconfig",
+			"--tls-cert-file=/mnt/pki/local.crt", "--tls-private-key-file=/mnt/pki/local.key"}},
 		// Hands what comes in at the port on this machine's loopback address, the first open file after the standard ones, to the API server.
 		{"door", []string{"/mnt/bin/door", "127.0.0.1:443"}},
 	}
@@ -124,8 +128,6 @@ func (c *Cluster) controlPlane() []service {
 			"--root-ca-file=/mnt/pki/ca.crt", "--bind-address=127.0.0.1"}},
 		service{"kube-scheduler", []string{"/mnt/bin/kube-scheduler", "--kubeconfig=/mnt/pki/kube-scheduler.kubeconfig",
 			"--leader-elect=false", "--bind-address=127.0.0.1"}},
-		service{"webhook", []string{"/mnt/bin/certmanager", "webhook", "--kubeconfig=/mnt/pki/cert-manager.kubeconfig",
-			"--tls-cert-file=/mnt/pki/local.crt", "--tls-private-key-file=/mnt/pki/local.key"}},
 		service{"dns", []string{"/mnt/bin/certmanager", "dns", "--address=" + nameserver, "--zone=" + Zone + "."}},
 		// Pebble waits and fails at random unless it is told not to.
 		service{"pebble", []string{"/usr/bin/env", "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0",
@@ -154,6 +156,8 @@ func (c *Cluster) apiServer() []string {
 		"--kubelet-client-certificate=/mnt/pki/kubelet-client.crt", "--kubelet-client-key=/mnt/pki/kubelet-client.key",
 		"--kubelet-preferred-address-types=InternalIP",
 		"--request-timeout=10s", // A stop waits as long for open connections.
+		"--audit-policy-file=/mnt/control-plane/audit.yaml", "--audit-log-path=/mnt/logs/control-plane/audit.log",
+		"--audit-log-maxsize=64", "--audit-log-maxbackup=4", // Megabytes, files.
 	}
 	if len(c.Nodes) == 0 {
 		argv = append(argv, "--disable-admission-plugins=ServiceAccount") // No controller makes the namespaces' accounts.

@@ -32,6 +32,7 @@ type node struct {
 	kubeconfig string
 	namespace  string
 	args       []string
+	env        []string // Besides this process's.
 
 	process *exec.Cmd
 	exited  chan struct{}
@@ -89,7 +90,7 @@ func (n *node) arguments() []string {
 func (n *node) start() {
 	n.t.Helper()
 	n.process = exec.Command(shared.binary, n.arguments()...)
-	n.process.Stderr = &n.log
+	n.process.Stderr, n.process.Env = &n.log, append(os.Environ(), n.env...)
 	if err := n.process.Start(); err != nil {
 		n.t.Fatal(err)
 	}

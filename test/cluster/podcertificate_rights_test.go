@@ -66,35 +66,6 @@ func strangers(t *testing.T) {
 	}
 }
 
-// Each right of the mode's role is needed, and none that is missing is passed over in silence.
-func everyRight(t *testing.T) {
-	const lacks = ": the node plugin lacks this right of manifests/modes/pod-certificate/node.yaml"
-	for name, row := range map[string]struct{ resource, verb, want string }{
-		"to be the node":        {"nodes", "impersonate:associated-node", `cannot impersonate:associated-node resource "nodes" in API group "authentication.k8s.io"`},
-		"to create":             {"podcertificaterequests", "impersonate-on:associated-node:create", `cannot impersonate-on:associated-node:create resource "podcertificaterequests"`},
-		"to read the node":      {"nodes", "impersonate-on:associated-node:get", `cannot impersonate-on:associated-node:get resource "nodes"`},
-		"to read accounts":      {"serviceaccounts", "impersonate-on:associated-node:get", `cannot impersonate-on:associated-node:get resource "serviceaccounts"`},
-		"to read what it asked": {"podcertificaterequests", "impersonate-on:associated-node:list", `cannot impersonate-on:associated-node:list resource "podcertificaterequests"`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := newFleet(t, without(row.resource, row.verb))
-			s, of := f.signerOf(f.plugin(f.nodes[0]), f.nodes[0]), f.pod("web", f.nodes[0], "default")
-			if row.verb == "impersonate-on:associated-node:list" {
-				f.refused(f.eventually(s, of, "waiting for mayfly-controller"), signer.NotYet)
-				req := f.request(of)
-				_, err := s.Sign(brief(t), req)
-				f.refused(err, signer.NotYet)
-				_, err = s.Sign(brief(t), req)
-				f.refused(err, signer.Denied, row.want, lacks)
-				return
-			}
-			f.refused(f.eventually(s, of, row.want), signer.Denied, lacks)
-		})
-	}
-	t.Run("to watch it", withoutWatching)
-}
-
 // without takes a verb on a resource out of a rule.
 func without(resource, verb string) func(*rbacv1.PolicyRule) {
 	return func(r *rbacv1.PolicyRule) {
@@ -124,24 +95,6 @@ func (w *watched) RoundTrip(r *http.Request) (*http.Response, error) {
 		w.mu.Unlock()
 	}
 	return response, err
-}
-
-// withoutWatching: without the right to watch, requests are read now and then.
-func withoutWatching(t *testing.T) {
-	t.Parallel()
-	f := newFleet(t, without("podcertificaterequests", "impersonate-on:associated-node:watch"))
-	of := f.pod("web", f.nodes[0], "default")
-	config, seen := f.plugin(f.nodes[0]), &watched{}
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
-		seen.RoundTripper = next
-		return seen
-	})
-	f.serve(&bridge{})
-	f.ready(f.signerOf(config, f.nodes[0]), of)
-	if seen.mu.Lock(); len(seen.codes) == 0 || slices.ContainsFunc(seen.codes, func(c int) bool { return c != http.StatusForbidden }) {
-		t.Errorf("watches were answered with %v", seen.codes)
-	}
-	seen.mu.Unlock()
 }
 
 // podsOfTheNode: a node plugin reads the pods of its node as the node, and no others.

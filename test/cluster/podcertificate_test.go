@@ -33,7 +33,6 @@ func TestPodCertificates(t *testing.T) {
 	t.Run("the request", podCertificateRequest)
 	t.Run("decisions against it", podCertificateRefused)
 	t.Run("who may not ask", strangers)
-	t.Run("rights", everyRight)
 	t.Run("a node that is made anew", nodeMadeAnew)
 	t.Run("pods of the node", podsOfTheNode)
 	t.Run("a pod of the node", aPodOfTheNode)
@@ -201,6 +200,14 @@ func nodeMadeAnew(t *testing.T) {
 // asNodes is the binary on the first node, with no more than the token of a pod of it.
 func (f *fleet) asNodes(args ...string) *node {
 	f.Helper()
+	n := f.idle(args...)
+	n.start()
+	return n
+}
+
+// idle is that, until it is started.
+func (f *fleet) idle(args ...string) *node {
+	f.Helper()
 	config := f.plugin(f.nodes[0])
 	text, err := clientcmd.Write(clientcmdapi.Config{
 		Clusters:       map[string]*clientcmdapi.Cluster{"mayfly": {Server: config.Host, CertificateAuthorityData: config.CAData}},
@@ -213,7 +220,6 @@ func (f *fleet) asNodes(args ...string) *node {
 	}
 	n := idleNode(f.T, f.namespace, append([]string{"--node-name", f.nodes[0], "--signer=pod-certificate"}, args...)...)
 	n.kubeconfig = write(f.T, text)
-	n.start()
 	return n
 }
 

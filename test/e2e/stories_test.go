@@ -1,10 +1,14 @@
 package e2e
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // TestStories tells every story: first together those that leave the cluster as it is, then one by one those that break it, then what
 // must hold after all of them.
 func TestStories(t *testing.T) {
+	begun := time.Now()
 	before := takeInventory(t)
 	t.Run("the sample of the README", sample)
 	type telling struct {
@@ -56,4 +60,5 @@ func TestStories(t *testing.T) {
 		t.Run(x.name, func(t *testing.T) { x.tell(begin(t)) })
 	}
 	t.Run("after everything all is back where it was", func(t *testing.T) { backWhereItWas(t, before) })
+	t.Run("after everything the rights are those that were used", func(t *testing.T) { everyRightUsed(t, audited(t, begun)) })
 }

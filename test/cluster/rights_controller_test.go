@@ -1,0 +1,315 @@
+package cluster_test
+
+import (
+	"context"
+
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mayfly-csi/mayfly/signer/controller/authority"
+	"github.com/mayfly-csi/mayfly/test/forge"
+)
+
+// pluginHere is the node plugin of the namespace, whose requests its controller alone decides on: the policies of other tests are not about it.
+func (s *stage) pluginHere() string { return "plugin-" + s.namespace }
+
+// prepareControllers makes what controllers need besides their rights.
+func prepareControllers(t *testing.T) {
+	t.Helper()
+	shared.controller = controller(t)
+	manifests := filepath.Join("..", "..", "manifests", "controller")
+	for _, args := range [][]string{{"apply", "-f", filepath.Join(manifests, "crd.yaml")}, {"delete", "--ignore-not-found", "-f", filepath.Join(manifests, "policies.yaml")}} {
+		if _, err := shared.Kubectl(t.Context(), args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// deciderRights are the rights of the controller that decides on requests.
+func deciderRights() map[string]func(*loss) {
+	const file = "controller/rbac.yaml: "
+	return map[string]func(*loss){
+		file + "list certificaterequests.cert-manager.io":         unready("requests"),
+		file + "watch certificaterequests.cert-manager.io":        logged("web", "Failed to watch"),
+		file + "list certificatepolicies.csi.mayfly.dev":          unready("policies"),
+		file + "watch certificatepolicies.csi.mayfly.dev":         logged("web", "Failed to watch"),
+		file + "patch certificaterequests/status.cert-manager.io": logged("web", "write the decision on CertificateRequest "),
+		file + "get pods":                    logged("web", "Reconciler error"),
+		file + "get nodes":                   logged("ip", "Reconciler error"),
+		file + "create events.events.k8s.io": logged("denied", "Server rejected event"),
+		file + "approve signers.cert-manager.io issuers.cert-manager.io/* clusterissuers.cert-manager.io/*": unapproved,
+	}
+}
+
+// A run is a controller that has lost a right, in a namespace of its own.
+type controllerRun struct {
+	*stage
+	log     *text
+	address string // Where it says whether it is ready.
+}
+
+// control runs a controller with the rights of the files but the lost one, until the test ends.
+func (l *loss) control(s *stage, args []string, files ...string) *controllerRun {
+	l.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		l.Fatal(err)
+	}
+	run := &controllerRun{s, &text{}, listener.Addr().String()}
+	_ = listener.Close()
+	process := exec.Command(shared.controller, append([]string{"run", "--kubeconfig", l.kubeconfig(s.namespace, files...), "--log-format=text", "--node-plugin=" + s.pluginHere(), "--health-address=" + run.address}, args...)...)
+	process.Stderr = run.log
+	if l.right.verb == "list" {
+		process.Env = append(os.Environ(), lists)
+	}
+	if err := process.Start(); err != nil {
+		l.Fatal(err)
+	}
+	l.Cleanup(func() {
+		_ = process.Process.Signal(syscall.SIGTERM)
+		_ = process.Wait() // Without its rights it may end by an error.
+		if l.Failed() || strings.Contains(run.log.String(), "DATA RACE") {
+			l.Errorf("log of the controller:\n%s", run.log)
+		}
+	})
+	return run
+}
+
+func (l *loss) decider(s *stage) *controllerRun {
+	l.Helper()
+	return l.control(s, nil, "controller/rbac.yaml")
+}
+
+// unready: the controller is not ready, of which Kubernetes tells the operator, and its log says why.
+func unready(check string) func(*loss) {
+	return func(l *loss) {
+		l.unready(l.decider(newStage(l.T)), check)
+	}
+}
+
+func (l *loss) unready(run *controllerRun, check string) {
+	l.Helper()
+	l.reads(run.log, l.cannot())
+	client := &http.Client{Timeout: 5 * time.Second}
+	until(l.T, "it is not ready for its "+check, func() bool {
+		response, err := client.Get("http://" + run.address + "/readyz")
+		if err != nil {
+			return false
+		}
+		defer response.Body.Close() //nolint:errcheck // It is read.
+		body, err := io.ReadAll(response.Body)
+		return err == nil && response.StatusCode == http.StatusInternalServerError && strings.Contains(string(body), "[-]"+check+" failed")
+	})
+}
+
+// logged: a request of the kind has the controller's log say so.
+func logged(kind, want string) func(*loss) {
+	return func(l *loss) {
+		s := newStage(l.T)
+		run := l.decider(s)
+		pod := s.pod("web")
+		switch kind {
+		case "ip":
+			pod = s.writeIP(s.pod("ip", "ip-sans=${POD_IP}"), "10.244.0.9")
+		case "denied":
+			pod = s.pod("denied", "dns-names=web.test")
+		}
+		s.asksHere(pod)
+		l.reads(run.log, want, l.cannot())
+	}
+}
+
+// asksHere has a node plugin of these tests ask for the pod.
+func (s *stage) asksHere(pod *corev1.Pod) {
+	s.Helper()
+	cr := s.request(pod, pod.Name)
+	cr.Spec.Username = s.pluginHere()
+	config := as(s.T, s.pluginHere(), cr.Spec.Extra)
+	config.Impersonate.Groups = append(config.Impersonate.Groups, "system:masters")
+	if _, err := s.requestsOf(config).Create(s.Context(), cr, metav1.CreateOptions{}); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// unapproved: cert-manager's webhook refuses the decision.
+func unapproved(l *loss) {
+	s := newStage(l.T)
+	s.webhook()
+	run := l.decider(s)
+	pod := s.pod("web")
+	s.asksHere(pod)
+	l.reads(run.log, "write the decision on CertificateRequest "+s.namespace+"/web: admission webhook", "does not have permissions to set approved/denied conditions")
+}
+
+// webhook has cert-manager's webhook validate what happens in the namespace.
+func (s *stage) webhook() {
+	s.Helper()
+	ca, err := os.ReadFile(filepath.Join(shared.Dir, "pki", "ca.crt"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	hooks := shared.Client.AdmissionregistrationV1().ValidatingWebhookConfigurations()
+	_, err = hooks.Create(s.Context(), &admissionv1.ValidatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: s.namespace},
+		Webhooks: []admissionv1.ValidatingWebhook{{
+			Name: "webhook.cert-manager.io", AdmissionReviewVersions: []string{"v1"}, SideEffects: new(admissionv1.SideEffectClassNone),
+			ClientConfig:      admissionv1.WebhookClientConfig{URL: new("https://127.0.0.1:10260/validate"), CABundle: ca},
+			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: s.namespace}},
+			Rules: []admissionv1.RuleWithOperations{{
+				Operations: []admissionv1.OperationType{admissionv1.Update},
+				Rule:       admissionv1.Rule{APIGroups: []string{"cert-manager.io"}, APIVersions: []string{"v1"}, Resources: []string{"*/*"}},
+			}},
+		}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { _ = hooks.Delete(context.Background(), s.namespace, metav1.DeleteOptions{}) })
+}
+
+// signerRights are the rights of the controller that signs.
+func signerRights() map[string]func(*loss) {
+	const (
+		keeps  = "modes/pod-certificate/authority.yaml: "
+		signs  = "modes/pod-certificate/bridge.yaml: "
+		leases = "leases.coordination.k8s.io"
+	)
+	ours := []string{"issuer-name=mayfly-ca", "issuer-kind=CA", "issuer-group=csi.mayfly.dev"}
+	return map[string]func(*loss){
+		keeps + "list secrets":                                            unreadySigner,
+		keeps + "watch secrets":                                           signerSays(nil, "Failed to watch"),
+		keeps + "get secrets mayfly-ca":                                   signerSays(nil, "read Secret "),
+		keeps + "create secrets":                                          signerSays(nil, "write Secret "),
+		keeps + "update secrets mayfly-ca":                                unrotated,
+		keeps + "create " + leases:                                        signerSays(nil, "leaderelection"),
+		keeps + "get " + leases + " mayfly-controller":                    signerSays(nil, "leaderelection"),
+		keeps + "update " + leases + " mayfly-controller":                 signerSays(nil, "ease"),
+		keeps + "create events":                                           signerSays(nil, "Server rejected event"),
+		keeps + "list clustertrustbundles.certificates.k8s.io":            unreadySigner,
+		keeps + "watch clustertrustbundles.certificates.k8s.io":           signerSays(nil, "Failed to watch"),
+		keeps + "create clustertrustbundles.certificates.k8s.io":          signerSays(nil, "publish ClusterTrustBundle csi.mayfly.dev:volume:ca"),
+		keeps + "update clustertrustbundles.certificates.k8s.io":          unrenewed,
+		keeps + "attest signers.certificates.k8s.io csi.mayfly.dev/*":     unattested,
+		signs + "list podcertificaterequests.certificates.k8s.io":         unreadySigner,
+		signs + "watch podcertificaterequests.certificates.k8s.io":        signerSays(nil, "Failed to watch"),
+		signs + "patch podcertificaterequests/status.certificates.k8s.io": signerSays(ours, "answer PodCertificateRequest "),
+		signs + "sign signers.certificates.k8s.io csi.mayfly.dev/*":       unsigned(ours),
+		signs + "create certificaterequests.cert-manager.io":              unpassed,
+		signs + "delete certificaterequests.cert-manager.io":              signerSays([]string{"issuer-name=ca"}, "delete CertificateRequest "),
+		"controller/rbac.yaml: patch events.events.k8s.io":                signerSays([]string{"issuer-name=clusterissuer.late", "issuer-kind=CA", "issuer-group=csi.mayfly.dev"}, "Server rejected event"),
+	}
+}
+
+// signer runs a controller that signs.
+func (l *loss) signer(s *stage) *controllerRun {
+	l.Helper()
+	l.Cleanup(func() {
+		_ = shared.Client.CertificatesV1().ClusterTrustBundles().Delete(context.Background(), bundleOf(volumeSigner), metav1.DeleteOptions{})
+	})
+	return l.control(s, []string{"--pod-certificates", "--namespace=" + s.namespace}, "controller/rbac.yaml", "modes/pod-certificate/authority.yaml", "modes/pod-certificate/bridge.yaml")
+}
+
+func unreadySigner(l *loss) { l.unready(l.signer(newStage(l.T)), "requests") }
+
+// signerSays is that the log says so, after a request for a volume with the attributes, if there are any.
+func signerSays(attributes []string, want string) func(*loss) {
+	return func(l *loss) {
+		s := newStage(l.T)
+		run := l.signer(s)
+		if len(attributes) > 0 {
+			s.asksAsNode(attributes...)
+		}
+		l.reads(run.log, want, l.cannot())
+	}
+}
+
+// asksAsNode makes the PodCertificateRequest of a node plugin.
+func (s *stage) asksAsNode(attributes ...string) *certificatesv1.PodCertificateRequest {
+	s.Helper()
+	pcr, err := forge.PodCertificate(s.pod("web", append(attributes, "duration=1h")...), "web", "1", "1")
+	if err != nil {
+		s.Fatal(err)
+	}
+	pcr, err = shared.Client.CertificatesV1().PodCertificateRequests(s.namespace).Create(s.Context(), pcr, metav1.CreateOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	return pcr
+}
+
+// unrotated: a CA whose successor is due stays alone, and ends.
+func unrotated(l *loss) {
+	s, plan := newStage(l.T), authority.DefaultPlan()
+	state, err := plan.Take(authority.Begin, authority.State{}, time.Now().Add(plan.Leaf-plan.Lifetime))
+	if err != nil {
+		l.Fatal(err)
+	}
+	data, err := state.Write(nil)
+	if err != nil {
+		l.Fatal(err)
+	}
+	_, err = shared.Client.CoreV1().Secrets(s.namespace).Create(l.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: ownSecret}, Type: corev1.SecretTypeTLS, Data: data}, metav1.CreateOptions{})
+	if err != nil {
+		l.Fatal(err)
+	}
+	l.reads(l.signer(s).log, "write Secret "+s.namespace+"/mayfly-ca: ", l.cannot())
+}
+
+// unrenewed: a bundle that has other roots stays as it is.
+func unrenewed(l *loss) {
+	b := bundle(bundleOf(volumeSigner), root(l.T, "another"))
+	b.Spec.SignerName = volumeSigner
+	if err := putBundle(l.Context(), b); err != nil {
+		l.Fatal(err)
+	}
+	l.reads(l.signer(newStage(l.T)).log, "publish ClusterTrustBundle csi.mayfly.dev:volume:ca", l.cannot())
+}
+
+// unattested: the API server wants the right of whoever publishes a signer's roots.
+func unattested(l *loss) {
+	l.reads(l.signer(newStage(l.T)).log, "publish ClusterTrustBundle csi.mayfly.dev:volume:ca", "attest")
+}
+
+// unsigned: the API server wants the right of whoever answers for a signer.
+func unsigned(attributes []string) func(*loss) {
+	return func(l *loss) {
+		s := newStage(l.T)
+		run := l.signer(s)
+		s.asksAsNode(attributes...)
+		l.reads(run.log, "answer PodCertificateRequest "+s.namespace+"/web: ", "sign")
+	}
+}
+
+// unpassed: the pod's author reads it, too.
+func unpassed(l *loss) {
+	s := newStage(l.T)
+	run := l.signer(s)
+	s.asksAsNode("issuer-name=ca")
+	l.reads(run.log, "pod certificate waits", "make CertificateRequest "+s.namespace+"/web: ", l.cannot())
+	until(l.T, "an event of the pod", func() bool {
+		events, err := shared.Client.EventsV1().Events(s.namespace).List(l.Context(), metav1.ListOptions{})
+		if err != nil {
+			l.Fatal(err)
+		}
+		for _, e := range events.Items {
+			if e.Regarding.Kind == "Pod" && e.Reason == "NotSignedYet" && has(e.Note, []string{l.cannot()}) {
+				return true
+			}
+		}
+		return false
+	})
+
+}
