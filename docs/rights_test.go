@@ -20,6 +20,7 @@ func TestRightsAreThoseOfTheManifests(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, after, _ := strings.Cut(string(text), "| Manifest | Resource | Verbs |")
+	_, after, _ = strings.Cut(after, "\n")
 	rows := map[string]string{}
 	for line := range strings.Lines(after) {
 		if cells := strings.Split(line, " | "); len(cells) == 4 {

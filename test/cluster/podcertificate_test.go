@@ -18,7 +18,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/mayfly-csi/mayfly/driver/pod"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/podcertificate"
 	"github.com/mayfly-csi/mayfly/signer/signertest"
@@ -256,7 +255,7 @@ func aPodOfTheNode(t *testing.T) {
 	if len(first.IPAddresses) != 1 || first.DNSNames[0] != "web."+f.namespace+".svc" {
 		t.Errorf("%v %v", first.IPAddresses, first.DNSNames)
 	}
-	n.annotate(v, pod.RenewAt, time.Now().Add(time.Second).UTC().Format(time.RFC3339))
+	n.annotate(v, time.Now().Add(time.Second).UTC().Format(time.RFC3339))
 	until(t, "the renewal", func() bool { return !n.leaf(target).Equal(first) })
 	list, err := shared.Client.CertificatesV1().PodCertificateRequests(f.namespace).List(t.Context(), metav1.ListOptions{})
 	if err != nil || len(list.Items) != 2 || len(n.requests()) > 0 {

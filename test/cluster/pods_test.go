@@ -44,9 +44,10 @@ func (n *node) podIPs(v kubelet.Volume, ips ...string) {
 	}
 }
 
-func (n *node) annotate(v kubelet.Volume, key, value string) {
+// annotate asks for a renewal of the pod's certificates.
+func (n *node) annotate(v kubelet.Volume, at string) {
 	n.t.Helper()
-	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, key, value)
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, pod.RenewAt, at)
 	_, err := shared.Client.CoreV1().Pods(n.namespace).Patch(n.t.Context(), v.Pod.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 	if err != nil {
 		n.t.Fatal(err)
@@ -105,14 +106,14 @@ func TestAnAnnotationRenewsThePodsOfThisNode(t *testing.T) {
 	n := podNode(t, "--watch-pods")
 	v := n.pod("web")
 	first := n.publish(v)
-	n.annotate(v, pod.RenewAt, "now")
+	n.annotate(v, "now")
 	until(t, "the pod is told", func() bool {
 		events, err := shared.Client.CoreV1().Events(n.namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=web"})
 		return err == nil && slices.ContainsFunc(events.Items, func(e corev1.Event) bool {
 			return e.Reason == "RenewalNotUnderstood" && e.Message == `annotation csi.mayfly.dev/renew-at is "now", which is not a time such as 2026-01-31T12:00:00Z (RFC 3339)`
 		})
 	})
-	n.annotate(v, pod.RenewAt, time.Now().Add(time.Second).UTC().Format(time.RFC3339))
+	n.annotate(v, time.Now().Add(time.Second).UTC().Format(time.RFC3339))
 	until(t, "the renewal", func() bool { return !n.leaf(n.Target(v)).Equal(first) })
 	n.unpublish(v)
 }

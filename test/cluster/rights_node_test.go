@@ -18,7 +18,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/mayfly-csi/mayfly/driver/pod"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
 	"github.com/mayfly-csi/mayfly/signer/podcertificate"
@@ -52,9 +51,9 @@ func nodePluginsRights() map[string]func(*loss) {
 }
 
 // plugin is a node whose plugin has lost the right.
-func (l *loss) plugin(env []string, args ...string) *node {
+func (l *loss) plugin(env []string) *node {
 	l.Helper()
-	n := idleNode(l.T, namespace(l.T), args...)
+	n := idleNode(l.T, namespace(l.T))
 	files := []string{l.pluginFile()}
 	if l.right.file != files[0] {
 		files = append(files, l.right.file)
@@ -266,7 +265,7 @@ func untoldByTheNode(l *loss) {
 	n.start()
 	v := f.volume("web")
 	n.publish(v)
-	n.annotate(v, pod.RenewAt, "now")
+	n.annotate(v, "now")
 	l.reads(&n.log, "the pod was not told", l.cannot())
 	n.unpublish(v)
 }

@@ -145,11 +145,8 @@ func unseen(right string) bool {
 		return true
 	}
 	switch right {
-	case "mayfly: get certificaterequests.cert-manager.io": // After a time-out or a restart, and of what takes more than a minute: rows unread and unreadInPodsName.
-		return true
-	}
-	switch right {
-	case "mayfly-controller: get nodes", // ${POD_IP} under the controller: verdicts.
+	case "mayfly: get certificaterequests.cert-manager.io", // After a time-out or a restart, and of what takes more than a minute: unread, unreadInPodsName.
+		"mayfly-controller: get nodes", // ${POD_IP} under the controller: verdicts.
 		"mayfly-controller: update secrets", "mayfly-controller: update clustertrustbundles.certificates.k8s.io", // A CA rotates once in a year: TestAuthority.
 		"mayfly: impersonate-on:associated-node:watch pods": // podsOfTheNode.
 		return true
