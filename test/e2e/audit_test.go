@@ -146,7 +146,7 @@ func unseen(right string) bool {
 	}
 	switch right {
 	case "mayfly: get certificaterequests.cert-manager.io", // After a time-out or a restart, and of what takes more than a minute: unread, unreadInPodsName.
-		"mayfly-controller: get nodes", // ${POD_IP} under the controller: verdicts.
+		"mayfly-controller: get nodes",                                                                           // ${POD_IP} under the controller: verdicts.
 		"mayfly-controller: update secrets", "mayfly-controller: update clustertrustbundles.certificates.k8s.io", // A CA rotates once in a year: TestAuthority.
 		"mayfly: impersonate-on:associated-node:watch pods": // podsOfTheNode.
 		return true

@@ -229,10 +229,10 @@ func TestWhatIsDenied(t *testing.T) {
 		{"another driver's volume", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Spec.Volumes[1].CSI.Driver = "example.org" }, proof.NoVolume, ""},
 		{"a volume that is not understood", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/dns-nam"] = "x"
-		}, proof.NotTheVolumes, `volume tls of pod web asks for: the volume is not understood by this controller, which may be older than the node plugin: "csi.mayfly.dev/dns-nam" is not a known attribute: did you mean csi.mayfly.dev/dns-names?`},
+		}, proof.NotUnderstood, `volume tls of pod web asks for: the volume is not understood by this controller, which may be older than the node plugin: "csi.mayfly.dev/dns-nam" is not a known attribute: did you mean csi.mayfly.dev/dns-names?`},
 		{"a profile that the controller does not know", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/profile"] = "x"
-		}, proof.NotTheVolumes, "has no profiles"},
+		}, proof.NotUnderstood, "has no profiles"},
 
 		{"another issuer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IssuerRef.Name = "root" }, proof.NotTheVolumes,
 			`issuer: asked for is "Issuer" "root" of "cert-manager.io", and the volume wants "Issuer" "ca" of "cert-manager.io"`},
@@ -420,7 +420,7 @@ func TestIPs(t *testing.T) {
 		{"the controller's", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, nil, "10.244.0.0/16", false, proof.Approve, proof.Verified},
 		{"not the controller's, but the node's", "ip-sans=${POD_IP}", []string{"10.245.0.7"}, node("10.245.0.0/24"), "10.244.0.0/16", false, proof.Approve, proof.Verified},
 		{"in a name", "dns-names=${POD_IP}.shop", []string{"10.96.0.1"}, node("10.244.0.0/24"), "", true, proof.Deny, proof.IPNotProved},
-		{"no IP", "ip-sans=${POD_IP}", []string{"nonsense"}, node("10.244.0.0/24"), "", true, proof.Deny, proof.NotTheVolumes},
+		{"no IP", "ip-sans=${POD_IP}", []string{"nonsense"}, node("10.244.0.0/24"), "", true, proof.Deny, proof.NotUnderstood},
 		{"written out, and the pod's", "ip-sans=10.244.0.7", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", false, proof.Approve, proof.Verified},
 		{"written out, and lied", "ip-sans=10.96.0.1", []string{"10.96.0.1"}, node("10.244.0.0/24"), "", false, proof.Deny, proof.NotAllowed},
 		{"written out, and another's", "ip-sans=10.244.0.8", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", false, proof.Deny, proof.NotAllowed},
@@ -434,7 +434,7 @@ func TestIPs(t *testing.T) {
 			for _, ip := range row.ips {
 				pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: ip})
 			}
-			if row.reason != proof.NotTheVolumes {
+			if row.reason != proof.NotUnderstood {
 				cr = asked(t, pod)
 			}
 			r := rules()

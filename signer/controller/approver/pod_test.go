@@ -131,7 +131,7 @@ func TestWhatAPodMayNotHaveIsDenied(t *testing.T) {
 		}, proof.NotTheVolumes, "is not what volume tls of pod web asks for"},
 		{"an attribute of a later version", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/colour"] = "red"
-		}, proof.NotTheVolumes, `the volume is not understood by this controller, which may be older than the node plugin: "csi.mayfly.dev/colour" is not a known attribute`},
+		}, proof.NotUnderstood, `the volume is not understood by this controller, which may be older than the node plugin: "csi.mayfly.dev/colour" is not a known attribute`},
 		{"from another node", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Extra[nodeName] = []string{"node-b"} }, proof.OtherNode, `and node "node-b" asks`},
 		{"as another account", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Username = "system:serviceaccount:shop:admin"

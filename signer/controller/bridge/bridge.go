@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -140,9 +141,10 @@ func (b *Bridge) Reconcile(ctx context.Context, of reconcile.Request) (reconcile
 	return b.issue(ctx, pcr, *verdict.Volume)
 }
 
-// mayChange reports whether a denial may not be the last word. Policies change, and where they say that IPs may lie.
+// mayChange reports whether a denial may not be the last word. Policies change, and where they say that IPs may lie; and so do flags and profiles, by which a
+// volume is understood.
 func mayChange(pcr *certificatesv1.PodCertificateRequest, v proof.Verdict) bool {
-	return native(pcr) && (v.Reason == proof.NotAllowed || v.Reason == proof.IPNotProved)
+	return native(pcr) && slices.Contains([]string{proof.NotAllowed, proof.IPNotProved, proof.NotUnderstood}, v.Reason)
 }
 
 // complain tells the pod why its request waits.

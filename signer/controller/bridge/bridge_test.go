@@ -306,10 +306,6 @@ func TestWhatIsDenied(t *testing.T) {
 			projection(p).UserAnnotations = pairs("example.org/x=y")
 			r.Spec.UnverifiedUserAnnotations = projection(p).UserAnnotations
 		}, "userAnnotations: example.org/x is not one"},
-		{"an attribute that there is not", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
-			projection(p).UserAnnotations = pairs("csi.mayfly.dev/dns-name=x")
-			r.Spec.UnverifiedUserAnnotations = projection(p).UserAnnotations
-		}, "the volume is not understood by this controller"},
 		{"no native volume", true, func(_ *certificatesv1.PodCertificateRequest, p *corev1.Pod) { p.Spec.Volumes = p.Spec.Volumes[:1] }, "Denied NoVolume: pod web has no podCertificate volume with signer " + native},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -336,6 +332,7 @@ func TestWhatIsDenied(t *testing.T) {
 // For the kubelet a denial is final, so a policy that may change does not deny.
 func TestANativeVolumeWaitsForThePolicy(t *testing.T) {
 	for annotation, want := range map[string]string{
+		"csi.mayfly.dev/dns-name=x":         "*v1.Pod Warning NotUnderstood: the request is not what volume native of pod web asks for: the volume is not understood by this controller",
 		"csi.mayfly.dev/dns-names=web.test": `*v1.Pod Warning NotAllowed: DNS name "web.test" is not the pod's`,
 		"csi.mayfly.dev/ip-sans=${POD_IP}":  "*v1.Pod Warning IPNotProved: the pod's IP 192.168.7.1 does not lie in the spec.podCIDRs of node node-a, ",
 	} {

@@ -87,7 +87,11 @@ func (r Rules) volume(c Claim, pod *corev1.Pod) (volume.Volume, error) {
 	if soon != nil {
 		return volume.Volume{}, soon
 	}
-	return volume.Volume{}, Refuse(NotTheVolumes, "the request is not what volume %s of pod %s asks for: %v", name, pod.Name, nearest)
+	reason := NotTheVolumes
+	if errors.As(nearest[0], new(notUnderstood)) {
+		reason = NotUnderstood
+	}
+	return volume.Volume{}, Refuse(reason, "the request is not what volume %s of pod %s asks for: %v", name, pod.Name, nearest)
 }
 
 // sources are the places in the pod's spec that a claim may be about.
@@ -119,6 +123,13 @@ func (r Rules) kind(c Claim) string {
 	return kind
 }
 
+// A notUnderstood volume may be a mistake of its author, or of the operator.
+type notUnderstood struct{ err error }
+
+func (n notUnderstood) Error() string {
+	return fmt.Sprintf("the volume is not understood by this controller, which may be older than the node plugin: %v", n.err)
+}
+
 // compare derives from a pod's volume what its node derives, and is the volume with all that is different.
 func (r Rules) compare(c Claim, asked volume.Asked) (volume.Volume, volume.Problems) {
 	v, err := r.understand(asked)
@@ -135,7 +146,7 @@ func (r Rules) understand(asked volume.Asked) (volume.Volume, error) {
 	v, err := volume.Parse(asked, defaults)
 	switch {
 	case err != nil:
-		return v, fmt.Errorf("the volume is not understood by this controller, which may be older than the node plugin: %w", err)
+		return v, notUnderstood{err}
 	case v.NeedsIP && len(asked.IPs) == 0:
 		return v, errNoIP
 	}

@@ -17,6 +17,7 @@ const (
 	PodNotLive    = "PodNotLive"    // It is a mirror of a file of the node, is being deleted, or has ended.
 	NoVolume      = "NoVolume"      // The pod has no volume of the driver.
 	NotTheVolumes = "NotTheVolumes" // No volume of the pod asks for this.
+	NotUnderstood = "NotUnderstood" // The pod's volume is not understood, as the controller's flags and profiles are.
 	IPNotProved   = "IPNotProved"   // The pod's IP does not lie where pods of its node have theirs.
 	NotAllowed    = "NotAllowed"    // The policy is against it.
 )
