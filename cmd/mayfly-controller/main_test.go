@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
 	"github.com/mayfly-csi/mayfly/cmd/flags/flagstest"
@@ -127,4 +128,12 @@ func TestRules(t *testing.T) {
 
 func TestReference(t *testing.T) {
 	flagstest.Reference(t, "../../docs/controller.md", new(options).flags(), new(checkOptions).flags(), new(approversOptions).flags())
+}
+
+// Replicas that do not lead decide and sign as well, so they need the profiles, too.
+func TestProfilesAreReadByEveryReplica(t *testing.T) {
+	var runnable manager.Runnable = everywhere{func(context.Context) error { return nil }}
+	if r, ok := runnable.(manager.LeaderElectionRunnable); !ok || r.NeedLeaderElection() {
+		t.Error("they are read by the leader alone")
+	}
 }
