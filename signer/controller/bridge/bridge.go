@@ -123,6 +123,9 @@ func (b *Bridge) Reconcile(ctx context.Context, of reconcile.Request) (reconcile
 	case answered(pcr): // Not sooner: a request that is not known to be answered would be passed on again.
 		return reconcile.Result{}, b.tidy(ctx, pcr)
 	}
+	if waits, err := b.waits(ctx, pcr); err != nil || waits {
+		return reconcile.Result{}, err
+	}
 	verdict, err := b.Court.Judge(ctx, b.claim(pcr))
 	switch {
 	case err != nil:

@@ -459,6 +459,37 @@ func (d *desk) conclude(cr *cmapi.CertificateRequest, kind cmapi.CertificateRequ
 	}
 }
 
+// The pod is read for who approves, and for who hands out, and not for each change between.
+func TestARequestThatWaitsForItsIssuerIsNotJudgedAgain(t *testing.T) {
+	pod, pcr := corp(t)
+	reads := 0
+	d := newDesk(t, interceptor.Funcs{Get: func(ctx context.Context, api client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+		if _, ok := o.(*corev1.Pod); ok {
+			reads++
+		}
+		return api.Get(ctx, key, o, options...)
+	}}, pod, pcr)
+	if _, err := d.answers(pcr); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		maker string
+		want  int
+	}{{self, 1}, {"", 2}} {
+		cr, err := d.passed(pcr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cr.Spec.Username = row.maker // As cert-manager's webhook writes it.
+		if err := d.api.Update(t.Context(), cr); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.answers(pcr); err != nil || reads != row.want {
+			t.Errorf("made by %q: the pod was read %d times, not %d (%v)", row.maker, reads, row.want, err)
+		}
+	}
+}
+
 func TestAnIssuerThatDoesNotSign(t *testing.T) {
 	pod, pcr := corp(t)
 	d := newDesk(t, interceptor.Funcs{}, pod, pcr)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -134,6 +135,18 @@ func (b *Bridge) pass(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 // errNotYet is that a CertificateRequest waits for its issuer.
 var errNotYet = signer.Errorf(signer.NotYet, "the issuer has not signed yet")
 
+// waits reports whether the request was passed on and approved, and its issuer has yet to decide: there is nothing to judge until then, and then it is judged
+// anew. A CertificateRequest that a bridge did not make is not waited for.
+func (b *Bridge) waits(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) (bool, error) {
+	cr := &cmapi.CertificateRequest{}
+	if err := b.Requests.Get(ctx, client.ObjectKeyFromObject(pcr), cr); err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	made := Keep(cr) && cr.OwnerReferences[0].UID == pcr.UID && cr.Spec.Username == b.Self
+	_, _, decided := certmanager.Decide(cr)
+	return made && judged(cr) && !decided, nil
+}
+
 // passed is the CertificateRequest for a volume.
 func passed(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) *cmapi.CertificateRequest {
 	cr := certmanager.Object(request.New(v, "", pcr.Spec.StubPKCS10Request))
@@ -172,12 +185,17 @@ func same(found, wanted *cmapi.CertificateRequest) bool {
 		maps.Equal(found.Annotations, wanted.Annotations) && reflect.DeepEqual(found.OwnerReferences, wanted.OwnerReferences)
 }
 
+// judged reports whether somebody approved or denied it.
+func judged(cr *cmapi.CertificateRequest) bool {
+	return slices.ContainsFunc(cr.Status.Conditions, func(c cmapi.CertificateRequestCondition) bool {
+		return c.Type == cmapi.CertificateRequestConditionApproved || c.Type == cmapi.CertificateRequestConditionDenied
+	})
+}
+
 // approve approves what was judged, unless it is approved or denied.
 func (b *Bridge) approve(ctx context.Context, cr *cmapi.CertificateRequest) error {
-	for _, c := range cr.Status.Conditions {
-		if c.Type == cmapi.CertificateRequestConditionApproved || c.Type == cmapi.CertificateRequestConditionDenied {
-			return nil
-		}
+	if judged(cr) {
+		return nil
 	}
 	before, now := cr.DeepCopy(), metav1.Now()
 	cr.Status.Conditions = append(cr.Status.Conditions, cmapi.CertificateRequestCondition{
