@@ -94,6 +94,7 @@ fuzz: ## each parser for FUZZTIME
 bench: build packages ## the numbers of docs/benchmarks.md, as tables, JSON and an SVG
 	cd test/bench && go run . --mayfly ../../bin/mayfly --json ../../docs/benchmarks.json --svg ../../docs/benchmarks.svg
 	cd test/e2e && go run ./cost --dir $(MAYFLY_CLUSTER) --json ../../docs/pods.json
+	cd test/e2e && go run ./modes --dir $(MAYFLY_CLUSTER) --json ../../docs/modes.json
 
 controller-gen := go tool -modfile=$(CURDIR)/tools/go.mod controller-gen
 # What is generated, from the types of the API.
