@@ -33,7 +33,6 @@ func binaries(nodes bool) []binary {
 		{name: "kube-apiserver", pkg: "k8s.io/kubernetes/cmd/kube-apiserver", ldflags: version},
 		{name: "kubectl", pkg: "k8s.io/kubernetes/cmd/kubectl", ldflags: version},
 		{name: "certmanager", pkg: "./certmanager", ldflags: "-s -w"},
-		{name: "door", pkg: "./door", ldflags: "-s -w"},
 	}
 	if !nodes {
 		return all

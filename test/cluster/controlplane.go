@@ -117,7 +117,7 @@ func (c *Cluster) controlPlane() []service {
 		{"webhook", []string{"/mnt/bin/certmanager", "webhook", "--kubeconfig=/mnt/pki/cert-manager.kubeconfig",
 			"--tls-cert-file=/mnt/pki/local.crt", "--tls-private-key-file=/mnt/pki/local.key"}},
 		// Hands what comes in at the port on this machine's loopback address, the first open file after the standard ones, to the API server.
-		{"door", []string{"/mnt/bin/door", "127.0.0.1:443"}},
+		{"door", []string{"/bin/sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec /lib/systemd/systemd-socket-proxyd --connections-max=4096 127.0.0.1:443"}},
 	}
 	if len(c.Nodes) == 0 {
 		return all

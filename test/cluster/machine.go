@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -197,6 +199,35 @@ func waitExit(process int) error {
 func (m *Machine) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	enter := []string{"--target", strconv.Itoa(m.pid()), "--mount", "--pid", "--net", "--uts", "--"}
 	return exec.CommandContext(ctx, "nsenter", append(enter, argv...)...)
+}
+
+// Dial connects to an IP address as a process on the machine does.
+func (m *Machine) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	var conn net.Conn
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // And never unlocked: the thread, which is in the machine's network, ends with the goroutine.
+		if err = enterNetwork(m.pid()); err == nil {
+			conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
+		}
+	}()
+	<-done
+	if err != nil {
+		return nil, fmt.Errorf("connect from %s: %w", m.Name, err)
+	}
+	return conn, nil
+}
+
+// enterNetwork has the calling thread make its sockets in the network of a process (setns(2)).
+func enterNetwork(pid int) error {
+	network, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return err
+	}
+	defer network.Close()
+	return unix.Setns(int(network.Fd()), unix.CLONE_NEWNET)
 }
 
 // Stop ends a service and waits until it has ended; it stays down.

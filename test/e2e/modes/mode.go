@@ -80,7 +80,7 @@ func (s *site) plugin(ctx context.Context, namespace, account string, with func(
 	if err != nil {
 		return nil, fmt.Errorf("make the node plugin's token: %w", err)
 	}
-	config := rest.AnonymousClientConfig(s.REST)
+	config := rest.AnonymousClientConfig(s.From(s.Nodes[0], s.REST))
 	config.BearerToken, config.QPS = token.Status.Token, 0 // As the product gets it: its signers set their own.
 	return with(config)
 }
