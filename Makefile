@@ -16,7 +16,7 @@ FUZZTIME ?= 10s
 # More flags for every go test, such as -v.
 TESTFLAGS ?=
 # What the cluster for tests runs with, from Debian; the rest is built from Go modules.
-PACKAGES := buildah busybox-static containerd containernetworking-plugins iproute2 procps runc runit util-linux
+PACKAGES := buildah busybox-static containerd containernetworking-plugins iproute2 procps runc runit systemd util-linux
 # Programs that read the files of a volume.
 CONSUMERS := haproxy iproute2 libtomcat10-java nginx-light openjdk-17-jre-headless openssl postgresql-15 tomcat10-common util-linux
 # Installs packages that are not. Nothing is removed for them.
