@@ -204,8 +204,24 @@ func pair(t *testing.T, target string) *x509.Certificate {
 	return leaf
 }
 
+// load is the certificate of a whole set. Who is so slow that the set was replaced twice meanwhile finds it gone, and reads the next.
 func load(target string) (*x509.Certificate, error) {
-	root, err := os.OpenRoot(filepath.Join(target, "..data"))
+	current := filepath.Join(target, "..data")
+	for {
+		before, err := os.Readlink(current)
+		if err != nil {
+			return nil, err
+		}
+		leaf, err := loadSet(filepath.Join(target, before))
+		if after, _ := os.Readlink(current); !errors.Is(err, fs.ErrNotExist) || after == before {
+			return leaf, err
+		}
+	}
+}
+
+// loadSet is the certificate of the set in a directory.
+func loadSet(dir string) (*x509.Certificate, error) {
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
