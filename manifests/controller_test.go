@@ -12,6 +12,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
@@ -92,13 +93,8 @@ func TestAdmissionPolicies(t *testing.T) {
 	all := objects(t, controller)
 	plugin := "system:serviceaccount:mayfly-system:" + the[*corev1.ServiceAccount](t, objects(t, "*.yaml")).Name
 	approver := "system:serviceaccount:mayfly-system:" + the[*corev1.ServiceAccount](t, all).Name
-	var names, bound []string
-	for _, b := range each[*admissionv1.ValidatingAdmissionPolicyBinding](all) {
-		if !slices.Equal(b.Spec.ValidationActions, []admissionv1.ValidationAction{admissionv1.Deny}) || b.Spec.MatchResources != nil {
-			t.Errorf("%s does not deny, or not everywhere", b.Name)
-		}
-		bound = append(bound, b.Spec.PolicyName)
-	}
+	var names []string
+	bound := bindings(t, all)
 	for _, p := range each[*admissionv1.ValidatingAdmissionPolicy](all) {
 		names = append(names, p.Name)
 		about := plugin
@@ -115,4 +111,16 @@ func TestAdmissionPolicies(t *testing.T) {
 	if expression := each[*admissionv1.ValidatingAdmissionPolicy](all)[0].Spec.Validations[0].Expression; !strings.Contains(expression, "'"+approver+"'") {
 		t.Errorf("%s may not decide: %s", approver, expression)
 	}
+}
+
+// bindings are the policies that are bound, which must be everywhere and deny.
+func bindings(t *testing.T, all []runtime.Object) (bound []string) {
+	t.Helper()
+	for _, b := range each[*admissionv1.ValidatingAdmissionPolicyBinding](all) {
+		if !slices.Equal(b.Spec.ValidationActions, []admissionv1.ValidationAction{admissionv1.Deny}) || b.Spec.MatchResources != nil {
+			t.Errorf("%s does not deny, or not everywhere", b.Name)
+		}
+		bound = append(bound, b.Spec.PolicyName)
+	}
+	return bound
 }

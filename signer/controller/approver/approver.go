@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -46,12 +45,8 @@ type Approver struct {
 	decisions *prometheus.CounterVec
 }
 
-const (
-	// workers decide at the same time: they wait for the API server more than they work.
-	workers = 16
-	// again is when a request is looked at once more that waits for what is not visible yet.
-	again = time.Second
-)
+// again is when a request is looked at once more that waits for what is not visible yet.
+const again = time.Second
 
 // New is an approver.
 func New(config Config) (*Approver, error) {
@@ -66,13 +61,12 @@ func New(config Config) (*Approver, error) {
 
 // Add has the manager run the approver, in every replica.
 func (a *Approver) Add(to manager.Manager) error {
-	everywhere := false
 	err := builder.ControllerManagedBy(to).Named("approver").
 		For(&cmapi.CertificateRequest{}, builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
 			cr, ok := o.(*cmapi.CertificateRequest)
 			return ok && a.Concern(cr)
 		}))).
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NeedLeaderElection: &everywhere, RateLimiter: proof.Retries()}).
+		WithOptions(proof.Everywhere()).
 		Complete(a)
 	if err != nil {
 		return fmt.Errorf("add the approver: %w", err)

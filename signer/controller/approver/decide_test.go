@@ -25,6 +25,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
@@ -74,11 +75,9 @@ func inline(name, driver string, attributes ...string) corev1.Volume {
 	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: driver, VolumeAttributes: all}}}
 }
 
-// asked is what the node plugin of the pod's node asks for the pod's last volume, in the words of signer/certmanager, recorded by cert-manager's webhook.
-func asked(t *testing.T, pod *corev1.Pod) *cmapi.CertificateRequest {
+// derived is what the node derives from the pod's last volume.
+func derived(t *testing.T, pod *corev1.Pod, defaults volume.Defaults) (volume.Volume, signer.Request) {
 	t.Helper()
-	defaults := rules().Defaults
-	defaults.TrustFiles = []string{"corp"}
 	v, err := volume.Parse(proof.Ask(pod, pod.Spec.Volumes[len(pod.Spec.Volumes)-1]), defaults)
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +90,15 @@ func asked(t *testing.T, pod *corev1.Pod) *cmapi.CertificateRequest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req := request.New(v, "attempt", der)
+	return v, request.New(v, "attempt", der)
+}
+
+// asked is what the node plugin of the pod's node asks for the pod's last volume, in the words of signer/certmanager, recorded by cert-manager's webhook.
+func asked(t *testing.T, pod *corev1.Pod) *cmapi.CertificateRequest {
+	t.Helper()
+	defaults := rules().Defaults
+	defaults.TrustFiles = []string{"corp"}
+	_, req := derived(t, pod, defaults)
 	cr := &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: pod.Namespace, Name: "web-attempt", Annotations: req.Annotations, CreationTimestamp: metav1.NewTime(created),
@@ -99,7 +106,7 @@ func asked(t *testing.T, pod *corev1.Pod) *cmapi.CertificateRequest {
 		},
 		Spec: cmapi.CertificateRequestSpec{
 			Username: nodePlugin, Extra: map[string][]string{nodeName: {pod.Spec.NodeName}},
-			Request: text(der), IsCA: req.IsCA, Duration: &metav1.Duration{Duration: req.Duration},
+			Request: text(req.CSR), IsCA: req.IsCA, Duration: &metav1.Duration{Duration: req.Duration},
 			IssuerRef: cmmeta.IssuerReference{Name: req.Issuer.Name, Kind: req.Issuer.Kind, Group: req.Issuer.Group},
 		},
 	}

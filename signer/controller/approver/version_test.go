@@ -101,19 +101,7 @@ func defaultsOf(t *testing.T, x exhibit) volume.Defaults {
 // asks is what the node plugin of now asks the API server for the pod's last volume, with what cert-manager's webhook writes down.
 func (x exhibit) asks(t *testing.T) *cmapi.CertificateRequest {
 	t.Helper()
-	v, err := volume.Parse(proof.Ask(x.Pod, x.Pod.Spec.Volumes[len(x.Pod.Spec.Volumes)-1]), defaultsOf(t, x))
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := request.NewKey(v.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := request.CSR(v, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req := request.New(v, "attempt", der)
+	v, req := derived(t, x.Pod, defaultsOf(t, x))
 	if v.AsPod {
 		req.Token = "token"
 	}

@@ -8,7 +8,6 @@ import (
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -79,7 +78,7 @@ func (b *Bridge) deny(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 	if err != nil || !first {
 		return err
 	}
-	b.Events.Eventf(pcr, pod(pcr), corev1.EventTypeWarning, v.Reason, "DenyPodCertificate", "%s", v.Message)
+	b.tell(pcr, pod(pcr), v.Reason, "DenyPodCertificate", v.Message)
 	return nil
 }
 
@@ -89,7 +88,7 @@ func (b *Bridge) fail(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 	if err != nil || !first {
 		return err
 	}
-	b.Events.Eventf(pcr, pod(pcr), corev1.EventTypeWarning, "SigningFailed", "SignPodCertificate", "%s", cause)
+	b.tell(pcr, pod(pcr), "SigningFailed", "SignPodCertificate", cause.Error())
 	return nil
 }
 

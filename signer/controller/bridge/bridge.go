@@ -19,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -60,8 +59,6 @@ type Bridge struct {
 }
 
 const (
-	// workers sign at the same time: they wait for the API server more than they work.
-	workers = 16
 	// again is when a request is looked at once more that waits for what is not visible yet.
 	again = time.Second
 	// later is when a request is looked at once more that waits for an operator.
@@ -81,14 +78,13 @@ func New(config Config) (*Bridge, error) {
 
 // Add has the manager run the bridge, in every replica.
 func (b *Bridge) Add(to manager.Manager) error {
-	everywhere := false
 	err := builder.ControllerManagedBy(to).Named("bridge").
 		For(&certificatesv1.PodCertificateRequest{}, builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
 			pcr, ok := o.(*certificatesv1.PodCertificateRequest)
 			return ok && ours(pcr)
 		}))).
 		Owns(&cmapi.CertificateRequest{}, builder.MatchEveryOwner).
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NeedLeaderElection: &everywhere, RateLimiter: proof.Retries()}).
+		WithOptions(proof.Everywhere()).
 		Complete(b)
 	if err != nil {
 		return fmt.Errorf("add the bridge: %w", err)
@@ -150,5 +146,10 @@ func mayChange(pcr *certificatesv1.PodCertificateRequest, v proof.Verdict) bool 
 // complain tells the pod why its request waits.
 func (b *Bridge) complain(pcr *certificatesv1.PodCertificateRequest, reason, message string) {
 	b.Log.Warn("pod certificate waits", "request", pcr.Namespace+"/"+pcr.Name, "node", pcr.Spec.NodeName, "reason", reason, "message", message)
-	b.Events.Eventf(pod(pcr), pcr, corev1.EventTypeWarning, reason, "SignPodCertificate", "%s", proof.Brief(message))
+	b.tell(pod(pcr), pcr, reason, "SignPodCertificate", message)
+}
+
+// tell makes an event. The API server takes none with a long note.
+func (b *Bridge) tell(regarding, related runtime.Object, reason, action, message string) {
+	b.Events.Eventf(regarding, related, corev1.EventTypeWarning, reason, action, "%s", proof.Brief(message))
 }

@@ -622,3 +622,16 @@ func TestRefreshAt(t *testing.T) {
 		}
 	}
 }
+
+// The API server takes no event with a longer note (k8s.io/kubernetes pkg/apis/core/validation/events.go).
+func TestALongCauseFitsIntoAnEvent(t *testing.T) {
+	pod := web()
+	pcr := asks(t, pod)
+	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+	if err := d.fail(t.Context(), pcr, errors.New(strings.Repeat("x", 4000))); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.events) != 1 || len(d.events[0]) > 1024+len("*v1.PodCertificateRequest Warning SigningFailed: ") {
+		t.Errorf("%d events, the first of %d bytes", len(d.events), len(d.events[0]))
+	}
+}

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
@@ -38,9 +39,15 @@ type Policies interface {
 // profilePatience is how long a judgement waits for the profiles, which come with the start.
 const profilePatience = 10 * time.Second
 
-// Retries are when a claim is judged again that could not be. The queues' own ones come to wait for a quarter of an hour: for longer than a request is kept
+// Everywhere is how what judges is run: in every replica, whoever leads, and many claims at a time, which wait for the API server more than they work.
+func Everywhere() controller.Options {
+	leads := false
+	return controller.Options{MaxConcurrentReconciles: 16, NeedLeaderElection: &leads, RateLimiter: retries()}
+}
+
+// retries are when a claim is judged again that could not be. The queues' own ones come to wait for a quarter of an hour: for longer than a request is kept
 // (kubernetes pkg/controller/certificates/cleaner/pcrcleaner.go), and for long after the API server is back.
-func Retries() workqueue.TypedRateLimiter[reconcile.Request] {
+func retries() workqueue.TypedRateLimiter[reconcile.Request] {
 	return workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](10*time.Millisecond, 10*time.Second)
 }
 

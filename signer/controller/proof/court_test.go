@@ -9,7 +9,7 @@ import (
 
 // After an API server was away for long, requests are decided soon.
 func TestRetries(t *testing.T) {
-	retries, last := Retries(), time.Duration(0)
+	retries, last := retries(), time.Duration(0)
 	for range 100 {
 		next := retries.When(reconcile.Request{})
 		if next < last || next > 10*time.Second {
