@@ -312,16 +312,16 @@ func (c *Cluster) Down() error {
 	return os.RemoveAll(c.Dir)
 }
 
-// Stop ends everything that Up began; the directory stays, for whoever wants to read the logs.
+// Stop ends everything that Up began; the directory stays, for whoever wants to read the logs. It is an error if anything else is left.
 func (c *Cluster) Stop() error {
-	var failed error
+	traces, failed := c.traces()
 	for _, machine := range c.machines() {
 		failed = errors.Join(failed, machine.Kill())
 	}
 	if len(c.Nodes) > 0 {
 		failed = errors.Join(failed, c.removeCgroup())
 	}
-	if failed != nil {
+	if failed = errors.Join(failed, traces.gone(context.Background())); failed != nil {
 		return fmt.Errorf("end the cluster: %w", failed)
 	}
 	return nil

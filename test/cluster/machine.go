@@ -201,6 +201,11 @@ func (m *Machine) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "nsenter", append(enter, argv...)...)
 }
 
+// InNetwork is a command of this machine in the network of that one.
+func (m *Machine) InNetwork(ctx context.Context, argv ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "nsenter", append([]string{"--target", strconv.Itoa(m.pid()), "--net", "--"}, argv...)...)
+}
+
 // Dial connects to an IP address as a process on the machine does.
 func (m *Machine) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	var conn net.Conn

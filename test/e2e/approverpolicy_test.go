@@ -1,11 +1,10 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -18,7 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/forge"
 )
 
-// approverPolicy runs cert-manager's approver-policy on this machine until the story ends, with the rights of its chart and a policy that allows everything.
+// approverPolicy runs cert-manager's approver-policy in the network of node-a until the story ends, with the rights of its chart and a policy that allows everything.
 // It returns the path of its log.
 func (s *story) approverPolicy() (log string) {
 	s.Helper()
@@ -49,6 +48,7 @@ func (s *story) runApproverPolicy(path string) (log string) {
 	if err != nil {
 		s.Fatal(err)
 	}
+	text = bytes.ReplaceAll(text, []byte(shared.REST.Host), []byte(shared.From("node-a", shared.REST).Host))
 	dir := s.TempDir()
 	kubeconfig, log := filepath.Join(dir, "kubeconfig"), filepath.Join(dir, "log")
 	if err := os.WriteFile(kubeconfig, text, 0o600); err != nil {
@@ -58,8 +58,8 @@ func (s *story) runApproverPolicy(path string) (log string) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	process := exec.Command(path, "--kubeconfig="+kubeconfig, "--leader-election-namespace=cert-manager", "--metrics-bind-address=0",
-		"--readiness-probe-bind-address=0", "--webhook-host=127.0.0.1", "--webhook-port="+s.freePort())
+	process := shared.Node("node-a").InNetwork(context.Background(), path, "--kubeconfig="+kubeconfig, "--leader-election-namespace=cert-manager", "--metrics-bind-address=0",
+		"--readiness-probe-bind-address=0", "--webhook-host=127.0.0.1", "--webhook-port=6443")
 	process.Stdout, process.Stderr = out, out
 	if err := process.Start(); err != nil {
 		s.Fatal(err)
@@ -72,21 +72,6 @@ func (s *story) runApproverPolicy(path string) (log string) {
 		}
 	})
 	return log
-}
-
-// freePort is one of this machine that nobody listens on.
-func (s *story) freePort() string {
-	s.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		s.Fatal(err)
-	}
-	defer l.Close() //nolint:errcheck // Nothing is in it.
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		s.Fatal(err)
-	}
-	return port
 }
 
 // besideApproverPolicy is a cluster in which approver-policy would approve everything, first alone and then beside cert-manager's own approver.

@@ -20,7 +20,7 @@ const mayfly = "mayfly-system"
 // No pod fails and no rotation is missed: the workloads would have seen their certificate expire.
 func driverReplaced(s *story) {
 	const replicas = 6
-	s.deploy(replicas, asks("duration=30s"))
+	s.deploy(replicas, asks("duration=1m"))
 	running := s.readyPods(replicas)
 	started := s.keepStarting()
 	s.Cleanup(func() { started() })

@@ -31,12 +31,7 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) (code int, err error) {
 	ctx := context.Background()
-	before, err := traces()
-	if err != nil {
-		return 1, err
-	}
-	dir := os.Getenv("MAYFLY_CLUSTER")
-	c, giveBack, err := cluster.Borrow(ctx, dir, func(format string, args ...any) { fmt.Printf(format+"\n", args...) })
+	c, giveBack, err := cluster.Borrow(ctx, os.Getenv("MAYFLY_CLUSTER"), func(format string, args ...any) { fmt.Printf(format+"\n", args...) })
 	if err != nil {
 		return 1, err
 	}
@@ -47,12 +42,7 @@ func run(m *testing.M) (code int, err error) {
 		fmt.Fprintln(os.Stderr, "interrupted", giveBack())
 		os.Exit(1)
 	})()
-	defer func() {
-		err = errors.Join(err, giveBack())
-		if c.Dir != dir {
-			err = errors.Join(err, left(ctx, before))
-		}
-	}()
+	defer func() { err = errors.Join(err, giveBack()) }()
 	if err := importWorkload(ctx); err != nil {
 		return 1, err
 	}

@@ -34,6 +34,7 @@ func apiServerDown(s *story) {
 	byHand(s, func() {
 		s.create(pod("starting"))
 		s.requested(1)
+		defer mayBeRefused()() // An API server that starts does not know the roles at once.
 		s.down("kube-apiserver")()
 		if err := shared.WaitAPI(s.Context()); err != nil {
 			s.Fatal(err)

@@ -126,6 +126,7 @@ func rightMissing(s *story) {
 		_, err := bindings.Create(context.WithoutCancel(s.Context()), again, metav1.CreateOptions{})
 		return err
 	}
+	defer mayBeRefused()()
 	s.Cleanup(func() { _ = restore() }) // Which has been done, if all went well.
 	if err := bindings.Delete(s.Context(), binding.Name, metav1.DeleteOptions{}); err != nil {
 		s.Fatal(err)
