@@ -19,9 +19,11 @@ TESTFLAGS ?=
 PACKAGES := buildah busybox-static containerd containernetworking-plugins iproute2 procps runc runit systemd util-linux
 # Programs that read the files of a volume.
 CONSUMERS := haproxy iproute2 libtomcat10-java nginx-light openjdk-17-jre-headless openssl postgresql-15 tomcat10-common util-linux
-# Installs packages that are not. Nothing is removed for them.
-install = [ "$$(dpkg-query --show --showformat '$${db:Status-Status}\n' $(1) 2>/dev/null | grep --count '^installed$$')" = $(words $(1)) ] || \
-	{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --no-remove $(1); } >&2
+# Installs packages that are missing, one make at a time. No other package is removed for them.
+install = ( flock 9; [ "$$(dpkg-query --show --showformat '$${db:Status-Status}\n' $(1) 2>/dev/null | grep --count '^installed$$')" = $(words $(1)) ] || \
+	{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --no-remove $(1); } >&2 9>&- ) 9>/var/lock/mayfly-packages
+# The parts of the test suite, in the order in which they begin. Two run at a time: the stories wait more than they work.
+PARTS := e2e unit integration consumers fuzz sanity demo
 
 .PHONY: help
 help: ## list the targets
@@ -37,27 +39,34 @@ run: build ## certificates that rotate, with the embedded CA: no Kubernetes need
 	bin/demo --mayfly bin/mayfly
 
 .PHONY: test
-test: unit integration sanity demo consumers fuzz e2e ## everything, up to pods on a real Kubernetes
+test: packages build kubernetes ## everything, up to pods on a real Kubernetes
+	@$(call install,$(CONSUMERS))
+	cd test/run && go run . --dir ../.. $(PARTS)
 
 .PHONY: unit
 unit: ## the quick loop: no cluster
 	go test $(TESTFLAGS) -race ./...
+	cd test/run && go test $(TESTFLAGS) -race ./...
 
 .PHONY: integration
-integration: build packages ## the node plugin against a real kube-apiserver and cert-manager's controllers
+integration: build packages kubernetes ## the node plugin against a real kube-apiserver and cert-manager's controllers
 	cd test/cluster && go test $(TESTFLAGS) -race -timeout 20m ./...
 
 .PHONY: e2e
-e2e: packages ## stories of pods on a real Kubernetes: the one of cluster-up, or one of their own
+e2e: packages kubernetes ## stories of pods on a real Kubernetes: the one of cluster-up, or one of their own
 	cd test/e2e && go test $(TESTFLAGS) -race -count=1 -timeout 40m -parallel 16 .
 
 .PHONY: cluster-up
-cluster-up: packages ## a Kubernetes with two nodes, cert-manager and Mayfly on this machine; again: Mayfly as it is now
+cluster-up: packages kubernetes ## a Kubernetes with two nodes, cert-manager and Mayfly on this machine; again: Mayfly as it is now
 	cd test/cluster && go run ./cmd/cluster up --dir $(MAYFLY_CLUSTER)
 
 .PHONY: cluster-down
 cluster-down: ## end that cluster; nothing is left
 	cd test/cluster && go run ./cmd/cluster down --dir $(MAYFLY_CLUSTER)
+
+.PHONY: kubernetes
+kubernetes: ## build what test clusters run: some 10 minutes where nothing is cached
+	@cd test/cluster && go run ./cmd/cluster build
 
 .PHONY: packages
 packages:
@@ -86,7 +95,7 @@ fuzz: ## each parser for FUZZTIME
 	while read -r package target; do \
 		echo "$$package $$target"; \
 		out=$$(mktemp); \
-		go test $(TESTFLAGS) -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$package" </dev/null | tee "$$out" || $(fuzz-ended); \
+		go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$package" </dev/null | tee "$$out" || $(fuzz-ended); \
 		rm "$$out"; \
 	done
 

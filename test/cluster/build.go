@@ -45,6 +45,15 @@ func binaries(nodes bool) []binary {
 	)
 }
 
+// Build builds every binary of a cluster with nodes, and approver-policy, where that is not done yet. It tells of its progress.
+func Build(ctx context.Context, tell func(format string, args ...any)) error {
+	if _, err := build(ctx, true, tell); err != nil {
+		return err
+	}
+	_, _, err := ApproverPolicy(ctx, tell)
+	return err
+}
+
 // build sees to the binaries, and returns their paths by their names. They lie below $MAYFLY_CACHE
 // (~/.cache/mayfly), each in a directory whose name follows from what it is built of; what is there is not built again.
 // It tells of its progress.

@@ -1,4 +1,4 @@
-// Command cluster starts and ends a Kubernetes cluster on this machine: `cluster up`, `cluster down`.
+// Command cluster starts and ends a Kubernetes cluster on this machine: `cluster up`, `cluster down`. `cluster build` only builds what it runs.
 package main
 
 import (
@@ -31,7 +31,10 @@ func run(ctx context.Context, args []string) error {
 	nodes := flags.String("nodes", "node-a,node-b", "names of the nodes; empty for a control plane alone")
 	namespace := flags.String("namespace", "", "make this namespace, with an issuer ca")
 	if len(args) == 0 {
-		return errors.New("say up or down")
+		return errors.New("say up, down or build")
+	}
+	if args[0] == "build" {
+		return cluster.Build(ctx, tell)
 	}
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -50,12 +53,11 @@ func run(ctx context.Context, args []string) error {
 	case "down":
 		return cluster.Down(path)
 	}
-	return fmt.Errorf("%s is not known: say up or down", args[0])
+	return fmt.Errorf("%s is not known: say up, down or build", args[0])
 }
 
 func up(ctx context.Context, c *cluster.Cluster, namespace string) error {
-	err := c.Up(ctx, func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) })
-	if err != nil {
+	if err := c.Up(ctx, tell); err != nil {
 		return err
 	}
 	if namespace != "" {
@@ -66,3 +68,5 @@ func up(ctx context.Context, c *cluster.Cluster, namespace string) error {
 	fmt.Printf("export KUBECONFIG=%s\nexport PATH=%s:$PATH\n", c.Kubeconfig(), c.Bin())
 	return nil
 }
+
+func tell(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
