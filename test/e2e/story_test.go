@@ -109,8 +109,11 @@ func eventually(ctx context.Context, what string, try func(context.Context) erro
 func within(ctx context.Context, atMost time.Duration, what string, try func(context.Context) error) error {
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, atMost, true, func(ctx context.Context) (bool, error) {
-		last = try(ctx)
-		return last == nil, nil
+		err := try(ctx)
+		if err == nil || ctx.Err() == nil || last == nil { // A try that is cut short at the end says nothing.
+			last = err
+		}
+		return err == nil, nil
 	})
 	if err != nil {
 		return fmt.Errorf("waited for %s: %w", what, last)
