@@ -3,10 +3,8 @@ package driver_test
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -197,64 +195,23 @@ func web(edits ...string) kubelet.Volume {
 // pair loads and checks what the pod reads.
 func pair(t *testing.T, target string) *x509.Certificate {
 	t.Helper()
-	leaf, err := load(target)
+	leaf, err := kubelet.Load(target)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return leaf
 }
 
-// load is the certificate of a whole set. Who is so slow that the set was replaced twice meanwhile finds it gone, and reads the next.
-func load(target string) (*x509.Certificate, error) {
-	current := filepath.Join(target, "..data")
-	for {
-		before, err := os.Readlink(current)
-		if err != nil {
-			return nil, err
-		}
-		leaf, err := loadSet(filepath.Join(target, before))
-		if after, _ := os.Readlink(current); !errors.Is(err, fs.ErrNotExist) || after == before {
-			return leaf, err
-		}
-	}
-}
-
-// loadSet is the certificate of the set in a directory.
-func loadSet(dir string) (*x509.Certificate, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	crt, err1 := root.ReadFile("tls.crt")
-	key, err2 := root.ReadFile("tls.key")
-	bundle, err3 := root.ReadFile("credential-bundle.pem")
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return nil, err
-	}
-	single, err := tls.X509KeyPair(bundle, bundle)
-	if err != nil {
-		return nil, fmt.Errorf("the bundle: %w", err)
-	}
-	two, err := tls.X509KeyPair(crt, key)
-	if err != nil {
-		return nil, fmt.Errorf("the two files: %w", err)
-	}
-	if !single.Leaf.Equal(two.Leaf) {
-		return nil, errors.New("bundle and files differ")
-	}
-	return single.Leaf, nil
-}
-
-// until waits for a condition, which is looked at often.
+// until waits for a condition, which is looked at often. It gives up late, for machines that are busy,
+// but before the minute that a renewal waits for its signer is over.
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(40 * time.Second)
 	for !done() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -47,7 +46,6 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// Many volumes with short certificates, and readers that go round them all the time.
 // Who watches the file itself, as Istio's agents before 1.29 do, is told soon that there is another.
 func TestTheFilesBeforeAreGoneSoon(t *testing.T) {
 	pods := newPods()
@@ -68,37 +66,6 @@ func TestTheFilesBeforeAreGoneSoon(t *testing.T) {
 	until(t, "they are removed", func() bool { return !exists(t, first) })
 	if !pair(t, target).Equal(after) {
 		t.Error("it was renewed meanwhile")
-	}
-}
-
-func TestAThousandRotationsUnderLoad(t *testing.T) {
-	const volumes, rotations = 100, 1000
-	n := newNode(t, nil)
-	var targets []string
-	for i := range volumes {
-		v := web("csi.mayfly.dev/duration=2s")
-		v.UID = fmt.Sprintf("3b2f6a5e-0001-4c5e-9d3e-%012d", i)
-		targets = append(targets, n.publish(v))
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var readers sync.WaitGroup
-	for range 2 {
-		readers.Go(func() { readAll(t, ctx, targets) })
-	}
-	until(t, "the rotations", func() bool { return len(n.signer.asked()) >= volumes+rotations })
-	cancel()
-	readers.Wait()
-}
-
-// readAll loads the pair of every target, again and again.
-func readAll(t *testing.T, ctx context.Context, targets []string) {
-	for ctx.Err() == nil {
-		for _, target := range targets {
-			if _, err := load(target); err != nil {
-				t.Errorf("read %s: %v", target, err)
-				return
-			}
-		}
 	}
 }
 

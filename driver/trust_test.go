@@ -546,7 +546,7 @@ func TestPushesAmongAllElse(t *testing.T) {
 					return
 				}
 				for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); {
-					if _, err := load(target); err != nil {
+					if _, err := kubelet.Load(target); err != nil {
 						t.Error(err)
 						return
 					}
