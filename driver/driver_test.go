@@ -32,6 +32,7 @@ type node struct {
 	*kubelet.Kubelet
 	t      *testing.T
 	signer *scripted
+	pods   *somePods // nil: the test's Config has others.
 	log    *logged
 	edit   func(*driver.Config)
 
@@ -67,12 +68,15 @@ func (n *node) config() driver.Config {
 		KubeletRoot:       n.Root,
 		StateDir:          n.stateDir(),
 		Signer:            n.signer,
+		Pods:              newPods(),
+		WatchPods:         true,
 		RenewalsPerSecond: 1000,
 		Log:               slog.New(slog.NewTextHandler(n.log, nil)),
 	}
 	if n.edit != nil {
 		n.edit(&config)
 	}
+	n.pods, _ = config.Pods.(*somePods)
 	return config
 }
 
@@ -169,6 +173,13 @@ func (n *node) unpublish(v kubelet.Volume) {
 	if err := n.Unpublish(n.t.Context(), n.driver, v); err != nil {
 		n.t.Fatalf("unpublish: %v", err)
 	}
+}
+
+// renew makes the renewal of a volume due that has its pair, as an annotation of its pod does.
+func (n *node) renew(v kubelet.Volume) {
+	n.t.Helper()
+	until(n.t, "the attempt before is over", func() bool { return n.record(v).Attempt == "" })
+	n.pods.annotated(n.t, v.Pod, n.record(v).IssuedAt.Add(time.Nanosecond), nil)
 }
 
 // inState is a path in the volume's tmpfs.
@@ -286,6 +297,14 @@ func refuse(kind signer.Kind, reason string) answer {
 func hang(ctx context.Context, _ signer.Request, _ signer.Signer) (signer.Issued, error) {
 	<-ctx.Done()
 	return signer.Issued{}, signer.Errorf(signer.NotYet, "still waiting for approval")
+}
+
+// abandon is an answer that takes longer than who called has patience: cancel ends that call.
+func abandon(cancel context.CancelFunc) answer {
+	return func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
+		cancel()
+		return hang(ctx, req, ca)
+	}
 }
 
 // logged is what a driver logs.

@@ -247,7 +247,7 @@ func TestAPushDoesNotWaitForAnAttempt(t *testing.T) {
 func TestAPodDoesNotBeginWithoutItsCACertificates(t *testing.T) {
 	n := newTrusting(t, nil)
 	v := web(trusts + "issuer,file:corp")
-	ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 	defer cancel()
 	_, err := n.Publish(ctx, n.driver, v)
 	if err == nil || kubelet.Final(err) || !strings.Contains(err.Error(), "trust source file:corp: file "+n.corp+" not found") {
@@ -306,7 +306,7 @@ func TestACallThatWaitsForASourceEndsWithTheDriver(t *testing.T) {
 	if err := n.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-ended; err == nil || kubelet.Final(err) || time.Since(begin) > 5*time.Second {
+	if err := <-ended; err == nil || kubelet.Final(err) || time.Since(begin) > 8*time.Second {
 		t.Errorf("after %s: %v", time.Since(begin), err)
 	}
 }
@@ -410,7 +410,7 @@ func TestTheOldRootStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := web("csi.mayfly.dev/duration=6s")
+	v := web("csi.mayfly.dev/duration=15s")
 	target := n.publish(v)
 	first, old := pair(t, target), n.issuer()
 	n.has(target, old)
@@ -418,6 +418,7 @@ func TestTheOldRootStays(t *testing.T) {
 		req.Duration = time.Hour
 		return next.Sign(ctx, req)
 	})
+	n.renew(v)
 	until(t, "the renewal", func() bool { return !pair(t, target).Equal(first) })
 	got := parse(t, read(t, target, "ca.crt"))
 	if len(got) != 2 || got[0].Equal(old) || !got[1].Equal(old) {
