@@ -140,7 +140,7 @@ func (n *node) mounts() (paths []string) {
 		n.t.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
-		if path := strings.Fields(line)[4]; strings.HasPrefix(path, n.Root) {
+		if path := strings.Fields(line)[4]; strings.HasPrefix(path, n.Root+"/") {
 			paths = append([]string{path}, paths...)
 		}
 	}
