@@ -413,6 +413,36 @@ func TestAFullVolumeKeepsItsPair(t *testing.T) {
 	n.empty()
 }
 
+// Whatever of the driver's can't be written: the signer sees no attempt that is not on record, for after a crash nobody would
+// know of it, and the pod gets no pair of which the driver has no copy.
+func TestARenewalThatCantBeWritten(t *testing.T) {
+	for _, file := range []string{"pending.key", "record.json", "pair.pem"} {
+		t.Run(file, func(t *testing.T) {
+			n := newNode(t, nil)
+			v := web()
+			target := n.publish(v)
+			before := pair(t, target)
+			n.signer.from(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
+				if r, err := files.Dir(n.inState(v, "")).ReadRecord(); err != nil || r.Attempt != req.Attempt.ID {
+					t.Errorf("the signer is asked for attempt %s, on record is %q (%v)", req.Attempt.ID, r.Attempt, err)
+				}
+				return ca.Sign(ctx, req)
+			})
+			obstacle := n.inState(v, file+".new") // While a directory is there, the file can't be written.
+			until(t, "what was under way is written", func() bool { return os.Mkdir(obstacle, 0o700) == nil })
+			n.renew(v)
+			until(t, "the renewal fails", func() bool { return strings.Contains(n.log.String(), "certificate not issued") })
+			if !pair(t, target).Equal(before) {
+				t.Error("the pair changed")
+			}
+			if err := os.Remove(obstacle); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the renewal", func() bool { return !pair(t, target).Equal(before) })
+		})
+	}
+}
+
 // fill takes all that is left of a file system.
 func fill(t *testing.T, path string) {
 	t.Helper()
