@@ -86,8 +86,6 @@ func TestASignerThatIsAwayForAWhile(t *testing.T) {
 	n.empty()
 }
 
-var againAway = regexp.MustCompile(`away \(tried [2-9] times; the next try is at `)
-
 // A call that waits for the next try ends in time to say why.
 func TestACallThatWaitsForATryEndsInTime(t *testing.T) {
 	n := newNode(t, nil)
@@ -97,7 +95,8 @@ func TestACallThatWaitsForATryEndsInTime(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
 	defer cancel()
 	_, err := n.Publish(ctx, n.driver, v)
-	if ctx.Err() != nil || status.Code(err) != codes.Unavailable || !againAway.MatchString(err.Error()) {
+	if want := regexp.MustCompile(`away \(tried [2-9] times; the next try is at `); ctx.Err() != nil ||
+		status.Code(err) != codes.Unavailable || !want.MatchString(err.Error()) {
 		t.Errorf("%v", err)
 	}
 	n.unpublish(v)
