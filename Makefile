@@ -23,7 +23,7 @@ CONSUMERS := haproxy iproute2 libtomcat10-java nginx-light openjdk-17-jre-headle
 install = ( flock 9; [ "$$(dpkg-query --show --showformat '$${db:Status-Status}\n' $(1) 2>/dev/null | grep --count '^installed$$')" = $(words $(1)) ] || \
 	{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --no-remove $(1); } >&2 9>&- ) 9>/var/lock/mayfly-packages
 # The parts of the test suite, in the order in which they begin. Two run at a time: the stories wait more than they work.
-PARTS := e2e unit integration consumers fuzz sanity demo
+PARTS := e2e unit load integration consumers fuzz sanity demo
 
 .PHONY: help
 help: ## list the targets
@@ -45,8 +45,12 @@ test: packages build kubernetes ## everything, up to pods on a real Kubernetes
 
 .PHONY: unit
 unit: ## the quick loop: no cluster
-	go test $(TESTFLAGS) -race ./...
+	go test $(TESTFLAGS) -race -parallel 16 $$(go list ./... | grep -v /test/)
 	cd test/run && go test $(TESTFLAGS) -race ./...
+
+.PHONY: load
+load: ## the node plugin with many volumes that rotate all the time
+	go test $(TESTFLAGS) -race ./test/load
 
 .PHONY: integration
 integration: build packages kubernetes ## the node plugin against a real kube-apiserver and cert-manager's controllers

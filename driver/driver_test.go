@@ -3,10 +3,8 @@ package driver_test
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -34,6 +32,7 @@ type node struct {
 	*kubelet.Kubelet
 	t      *testing.T
 	signer *scripted
+	pods   *somePods // nil: the test's Config has others.
 	log    *logged
 	edit   func(*driver.Config)
 
@@ -69,12 +68,15 @@ func (n *node) config() driver.Config {
 		KubeletRoot:       n.Root,
 		StateDir:          n.stateDir(),
 		Signer:            n.signer,
+		Pods:              newPods(),
+		WatchPods:         true,
 		RenewalsPerSecond: 1000,
 		Log:               slog.New(slog.NewTextHandler(n.log, nil)),
 	}
 	if n.edit != nil {
 		n.edit(&config)
 	}
+	n.pods, _ = config.Pods.(*somePods)
 	return config
 }
 
@@ -138,7 +140,7 @@ func (n *node) mounts() (paths []string) {
 		n.t.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
-		if path := strings.Fields(line)[4]; strings.HasPrefix(path, n.Root) {
+		if path := strings.Fields(line)[4]; strings.HasPrefix(path, n.Root+"/") {
 			paths = append([]string{path}, paths...)
 		}
 	}
@@ -173,6 +175,13 @@ func (n *node) unpublish(v kubelet.Volume) {
 	}
 }
 
+// renew makes the renewal of a volume due that has its pair, as an annotation of its pod does.
+func (n *node) renew(v kubelet.Volume) {
+	n.t.Helper()
+	until(n.t, "the attempt before is over", func() bool { return n.record(v).Attempt == "" })
+	n.pods.annotated(n.t, v.Pod, n.record(v).IssuedAt.Add(time.Nanosecond), nil)
+}
+
 // inState is a path in the volume's tmpfs.
 func (n *node) inState(v kubelet.Volume, name string) string {
 	return filepath.Join(n.stateDir(), v.ID(), name)
@@ -197,64 +206,22 @@ func web(edits ...string) kubelet.Volume {
 // pair loads and checks what the pod reads.
 func pair(t *testing.T, target string) *x509.Certificate {
 	t.Helper()
-	leaf, err := load(target)
+	leaf, err := kubelet.Load(target)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return leaf
 }
 
-// load is the certificate of a whole set. Who is so slow that the set was replaced twice meanwhile finds it gone, and reads the next.
-func load(target string) (*x509.Certificate, error) {
-	current := filepath.Join(target, "..data")
-	for {
-		before, err := os.Readlink(current)
-		if err != nil {
-			return nil, err
-		}
-		leaf, err := loadSet(filepath.Join(target, before))
-		if after, _ := os.Readlink(current); !errors.Is(err, fs.ErrNotExist) || after == before {
-			return leaf, err
-		}
-	}
-}
-
-// loadSet is the certificate of the set in a directory.
-func loadSet(dir string) (*x509.Certificate, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	crt, err1 := root.ReadFile("tls.crt")
-	key, err2 := root.ReadFile("tls.key")
-	bundle, err3 := root.ReadFile("credential-bundle.pem")
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return nil, err
-	}
-	single, err := tls.X509KeyPair(bundle, bundle)
-	if err != nil {
-		return nil, fmt.Errorf("the bundle: %w", err)
-	}
-	two, err := tls.X509KeyPair(crt, key)
-	if err != nil {
-		return nil, fmt.Errorf("the two files: %w", err)
-	}
-	if !single.Leaf.Equal(two.Leaf) {
-		return nil, errors.New("bundle and files differ")
-	}
-	return single.Leaf, nil
-}
-
-// until waits for a condition, which is looked at often.
+// until waits for a condition, which is looked at often. It gives up late, for machines that are busy.
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !done() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -329,6 +296,14 @@ func refuse(kind signer.Kind, reason string) answer {
 func hang(ctx context.Context, _ signer.Request, _ signer.Signer) (signer.Issued, error) {
 	<-ctx.Done()
 	return signer.Issued{}, signer.Errorf(signer.NotYet, "still waiting for approval")
+}
+
+// abandon is an answer that takes longer than who called has patience: cancel ends that call.
+func abandon(cancel context.CancelFunc) answer {
+	return func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
+		cancel()
+		return hang(ctx, req, ca)
+	}
 }
 
 // logged is what a driver logs.

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -78,10 +79,11 @@ func TestNamesOfTheOldDrivers(t *testing.T) {
 		t.Error("after a restart the old driver's volume has another kind of key")
 	}
 	asked := n.signer.asked()
+	ofMesh := slices.IndexFunc(asked, func(r signer.Request) bool { return r.Attempt.Pod.UID == mesh.UID })
 	if got := asked[1].Annotations["example.org/team"]; got != "shop" {
 		t.Errorf("the annotation is %q", got)
 	}
-	if got := asked[2]; got.Issuer.Name != "mesh" || got.Issuer.Kind != "ClusterIssuer" || got.Issuer.Group != "cert-manager.io" ||
+	if got := asked[ofMesh]; got.Issuer.Name != "mesh" || got.Issuer.Kind != "ClusterIssuer" || got.Issuer.Group != "cert-manager.io" ||
 		got.Annotations["spiffe.csi.cert-manager.io/identity"] != "spiffe://example.org/ns/shop/sa/web" || got.Duration != time.Hour {
 		t.Errorf("%+v", got)
 	}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -30,24 +29,23 @@ func (f eventFunc) Warn(_ context.Context, pod signer.Pod, reason, message strin
 
 func TestRotation(t *testing.T) {
 	n := newNode(t, nil)
-	v := web("csi.mayfly.dev/duration=2s")
+	v := web("csi.mayfly.dev/duration=15s")
 	target := n.publish(v)
 	before := pair(t, target)
-	for range 3 {
+	for range 2 {
 		begin := time.Now()
 		until(t, "a rotation", func() bool { return !pair(t, target).Equal(before) })
 		after := pair(t, target)
 		if before.NotAfter.Before(time.Now()) {
 			t.Errorf("rotated %s after the end", time.Since(before.NotAfter))
 		}
-		if time.Since(begin) > 2*time.Second || bytes.Equal(before.RawSubjectPublicKeyInfo, after.RawSubjectPublicKeyInfo) {
+		if time.Since(begin) > 15*time.Second || bytes.Equal(before.RawSubjectPublicKeyInfo, after.RawSubjectPublicKeyInfo) {
 			t.Errorf("after %s; a new key at every renewal", time.Since(begin))
 		}
 		before = after
 	}
 }
 
-// Many volumes with short certificates, and readers that go round them all the time.
 // Who watches the file itself, as Istio's agents before 1.29 do, is told soon that there is another.
 func TestTheFilesBeforeAreGoneSoon(t *testing.T) {
 	pods := newPods()
@@ -71,37 +69,6 @@ func TestTheFilesBeforeAreGoneSoon(t *testing.T) {
 	}
 }
 
-func TestAThousandRotationsUnderLoad(t *testing.T) {
-	const volumes, rotations = 100, 1000
-	n := newNode(t, nil)
-	var targets []string
-	for i := range volumes {
-		v := web("csi.mayfly.dev/duration=2s")
-		v.UID = fmt.Sprintf("3b2f6a5e-0001-4c5e-9d3e-%012d", i)
-		targets = append(targets, n.publish(v))
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var readers sync.WaitGroup
-	for range 2 {
-		readers.Go(func() { readAll(t, ctx, targets) })
-	}
-	until(t, "the rotations", func() bool { return len(n.signer.asked()) >= volumes+rotations })
-	cancel()
-	readers.Wait()
-}
-
-// readAll loads the pair of every target, again and again.
-func readAll(t *testing.T, ctx context.Context, targets []string) {
-	for ctx.Err() == nil {
-		for _, target := range targets {
-			if _, err := load(target); err != nil {
-				t.Errorf("read %s: %v", target, err)
-				return
-			}
-		}
-	}
-}
-
 func TestHeldVolumesAreRotatedAfterARestart(t *testing.T) {
 	n := newNode(t, nil)
 	v := web("csi.mayfly.dev/duration=3s")
@@ -117,9 +84,8 @@ func TestHeldVolumesAreRotatedAfterARestart(t *testing.T) {
 func TestThePendingAttemptGoesOnAfterARestart(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()
-	n.signer.say(hang)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
+	ctx, cancel := context.WithCancel(t.Context())
+	n.signer.say(abandon(cancel))
 	if _, err := n.Publish(ctx, n.driver, v); err == nil {
 		t.Fatal("published")
 	}
@@ -134,9 +100,13 @@ func TestThePendingAttemptGoesOnAfterARestart(t *testing.T) {
 
 func TestKeepRequests(t *testing.T) {
 	n := newNode(t, func(c *driver.Config) { c.KeepRequests = 2 })
-	v := web("csi.mayfly.dev/duration=2s")
-	n.publish(v)
-	until(t, "five requests", func() bool { return len(n.signer.asked()) >= 5 })
+	v := web()
+	target := n.publish(v)
+	for range 4 {
+		before := pair(t, target)
+		n.renew(v)
+		until(t, "another request", func() bool { return !pair(t, target).Equal(before) })
+	}
 	until(t, "the first is forgotten", func() bool { return len(n.signer.forgot()) >= 2 })
 	asked, forgot := n.signer.asked(), n.signer.forgot()
 	for i, id := range forgot {
@@ -154,7 +124,7 @@ func TestAVolumeWhosePodIsGoneIsRemoved(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			n := newNode(t, nil)
-			v := web("csi.mayfly.dev/duration=2s")
+			v := web()
 			target := n.publish(v)
 			if !row.live {
 				if err := n.stop(); err != nil {
@@ -162,7 +132,9 @@ func TestAVolumeWhosePodIsGoneIsRemoved(t *testing.T) {
 				}
 			}
 			gone(t, n, v, target)
-			if !row.live {
+			if row.live {
+				n.renew(v)
+			} else {
 				n.start()
 			}
 			until(t, "the volume is removed", func() bool { return !exists(t, n.inState(v, "")) })
@@ -187,7 +159,7 @@ func TestADamagedRecordIsMadeAnewByTheNextPublish(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, nil)
-			v := web("csi.mayfly.dev/duration=10s") // Its signer backdates: due at once, by what the pair alone says.
+			v := web("csi.mayfly.dev/duration=60s") // Its signer backdates: due at once, by what the pair alone says.
 			target := n.publish(v)
 			before := pair(t, target)
 			if err := n.stop(); err != nil {
@@ -232,7 +204,7 @@ func TestADamagedRecordDoesNotHinderUnpublish(t *testing.T) {
 
 func TestANewerRecordIsTakenUp(t *testing.T) {
 	n := newNode(t, nil)
-	v := web("csi.mayfly.dev/duration=10s")
+	v := web("csi.mayfly.dev/duration=60s")
 	target := n.publish(v)
 	before := pair(t, target)
 	if err := n.stop(); err != nil {

@@ -47,9 +47,12 @@ func TestAskingAsThePod(t *testing.T) {
 // A renewal that is due when the token has expired waits for the next call of the kubelet.
 func TestARenewalWaitsForAToken(t *testing.T) {
 	n := newNode(t, asPod)
-	v := withToken(tokens("", "first", 5*time.Second), "csi.mayfly.dev/duration=12s")
+	expires := time.Now().Add(6 * time.Second)
+	v := withToken(tokens("", "first", 5*time.Second))
 	target := n.publish(v)
 	first := pair(t, target)
+	until(t, "the token expires", func() bool { return time.Now().After(expires) })
+	n.renew(v)
 	until(t, "the renewal waits", func() bool {
 		f := n.record(v).Failure
 		return f != nil && strings.Contains(f.Reason, "there is no fresh token of the pod's service account")

@@ -215,6 +215,35 @@ func TestRecordsThatAreNotOurs(t *testing.T) {
 	}
 }
 
+// What can't be removed is still on record.
+func TestAWipeThatIsInterrupted(t *testing.T) {
+	d := files.Dir(t.TempDir())
+	if err := d.WriteRecord(files.Record{Asked: volume.Asked{ID: "csi-1", Target: "/x"}, Attempt: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "z"} { // Before and after the record in the directory.
+		busy := filepath.Join(string(d), name)
+		if err := os.Mkdir(busy, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := mount.Tmpfs(busy, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Wipe(); err == nil {
+			t.Error("what is mounted was removed")
+		}
+		if err := mount.Unmount(busy); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := d.ReadRecord(); err != nil || r.Attempt != "a" {
+			t.Errorf("the record is gone: %+v, %v", r, err)
+		}
+		if err := os.RemoveAll(busy); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestWipe(t *testing.T) {
 	d := files.Dir(t.TempDir())
 	write(t, d, files.Set{"tls.key": []byte("x")}, volume.Owner{})

@@ -145,6 +145,9 @@ func TestCheck(t *testing.T) {
 		{"no DNS name", with(func(c *x509.Certificate) { c.DNSNames = []string{"web"} }), nil, `the certificate lacks the DNS name "web.example" that was asked for`},
 		{"no IP", with(func(c *x509.Certificate) { c.IPAddresses = nil }), nil, `the certificate lacks the IP address "10.0.0.1"`},
 		{"no URI", with(func(c *x509.Certificate) { c.URIs = nil }), nil, `the certificate lacks the URI "spiffe://example.org/web"`},
+		{"another path of the same trust domain", with(func(c *x509.Certificate) {
+			c.URIs = []*url.URL{{Scheme: "spiffe", Host: "example.org", Path: "/other"}}
+		}), nil, `the certificate lacks the URI "spiffe://example.org/web"`},
 		{"a garbage CA", good, []byte("x"), "the issuer's CA has no certificate in its 1 bytes"},
 	}
 	for _, row := range rows {

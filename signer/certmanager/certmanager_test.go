@@ -3,6 +3,7 @@ package certmanager_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -156,6 +157,48 @@ func TestWatchesThatEnd(t *testing.T) {
 	}
 }
 
+// What cert-manager's controllers and approvers write decides, a denial before all else.
+func TestDecide(t *testing.T) {
+	const (
+		approved = cmapi.CertificateRequestConditionApproved
+		denied   = cmapi.CertificateRequestConditionDenied
+		invalid  = cmapi.CertificateRequestConditionInvalidRequest
+		ready    = cmapi.CertificateRequestConditionReady
+	)
+	is := func(c cmapi.CertificateRequestConditionType, status cmmeta.ConditionStatus, reason string) cmapi.CertificateRequestCondition {
+		return cmapi.CertificateRequestCondition{Type: c, Status: status, Reason: reason}
+	}
+	issued := is(ready, cmmeta.ConditionTrue, cmapi.CertificateRequestReasonIssued)
+	for name, row := range map[string]struct {
+		chain      string
+		conditions []cmapi.CertificateRequestCondition
+		want       string // Empty: undecided.
+	}{
+		"new":                      {"", nil, ""},
+		"approved":                 {"", []cmapi.CertificateRequestCondition{is(approved, cmmeta.ConditionTrue, "")}, ""},
+		"pending":                  {"", []cmapi.CertificateRequestCondition{is(ready, cmmeta.ConditionFalse, cmapi.CertificateRequestReasonPending)}, ""},
+		"not denied":               {"", []cmapi.CertificateRequestCondition{is(denied, cmmeta.ConditionFalse, "")}, ""},
+		"ready without a chain":    {"", []cmapi.CertificateRequestCondition{issued}, ""},
+		"issued":                   {"chain", []cmapi.CertificateRequestCondition{issued}, "<nil>"},
+		"denied":                   {"", []cmapi.CertificateRequestCondition{is(denied, cmmeta.ConditionTrue, "no")}, "request denied"},
+		"denied and issued":        {"chain", []cmapi.CertificateRequestCondition{issued, is(denied, cmmeta.ConditionTrue, "no")}, "request denied"},
+		"denied, by its readiness": {"", []cmapi.CertificateRequestCondition{is(ready, cmmeta.ConditionFalse, cmapi.CertificateRequestReasonDenied)}, "request denied"},
+		"invalid":                  {"", []cmapi.CertificateRequestCondition{is(invalid, cmmeta.ConditionTrue, "no")}, "request invalid"},
+		"failed":                   {"", []cmapi.CertificateRequestCondition{is(ready, cmmeta.ConditionFalse, cmapi.CertificateRequestReasonFailed)}, "signing failed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cr := &cmapi.CertificateRequest{Status: cmapi.CertificateRequestStatus{Conditions: row.conditions, Certificate: []byte(row.chain)}}
+			got, err, decided := certmanager.Decide(cr)
+			if decided != (row.want != "") || !strings.HasPrefix(fmt.Sprint(err), row.want) {
+				t.Errorf("%v, decided %v, want %q", err, decided, row.want)
+			}
+			if want := map[bool]string{true: row.chain}[row.want == "<nil>"]; string(got.Chain) != want {
+				t.Errorf("chain %q", got.Chain)
+			}
+		})
+	}
+}
+
 func TestARequestThatIsDeletedOrReplaced(t *testing.T) {
 	for name, row := range map[string]struct {
 		kind   string
@@ -164,6 +207,8 @@ func TestARequestThatIsDeletedOrReplaced(t *testing.T) {
 	}{
 		"deleted":         {"DELETED", func(*cmapi.CertificateRequest) {}, "was deleted before it was signed"},
 		"replaced":        {"MODIFIED", func(cr *cmapi.CertificateRequest) { cr.UID = "other" }, "was replaced"},
+		"another issuer":  {"MODIFIED", func(cr *cmapi.CertificateRequest) { cr.Spec.IssuerRef.Name = "other" }, "its spec was changed"},
+		"a CA's":          {"MODIFIED", func(cr *cmapi.CertificateRequest) { cr.Spec.IsCA = true }, "its spec was changed"},
 		"another request": {"MODIFIED", func(cr *cmapi.CertificateRequest) { cr.Spec.Request = []byte("another") }, "its spec was changed"},
 	} {
 		t.Run(name, func(t *testing.T) {

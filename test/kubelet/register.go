@@ -13,12 +13,14 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 )
 
 // Register waits until the named driver offers itself in the plug-in directory, registers it as the kubelet does
-// (kubernetes pkg/kubelet/pluginmanager), and connects to its CSI socket.
+// (kubernetes pkg/kubelet/pluginmanager), and connects to its CSI socket. A driver that is slow to answer is asked again.
 func (k *Kubelet) Register(ctx context.Context, name string) (Driver, error) {
 	dir := filepath.Join(k.Root, "plugins_registry")
 	watch, err := watch(dir)
@@ -32,8 +34,12 @@ func (k *Kubelet) Register(ctx context.Context, name string) (Driver, error) {
 			return Driver{}, err
 		}
 		for _, socket := range sockets {
-			if info, err := ask(ctx, socket); err == nil && info.GetName() == name {
-				return accept(ctx, socket, info)
+			info, err := ask(ctx, socket)
+			if err != nil || info.GetName() != name {
+				continue
+			}
+			if d, err := accept(ctx, socket, info); status.Code(err) != codes.DeadlineExceeded {
+				return d, err
 			}
 		}
 		if err := next(ctx, watch, len(sockets) > 0); err != nil {
@@ -129,5 +135,9 @@ func accept(ctx context.Context, socket string, info *registration.PluginInfo) (
 		_, err := c.NotifyRegistrationStatus(ctx, &registration.RegistrationStatus{PluginRegistered: true})
 		return err
 	})
-	return d, err
+	if err != nil {
+		_ = d.Close()
+		return Driver{}, err
+	}
+	return d, nil
 }

@@ -246,6 +246,8 @@ func TestWhatIsDenied(t *testing.T) {
 		{"another kind of issuer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IssuerRef.Kind = "ClusterIssuer" }, proof.NotTheVolumes, "issuer: "},
 		{"another group of issuer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IssuerRef.Group = "example.org" }, proof.NotTheVolumes, "issuer: "},
 		{"longer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Duration.Duration *= 2 }, proof.NotTheVolumes, "duration: asked for is 2h0m0s, and the volume wants 1h0m0s"},
+		{"shorter", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Duration.Duration /= 2 },
+			proof.NotTheVolumes, "duration: asked for is 30m0s, and the volume wants 1h0m0s"},
 		{"the issuer's own duration", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Duration = nil }, proof.NotTheVolumes, "duration: asked for is none"},
 		{"another usage", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Usages = append(cr.Spec.Usages, cmapi.UsageCodeSigning)
