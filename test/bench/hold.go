@@ -3,10 +3,6 @@ package main
 import (
 	"context"
 	"time"
-
-	"github.com/container-storage-interface/spec/lib/go/csi"
-
-	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
 // hold watches drivers that have volumes and nothing to do, and then has them answer the kubelet's calls, between rounds of the floor.
@@ -55,9 +51,9 @@ func (b *bench) holdRound(ctx context.Context, d *driver) error {
 	return err
 }
 
-// answerFloor measures what calls cost that do nothing.
+// answerFloor measures what calls cost that do next to nothing.
 func (b *bench) answerFloor(ctx context.Context) error {
-	stats, republish, err := b.answer(ctx, b.nothing)
+	stats, republish, err := b.answer(ctx, b.bare)
 	b.addFloor(statsCPU, stats)
 	b.addFloor(againAtOnce, republish)
 	return err
@@ -75,7 +71,7 @@ func (b *bench) answer(ctx context.Context, d *driver) (stats, republish float64
 	}
 	var all []time.Duration
 	for range 4 { // One pass is over in a moment.
-		took, err := b.each(b.volumes, func(i int) error { return publish1(ctx, d, b.held(d, i)) })
+		took, err := b.publish(ctx, d, 0, b.volumes)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -118,32 +114,26 @@ func (b *bench) restart1(ctx context.Context, d *driver) error {
 
 // empty unpublishes the volumes, a part in each round, between rounds of the floor.
 func (b *bench) empty(ctx context.Context) error {
-	floor := func() error {
-		bare, err := b.bareVolumes(b.part())
-		b.addFloor(unpublishes, bare.unpublish)
+	floor := func(round int) error {
+		took, err := b.unpublish(ctx, b.bare, round*b.part(), b.part())
+		b.addFloor(unpublishes, median(milliseconds(took)))
 		return err
 	}
-	if err := floor(); err != nil {
+	if err := floor(0); err != nil {
 		return err
 	}
 	for round := range b.rounds {
 		err := b.eachDriver(func(d *driver) error {
-			took, err := b.each(b.part(), func(i int) error { return unpublish(ctx, d, b.held(d, round*b.part()+i)) })
+			took, err := b.unpublish(ctx, d, round*b.part(), b.part())
 			b.add(unpublishes, d.name, median(milliseconds(took)))
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		if err := floor(); err != nil {
+		if err := floor(round + 1); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// unpublish makes the call alone: what the kubelet removes after it is not the driver's work.
-func unpublish(ctx context.Context, d *driver, v kubelet.Volume) error {
-	_, err := d.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: v.ID(), TargetPath: d.Target(v)})
-	return err
 }

@@ -1,5 +1,5 @@
-// Command bench measures a CSI node plugin against floors of the same run: the API server and cert-manager alone, the bare system calls
-// of a volume, and a gRPC server that does nothing. It prints a table, and writes it as JSON, as an SVG and into a document.
+// Command bench measures a CSI node plugin against floors of the same run: the API server and cert-manager alone, and a node plugin that
+// makes the bare system calls. It prints a table, and writes it as JSON, as an SVG and into a document.
 //
 // Everything runs on this machine: a control plane (see test/cluster), the plugin, and the load. Other drivers that listen on a CSI
 // socket are measured in the same run, with the same attributes; they must use the same control plane, so it is given by --kubeconfig.
@@ -29,7 +29,7 @@ type options struct {
 	rounds     int
 	idle       time.Duration
 	dir        string
-	idleNode   bool
+	bareNode   string
 
 	json, svg, document string
 }
@@ -70,12 +70,12 @@ func main() {
 	flag.StringVar(&o.json, "json", "", "file for the numbers")
 	flag.StringVar(&o.svg, "svg", "", "file for the drawing")
 	flag.StringVar(&o.document, "document", "", "file with a place for the table")
-	flag.BoolVar(&o.idleNode, "idle-node", false, "be a node plugin that does nothing, on the socket that is given: the command starts itself so")
+	flag.StringVar(&o.bareNode, "bare-node", "", "be the node plugin that is the floor, with its volumes in this directory: the command starts itself so")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	do := run
-	if o.idleNode {
-		do = serveNothing
+	if o.bareNode != "" {
+		do = serveBare
 	}
 	err := do(ctx, o)
 	stop()
@@ -116,6 +116,10 @@ func run(ctx context.Context, o options) (err error) {
 // measure measures what there is to measure, floors and drivers by turns: what else the machine does meets them all.
 func measure(ctx context.Context, o options) (r report, err error) {
 	b := &bench{options: o, measured: measured{}, refused: map[string]int{}}
+	if b.bare, err = startBare(filepath.Join(o.dir, "bare")); err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, b.bare.stop()) }()
 	if o.mayfly != "" {
 		for _, alone := range []func() error{b.parse, func() error { return b.localSigner(ctx) }, func() error { return b.push(ctx) }} {
 			if err := alone(); err != nil {

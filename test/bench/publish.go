@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/test/kubelet"
@@ -19,7 +17,7 @@ func (b *bench) oneByOne(ctx context.Context) error {
 			return err
 		}
 		first[""] = append(first[""], milli(took))
-		if err := b.republish1(ctx, b.nothing, b.volume(b.nothing, "serial"), republish); err != nil {
+		if err := b.republish1(ctx, b.bare, b.volume(b.bare, "serial"), republish); err != nil {
 			return err
 		}
 		err = b.eachDriver(func(d *driver) error {
@@ -39,7 +37,7 @@ func (b *bench) oneByOne(ctx context.Context) error {
 		}
 	}
 	b.addFloor(serial, median(first[""]))
-	b.addFloor(again, median(republish[b.nothing.name]))
+	b.addFloor(again, median(republish[b.bare.name]))
 	for _, d := range b.drivers {
 		b.add(serial, d.name, median(first[d.name]))
 		b.add(again, d.name, median(republish[d.name]))
@@ -71,14 +69,14 @@ func (b *bench) fill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := b.publishFloor(ctx); err != nil {
+	if err := b.publishFloor(ctx, 0); err != nil {
 		return err
 	}
 	for round := range b.rounds {
 		if err := b.eachDriver(func(d *driver) error { return b.publishPart(ctx, d, round) }); err != nil {
 			return err
 		}
-		if err := b.publishFloor(ctx); err != nil { // The control plane slows down as its store fills.
+		if err := b.publishFloor(ctx, round+1); err != nil { // The control plane slows down as its store fills.
 			return err
 		}
 	}
@@ -93,7 +91,7 @@ func (b *bench) fill(ctx context.Context) error {
 }
 
 // publishFloor measures what as many certificates and volumes cost without a driver.
-func (b *bench) publishFloor(ctx context.Context) error {
+func (b *bench) publishFloor(ctx context.Context, round int) error {
 	begin := time.Now()
 	client, err := spent(func() error {
 		_, err := b.each(b.part(), func(int) error { return b.api.issue(ctx) })
@@ -103,14 +101,19 @@ func (b *bench) publishFloor(ctx context.Context) error {
 		return err
 	}
 	b.addFloor(rate, float64(b.part())/time.Since(begin).Seconds())
-	bare, err := b.bareVolumes(b.part())
-	b.addFloorCPU(client.by(b.part()).plus(bare.publish))
+	if err := b.makePods(b.bare, round*b.part(), b.part()); err != nil {
+		return err
+	}
+	bare, err := b.bare.spent(func() error {
+		_, err := b.publish(ctx, b.bare, round*b.part(), b.part())
+		return err
+	})
+	b.addFloorCPU(client.plus(bare).by(b.part()))
 	return err
 }
 
 // publishPart publishes the volumes of one round.
 func (b *bench) publishPart(ctx context.Context, d *driver, round int) error {
-	volume := func(i int) kubelet.Volume { return b.held(d, round*b.part()+i) }
 	if err := b.makePods(d, round*b.part(), b.part()); err != nil {
 		return err
 	}
@@ -118,7 +121,7 @@ func (b *bench) publishPart(ctx context.Context, d *driver, round int) error {
 	cpu, err := d.spent(func() error {
 		begin := time.Now()
 		_, err := b.each(b.part(), func(i int) error {
-			_, err := d.Mount(ctx, d.Driver, volume(i), func(error) { refused[i]++ })
+			_, err := d.Mount(ctx, d.Driver, b.held(d, round*b.part()+i), func(error) { refused[i]++ })
 			return err
 		})
 		if err != nil {
@@ -132,14 +135,4 @@ func (b *bench) publishPart(ctx context.Context, d *driver, round int) error {
 	}
 	b.addCPU(d.name, cpu.by(b.part()))
 	return err
-}
-
-// makePods makes the directories of n pods, which is the kubelet's work and not the driver's.
-func (b *bench) makePods(d *driver, from, n int) error {
-	for i := range n {
-		if err := os.MkdirAll(filepath.Dir(d.Target(b.held(d, from+i))), 0o750); err != nil {
-			return fmt.Errorf("make a pod's directory: %w", err)
-		}
-	}
-	return nil
 }

@@ -48,7 +48,7 @@ func (b *bench) push(ctx context.Context) (err error) {
 		}
 		b.add(pushed, d.name, milli(took))
 	}
-	_, err = b.each(b.volumes, func(i int) error { return unpublish(ctx, d, volume(i)) })
+	_, err = b.unpublish(ctx, d, 0, b.volumes)
 	return err
 }
 

@@ -185,8 +185,8 @@ func (r report) save(o options) error {
 
 // The lines of the document between which the report stands.
 const (
-	begins = "<!-- make bench-quick writes what follows -->\n\n"
-	ends   = "\n<!-- make bench-quick wrote this -->\n"
+	begins = "<!-- make bench-quick writes what follows -->\n"
+	ends   = "<!-- make bench-quick wrote this -->\n"
 )
 
 // insert puts the report in its place in the document.
@@ -200,7 +200,7 @@ func (r report) insert(document string) error {
 	if !found || !foundEnd {
 		return fmt.Errorf("write the table: %s has no place for it", document)
 	}
-	text = slices.Concat(before, []byte(begins), []byte(r.markdown()), []byte(ends), after)
+	text = slices.Concat(before, []byte(begins+"\n"+r.markdown()+"\n"+ends), after)
 	return os.WriteFile(document, text, 0o644)
 }
 

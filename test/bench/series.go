@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mayfly-csi/mayfly/test/kubelet"
@@ -17,7 +20,7 @@ type bench struct {
 	options
 	measured
 	api     *api
-	nothing *driver // A node plugin that does nothing.
+	bare    *driver // The floor: see bareNode.
 	drivers []*driver
 	refused map[string]int // Calls that had to be made again.
 	notes   []string
@@ -58,6 +61,30 @@ func (b *bench) volume(d *driver, name string) kubelet.Volume {
 		Pod:        kubelet.Pod{Namespace: namespace, Name: name, UID: d.name + "-" + name, ServiceAccount: "default"},
 		Attributes: b.attributes,
 	}
+}
+
+// publish publishes n of the volumes that stay, some at once, and is how long each took.
+func (b *bench) publish(ctx context.Context, d *driver, from, n int) ([]time.Duration, error) {
+	return b.each(n, func(i int) error { return publish1(ctx, d, b.held(d, from+i)) })
+}
+
+// unpublish ends them. It makes the calls alone: what the kubelet removes after it is not the driver's work.
+func (b *bench) unpublish(ctx context.Context, d *driver, from, n int) ([]time.Duration, error) {
+	return b.each(n, func(i int) error {
+		v := b.held(d, from+i)
+		_, err := d.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: v.ID(), TargetPath: d.Target(v)})
+		return err
+	})
+}
+
+// makePods makes the directories of n pods, which is the kubelet's work, and not the driver's.
+func (b *bench) makePods(d *driver, from, n int) error {
+	for i := range n {
+		if err := os.MkdirAll(filepath.Dir(d.Target(b.held(d, from+i))), 0o750); err != nil {
+			return fmt.Errorf("make a pod's directory: %w", err)
+		}
+	}
+	return nil
 }
 
 func publish1(ctx context.Context, d *driver, v kubelet.Volume) error {

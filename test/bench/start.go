@@ -22,10 +22,6 @@ func (b *bench) start(ctx context.Context) (stop func() error, err error) {
 	if b.api, err = newAPI(ctx, b.kubeconfig); err != nil {
 		return stop, err
 	}
-	if b.nothing, err = startNothing(filepath.Join(b.dir, "nothing")); err != nil {
-		return stop, err
-	}
-	stops = append(stops, b.nothing.stop)
 	if b.mayfly != "" {
 		group, err := newCgroup()
 		if err != nil {
