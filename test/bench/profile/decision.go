@@ -25,7 +25,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
-const nodePluginUser, decisions = "system:serviceaccount:mayfly-system:mayfly", 20000
+const nodePluginUser, decisions = "system:serviceaccount:mayfly-system:mayfly", 10000
 
 // profileDecision records how the controller decides on CertificateRequests, from its cache to the patch, without an API server.
 func profileDecision(ctx context.Context, prefix string) error {
@@ -104,7 +104,7 @@ func newObjects() (*objects, error) {
 	asked := request.New(v, "attempt", csr)
 	o.request = &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: "shop", Name: "web-attempt", Annotations: asked.Annotations, CreationTimestamp: metav1.NewTime(time.Now()),
+			Namespace: "shop", Name: "web-attempt", ResourceVersion: "1", Annotations: asked.Annotations, CreationTimestamp: metav1.NewTime(time.Now()),
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "web", UID: "uid-1"}},
 		},
 		Spec: cmapi.CertificateRequestSpec{

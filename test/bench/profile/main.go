@@ -2,7 +2,7 @@
 // decides: of CPU, allocations, and waits for locks and channels. It prints the top rows of each.
 //
 // The node plugin is driver.Driver with the local signer, over its real socket and with real mounts, in a process of its own: what calls
-// it is in no profile.
+// it is in no profile. Scenarios may be named; without a name, all are recorded.
 package main
 
 import (
@@ -10,10 +10,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +31,7 @@ func main() {
 	if *root != "" {
 		err = node(ctx, *root)
 	} else {
-		err = run(ctx, *out, *rows)
+		err = run(ctx, *out, *rows, flag.Args())
 	}
 	stop()
 	if err != nil {
@@ -38,27 +40,36 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, out string, rows int) error {
+// run records the scenarios of these names; all, if none is named.
+func run(ctx context.Context, out string, rows int, names []string) error {
 	if out == "" {
 		return errors.New("--out is required")
 	}
 	if err := os.MkdirAll(out, 0o750); err != nil {
 		return fmt.Errorf("make a directory: %w", err)
 	}
+	all := map[string]func(prefix string) error{"decision": func(prefix string) error { return profileDecision(ctx, prefix) }}
 	for _, s := range scenarios() {
-		prefix := filepath.Join(out, s.name)
-		if err := onMemory(func(dir string) error { return s.profile(ctx, dir, prefix) }); err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+		all[s.name] = func(prefix string) error {
+			return onMemory(func(dir string) error { return s.profile(ctx, dir, prefix) })
+		}
+	}
+	if len(names) == 0 {
+		names = slices.Sorted(maps.Keys(all))
+	}
+	for _, name := range names {
+		if all[name] == nil {
+			return fmt.Errorf("%s is not known: there are %v", name, slices.Sorted(maps.Keys(all)))
+		}
+		prefix := filepath.Join(out, name)
+		if err := all[name](prefix); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
 		if err := top(ctx, prefix, rows); err != nil {
 			return err
 		}
 	}
-	prefix := filepath.Join(out, "decision")
-	if err := profileDecision(ctx, prefix); err != nil {
-		return fmt.Errorf("decision: %w", err)
-	}
-	return top(ctx, prefix, rows)
+	return nil
 }
 
 // onMemory gives f a directory on a tmpfs, which goes afterwards with all mounts in it.
