@@ -32,7 +32,7 @@ func TestTheTableOfBenchmarksIsThatOfTheirFile(t *testing.T) {
 	if len(file.Rows) == 0 || len(file.Drivers) == 0 {
 		t.Fatal("the file has no numbers")
 	}
-	table := tableRows(t, "benchmarks.md")
+	table := written(t)
 	for _, row := range file.Rows {
 		cells := table[row.Name]
 		if len(cells) < 7 {
@@ -48,15 +48,20 @@ func TestTheTableOfBenchmarksIsThatOfTheirFile(t *testing.T) {
 	}
 }
 
-// tableRows are the cells of the rows of all tables, by the first of them.
-func tableRows(t *testing.T, document string) map[string][]string {
+// written is the table that make bench-quick wrote: the cells of its rows, by the first of them.
+func written(t *testing.T) map[string][]string {
 	t.Helper()
-	text, err := os.ReadFile(document)
+	text, err := os.ReadFile("benchmarks.md")
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, table, _ := strings.Cut(string(text), "<!-- make bench-quick writes what follows -->")
+	table, _, found := strings.Cut(table, "<!-- make bench-quick wrote this -->")
+	if !found {
+		t.Fatal("the document has no place for the table")
+	}
 	rows := map[string][]string{}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(table) {
 		if !strings.HasPrefix(line, "|") {
 			continue
 		}
@@ -69,7 +74,8 @@ func tableRows(t *testing.T, document string) map[string][]string {
 	return rows
 }
 
-// is reports whether a cell has this number: its median, and its spread in brackets if there is one; or a dash for none.
+// is reports whether a cell has this number: its median, and its spread in brackets if there is one; or a dash for
+// none.
 func (n *number) is(cell string) bool {
 	if n == nil {
 		return cell == "–"
@@ -79,5 +85,8 @@ func (n *number) is(cell string) bool {
 		return strconv.FormatFloat(f, 'f', len(decimals), 64) == as
 	}
 	parts := regexp.MustCompile(`^([\d.]+)(?: \(([\d.]+)–([\d.]+)\))?$`).FindStringSubmatch(cell)
-	return parts != nil && rounded(n.Median, parts[1]) && (parts[2] == "" || rounded(n.Min, parts[2]) && rounded(n.Max, parts[3]))
+	if parts == nil || !rounded(n.Median, parts[1]) {
+		return false
+	}
+	return parts[2] == "" || rounded(n.Min, parts[2]) && rounded(n.Max, parts[3])
 }

@@ -16,34 +16,46 @@ import (
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
-// A bareNode is a node plugin that makes only the system calls that a volume needs, and none for a volume that is there.
+// A bareNode is a node plugin that makes only the system calls that a volume needs, and none for a volume that is
+// there.
 type bareNode struct {
 	csi.UnimplementedNodeServer
 	state string // Where the volumes' tmpfs are mounted.
 }
 
 // NodePublishVolume implements [csi.NodeServer].
-func (n bareNode) NodePublishVolume(_ context.Context, req *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
+func (n bareNode) NodePublishVolume(
+	_ context.Context, req *csi.NodePublishVolumeRequest,
+) (*csi.NodePublishVolumeResponse, error) {
 	if _, err := os.Lstat(req.GetTargetPath()); err == nil {
 		return &csi.NodePublishVolumeResponse{}, nil
 	}
-	return &csi.NodePublishVolumeResponse{}, bareVolume{filepath.Join(n.state, req.GetVolumeId()), req.GetTargetPath()}.publish()
+	v := bareVolume{filepath.Join(n.state, req.GetVolumeId()), req.GetTargetPath()}
+	return &csi.NodePublishVolumeResponse{}, v.publish()
 }
 
 // NodeUnpublishVolume implements [csi.NodeServer].
-func (n bareNode) NodeUnpublishVolume(_ context.Context, req *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
-	return &csi.NodeUnpublishVolumeResponse{}, bareVolume{filepath.Join(n.state, req.GetVolumeId()), req.GetTargetPath()}.unpublish()
+func (n bareNode) NodeUnpublishVolume(
+	_ context.Context, req *csi.NodeUnpublishVolumeRequest,
+) (*csi.NodeUnpublishVolumeResponse, error) {
+	v := bareVolume{filepath.Join(n.state, req.GetVolumeId()), req.GetTargetPath()}
+	return &csi.NodeUnpublishVolumeResponse{}, v.unpublish()
 }
 
 // NodeGetCapabilities implements [csi.NodeServer].
-func (bareNode) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
-	return &csi.NodeGetCapabilitiesResponse{Capabilities: []*csi.NodeServiceCapability{{
-		Type: &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: csi.NodeServiceCapability_RPC_GET_VOLUME_STATS}},
-	}}}, nil
+func (bareNode) NodeGetCapabilities(
+	context.Context, *csi.NodeGetCapabilitiesRequest,
+) (*csi.NodeGetCapabilitiesResponse, error) {
+	stats := &csi.NodeServiceCapability_RPC{Type: csi.NodeServiceCapability_RPC_GET_VOLUME_STATS}
+	return &csi.NodeGetCapabilitiesResponse{Capabilities: []*csi.NodeServiceCapability{
+		{Type: &csi.NodeServiceCapability_Rpc{Rpc: stats}},
+	}}, nil
 }
 
 // NodeGetVolumeStats implements [csi.NodeServer].
-func (bareNode) NodeGetVolumeStats(context.Context, *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
+func (bareNode) NodeGetVolumeStats(
+	context.Context, *csi.NodeGetVolumeStatsRequest,
+) (*csi.NodeGetVolumeStatsResponse, error) {
 	return &csi.NodeGetVolumeStatsResponse{}, nil
 }
 
@@ -83,7 +95,8 @@ func startBare(root string) (d *driver, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d = &driver{Kubelet: k, Driver: kubelet.DialEachCall(socket), name: "bare", process: exec.Command(self, "--bare-node="+state)}
+	d = &driver{Kubelet: k, Driver: kubelet.DialEachCall(socket), name: "bare"}
+	d.process = exec.Command(self, "--bare-node="+state)
 	d.process.ExtraFiles = []*os.File{file}
 	d.process.Stderr = &d.log
 	if err := d.process.Start(); err != nil {
@@ -119,5 +132,6 @@ func (v bareVolume) publish() error {
 }
 
 func (v bareVolume) unpublish() error {
-	return errors.Join(unix.Unmount(v.target, unix.MNT_DETACH), unix.Unmount(v.state, unix.MNT_DETACH), os.Remove(v.target), os.Remove(v.state))
+	return errors.Join(unix.Unmount(v.target, unix.MNT_DETACH), unix.Unmount(v.state, unix.MNT_DETACH),
+		os.Remove(v.target), os.Remove(v.state))
 }

@@ -43,8 +43,8 @@ func spent(f func() error) (cpuTime, error) {
 	return after.minus(before), err
 }
 
-// cpu is the time of the driver's process since it began. The sum is exact (clock_getcpuclockid(3)); /proc/pid/stat, whose unit is
-// 10 ms, says how it is shared between the process and the kernel.
+// cpu is the time of the driver's process since it began. The sum is exact (clock_getcpuclockid(3)); /proc/pid/stat,
+// whose unit is 10 ms, says how it is shared between the process and the kernel.
 func (d *driver) cpu() (cpuTime, error) {
 	const processClock = 2 // CPUCLOCK_SCHED, of a process (linux/posix-timers.h).
 	var t unix.Timespec

@@ -10,7 +10,7 @@ import (
 	"gonum.org/v1/plot/vg"
 )
 
-// A bar is a row in the drawing: its median, with a line from the least round to the greatest.
+// The bars of the drawing: for each row its median, with a line from the least round to the greatest.
 type bars struct {
 	plotter.XYs
 	plotter.XErrors
@@ -24,9 +24,10 @@ func (r report) bars() (all bars) {
 		if one.Used == nil {
 			continue
 		}
-		all.XYs = append(all.XYs, plotter.XY{X: one.Used.Median, Y: float64(len(all.medians))})
-		all.XErrors = append(all.XErrors, struct{ Low, High float64 }{one.Used.Median - one.Used.Min, one.Used.Max - one.Used.Median})
-		all.medians = append(all.medians, one.Used.Median)
+		used := one.Used
+		all.XYs = append(all.XYs, plotter.XY{X: used.Median, Y: float64(len(all.medians))})
+		all.XErrors = append(all.XErrors, struct{ Low, High float64 }{used.Median - used.Min, used.Max - used.Median})
+		all.medians = append(all.medians, used.Median)
 		all.names = append(all.names, fmt.Sprintf("%s %s %s", one.Name, number(one.Drivers[r.Drivers[0]].Median), one.Unit))
 	}
 	return all

@@ -41,7 +41,8 @@ func newAPI(ctx context.Context, kubeconfig string) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &api{requests: client.CertmanagerV1().CertificateRequests(namespace), csr: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})}
+	a := &api{requests: client.CertmanagerV1().CertificateRequests(namespace)}
+	a.csr = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})
 	return a, a.issue(ctx) // The first one opens the connection.
 }
 
@@ -51,7 +52,8 @@ func (a *api) issue(ctx context.Context) error {
 	defer cancel()
 	cr, err := a.requests.Create(ctx, &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
-			GenerateName: "floor-", OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "floor", UID: "floor"}},
+			GenerateName:    "floor-",
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "floor", UID: "floor"}},
 		},
 		Spec: cmapi.CertificateRequestSpec{
 			Request: a.csr, IssuerRef: cmmeta.IssuerReference{Name: "ca", Kind: "Issuer", Group: "cert-manager.io"},
@@ -70,14 +72,16 @@ func (a *api) issue(ctx context.Context) error {
 
 func (a *api) wait(ctx context.Context, cr *cmapi.CertificateRequest) error {
 	w, err := a.requests.Watch(ctx, metav1.ListOptions{
-		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, cr.Name).String(), ResourceVersion: cr.ResourceVersion,
+		FieldSelector:   fields.OneTermEqualSelector(metav1.ObjectNameField, cr.Name).String(),
+		ResourceVersion: cr.ResourceVersion,
 	})
 	if err != nil {
 		return err
 	}
 	defer w.Stop()
 	for e := range w.ResultChan() {
-		if now, ok := e.Object.(*cmapi.CertificateRequest); ok && apiutil.CertificateRequestReadyReason(now) == cmapi.CertificateRequestReasonIssued {
+		now, ok := e.Object.(*cmapi.CertificateRequest)
+		if ok && apiutil.CertificateRequestReadyReason(now) == cmapi.CertificateRequestReasonIssued {
 			return nil
 		}
 	}

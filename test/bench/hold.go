@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// hold watches drivers that have volumes and nothing to do, and then has them answer the kubelet's calls, between rounds of the floor.
+// hold watches drivers that have volumes and nothing to do, and then has them answer the kubelet's calls, between
+// rounds of the floor.
 func (b *bench) hold(ctx context.Context) error {
 	if err := b.answerFloor(ctx); err != nil {
 		return err
@@ -59,8 +60,8 @@ func (b *bench) answerFloor(ctx context.Context) error {
 	return err
 }
 
-// answer has a driver answer the kubelet's calls for its volumes: those for statistics, whose CPU is counted, in percent of a core, and
-// those that publish them once more, of which the median time counts, in ms.
+// answer has a driver answer the kubelet's calls for its volumes: those for statistics, whose CPU is counted, in
+// percent of a core, and those that publish them once more, of which the median time counts, in ms.
 func (b *bench) answer(ctx context.Context, d *driver) (stats, republish float64, err error) {
 	cpu, err := d.spent(func() error {
 		_, err := b.each(b.volumes, func(i int) error { return d.Stats(ctx, d.Driver, b.held(d, i)) })

@@ -1,8 +1,10 @@
-// Command bench measures a CSI node plugin against floors of the same run: the API server and cert-manager alone, and a node plugin that
-// makes the bare system calls. It prints a table, and writes it as JSON, as an SVG and into a document.
+// Command bench measures a CSI node plugin against floors of the same run: the API server and cert-manager alone, and
+// a node plugin that makes the bare system calls. It prints a table, and writes it as JSON, as an SVG and into a
+// document.
 //
-// Everything runs on this machine: a control plane (see test/cluster), the plugin, and the load. Other drivers that listen on a CSI
-// socket are measured in the same run, with the same attributes; they must use the same control plane, so it is given by --kubeconfig.
+// Everything runs on this machine: a control plane (see test/cluster), the plugin, and the load. Other drivers that
+// listen on a CSI socket are measured in the same run, with the same attributes; they must use the same control plane,
+// so it is given by --kubeconfig.
 package main
 
 import (
@@ -58,19 +60,21 @@ func main() {
 		"csi.cert-manager.io/duration":      "24h",
 	}}
 	flag.StringVar(&o.mayfly, "mayfly", "", "the binary to measure; empty: only --socket")
-	flag.StringVar(&o.kubeconfig, "kubeconfig", "", "of a control plane that runs, with an issuer `ca` in the namespace `bench`; empty: start one")
+	flag.StringVar(&o.kubeconfig, "kubeconfig", "",
+		"of a control plane that runs, with an issuer `ca` in the namespace `bench`; empty: start one")
 	flag.Var(o.others, "socket", "name=path: measure the driver on this CSI socket, too; may be repeated")
 	flag.Var(o.attributes, "attribute", "key=value: a volume attribute to add or change; may be repeated")
 	flag.IntVar(&o.volumes, "volumes", 1000, "how many volumes to publish and hold, a part in each round")
 	flag.IntVar(&o.atOnce, "at-once", 50, "how many calls are under way at a time")
 	flag.IntVar(&o.serial, "serial", 60, "how many publishes one after the other")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each number is measured: the medians count")
-	flag.DurationVar(&o.idle, "idle", 3*time.Second, "for how long a driver is watched that has nothing to do, in each round")
+	flag.DurationVar(&o.idle, "idle", 3*time.Second, "how long a driver that has nothing to do is watched in each round")
 	flag.StringVar(&o.dir, "dir", "", "directory for volumes, sockets and floors; empty: a tmpfs of the bench's own")
 	flag.StringVar(&o.json, "json", "", "file for the numbers")
 	flag.StringVar(&o.svg, "svg", "", "file for the drawing")
 	flag.StringVar(&o.document, "document", "", "file with a place for the table")
-	flag.StringVar(&o.bareNode, "bare-node", "", "be the node plugin that is the floor, with its volumes in this directory: the command starts itself so")
+	flag.StringVar(&o.bareNode, "bare-node", "",
+		"be the node plugin that is the floor, with its volumes in this directory: the command starts itself so")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	do := run
@@ -121,8 +125,8 @@ func measure(ctx context.Context, o options) (r report, err error) {
 	}
 	defer func() { err = errors.Join(err, b.bare.stop()) }()
 	if o.mayfly != "" {
-		for _, alone := range []func() error{b.parse, func() error { return b.localSigner(ctx) }, func() error { return b.push(ctx) }} {
-			if err := alone(); err != nil {
+		for _, alone := range []func(context.Context) error{b.parse, b.localSigner, b.push} {
+			if err := alone(ctx); err != nil {
 				return r, err
 			}
 		}

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountPlace mounts what volumes lie on at dir: a tmpfs, or a new directory in the one named. No other namespace gets its mounts.
-// What it returns unmounts it with all below it.
+// mountPlace mounts what volumes lie on at dir: a tmpfs, or a new directory in the one named. No other namespace gets
+// its mounts. What it returns unmounts it with all below it.
 func mountPlace(dir, in string) (unmount func() error, err error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make a directory: %w", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -9,8 +10,9 @@ import (
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
-// parse measures how long the attributes of a volume are parsed: those of the bench, and 256, of the kind that takes longest.
-func (b *bench) parse() error {
+// parse measures how long the attributes of a volume are parsed: those of the bench, and 256, of the kind that takes
+// longest.
+func (b *bench) parse(context.Context) error {
 	plain, many := asked(b.attributes), manyAttributes()
 	for range b.rounds {
 		took, err := parseTime(plain)
@@ -61,7 +63,9 @@ func manyAttributes() (all []volume.Asked) {
 func asked(attributes map[string]string) volume.Asked {
 	pod := kubelet.Pod{Namespace: namespace, Name: "web", UID: "web", ServiceAccount: "default"}
 	req := (&kubelet.Kubelet{Root: "/var/lib/kubelet"}).Request(kubelet.Volume{Pod: pod, Attributes: attributes})
-	return volume.Asked{Driver: volume.Driver, ID: req.GetVolumeId(), Target: req.GetTargetPath(), Attributes: req.GetVolumeContext()}
+	return volume.Asked{
+		Driver: volume.Driver, ID: req.GetVolumeId(), Target: req.GetTargetPath(), Attributes: req.GetVolumeContext(),
+	}
 }
 
 // parseTime is the CPU that one call of [volume.Parse] takes, of as many as take a twentieth of a second.

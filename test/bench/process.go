@@ -21,7 +21,8 @@ import (
 // mayfly is the name of the driver that is ours.
 const mayfly = "mayfly"
 
-// startControlPlane starts a control plane in dir, with an issuer `ca` in the namespace `bench`, and returns its kubeconfig.
+// startControlPlane starts a control plane in dir, with an issuer `ca` in the namespace `bench`, and returns its
+// kubeconfig.
 func startControlPlane(ctx context.Context, dir string) (string, error) {
 	return filepath.Join(dir, "kubeconfig"), controlPlane(ctx, "up", "--dir", dir, "--nodes=", "--namespace=bench")
 }
@@ -66,7 +67,8 @@ func newMayfly(o options, group *cgroup, root string, args ...string) (*driver, 
 	return &driver{Kubelet: k, name: mayfly, group: group, command: command}, nil
 }
 
-// start starts the driver's process, and returns when the kubelet has registered it. From then on each call has a connection of its own.
+// start starts the driver's process, and returns when the kubelet has registered it. From then on each call has a
+// connection of its own.
 func (d *driver) start(ctx context.Context) error {
 	d.process = exec.CommandContext(context.WithoutCancel(ctx), d.command[0], d.command[1:]...)
 	d.process.Stderr = &d.log
@@ -121,7 +123,9 @@ func owner(socket string) (pid int, err error) {
 	}
 	var cred *unix.Ucred
 	var optErr error
-	err = raw.Control(func(fd uintptr) { cred, optErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	err = raw.Control(func(fd uintptr) {
+		cred, optErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
 	if err := errors.Join(err, optErr, conn.Close()); err != nil {
 		return 0, err
 	}

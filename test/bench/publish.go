@@ -10,7 +10,8 @@ import (
 
 // oneByOne publishes one volume after the other, with the floors and every driver by turns.
 func (b *bench) oneByOne(ctx context.Context) error {
-	first, republish := map[string][]float64{}, map[string][]float64{} // By drivers; the floor of the first is without a name.
+	// By drivers; the floor of the first is without a name.
+	first, republish := map[string][]float64{}, map[string][]float64{}
 	for i := range b.serial / b.rounds {
 		took, err := timed(func() error { return b.api.issue(ctx) })
 		if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
-// push measures how long it takes until all volumes of a node have the CA certificates of a file that has changed. Where they come
-// from makes a difference of one event.
+// push measures how long it takes until all volumes of a node have the CA certificates of a file that has changed.
+// Where they come from makes a difference of one event.
 func (b *bench) push(ctx context.Context) (err error) {
 	file := filepath.Join(b.dir, "corp.pem")
 	if err := change(file); err != nil {

@@ -56,7 +56,8 @@ func newReport(m measured, machine string, drivers, notes []string) report {
 		if len(s.values) == 0 {
 			continue
 		}
-		one := record{Name: row.name, Unit: row.unit, Drivers: map[string]stat{}, Floor: newStat(s.floor), Ratio: newStat(s.ratios(drivers[0]))}
+		one := record{Name: row.name, Unit: row.unit, Drivers: map[string]stat{}}
+		one.Floor, one.Ratio = newStat(s.floor), newStat(s.ratios(drivers[0]))
 		for driver, rounds := range s.values {
 			one.Drivers[driver] = *newStat(rounds)
 		}
@@ -214,6 +215,9 @@ func milliseconds(all []time.Duration) (ms []float64) {
 }
 
 func median(of []float64) float64 {
-	sorted := slices.Sorted(slices.Values(of))
-	return sorted[len(sorted)/2]
+	sorted, half := slices.Sorted(slices.Values(of)), len(of)/2
+	if len(of)%2 == 0 {
+		return (sorted[half-1] + sorted[half]) / 2
+	}
+	return sorted[half]
 }

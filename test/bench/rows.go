@@ -100,7 +100,8 @@ func (m measured) addFloorCPU(c cpuTime) {
 	m.addFloor(cpuSystem, milli(c.system))
 }
 
-// ratios are a driver's rounds as multiples of the floor's: of the same round, or of the mean of the floors before and after it.
+// ratios are a driver's rounds as multiples of the floor's: of the same round, or of the mean of the floors before and
+// after it.
 func (s *series) ratios(driver string) (all []float64) {
 	values := s.values[driver]
 	for i, v := range values {

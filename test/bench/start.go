@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// start starts mayfly, if it is wanted, connects to the other drivers, and to what floors need. What it returns ends all of that.
+// start starts mayfly, if it is wanted, connects to the other drivers, and to what floors need. What it returns ends
+// all of that.
 func (b *bench) start(ctx context.Context) (stop func() error, err error) {
 	var stops []func() error
 	stop = func() (err error) {
@@ -40,8 +44,8 @@ func (b *bench) start(ctx context.Context) (stop func() error, err error) {
 		}
 		b.drivers = append(b.drivers, d)
 	}
-	for name, socket := range b.others {
-		d, err := connect(name, socket, filepath.Join(b.dir, name))
+	for _, name := range slices.Sorted(maps.Keys(b.others)) {
+		d, err := connect(name, b.others[name], filepath.Join(b.dir, name))
 		if err != nil {
 			return stop, err
 		}
@@ -57,11 +61,15 @@ func (b *bench) machine() (string, error) {
 	if err := errors.Join(unix.Uname(&kernel), unix.Statfs(b.dir, &system)); err != nil {
 		return "", fmt.Errorf("look at the machine: %w", err)
 	}
-	names := map[int64]string{unix.TMPFS_MAGIC: "tmpfs", unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs"}
-	name, ok := names[int64(system.Type)]
+	names := map[int64]string{
+		unix.TMPFS_MAGIC: "tmpfs", unix.EXT4_SUPER_MAGIC: "ext4",
+		unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs",
+	}
+	name, ok := names[system.Type]
 	if !ok {
 		name = fmt.Sprintf("file system %#x", system.Type)
 	}
+	version, _, _ := strings.Cut(unix.ByteSliceToString(kernel.Release[:]), "-")
 	return fmt.Sprintf("%d volumes, %d calls at a time, %d rounds; %d cores, Linux %s, %s.",
-		b.volumes, b.atOnce, b.rounds, runtime.NumCPU(), unix.ByteSliceToString(kernel.Release[:]), name), nil
+		b.volumes, b.atOnce, b.rounds, runtime.NumCPU(), version, name), nil
 }

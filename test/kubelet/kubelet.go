@@ -1,5 +1,6 @@
-// Package kubelet plays the kubelet towards a CSI node plugin, over the plugin's real sockets and with real directories:
-// it registers the plugin, and publishes and unpublishes inline volumes with the requests that the kubelet sends.
+// Package kubelet plays the kubelet towards a CSI node plugin, over the plugin's real sockets and with real
+// directories: it registers the plugin, and publishes and unpublishes inline volumes with the requests that the
+// kubelet sends.
 package kubelet
 
 import (
@@ -88,8 +89,8 @@ func Connect(endpoint string) (Driver, error) {
 	return Driver{conn, csi.NewIdentityClient(conn), csi.NewNodeClient(conn)}, nil
 }
 
-// DialEachCall connects to the socket anew for each call, as the kubelet does (kubernetes pkg/volume/csi/csi_client.go,
-// newV1NodeClient). Its ClientConn is nil: there is nothing to close.
+// DialEachCall connects to the socket anew for each call, as the kubelet does (kubernetes
+// pkg/volume/csi/csi_client.go, newV1NodeClient). Its ClientConn is nil: there is nothing to close.
 func DialEachCall(endpoint string) Driver {
 	return Driver{nil, csi.NewIdentityClient(eachCall(endpoint)), csi.NewNodeClient(eachCall(endpoint))}
 }
@@ -148,8 +149,9 @@ func (k *Kubelet) Publish(ctx context.Context, d Driver, v Volume) (string, erro
 	return target, err
 }
 
-// Mount publishes until it succeeds or ctx ends, with the kubelet's backoff (kubernetes pkg/util/goroutinemap/exponentialbackoff).
-// Each failure is told to failed, as the kubelet tells it in an event of the pod.
+// Mount publishes until it succeeds or ctx ends, with the kubelet's backoff (kubernetes
+// pkg/util/goroutinemap/exponentialbackoff). Each failure is told to failed, as the kubelet tells it in an event of
+// the pod.
 func (k *Kubelet) Mount(ctx context.Context, d Driver, v Volume, failed func(error)) (string, error) {
 	for wait := 500 * time.Millisecond; ; wait = min(2*wait, 122*time.Second) {
 		target, err := k.Publish(ctx, d, v)
@@ -183,8 +185,9 @@ func (k *Kubelet) Unpublish(ctx context.Context, d Driver, v Volume) error {
 	return nil
 }
 
-// Stats makes the calls that the kubelet makes for each volume of a running pod every one to two minutes: whether the driver has
-// statistics, and if so, which (kubernetes pkg/volume/csi/csi_metrics.go, GetMetrics; pkg/kubelet/server/stats).
+// Stats makes the calls that the kubelet makes for each volume of a running pod every one to two minutes: whether the
+// driver has statistics, and if so, which (kubernetes pkg/volume/csi/csi_metrics.go, GetMetrics;
+// pkg/kubelet/server/stats).
 func (k *Kubelet) Stats(ctx context.Context, d Driver, v Volume) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

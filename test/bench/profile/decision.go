@@ -5,9 +5,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
-	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
@@ -27,7 +25,8 @@ import (
 
 const nodePluginUser, decisions = "system:serviceaccount:mayfly-system:mayfly", 10000
 
-// profileDecision records how the controller decides on CertificateRequests, from its cache to the patch, without an API server.
+// profileDecision records how the controller decides on CertificateRequests, from its cache to the patch, without an
+// API server.
 func profileDecision(ctx context.Context, prefix string) error {
 	api, err := newObjects()
 	if err != nil {
@@ -83,11 +82,12 @@ type objects struct {
 // newObjects are a pod with a volume, and the request that the node plugin makes for it.
 func newObjects() (*objects, error) {
 	attributes := map[string]string{volume.Prefix + "issuer-name": "ca", volume.Prefix + "dns-names": "web.shop.svc"}
+	source := &corev1.CSIVolumeSource{Driver: volume.Driver, VolumeAttributes: attributes}
 	o := &objects{pod: &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "uid-1"},
-		Spec: corev1.PodSpec{NodeName: "node-a", ServiceAccountName: "web", Volumes: []corev1.Volume{{
-			Name: "tls", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: volume.Driver, VolumeAttributes: maps.Clone(attributes)}},
-		}}},
+		Spec: corev1.PodSpec{NodeName: "node-a", ServiceAccountName: "web", Volumes: []corev1.Volume{
+			{Name: "tls", VolumeSource: corev1.VolumeSource{CSI: source}},
+		}},
 	}}
 	v, err := volume.Parse(proof.Ask(o.pod, o.pod.Spec.Volumes[0]), volume.Defaults{})
 	if err != nil {
@@ -104,7 +104,8 @@ func newObjects() (*objects, error) {
 	asked := request.New(v, "attempt", csr)
 	o.request = &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: "shop", Name: "web-attempt", ResourceVersion: "1", Annotations: asked.Annotations, CreationTimestamp: metav1.NewTime(time.Now()),
+			Namespace: "shop", Name: "web-attempt", ResourceVersion: "1", CreationTimestamp: metav1.Now(),
+			Annotations:     asked.Annotations,
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "web", UID: "uid-1"}},
 		},
 		Spec: cmapi.CertificateRequestSpec{
@@ -140,7 +141,9 @@ func (o *objects) Status() client.SubResourceWriter { return statusWriter{} }
 type statusWriter struct{ client.SubResourceWriter }
 
 // Patch implements [client.SubResourceWriter].
-func (statusWriter) Patch(_ context.Context, o client.Object, patch client.Patch, _ ...client.SubResourcePatchOption) error {
+func (statusWriter) Patch(
+	_ context.Context, o client.Object, patch client.Patch, _ ...client.SubResourcePatchOption,
+) error {
 	cr, ok := o.(*cmapi.CertificateRequest)
 	if !ok || !slices.ContainsFunc(cr.Status.Conditions, func(c cmapi.CertificateRequestCondition) bool {
 		return c.Type == cmapi.CertificateRequestConditionApproved

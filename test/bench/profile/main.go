@@ -1,8 +1,8 @@
-// Command profile writes profiles of the node plugin as it publishes, publishes again, renews and restarts, and of the controller as it
-// decides: of CPU, allocations, and waits for locks and channels. It prints the top rows of each.
+// Command profile writes profiles of the node plugin as it publishes, publishes again, renews and restarts, and of the
+// controller as it decides: of CPU, allocations, and waits for locks and channels. It prints the top rows of each.
 //
-// The node plugin is driver.Driver with the local signer, over its real socket and with real mounts, in a process of its own: what calls
-// it is in no profile. Scenarios may be named; without a name, all are recorded.
+// The node plugin is driver.Driver with the local signer, over its real socket and with real mounts, in a process of
+// its own: what calls it is in no profile. Scenarios may be named; without a name, all are recorded.
 package main
 
 import (
@@ -25,7 +25,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	out := flag.String("out", "", "directory for the profiles")
 	rows := flag.Int("rows", 12, "how many rows of each profile to print")
-	root := flag.String("node", "", "be the node plugin on this kubelet's root, told what to do on stdin; the command starts itself so")
+	root := flag.String("node", "",
+		"be the node plugin on this kubelet's root, told what to do on stdin; the command starts itself so")
 	flag.Parse()
 	var err error
 	if *root != "" {
@@ -48,7 +49,9 @@ func run(ctx context.Context, out string, rows int, names []string) error {
 	if err := os.MkdirAll(out, 0o750); err != nil {
 		return fmt.Errorf("make a directory: %w", err)
 	}
-	all := map[string]func(prefix string) error{"decision": func(prefix string) error { return profileDecision(ctx, prefix) }}
+	all := map[string]func(prefix string) error{
+		"decision": func(prefix string) error { return profileDecision(ctx, prefix) },
+	}
 	for _, s := range scenarios() {
 		all[s.name] = func(prefix string) error {
 			return onMemory(func(dir string) error { return s.profile(ctx, dir, prefix) })
@@ -85,7 +88,8 @@ func onMemory(f func(dir string) error) (err error) {
 	return f(dir)
 }
 
-// top prints the profiles whose paths begin with prefix: all functions, and then ours alone, to which counts what they call.
+// top prints the profiles whose paths begin with prefix: all functions, and then ours alone, to which counts what they
+// call.
 func top(ctx context.Context, prefix string, rows int) error {
 	for _, kind := range kinds() {
 		for _, view := range [][]string{nil, {"-show=mayfly-csi/mayfly/(driver|signer)"}} {

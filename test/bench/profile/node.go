@@ -23,8 +23,9 @@ func node(ctx context.Context, root string) error {
 	}
 	n := &nodePlugin{config: driver.Config{
 		Names:   []driver.Name{{Name: volume.Driver, Endpoint: filepath.Join(root, "plugins", volume.Driver, "csi.sock")}},
-		Version: "profile", NodeName: "profile", KubeletRoot: root, StateDir: filepath.Join(root, "plugins", volume.Driver, "volumes"),
-		Signer: signer, Defaults: volume.Defaults{IssuerName: "local"}, RenewalsPerSecond: 1000,
+		Version: "profile", NodeName: "profile", KubeletRoot: root,
+		StateDir: filepath.Join(root, "plugins", volume.Driver, "volumes"),
+		Signer:   signer, Defaults: volume.Defaults{IssuerName: "local"}, RenewalsPerSecond: 1000,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	}}
 	lines := bufio.NewScanner(os.Stdin)

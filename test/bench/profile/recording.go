@@ -29,8 +29,8 @@ func recordCPU(prefix string) (end func() error, err error) {
 
 // recordRest begins the other profiles, which would disturb one of the CPU, and returns what ends them.
 func recordRest(prefix string) (end func() error, err error) {
-	const base = ".before"
-	if err := write("allocs", prefix+base); err != nil {
+	const before, after = ".before", ".after"
+	if err := write("allocs", prefix+before); err != nil {
 		return nil, err
 	}
 	runtime.SetMutexProfileFraction(1)
@@ -38,10 +38,12 @@ func recordRest(prefix string) (end func() error, err error) {
 	return func() error {
 		runtime.SetMutexProfileFraction(0)
 		runtime.SetBlockProfileRate(0)
-		if err := errors.Join(write("mutex", prefix+".mutex"), write("block", prefix+".block"), write("allocs", prefix+".after")); err != nil {
+		err := errors.Join(write("mutex", prefix+".mutex"), write("block", prefix+".block"), write("allocs", prefix+after))
+		if err != nil {
 			return err
 		}
-		return errors.Join(subtract(prefix+".after", prefix+base, prefix+".allocs"), os.Remove(prefix+".after"), os.Remove(prefix+base))
+		err = subtract(prefix+after, prefix+before, prefix+".allocs")
+		return errors.Join(err, os.Remove(prefix+after), os.Remove(prefix+before))
 	}, nil
 }
 

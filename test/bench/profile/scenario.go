@@ -52,7 +52,8 @@ func scenarios() []scenario {
 		name: "restart", prepare: publish,
 		work: func(ctx context.Context, p *plugin, _ int) error {
 			for range 8 {
-				if err := errors.Join(p.tell("stop"), p.start(ctx), wait(ctx, time.Second)); err != nil { // The rest of a restart comes after it has registered.
+				// The rest of a restart comes after it has registered.
+				if err := errors.Join(p.tell("stop"), p.start(ctx), wait(ctx, time.Second)); err != nil {
 					return err
 				}
 			}
@@ -103,7 +104,8 @@ func startPlugin(ctx context.Context, root string) (*plugin, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plugin{Kubelet: k, process: exec.CommandContext(ctx, self, "--node="+root), published: map[string]kubelet.Volume{}}
+	p := &plugin{Kubelet: k, published: map[string]kubelet.Volume{}}
+	p.process = exec.CommandContext(ctx, self, "--node="+root)
 	p.process.Stderr = os.Stderr
 	out, err := p.process.StdoutPipe()
 	if err != nil {
@@ -158,9 +160,10 @@ func (p *plugin) publish(ctx context.Context, name, duration string) error {
 	var all []kubelet.Volume
 	for i := range volumes {
 		pod := fmt.Sprint(name, "-", i)
-		v := kubelet.Volume{Pod: kubelet.Pod{Namespace: "profile", Name: pod, UID: pod, ServiceAccount: "default"}, Attributes: map[string]string{
+		v := kubelet.Volume{Pod: kubelet.Pod{Namespace: "profile", Name: pod, UID: pod, ServiceAccount: "default"}}
+		v.Attributes = map[string]string{
 			volume.Prefix + "dns-names": "${POD_NAME}.${POD_NAMESPACE}.svc", volume.Prefix + "duration": duration,
-		}}
+		}
 		all = append(all, v)
 		p.published[v.ID()] = v
 	}
