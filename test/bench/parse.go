@@ -49,8 +49,8 @@ func manyAttributes() (all []volume.Asked) {
 			return key, known[i%len(known)].Example
 		},
 	} {
-		attributes := map[string]string{}
-		for i := range 256 {
+		attributes := map[string]string{volume.Prefix + "dns-names": "web"}
+		for i := 0; len(attributes) < 256; i++ {
 			key, value := kind(i)
 			attributes[key] = value
 		}
