@@ -104,10 +104,18 @@ fuzz: ## each parser for FUZZTIME
 	done
 
 .PHONY: bench
-bench: build packages ## the numbers of docs/benchmarks.md, as tables, JSON and an SVG
-	cd test/bench && go run . --mayfly ../../bin/mayfly --json ../../docs/benchmarks.json --svg ../../docs/benchmarks.svg
+bench: bench-quick ## the numbers of docs/benchmarks.md, as tables, JSON and an SVG
 	cd test/e2e && go run ./cost --dir $(MAYFLY_CLUSTER) --json ../../docs/pods.json
 	cd test/e2e && go run ./modes --dir $(MAYFLY_CLUSTER) --json ../../docs/modes.json
+
+.PHONY: bench-quick
+bench-quick: build packages ## those of the node plugin alone, in three minutes: they go into docs/benchmarks.md
+	cd test/bench && go run . --mayfly ../../bin/mayfly \
+		--json ../../docs/benchmarks.json --svg ../../docs/benchmarks.svg --document ../../docs/benchmarks.md
+
+.PHONY: profile
+profile: ## where CPU, memory and waits of node plugin and controller go: their top rows, and files in out/profile
+	cd test/bench && go run ./profile --out ../../out/profile
 
 controller-gen := go tool -modfile=$(CURDIR)/tools/go.mod controller-gen
 # What is generated, from the types of the API.

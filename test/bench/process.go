@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,11 @@ import (
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
-// startControlPlane starts a control plane in dir, with an issuer `ca` in the namespace `bench`, and returns its kubeconfig.
+// mayfly is the name of the driver that is ours.
+const mayfly = "mayfly"
+
+// startControlPlane starts a control plane in dir, with an issuer `ca` in the namespace `bench`, and returns its
+// kubeconfig.
 func startControlPlane(ctx context.Context, dir string) (string, error) {
 	return filepath.Join(dir, "kubeconfig"), controlPlane(ctx, "up", "--dir", dir, "--nodes=", "--namespace=bench")
 }
@@ -37,58 +42,60 @@ func controlPlane(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// A driver is a node plugin under measurement.
+// A driver is a node plugin under measurement, and the kubelet that calls it.
 type driver struct {
 	*kubelet.Kubelet
 	kubelet.Driver
 	name    string
 	pid     int
-	process *exec.Cmd // nil if it is not ours.
-	log     *os.File
+	group   *cgroup   // nil: it is not in one of ours.
+	command []string  // nil: somebody else started it.
+	process *exec.Cmd // nil: not ours, or stopped.
+	log     bytes.Buffer
 }
 
-// start starts mayfly, if it is wanted, and connects to the other drivers.
-func start(ctx context.Context, o options, dir string) (drivers []*driver, err error) {
-	if o.mayfly != "" {
-		d, err := startMayfly(ctx, o, filepath.Join(dir, "node"), "--kubeconfig="+o.kubeconfig)
-		if err != nil {
-			return nil, err
-		}
-		drivers = append(drivers, d)
-	}
-	for name, socket := range o.others {
-		d, err := connect(name, socket, filepath.Join(dir, name))
-		if err != nil {
-			return drivers, err
-		}
-		drivers = append(drivers, d)
-	}
-	return drivers, nil
-}
-
-func startMayfly(ctx context.Context, o options, root string, args ...string) (*driver, error) {
+// newMayfly is mayfly with a kubelet of its own on root. It is not started.
+func newMayfly(o options, group *cgroup, root string, args ...string) (*driver, error) {
 	k, err := kubelet.New(root)
 	if err != nil {
 		return nil, err
 	}
-	d := &driver{Kubelet: k, name: "mayfly"}
-	if d.log, err = os.Create(filepath.Join(root, "log")); err != nil {
-		return nil, fmt.Errorf("make a log: %w", err)
+	command := append([]string{o.mayfly, "node", "--node-name=bench", "--kubelet-root=" + root}, args...)
+	if group != nil {
+		command = group.command(command...)
 	}
-	d.process = exec.CommandContext(context.WithoutCancel(ctx), o.mayfly, append([]string{"node", "--node-name=bench", "--kubelet-root=" + root}, args...)...)
-	d.process.Stderr = d.log
+	return &driver{Kubelet: k, name: mayfly, group: group, command: command}, nil
+}
+
+// start starts the driver's process, and returns when the kubelet has registered it. From then on each call has a
+// connection of its own.
+func (d *driver) start(ctx context.Context) error {
+	d.process = exec.CommandContext(context.WithoutCancel(ctx), d.command[0], d.command[1:]...)
+	d.process.Stderr = &d.log
 	d.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := d.process.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start mayfly: %w", err), d.log.Close())
+		d.process = nil
+		return fmt.Errorf("start %s: %w", d.name, err)
 	}
 	d.pid = d.process.Process.Pid
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if d.Driver, err = k.Register(ctx, "csi.mayfly.dev"); err != nil {
-		text, _ := os.ReadFile(d.log.Name())
-		return nil, errors.Join(fmt.Errorf("register mayfly: %w\n%s", err, text), d.stop())
+	registered, err := d.Register(ctx, "csi.mayfly.dev")
+	if err != nil {
+		return errors.Join(fmt.Errorf("register %s: %w", d.name, err), d.stop(), errors.New(d.log.String()))
 	}
-	return d, nil
+	d.Driver = kubelet.DialEachCall(strings.TrimPrefix(registered.Target(), "unix:"))
+	return registered.Close()
+}
+
+// stop ends the driver's process, if it is ours.
+func (d *driver) stop() error {
+	if d.process == nil {
+		return nil
+	}
+	err := errors.Join(d.process.Process.Signal(syscall.SIGTERM), d.process.Wait())
+	d.process = nil
+	return err
 }
 
 // connect connects to a driver that runs, and finds its process by its socket.
@@ -97,12 +104,11 @@ func connect(name, socket, root string) (*driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &driver{Kubelet: k, name: name}
+	d := &driver{Kubelet: k, Driver: kubelet.DialEachCall(socket), name: name}
 	if d.pid, err = owner(socket); err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", name, err)
 	}
-	d.Driver, err = kubelet.Connect(socket)
-	return d, err
+	return d, nil
 }
 
 // owner is the process that listens on a Unix socket (unix(7), SO_PEERCRED).
@@ -117,44 +123,31 @@ func owner(socket string) (pid int, err error) {
 	}
 	var cred *unix.Ucred
 	var optErr error
-	err = raw.Control(func(fd uintptr) { cred, optErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	err = raw.Control(func(fd uintptr) {
+		cred, optErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
 	if err := errors.Join(err, optErr, conn.Close()); err != nil {
 		return 0, err
 	}
 	return int(cred.Pid), nil
 }
 
-func (d *driver) stop() error {
-	var err error
-	if d.ClientConn != nil {
-		err = d.Close()
+// settle waits until the driver's process has next to nothing to do.
+func (d *driver) settle(ctx context.Context) error {
+	const quiet, look = 5 * time.Millisecond, 250 * time.Millisecond
+	for {
+		spent, err := d.spent(func() error { return wait(ctx, look) })
+		if err != nil || spent.total() < quiet {
+			return err
+		}
 	}
-	if d.process == nil {
-		return err
-	}
-	return errors.Join(err, d.process.Process.Signal(syscall.SIGTERM), d.process.Wait(), d.log.Close())
 }
 
-// cpu is the time that the driver's process has spent on the processors (clock_getcpuclockid(3)).
-func (d *driver) cpu() (time.Duration, error) {
-	const processClock = 2 // CPUCLOCK_SCHED, of a process (linux/posix-timers.h).
-	var t unix.Timespec
-	if err := unix.ClockGettime(int32(^d.pid<<3|processClock), &t); err != nil {
-		return 0, fmt.Errorf("read the processor time of %s: %w", d.name, err)
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return time.Duration(t.Nano()), nil
-}
-
-// resident is the memory that the driver's process has, in bytes.
-func (d *driver) resident() (float64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.pid))
-	if err != nil {
-		return 0, fmt.Errorf("read the memory of %s: %w", d.name, err)
-	}
-	_, after, _ := strings.Cut(string(text), "VmRSS:")
-	var kib float64
-	if _, err := fmt.Sscanf(after, "%f kB", &kib); err != nil {
-		return 0, fmt.Errorf("read the memory of %s: %w", d.name, err)
-	}
-	return kib * 1024, nil
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,42 +13,43 @@ import (
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
-// pushes is how long it takes until all volumes of a node have the CA certificates of a file that has changed. Where they come from makes a difference of
-// one event.
-func pushes(ctx context.Context, o options, dir string) (took time.Duration, err error) {
-	file := filepath.Join(dir, "corp.pem")
+// push measures how long it takes until all volumes of a node have the CA certificates of a file that has changed.
+// Where they come from makes a difference of one event.
+func (b *bench) push(ctx context.Context) (err error) {
+	file := filepath.Join(b.dir, "corp.pem")
 	if err := change(file); err != nil {
-		return 0, err
+		return err
 	}
-	d, err := startMayfly(ctx, o, filepath.Join(dir, "push"), "--signer=local", "--trust-file=corp="+file)
+	d, err := newMayfly(b.options, nil, filepath.Join(b.dir, "push"), "--signer=local", "--trust-file=corp="+file)
 	if err != nil {
-		return 0, err
+		return err
+	}
+	if err := d.start(ctx); err != nil {
+		return err
 	}
 	defer func() { err = errors.Join(err, d.stop()) }()
-	b := bench{options: o}
 	volume := func(i int) kubelet.Volume {
-		v := b.volume(d, fmt.Sprint("push-", i))
+		v := b.held(d, i)
 		v.Attributes = map[string]string{"csi.mayfly.dev/dns-names": "web", "csi.mayfly.dev/trust": "issuer,file:corp"}
 		return v
 	}
-	if _, err := b.each(func(i int) error { return publish1(ctx, d, volume(i)) }); err != nil {
-		return 0, err
+	if _, err := b.each(b.volumes, func(i int) error { return publish1(ctx, d, volume(i)) }); err != nil {
+		return err
 	}
-	var all []time.Duration
-	for range o.rounds {
+	for range b.rounds {
 		took, err := timed(func() error {
 			if err := change(file); err != nil {
 				return err
 			}
-			return arrived(ctx, file, o.volumes, func(i int) string { return filepath.Join(d.Target(volume(i)), "ca.crt") })
+			return arrived(ctx, file, b.volumes, func(i int) string { return filepath.Join(d.Target(volume(i)), "ca.crt") })
 		})
 		if err != nil {
-			return 0, err
+			return err
 		}
-		all = append(all, took)
+		b.add(pushed, d.name, milli(took))
 	}
-	_, err = b.each(func(i int) error { return unpublish(ctx, d, volume(i)) })
-	return median(all), errors.Join(err, d.clean())
+	_, err = b.unpublish(ctx, d, 0, b.volumes)
+	return err
 }
 
 // change puts a new CA certificate in the file.

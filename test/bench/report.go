@@ -1,173 +1,171 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
-	"io"
-	"math"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 )
 
-// A report is what was measured.
+// A report is what was measured, as it is written to a file.
 type report struct {
-	SystemCalls time.Duration // The floor of one volume, on one core.
-	Unpublish   time.Duration // The floor of taking volumes away, at once: median of the system calls.
-	Serial      time.Duration // The floor of one request: median.
-	Rate        float64       // The floor: requests a second.
-	Client      time.Duration // What one of these requests costs a bare client on the processor.
-	Local       float64       // Volumes a second with the local signer; 0: not measured.
-	Push        time.Duration // Until all volumes have other CA certificates: median; 0: not measured.
-	Drivers     []numbers
-
-	rates   []float64
-	clients []time.Duration
+	Machine string   `json:"machine"`
+	Notes   []string `json:"notes,omitempty"`
+	Drivers []string `json:"drivers"` // The first one is set against floors and limits.
+	Rows    []record `json:"rows"`
 }
 
-// A row is one number and what it should be.
-type row struct {
-	Name    string
-	Unit    string
-	Values  []float64 // By drivers.
-	Floor   float64   // NaN: it has none.
-	Limit   float64   // Of the first driver's value, or of its ratio to the floor.
-	OfRatio bool
-	AtLeast bool // The limit is the least value, not the greatest.
+// A record is one row of the report.
+type record struct {
+	Name    string          `json:"name"`
+	Unit    string          `json:"unit"`
+	Limit   string          `json:"limit,omitempty"`
+	Floor   *stat           `json:"floor,omitempty"`
+	Drivers map[string]stat `json:"drivers"`
+	Ratio   *stat           `json:"ratio,omitempty"` // Of the first driver to the floor.
+	Used    *stat           `json:"used,omitempty"`  // How much of the limit the first driver uses: at most 1 is good.
 }
 
-func (r report) rows() []row {
-	values := func(f func(numbers) float64) (all []float64) {
-		for _, d := range r.Drivers {
-			all = append(all, f(d))
+// A stat is the median of the rounds, with the least and the greatest.
+type stat struct {
+	Median float64   `json:"median"`
+	Min    float64   `json:"min"`
+	Max    float64   `json:"max"`
+	Rounds []float64 `json:"rounds"`
+}
+
+func newStat(rounds []float64) *stat {
+	if len(rounds) == 0 {
+		return nil
+	}
+	return &stat{median(rounds), slices.Min(rounds), slices.Max(rounds), rounds}
+}
+
+// newReport sums the rounds up. Rows that were not measured are left out.
+func newReport(m measured, machine string, drivers, notes []string) report {
+	r := report{Machine: machine, Notes: notes, Drivers: drivers}
+	for _, row := range rows() {
+		s := m.of(row.name)
+		if len(s.values) == 0 {
+			continue
 		}
-		return all
+		one := record{Name: row.name, Unit: row.unit, Drivers: map[string]stat{}}
+		one.Floor, one.Ratio = newStat(s.floor), newStat(s.ratios(drivers[0]))
+		for driver, rounds := range s.values {
+			one.Drivers[driver] = *newStat(rounds)
+		}
+		if row.limit != nil {
+			one.Limit, one.Used = row.limit.text(row.unit), newStat(row.limit.used(s, drivers[0]))
+		}
+		r.Rows = append(r.Rows, one)
 	}
-	ms := func(d time.Duration) float64 { return d.Seconds() * 1000 }
-	system, none := ms(r.SystemCalls), math.NaN()
-	rows := []row{
-		{"publish, one by one: median", "ms", values(func(n numbers) float64 { return ms(n.Serial) }), ms(r.Serial), 1.3, true, false},
-		{"publish, at once: rate", "/s", values(func(n numbers) float64 { return n.Rate }), r.Rate, 0.9, true, true},
-		{"publish: processor time of the driver", "ms", values(func(n numbers) float64 { return ms(n.CPU) }), system, 2, false, false},
-		{"publish again, one by one: median", "ms", values(func(n numbers) float64 { return ms(n.Republish) }), system, 0.5, false, false},
-		{"publish again, at once: median", "ms", values(func(n numbers) float64 { return ms(n.RepublishAtOnce) }), system, 3, false, false},
-		{"unpublish, at once: median", "ms", values(func(n numbers) float64 { return ms(n.UnpublishAtOnce) }), ms(r.Unpublish), 10, false, false},
-		{"volumes held: processor", "% of a core", values(func(n numbers) float64 { return n.HeldCPU * 100 }), none, 0.1, false, false},
-		{"volumes held: memory, resident", "MiB", values(func(n numbers) float64 { return n.HeldMemory / (1 << 20) }), none, 45, false, false},
-	}
-	if r.Push > 0 {
-		rows = append(rows, row{"CA certificates changed: until all volumes have them", "ms", []float64{ms(r.Push)}, none, 2000, false, false})
-	}
-	if r.Local > 0 {
-		rows = append(rows, row{"local signer, at once: rate", "/s", []float64{r.Local}, 1000 / system, 800, false, true})
-	}
-	return rows
+	return r
 }
 
-// share is the first driver's value as a multiple of the floor.
-func (r row) share() float64 { return r.Values[0] / r.Floor }
-
-// used is how much of its limit the first driver uses: at most 1 is good.
-func (r row) used() float64 {
-	value := r.Values[0]
-	if r.OfRatio {
-		value = r.share()
+// used is how much of the limit a driver uses in each round.
+func (l limit) used(s *series, driver string) (all []float64) {
+	values := s.values[driver]
+	if l.OfRatio {
+		values = s.ratios(driver)
 	}
-	if r.AtLeast {
-		return r.Limit / value
+	for _, v := range values {
+		if l.AtLeast {
+			v = l.Value * l.Value / v
+		}
+		all = append(all, v/l.Value)
 	}
-	return value / r.Limit
+	return all
 }
 
-func (r row) limit() string {
-	sign, unit := "≤", " "+r.Unit
-	if r.AtLeast {
+func (l limit) text(unit string) string {
+	sign := "≤"
+	if l.AtLeast {
 		sign = "≥"
 	}
-	if r.OfRatio {
-		unit = " × floor"
+	if l.OfRatio {
+		unit = "× floor"
 	}
-	return fmt.Sprintf("%s %g%s", sign, r.Limit, unit)
+	return fmt.Sprintf("%s %g %s", sign, l.Value, unit)
 }
 
-// print shows the table.
-func (r report) print(w io.Writer) {
+// markdown is the report as the document has it.
+func (r report) markdown() string {
 	t := table.NewWriter()
-	t.SetOutputMirror(w)
 	t.Style().Format.Header = text.FormatDefault
 	header := table.Row{"", "unit", "floor", "limit"}
-	for i, d := range r.Drivers {
-		header = append(header, d.Driver)
+	for i, driver := range r.Drivers {
+		header = append(header, driver)
 		if i == 0 {
 			header = append(header, "× floor", "met")
 		}
 	}
 	t.AppendHeader(header)
-	for _, row := range r.rows() {
-		t.AppendRow(row.cells())
+	for _, one := range r.Rows {
+		t.AppendRow(one.cells(r.Drivers))
 	}
-	t.RenderMarkdown()
-	fmt.Fprintf(w, "\nThe floor's own client spends %s ms on the processor for each request; a volume takes %s ms of bare system calls.\n",
-		number(r.Client.Seconds()*1000), number(r.SystemCalls.Seconds()*1000))
-	for _, d := range r.Drivers {
-		fmt.Fprintf(w, "\n%s: %d calls had to be made again.\n", d.Driver, d.Refused)
-	}
+	return strings.Join(append([]string{r.Machine, t.RenderMarkdown()}, r.Notes...), "\n\n") + "\n"
 }
 
-func (r row) cells() table.Row {
-	cells := table.Row{r.Name, r.Unit, number(r.Floor), r.limit()}
-	for i, value := range r.Values {
-		cells = append(cells, number(value))
+func (one record) cells(drivers []string) table.Row {
+	cells := table.Row{one.Name, one.Unit, one.Floor.String(), cmp.Or(one.Limit, "–")}
+	for i, driver := range drivers {
+		value := "–"
+		if s, ok := one.Drivers[driver]; ok {
+			value = s.String()
+		}
+		cells = append(cells, value)
 		if i == 0 {
-			cells = append(cells, number(r.share()), map[bool]string{true: "yes", false: "no"}[r.used() <= 1])
+			cells = append(cells, one.Ratio.String(), one.met())
 		}
 	}
 	return cells
 }
 
+func (one record) met() string {
+	switch {
+	case one.Used == nil:
+		return "–"
+	case one.Used.Median <= 1:
+		return "yes"
+	}
+	return "no"
+}
+
+// String is the median, with the spread in brackets.
+func (s *stat) String() string {
+	switch {
+	case s == nil:
+		return "–"
+	case len(s.Rounds) == 1:
+		return number(s.Median)
+	}
+	return fmt.Sprintf("%s (%s–%s)", number(s.Median), number(s.Min), number(s.Max))
+}
+
 // number has three digits that say something.
 func number(f float64) string {
 	switch {
-	case math.IsNaN(f):
-		return "–"
 	case f >= 100:
 		return fmt.Sprintf("%.0f", f)
 	case f >= 10:
 		return fmt.Sprintf("%.1f", f)
+	case f >= 1:
+		return fmt.Sprintf("%.2f", f)
 	}
 	return fmt.Sprintf("%.3f", f)
 }
 
-// A record is a row as it is written to a file.
-type record struct {
-	Name    string             `json:"name"`
-	Unit    string             `json:"unit"`
-	Floor   *float64           `json:"floor,omitempty"`
-	Limit   string             `json:"limit"`
-	Met     bool               `json:"met"` // By the first driver.
-	Drivers map[string]float64 `json:"drivers"`
-}
-
-func (r report) records() (all []record) {
-	for _, row := range r.rows() {
-		one := record{Name: row.Name, Unit: row.Unit, Limit: row.limit(), Met: row.used() <= 1, Drivers: map[string]float64{}}
-		if !math.IsNaN(row.Floor) {
-			one.Floor = &row.Floor
-		}
-		for i, value := range row.Values {
-			one.Drivers[r.Drivers[i].Driver] = value
-		}
-		all = append(all, one)
-	}
-	return all
-}
-
-// save writes the numbers and the drawing, where they are wanted.
+// save writes the numbers, the drawing, and the document's table, where they are wanted.
 func (r report) save(o options) error {
 	if o.json != "" {
-		text, err := json.MarshalIndent(r.records(), "", "  ")
+		text, err := json.MarshalIndent(r, "", "  ")
 		if err != nil {
 			return fmt.Errorf("write the numbers: %w", err)
 		}
@@ -180,5 +178,46 @@ func (r report) save(o options) error {
 			return fmt.Errorf("draw: %w", err)
 		}
 	}
+	if o.document != "" {
+		return r.insert(o.document)
+	}
 	return nil
+}
+
+// The lines of the document between which the report stands.
+const (
+	begins = "<!-- make bench-quick writes what follows -->\n"
+	ends   = "<!-- make bench-quick wrote this -->\n"
+)
+
+// insert puts the report in its place in the document.
+func (r report) insert(document string) error {
+	text, err := os.ReadFile(document)
+	if err != nil {
+		return fmt.Errorf("read the document: %w", err)
+	}
+	before, rest, found := bytes.Cut(text, []byte(begins))
+	_, after, foundEnd := bytes.Cut(rest, []byte(ends))
+	if !found || !foundEnd {
+		return fmt.Errorf("write the table: %s has no place for it", document)
+	}
+	text = slices.Concat(before, []byte(begins+"\n"+r.markdown()+"\n"+ends), after)
+	return os.WriteFile(document, text, 0o644)
+}
+
+func milli(d time.Duration) float64 { return d.Seconds() * 1000 }
+
+func milliseconds(all []time.Duration) (ms []float64) {
+	for _, d := range all {
+		ms = append(ms, milli(d))
+	}
+	return ms
+}
+
+func median(of []float64) float64 {
+	sorted, half := slices.Sorted(slices.Values(of)), len(of)/2
+	if len(of)%2 == 0 {
+		return (sorted[half-1] + sorted[half]) / 2
+	}
+	return sorted[half]
 }

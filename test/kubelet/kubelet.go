@@ -1,5 +1,6 @@
-// Package kubelet plays the kubelet towards a CSI node plugin, over the plugin's real sockets and with real directories:
-// it registers the plugin, and publishes and unpublishes inline volumes with the requests that the kubelet sends.
+// Package kubelet plays the kubelet towards a CSI node plugin, over the plugin's real sockets and with real
+// directories: it registers the plugin, and publishes and unpublishes inline volumes with the requests that the
+// kubelet sends.
 package kubelet
 
 import (
@@ -88,6 +89,30 @@ func Connect(endpoint string) (Driver, error) {
 	return Driver{conn, csi.NewIdentityClient(conn), csi.NewNodeClient(conn)}, nil
 }
 
+// DialEachCall connects to the socket anew for each call, as the kubelet does (kubernetes
+// pkg/volume/csi/csi_client.go, newV1NodeClient). Its ClientConn is nil: there is nothing to close.
+func DialEachCall(endpoint string) Driver {
+	return Driver{nil, csi.NewIdentityClient(eachCall(endpoint)), csi.NewNodeClient(eachCall(endpoint))}
+}
+
+// An eachCall is the path of a socket, to which each call has a connection of its own.
+type eachCall string
+
+// Invoke implements [grpc.ClientConnInterface].
+func (e eachCall) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	d, err := Connect(string(e))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Invoke(ctx, method, args, reply, opts...)
+}
+
+// NewStream implements [grpc.ClientConnInterface]: a node plugin has no streams.
+func (e eachCall) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, status.Error(codes.Unimplemented, "a CSI node plugin has no streams")
+}
+
 // Request is the call that publishes the volume.
 func (k *Kubelet) Request(v Volume) *csi.NodePublishVolumeRequest {
 	attributes := map[string]string{}
@@ -124,8 +149,9 @@ func (k *Kubelet) Publish(ctx context.Context, d Driver, v Volume) (string, erro
 	return target, err
 }
 
-// Mount publishes until it succeeds or ctx ends, with the kubelet's backoff (kubernetes pkg/util/goroutinemap/exponentialbackoff).
-// Each failure is told to failed, as the kubelet tells it in an event of the pod.
+// Mount publishes until it succeeds or ctx ends, with the kubelet's backoff (kubernetes
+// pkg/util/goroutinemap/exponentialbackoff). Each failure is told to failed, as the kubelet tells it in an event of
+// the pod.
 func (k *Kubelet) Mount(ctx context.Context, d Driver, v Volume, failed func(error)) (string, error) {
 	for wait := 500 * time.Millisecond; ; wait = min(2*wait, 122*time.Second) {
 		target, err := k.Publish(ctx, d, v)
@@ -157,6 +183,24 @@ func (k *Kubelet) Unpublish(ctx context.Context, d Driver, v Volume) error {
 		}
 	}
 	return nil
+}
+
+// Stats makes the calls that the kubelet makes for each volume of a running pod every one to two minutes: whether the
+// driver has statistics, and if so, which (kubernetes pkg/volume/csi/csi_metrics.go, GetMetrics;
+// pkg/kubelet/server/stats).
+func (k *Kubelet) Stats(ctx context.Context, d Driver, v Volume) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	resp, err := d.NodeGetCapabilities(ctx, &csi.NodeGetCapabilitiesRequest{})
+	if err != nil {
+		return err
+	}
+	for _, c := range resp.GetCapabilities() {
+		if c.GetRpc().GetType() == csi.NodeServiceCapability_RPC_GET_VOLUME_STATS {
+			_, err = d.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{VolumeId: v.ID(), VolumePath: k.Target(v)})
+		}
+	}
+	return err
 }
 
 // Health is what the driver says is wrong with the volume.

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/controller/approver"
+	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+)
+
+const nodePluginUser, decisions = "system:serviceaccount:mayfly-system:mayfly", 10000
+
+// profileDecision records how the controller decides on CertificateRequests, from its cache to the patch, without an
+// API server.
+func profileDecision(ctx context.Context, prefix string) error {
+	api, err := newObjects()
+	if err != nil {
+		return err
+	}
+	decider, err := approver.New(approver.Config{
+		Callers: approver.Callers{NodePlugin: nodePluginUser},
+		Court: proof.Court{Live: api, Rules: proof.Rules{
+			Drivers: []string{volume.Driver}, Policy: policy.Policy{ClusterDomain: "cluster.local"},
+		}},
+		Requests: api, Events: api, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return err
+	}
+	for _, record := range []func(string) (func() error, error){recordCPU, recordRest} {
+		end, err := record(prefix)
+		if err != nil {
+			return err
+		}
+		if err := decide(ctx, decider, api); err != nil {
+			return err
+		}
+		if err := end(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decide has some requests decided on, 16 at a time as in the controller.
+func decide(ctx context.Context, decider *approver.Approver, api *objects) error {
+	var group errgroup.Group
+	group.SetLimit(16)
+	for range decisions {
+		group.Go(func() error {
+			_, err := decider.Reconcile(ctx, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(api.request)})
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// objects are an API server's, which never change. Whatever is not approved ends the profile.
+type objects struct {
+	client.Client
+	approver.Events // nil: they tell of denials alone.
+
+	pod     *corev1.Pod
+	request *cmapi.CertificateRequest
+}
+
+// newObjects are a pod with a volume, and the request that the node plugin makes for it.
+func newObjects() (*objects, error) {
+	attributes := map[string]string{volume.Prefix + "issuer-name": "ca", volume.Prefix + "dns-names": "web.shop.svc"}
+	source := &corev1.CSIVolumeSource{Driver: volume.Driver, VolumeAttributes: attributes}
+	o := &objects{pod: &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "uid-1"},
+		Spec: corev1.PodSpec{NodeName: "node-a", ServiceAccountName: "web", Volumes: []corev1.Volume{
+			{Name: "tls", VolumeSource: corev1.VolumeSource{CSI: source}},
+		}},
+	}}
+	v, err := volume.Parse(proof.Ask(o.pod, o.pod.Spec.Volumes[0]), volume.Defaults{})
+	if err != nil {
+		return nil, err
+	}
+	key, err := request.NewKey(v.Key)
+	if err != nil {
+		return nil, err
+	}
+	csr, err := request.CSR(v, key)
+	if err != nil {
+		return nil, err
+	}
+	asked := request.New(v, "attempt", csr)
+	o.request = &cmapi.CertificateRequest{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "shop", Name: "web-attempt", ResourceVersion: "1", CreationTimestamp: metav1.Now(),
+			Annotations:     asked.Annotations,
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "web", UID: "uid-1"}},
+		},
+		Spec: cmapi.CertificateRequestSpec{
+			Username: nodePluginUser, Extra: map[string][]string{"authentication.kubernetes.io/node-name": {"node-a"}},
+			Request: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: asked.CSR}), IsCA: asked.IsCA,
+			Duration:  &metav1.Duration{Duration: asked.Duration},
+			IssuerRef: cmmeta.IssuerReference{Name: asked.Issuer.Name, Kind: asked.Issuer.Kind, Group: asked.Issuer.Group},
+		},
+	}
+	for _, u := range asked.Usages {
+		o.request.Spec.Usages = append(o.request.Spec.Usages, cmapi.KeyUsage(u))
+	}
+	return o, nil
+}
+
+// Get implements [client.Client].
+func (o *objects) Get(_ context.Context, key client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+	switch into := into.(type) {
+	case *corev1.Pod:
+		o.pod.DeepCopyInto(into)
+	case *cmapi.CertificateRequest:
+		o.request.DeepCopyInto(into)
+	default:
+		return fmt.Errorf("get %s: a %T was not expected", key, into)
+	}
+	return nil
+}
+
+// Status implements [client.Client].
+func (o *objects) Status() client.SubResourceWriter { return statusWriter{} }
+
+// A statusWriter makes the text of a patch, and sends it nowhere.
+type statusWriter struct{ client.SubResourceWriter }
+
+// Patch implements [client.SubResourceWriter].
+func (statusWriter) Patch(
+	_ context.Context, o client.Object, patch client.Patch, _ ...client.SubResourcePatchOption,
+) error {
+	cr, ok := o.(*cmapi.CertificateRequest)
+	if !ok || !slices.ContainsFunc(cr.Status.Conditions, func(c cmapi.CertificateRequestCondition) bool {
+		return c.Type == cmapi.CertificateRequestConditionApproved
+	}) {
+		return fmt.Errorf("%T %s was not approved", o, o.GetName())
+	}
+	_, err := patch.Data(o)
+	return err
+}
