@@ -95,7 +95,8 @@ fuzz-ended = { grep --quiet '^ *context deadline exceeded$$' "$$out" && ! grep -
 
 .PHONY: fuzz
 fuzz: ## each parser for FUZZTIME
-	@go test -list '^Fuzz' ./... | awk '/^Fuzz/ { targets[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, targets[i]; n = 0 }' | \
+	@grep --recursive --include='*_test.go' --exclude-dir=test --only-matching '^func Fuzz[A-Za-z]*' . | \
+	sed --regexp-extended 's|/[^/]*:func | |' | sort | \
 	while read -r package target; do \
 		echo "$$package $$target"; \
 		out=$$(mktemp); \
@@ -109,7 +110,7 @@ bench: bench-quick ## the numbers of docs/benchmarks.md, as tables, JSON and an 
 	cd test/e2e && go run ./modes --dir $(MAYFLY_CLUSTER) --json ../../docs/modes.json
 
 .PHONY: bench-quick
-bench-quick: build packages ## those of the node plugin alone, in three minutes: they go into docs/benchmarks.md
+bench-quick: build packages kubernetes ## those of the node plugin alone, in three minutes: they go into docs/benchmarks.md
 	cd test/bench && go run . --mayfly ../../bin/mayfly \
 		--json ../../docs/benchmarks.json --svg ../../docs/benchmarks.svg --document ../../docs/benchmarks.md
 
