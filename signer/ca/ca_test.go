@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // now is the moment of these tests.
@@ -63,7 +64,7 @@ func pair(t *testing.T, parent ca.CA, change func(*x509.Certificate)) (certifica
 func below(t *testing.T, parent ca.CA, change func(*x509.Certificate)) ca.CA {
 	t.Helper()
 	certificate, key := pair(t, parent, change)
-	c, err := ca.Parse(certificate, key, ca.Encode(parent.Roots...))
+	c, err := ca.Parse(certificate, key, chain.Encode(parent.Roots...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +75,7 @@ func same(*x509.Certificate) {}
 
 func TestParse(t *testing.T) {
 	top := root(t, "top")
-	own, ownKey := ca.Encode(top.Certificate), keyPEM(t, top)
+	own, ownKey := chain.Encode(top.Certificate), keyPEM(t, top)
 	sub, subKey := pair(t, top, same)
 	leaf, leafKey := pair(t, top, func(c *x509.Certificate) { c.IsCA = false })
 	mute, muteKey := pair(t, top, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign })
@@ -109,7 +110,7 @@ func TestParse(t *testing.T) {
 func TestValidAt(t *testing.T) {
 	top := root(t, "top")
 	narrow := below(t, below(t, top, func(c *x509.Certificate) { c.MaxPathLenZero = true }), same)
-	stranger, err := ca.Parse(ca.Encode(top.Certificate), keyPEM(t, top), ca.Encode(root(t, "other").Certificate))
+	stranger, err := ca.Parse(chain.Encode(top.Certificate), keyPEM(t, top), chain.Encode(root(t, "other").Certificate))
 	if err != nil {
 		t.Fatal(err)
 	}
