@@ -218,8 +218,12 @@ func stalled(before files.Record, endsAt, received, end time.Time) int {
 }
 
 func endsSoon(c chain.Chain) request.Warning {
+	first := "it"
+	if one := c.EndsWith(); !one.Equal(chain.Of(c.Leaf())) {
+		first = one.String()
+	}
 	return request.Warning{Reason: "IssuerEndsSoon", Message: fmt.Sprintf(
-		"the new certificate is valid no longer than the one before: %s ends at %s; renewals are tried at longer intervals until the issuer gives a later end", c.EndsWith(), stamp(c.End()))}
+		"the new certificate is valid no longer than the one before: %s ends at %s; renewals are tried at longer intervals until the issuer gives a later end", first, stamp(c.End()))}
 }
 
 func messages(warnings []request.Warning) (all []string) {

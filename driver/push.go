@@ -29,6 +29,8 @@ func (d *Driver) deliver(h *held, pair request.Pair) error {
 	}
 	if h.has() {
 		h.settleAt = t.Add(settleAfter)
+	} else {
+		before = trust.Memory{} // The pod was told nothing yet.
 	}
 	if err := d.remember(h, v, before, after.Show(roots)); err != nil { // The pod has its pair.
 		d.lookAt(h, t.Add(pushAgain))

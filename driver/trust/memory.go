@@ -330,7 +330,9 @@ func above(leafFirst, candidates chain.Bundle, t time.Time) chain.Bundle {
 				return false
 			}
 			reached[string(c.Raw())] = true
-			line = append(line, c)
+			if root := c.SelfIssued() && c.MayIssue(c); !root {
+				line = append(line, c)
+			}
 			return true
 		})
 	}

@@ -59,7 +59,7 @@ func (c *Chain) find(others, ca Bundle, now time.Time) {
 	}
 	if err == nil && !g.anchored(p) {
 		if lost := g.unreached(); len(lost) > 0 && len(others.unread()) == 0 {
-			err = fmt.Errorf("the certificate chain is broken: the issuer of %s is missing, and %s did not sign it", p.top(), lost[0])
+			err = fmt.Errorf("the certificate chain is broken: the issuer of %s is missing, and %s did not sign it", p.name(p.top()), lost[0])
 		}
 	}
 	if err != nil {

@@ -33,6 +33,14 @@ func (p path) endsWith() Certificate {
 	return slices.MinFunc(p, func(a, b Certificate) int { return a.parsed.NotAfter.Compare(b.parsed.NotAfter) })
 }
 
+// name calls the leaf what whoever asked for it calls it: it may have no subject.
+func (p path) name(c Certificate) string {
+	if c.Equal(p[0]) {
+		return "the certificate"
+	}
+	return c.String()
+}
+
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // complete reports whether nothing is looked for above the path: its top is a root, or has a signature that crypto/x509 can't check. A leaf may have the name of
@@ -50,7 +58,7 @@ func (p path) holdsAt(t time.Time) bool { return !p.begin().After(t) && p.end().
 // verify checks signatures and constraints, at a time when all of the path is valid.
 func (p path) verify() error {
 	if first, last := p.endsWith(), p.beginsWith(); !last.parsed.NotBefore.Before(first.parsed.NotAfter) {
-		return fmt.Errorf("the certificate chain does not hold: %s expired at %s, before %s begins at %s", first, stamp(p.end()), last, stamp(p.begin()))
+		return fmt.Errorf("the certificate chain does not hold: %s expired at %s, before %s begins at %s", p.name(first), stamp(p.end()), p.name(last), stamp(p.begin()))
 	}
 	if len(p) == 1 {
 		return nil
@@ -67,18 +75,13 @@ func (p path) verify() error {
 		options.Intermediates.AddCert(c.parsed)
 	}
 	if _, err := leaf.Verify(options); err != nil {
-		return fmt.Errorf("the certificate chain does not hold: %w", described(err))
+		var invalid x509.CertificateInvalidError
+		if errors.As(err, &invalid) && invalid.Cert != nil { // Whose message does not say which one it is.
+			err = fmt.Errorf("%s: %w", p.name(Of(invalid.Cert)), err)
+		}
+		return fmt.Errorf("the certificate chain does not hold: %w", err)
 	}
 	return nil
-}
-
-// described names the certificate that crypto/x509 means.
-func described(err error) error {
-	var invalid x509.CertificateInvalidError
-	if errors.As(err, &invalid) && invalid.Cert != nil {
-		return fmt.Errorf("%s: %w", Of(invalid.Cert), err)
-	}
-	return err
 }
 
 // A graph is the certificates among which paths are looked for.

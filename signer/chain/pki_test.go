@@ -85,7 +85,7 @@ func serial(t testing.TB) *big.Int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return n
+	return n.SetBit(n, 61, 1) // Of eight bytes, and positive.
 }
 
 func sign(t testing.TB, template *x509.Certificate, by *party, key crypto.Signer) party {
