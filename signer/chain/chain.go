@@ -33,9 +33,9 @@ func New(certificates, ca Bundle, key crypto.PublicKey, now time.Time) (Chain, e
 	}
 	c := Chain{leaf: certificates[i].parsed}
 	others := slices.Delete(slices.Clone(certificates), i, i+1)
+	c.problems = Unite(others, ca).Unparsed()
 	c.find(others, ca, now)
 	c.sent = c.order(others)
-	c.describe(others, ca)
 	return c, nil
 }
 
@@ -50,22 +50,28 @@ func noLeaf(certificates Bundle) error {
 // find settles on a path. The leaf alone is the path where none holds.
 func (c *Chain) find(others, ca Bundle, now time.Time) {
 	g := graph{leaf: Of(c.leaf), others: others, ca: ca}
-	p, err := g.best(now)
+	holding, err := g.holding(now)
 	if err != nil {
 		if signers := g.signers(); len(signers) < len(ca) {
 			g.ca = signers
-			p, err = g.best(now)
+			holding, err = g.holding(now)
 		}
 	}
-	if err == nil && !g.anchored(p) {
-		if lost := g.unreached(); len(lost) > 0 && len(others.unread()) == 0 {
-			err = fmt.Errorf("the certificate chain is broken: the issuer of %s is missing, and %s did not sign it", p.name(p.top()), lost[0])
+	if err == nil && !slices.ContainsFunc(holding, g.anchored) && len(others.unread()) == 0 {
+		if lost := g.unreached(); len(lost) > 0 {
+			top := holding[0].name(holding[0].top())
+			err = fmt.Errorf("the certificate chain is broken: the issuer of %s is missing, and %s did not sign it", top, lost[0])
 		}
 	}
 	if err != nil {
-		p = path{g.leaf}
+		c.path, c.err = path{g.leaf}, err
+		return
 	}
-	c.path, c.err = p, err
+	c.path = holding[0]
+	above := func(p path) bool { return slices.ContainsFunc(p, ca.Has) }
+	if len(ca) > 0 && len(ca.unread()) == 0 && !slices.ContainsFunc(holding, above) {
+		c.problems = append(c.problems, fmt.Sprintf("the issuer's CA %s is not above the certificate: peers that trust it alone refuse the certificate", ca[0]))
+	}
 }
 
 // order returns what a pod shows its peers: the leaf, the path, then what is not on it, such as the way to another root. TLS before version 1.3 demands that
@@ -78,22 +84,6 @@ func (c *Chain) order(others Bundle) Bundle {
 		}
 	}
 	return Unite(sent, others)
-}
-
-// describe notes what an operator should know of a chain that holds.
-func (c *Chain) describe(others, ca Bundle) {
-	c.problems = Unite(others, ca).Unparsed()
-	if c.err != nil || len(ca) == 0 || len(ca.unread()) > 0 {
-		return
-	}
-	if !slices.ContainsFunc(ca, func(one Certificate) bool { return slices.ContainsFunc(c.path, one.Equal) || reaches(c.path, one) }) {
-		c.problems = append(c.problems, fmt.Sprintf("the issuer's CA %s is not above the certificate: peers that trust it alone refuse the certificate", ca[0]))
-	}
-}
-
-// reaches reports whether a CA signed the top of the path, or another certificate of it.
-func reaches(p path, ca Certificate) bool {
-	return slices.ContainsFunc(p, func(c Certificate) bool { return signed(ca, c) })
 }
 
 // Leaf returns the certificate itself.

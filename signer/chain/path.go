@@ -90,8 +90,9 @@ type graph struct {
 	others, ca Bundle
 }
 
-// best returns the path that counts: one that holds now before others, then the one that ends last, then the shortest. The error is that of the first choice.
-func (g graph) best(now time.Time) (_ path, err error) {
+// holding returns the paths that hold, the one that counts first: one that holds now before others, then the one that ends last, then the shortest. The error is
+// that of the first choice, if none holds.
+func (g graph) holding(now time.Time) (holding []path, err error) {
 	all := g.paths()
 	rank := func(p path) int {
 		if p.holdsAt(now) {
@@ -103,11 +104,14 @@ func (g graph) best(now time.Time) (_ path, err error) {
 		return cmp.Or(rank(a)-rank(b), b.end().Compare(a.end()), len(a)-len(b))
 	})
 	for _, p := range all[:min(len(all), maxVerified)] {
-		e := p.verify()
-		if e == nil {
-			return p, nil
+		if e := p.verify(); e != nil {
+			err = cmp.Or(err, e)
+			continue
 		}
-		err = cmp.Or(err, e)
+		holding = append(holding, p)
+	}
+	if len(holding) > 0 {
+		return holding, nil
 	}
 	return nil, err
 }
