@@ -46,10 +46,11 @@ type held struct {
 	unfollow  func()                     // Ends that; nil: nothing to end.
 	news      chan struct{}              // Closed when one of them says something else; nil: nobody waits.
 	stale     bool                       // One of them said something that was not looked at yet.
-	untold    map[string]request.Warning // What the pod is to be told: of a source by its words, of an answer by the message.
+	untold    map[string]request.Warning // What the pod is to be told, by what it is about.
 }
 
-// A validity is the part of a chain that is worth keeping in memory: from when until when all certificates of its path are valid, and the leaf's serial number.
+// A validity is the part of a chain that is worth keeping in memory: from when until when all certificates of its
+// path are valid, and the leaf's serial number.
 type validity struct {
 	notBefore, notAfter time.Time
 	serial              string

@@ -208,8 +208,9 @@ func (d *Driver) finish(h *held, pair request.Pair) error {
 	return nil
 }
 
-// stalled is how many answers in a row ended no later than the pair before, which ended at endsAt: their issuer, or one above it, ends soon and is not renewed.
-// Certificates have whole seconds, so that of two within one nothing follows.
+// stalled counts the answers in a row that ended no later than the pair before, which ended at endsAt: their issuer,
+// or one above it, ends soon and is not renewed. Certificates have whole seconds, so that of two within one nothing
+// follows.
 func stalled(before files.Record, endsAt, received, end time.Time) int {
 	if endsAt.IsZero() || end.After(endsAt) || received.Sub(before.IssuedAt) < time.Second {
 		return 0
@@ -217,15 +218,18 @@ func stalled(before files.Record, endsAt, received, end time.Time) int {
 	return before.Stalled + 1
 }
 
+// endsSoon warns of such an answer.
 func endsSoon(c chain.Chain) request.Warning {
 	first := "it"
 	if one := c.EndsWith(); !one.Equal(chain.Of(c.Leaf())) {
 		first = one.String()
 	}
-	return request.Warning{Reason: "IssuerEndsSoon", Message: fmt.Sprintf(
-		"the new certificate is valid no longer than the one before: %s ends at %s; renewals are tried at longer intervals until the issuer gives a later end", first, stamp(c.End()))}
+	const format = "the new certificate is valid no longer than the one before: %s ends at %s; " +
+		"renewals are tried at longer intervals until the issuer gives a later end"
+	return request.Warning{Reason: "IssuerEndsSoon", Message: fmt.Sprintf(format, first, stamp(c.End()))}
 }
 
+// messages returns what the warnings say.
 func messages(warnings []request.Warning) (all []string) {
 	for _, w := range warnings {
 		all = append(all, w.Message)
@@ -233,11 +237,12 @@ func messages(warnings []request.Warning) (all []string) {
 	return all
 }
 
-// tellOf has operator and pod's author told of what is new among the warnings of an answer.
+// tellOf tells operator and pod's author of what is new among the warnings of an answer.
 func (d *Driver) tellOf(h *held, told []string, warnings []request.Warning) {
 	warnings = slices.DeleteFunc(warnings, func(w request.Warning) bool { return slices.Contains(told, w.Message) })
 	for _, w := range warnings {
-		d.Log.Warn("the issuer's answer is in force, with a reservation", "volume", h.id, "pod", h.volume.Pod.Namespace+"/"+h.volume.Pod.Name, "reason", w.Reason, "problem", w.Message)
+		d.Log.Warn("the issuer's answer is in force, with a reservation", "volume", h.id,
+			"pod", h.volume.Pod.Namespace+"/"+h.volume.Pod.Name, "reason", w.Reason, "problem", w.Message)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -109,7 +109,8 @@ func (n *node) age(v kubelet.Volume) {
 	n.start()
 }
 
-// An intermediate that ends before its leaf is the end of both: for renewal, health and metrics. Answers that bring no later end come at longer intervals.
+// An intermediate that ends before its leaf is the end of both: for renewal, health and metrics. Answers that bring
+// no later end come at longer intervals.
 func TestAnIntermediateThatEndsFirst(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	events := make(chan string, 10)
@@ -249,7 +250,8 @@ func TestARenewalThatPeersWouldRefuse(t *testing.T) {
 	}
 }
 
-// What the issuer left out, or sent along that can't be parsed, is told once for a volume: not at its next renewal, nor after a restart.
+// What the issuer left out, or sent along that can't be parsed, is told once for a volume: not at its next renewal,
+// nor after a restart.
 func TestWarningsAreToldOnce(t *testing.T) {
 	var mu sync.Mutex
 	var events []string

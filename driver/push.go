@@ -89,7 +89,7 @@ func (d *Driver) refresh(h *held) error {
 	return d.remember(h, v, before, after)
 }
 
-// inForce is the pair that the pod has; the error is [fs.ErrNotExist] if it has none yet.
+// inForce reads the pair that the pod has; the error is [fs.ErrNotExist] if it has none yet.
 func (h *held) inForce() (request.Pair, error) {
 	text, err := h.dir.Pair()
 	if err != nil {
@@ -123,8 +123,8 @@ func sooner(a, b time.Time) time.Time {
 	return a
 }
 
-// complainOf has the pod told of what is new among the troubles, if it does not pass soon: a bundle that is replaced is gone for a moment, and an API server
-// that starts refuses what it will grant.
+// complainOf queues what is new among the troubles for the pod, if it does not pass soon: a bundle that is replaced
+// is gone for a moment, and an API server that starts refuses what it will grant.
 func (d *Driver) complainOf(h *held, before, after trust.Memory) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

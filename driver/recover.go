@@ -68,7 +68,8 @@ func (d *Driver) resume(h *held, record files.Record) {
 	}
 	if text, err := h.dir.Pair(); err == nil {
 		if pair, err := request.DecodePair(text, now()); err == nil {
-			h.have(pair.Chain.Leaf(), pair.Chain.Begin(), sooner(pair.Chain.End(), record.EndsAt)) // The pair's CA is not beside it.
+			end := sooner(pair.Chain.End(), record.EndsAt) // The pair's CA is not beside it.
+			h.have(pair.Chain.Leaf(), pair.Chain.Begin(), end)
 		}
 	}
 	if target := record.Asked.Target; target != "" && abandoned(target) {

@@ -22,13 +22,13 @@ func encoder(legacy bool) *pkcs12.Encoder {
 	return pkcs12.Modern2023 // Java reads it from 8u301 on.
 }
 
-// pkcs12 is a PKCS#12 store with the key and its chain.
+// pkcs12 makes a PKCS#12 store with the key and its chain.
 func (c Content) pkcs12(legacy bool) ([]byte, error) {
 	all := stored(c.Chain)
 	return encoder(legacy).Encode(c.Private, all[0], all[1:], c.Password)
 }
 
-// pkcs12Trust is a PKCS#12 store with the CA certificates, as Java reads it.
+// pkcs12Trust makes a PKCS#12 store with the CA certificates, as Java reads it.
 func (c Content) pkcs12Trust(legacy bool) ([]byte, error) {
 	// Java keeps one entry a name, and an old root and its successor have one subject.
 	entries := make([]pkcs12.TrustStoreEntry, len(c.CA))
@@ -38,7 +38,7 @@ func (c Content) pkcs12Trust(legacy bool) ([]byte, error) {
 	return encoder(legacy).EncodeTrustStoreEntries(entries, c.Password)
 }
 
-// jks is a JKS store with the key and its chain.
+// jks makes a JKS store with the key and its chain.
 func (c Content) jks() ([]byte, error) {
 	key, err := x509.MarshalPKCS8PrivateKey(c.Private)
 	if err != nil {
@@ -55,7 +55,7 @@ func (c Content) jks() ([]byte, error) {
 	return written(store, c.Password)
 }
 
-// jksTrust is a JKS store with the CA certificates.
+// jksTrust makes a JKS store with the CA certificates.
 func (c Content) jksTrust() ([]byte, error) {
 	store := keystore.New(keystore.WithOrderedAliases())
 	for i, ca := range c.CA {

@@ -287,8 +287,8 @@ func TestUsagesThatAreLeftOut(t *testing.T) {
 	}
 }
 
-// The signing request has the usages and the CA flag, but in the old dialect and where the pod wants none: cert-manager compares them with those beside it
-// (pkg/util/pki/certificatetemplate.go).
+// The signing request has the usages and the CA flag, but in the old dialect and where the pod wants none:
+// cert-manager compares them with those beside it (pkg/util/pki/certificatetemplate.go).
 func TestTheRequestHasUsages(t *testing.T) {
 	const names, usage, extended, constraints = "2.5.29.17 true", "2.5.29.15 true ", "2.5.29.37 false ", "2.5.29.19 true 30030101ff"
 	const server, client = "06082b06010505070301", "06082b06010505070302"

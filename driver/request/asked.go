@@ -17,13 +17,13 @@ import (
 type name struct {
 	kind, value string
 	there       bool // The certificate has it.
-	elsewhere   bool // It has it as a name of another kind: Vault makes an e-mail address of a DNS name that looks like one.
+	elsewhere   bool // It has it as another kind: Vault makes an e-mail address of a DNS name that looks like one.
 }
 
 func (n name) String() string { return fmt.Sprintf("%s %q", n.kind, n.value) }
 
-// covers demands every name that was asked for. More names are the issuer's choice. In the old driver's dialect a warning tells of those that are missing, unless
-// all are: so it mounts what the old driver mounts.
+// covers demands every name that was asked for. More names are the issuer's choice. In the old driver's dialect a
+// warning tells of those that are missing, unless all are: so it mounts what the old driver mounts.
 func (p *Pair) covers(v volume.Volume) error {
 	names := asked(v, p.Chain.Leaf())
 	missing := slices.DeleteFunc(slices.Clone(names), func(n name) bool { return n.there })
@@ -38,15 +38,16 @@ func (p *Pair) covers(v volume.Volume) error {
 	return problem
 }
 
-// asked lists the names that a volume asks for, with which of them the certificate has. A common name may be left out where a DNS name says the same: public
-// CAs do (CA/Browser Forum Baseline Requirements, 7.1.4.3).
+// asked lists the names that a volume asks for, with which of them the certificate has. A common name may be left out
+// where a DNS name says the same: public CAs do (CA/Browser Forum Baseline Requirements, 7.1.4.3).
 func asked(v volume.Volume, leaf *x509.Certificate) (names []name) {
 	for _, dns := range v.DNSNames {
 		elsewhere := slices.Contains(leaf.EmailAddresses, dns) || leaf.Subject.CommonName == dns
 		names = append(names, name{"DNS name", dns, named(leaf, dns), elsewhere})
 	}
 	for _, ip := range v.IPs {
-		names = append(names, name{"IP address", ip.String(), slices.ContainsFunc(leaf.IPAddresses, ip.Equal), named(leaf, ip.String())})
+		there := slices.ContainsFunc(leaf.IPAddresses, ip.Equal)
+		names = append(names, name{"IP address", ip.String(), there, named(leaf, ip.String())})
 	}
 	for _, uri := range v.URIs {
 		there := slices.ContainsFunc(leaf.URIs, func(u *url.URL) bool { return u.String() == uri.String() })
@@ -77,8 +78,8 @@ func named(leaf *x509.Certificate, name string) bool {
 	return slices.ContainsFunc(leaf.DNSNames, func(n string) bool { return strings.EqualFold(n, name) })
 }
 
-// serves demands the usages that the pod itself asked for. Where one of them, or of those that it has by default, is missing, a warning tells of it: what the pod
-// does may not need it.
+// serves demands the usages that the pod itself asked for. Where one of them, or of those that it has by default, is
+// missing, a warning tells of it: what the pod does may not need it.
 func (p *Pair) serves(v volume.Volume) error {
 	missing := slices.DeleteFunc(slices.Clone(v.Usages), p.has)
 	if len(missing) == 0 {
@@ -92,14 +93,16 @@ func (p *Pair) serves(v volume.Volume) error {
 	return nil
 }
 
-// has reports whether the certificate has a usage. One without the extension has them all (RFC 5280, sections 4.2.1.3 and 4.2.1.12).
+// has reports whether the certificate has a usage. One without the extension has them all (RFC 5280, sections 4.2.1.3
+// and 4.2.1.12).
 func (p *Pair) has(u signer.Usage) bool {
 	key, extended, err := signer.X509([]signer.Usage{u})
 	if err != nil {
 		return false
 	}
 	leaf := p.Chain.Leaf()
-	return (leaf.KeyUsage == 0 || leaf.KeyUsage&key == key) && !slices.ContainsFunc(extended, func(e x509.ExtKeyUsage) bool { return !p.Chain.Allows(e) })
+	forbidden := func(e x509.ExtKeyUsage) bool { return !p.Chain.Allows(e) }
+	return (leaf.KeyUsage == 0 || leaf.KeyUsage&key == key) && !slices.ContainsFunc(extended, forbidden)
 }
 
 // lacks names what is missing: the first of many.

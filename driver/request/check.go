@@ -40,9 +40,10 @@ func (e *NotYetValid) Error() string {
 	return fmt.Sprintf("the certificate is not valid before %s: the clocks of the signer and of this node differ", e.NotBefore.UTC().Format(time.RFC3339))
 }
 
-// Check makes a pair of our key and a signer's answer. An answer that is not for our key, lacks a name that the volume asked for, or would be refused by peers is
-// an error, which says what is wrong with it: peers go by the path from the certificate to its issuer's CA, as far as the answer has it. CA certificates that
-// can't be read are left out with a warning.
+// Check makes a pair of our key and a signer's answer. An answer that is not for our key, lacks a name that the
+// volume asked for, or would be refused by peers is an error, which says what is wrong with it: peers go by the path
+// from the certificate to its issuer's CA, as far as the answer has it. CA certificates that can't be read are left
+// out with a warning.
 func Check(v volume.Volume, key crypto.Signer, issued signer.Issued, now time.Time) (Pair, error) {
 	certificates, err := chain.Parse(issued.Chain)
 	if err != nil {
@@ -71,7 +72,7 @@ func (p *Pair) warn(reason, message string) {
 	p.Warnings = append(p.Warnings, Warning{reason, message})
 }
 
-// EncodePair is the pair as one text in PEM: PKCS#8 key, then the chain, leaf first.
+// EncodePair writes the pair as one text in PEM: PKCS#8 key, then the chain, leaf first.
 func EncodePair(p Pair) ([]byte, error) {
 	text, err := EncodeKey(p.Key, volume.PKCS8)
 	if err != nil {
@@ -101,7 +102,8 @@ func validAt(c chain.Chain, now time.Time) error {
 	case !c.Leaf().NotAfter.After(now):
 		return fmt.Errorf("the certificate expired at %s", c.Leaf().NotAfter.UTC().Format(time.RFC3339))
 	case !c.End().After(now):
-		return fmt.Errorf("the certificate of its issuer, %s, expired at %s", c.EndsWith(), c.End().UTC().Format(time.RFC3339))
+		end := c.End().UTC().Format(time.RFC3339)
+		return fmt.Errorf("the certificate of its issuer, %s, expired at %s", c.EndsWith(), end)
 	case c.Begin().After(now.Add(MaxSkew)):
 		return &NotYetValid{NotBefore: c.Begin()}
 	}

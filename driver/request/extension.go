@@ -26,10 +26,11 @@ func extensions(v volume.Volume) (all []pkix.Extension, err error) {
 			all, err = append(all, pkix.Extension{Id: id, Critical: critical, Value: der}), e
 		}
 	}
-	// The names must be critical where the subject is empty (RFC 5280, section 4.1.2.6), and some signers insist on it. crypto/x509 marks them so in
-	// certificates, not in requests.
-	if anonymous := v.RawSubject == nil && len(v.Subject.ToRDNSequence()) == 0; anonymous && len(v.DNSNames)+len(v.IPs)+len(v.URIs) > 0 {
-		add(subjectAltName, true, names(v))
+	// The names must be critical where the subject is empty (RFC 5280, section 4.1.2.6), and some signers insist on
+	// it. crypto/x509 marks them so in certificates, not in requests.
+	anonymous := v.RawSubject == nil && len(v.Subject.ToRDNSequence()) == 0
+	if names := names(v); anonymous && len(names) > 0 {
+		add(subjectAltName, true, names)
 	}
 	if !v.SignsUsages {
 		return all, err
@@ -70,8 +71,9 @@ func names(v volume.Volume) (all []asn1.RawValue) {
 	return all
 }
 
-// usages returns what cert-manager expects of a signing request that has usages: the very ones of the CertificateRequest, in its order, and cert sign for a CA
-// (cert-manager pkg/util/pki/certificatetemplate.go, CertificateTemplateValidateAndOverrideKeyUsages).
+// usages returns what cert-manager expects of a signing request that has usages: the very ones of the
+// CertificateRequest, in its order, and cert sign for a CA (cert-manager pkg/util/pki/certificatetemplate.go,
+// CertificateTemplateValidateAndOverrideKeyUsages).
 func usages(v volume.Volume) (key x509.KeyUsage, extended []asn1.RawValue, err error) {
 	if v.IsCA {
 		key = x509.KeyUsageCertSign

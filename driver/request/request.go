@@ -66,7 +66,7 @@ func curve(size int) elliptic.Curve {
 	return elliptic.P256()
 }
 
-// CSR is the signing request of a volume, signed by its key: PKCS#10, DER.
+// CSR makes the signing request of a volume, signed by its key: PKCS#10, DER.
 func CSR(v volume.Volume, key crypto.Signer) ([]byte, error) {
 	if v.LacksIP {
 		return nil, errors.New("make the signing request: the pod's IP is not known")

@@ -155,7 +155,7 @@ func (s *shelf) value(o *corev1.ConfigMap) Answer {
 	return Answer{Err: fmt.Errorf("%s has no key %s; it has %s", what, s.source.Key, strings.Join(there, ", "))}
 }
 
-// answer is what a text says.
+// answer reads a text.
 func answer(text []byte, what string) Answer {
 	certificates, err := chain.Parse(text)
 	if err != nil {

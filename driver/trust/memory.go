@@ -1,5 +1,5 @@
-// Package trust is where the CA certificates of volumes come from: it watches their sources, as many as volumes use and each of them once, and
-// knows what a volume shows when they change.
+// Package trust is where the CA certificates of volumes come from: it watches their sources, as many as volumes use
+// and each of them once, and knows what a volume shows when they change.
 //
 // What it decides is pure: a [Memory] of one volume. What it watches, a [Watcher] tells.
 package trust
@@ -48,9 +48,11 @@ type Answer struct {
 	Err          error
 }
 
-// Hear takes in what the sources have now, for a pod that has the chain, leaf first; that is empty for one that has none yet. What is good takes the place
-// of what they had; a source in trouble keeps what it had.
-func (m Memory) Hear(sources []volume.Source, answer func(volume.Source) Answer, leafFirst chain.Bundle, now time.Time) Memory {
+// Hear takes in what the sources have now, for a pod that has the chain, leaf first; that is empty for one that has
+// none yet. What is good takes the place of what they had; a source in trouble keeps what it had.
+func (m Memory) Hear(
+	sources []volume.Source, answer func(volume.Source) Answer, leafFirst chain.Bundle, now time.Time,
+) Memory {
 	next, refused := m.hear(sources, sources, answer)
 	if len(refused) > 0 { // One that was looked at later may have made room.
 		next, _ = next.hear(refused, sources, answer)
@@ -96,7 +98,8 @@ func (m Memory) Issued(sources []volume.Source, ca, leafFirst chain.Bundle, now 
 	return m.vouch(leafFirst, now).tidy(sources)
 }
 
-// Found is the memory of a volume of which nothing is known but what its pod has. That stays until its sources have said what they have.
+// Found makes the memory of a volume of which nothing is known but what its pod has. That stays until its sources
+// have said what they have.
 func Found(sources []volume.Source, roots, leafFirst chain.Bundle, now time.Time) Memory {
 	had := heard{known: true, certificates: roots}
 	m := Memory{heard: map[string]heard{"": had}} // Of no source.
@@ -115,7 +118,10 @@ func (m Memory) vouch(leafFirst chain.Bundle, now time.Time) Memory {
 		}
 	}
 	for _, c := range m.carriers(leafFirst, now) {
-		end := sooner(endOf(leafFirst[0]), endOf(c)) // A root that is over vouches for nobody.
+		end := endOf(leafFirst[0])
+		if own := endOf(c); !own.IsZero() && own.Before(end) { // A root that is over vouches for nobody.
+			end = own
+		}
 		if before := ends[string(c.Raw())]; before.endsAt.Before(end) {
 			ends[string(c.Raw())] = root{c, end}
 		}
@@ -126,7 +132,7 @@ func (m Memory) vouch(leafFirst chain.Bundle, now time.Time) Memory {
 	return m
 }
 
-// endOf is when a certificate ends; zero: that is not known.
+// endOf returns when a certificate ends; zero: that is not known.
 func endOf(c chain.Certificate) time.Time {
 	parsed, err := c.X509()
 	if err != nil {
@@ -135,16 +141,9 @@ func endOf(c chain.Certificate) time.Time {
 	return parsed.NotAfter
 }
 
-// sooner is the first of two times, of which those that are zero don't count.
-func sooner(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
-}
-
-// carriers are the certificates that have the chain's leaf under them: those that the sources have, or, if there are none, those that are gone. A root
-// that is gone is not kept by a cross certificate in the chain, when another carries the leaf.
+// carriers returns the certificates that have the chain's leaf under them: those that the sources have, or, if there
+// are none, those that are gone. A root that is gone is not kept by a cross certificate in the chain, when another
+// carries the leaf.
 func (m Memory) carriers(leafFirst chain.Bundle, now time.Time) chain.Bundle {
 	if present := above(leafFirst, m.present(), now); slices.ContainsFunc(present, chain.Certificate.SelfIssued) {
 		return present
@@ -164,8 +163,9 @@ func bounded(under []root) []root {
 	return under
 }
 
-// Roots are the CA certificates that the volume shows: those of its sources in order, then those that are gone from them and still have a certificate of the
-// volume under them, which is not the only one that was issued under them: the pod's peers were issued alike.
+// Roots returns the CA certificates that the volume shows: those of its sources in order, then those that are gone
+// from them and still have a certificate of the volume under them, which is not the only one that was issued under
+// them: the pod's peers were issued alike.
 func (m Memory) Roots(sources []volume.Source, now time.Time) chain.Bundle {
 	all := m.union(sources)
 	if len(m.lacking(sources)) > 0 { // What was asked for before stays until what is asked for now is known.
@@ -216,14 +216,15 @@ func (m Memory) Troubles() map[string]string {
 	return troubles
 }
 
-// Unparsed are the certificates of sources that can't be parsed, by the sources' words.
+// Unparsed names the certificates of sources that can't be parsed, by the sources' words.
 func (m Memory) Unparsed() map[string]string {
 	unparsed := map[string]string{}
 	for words, h := range m.heard {
-		if words != (volume.Source{Kind: volume.IssuerSource}).String() { // Those come with a certificate, which has its own warnings.
-			if all := h.certificates.Unparsed(); len(all) > 0 {
-				unparsed[words] = words + ": " + strings.Join(all, "; ")
-			}
+		if words == (volume.Source{Kind: volume.IssuerSource}).String() {
+			continue // Those come with a certificate, which has its own warnings.
+		}
+		if all := h.certificates.Unparsed(); len(all) > 0 {
+			unparsed[words] = words + ": " + strings.Join(all, "; ")
 		}
 	}
 	return unparsed
@@ -274,7 +275,7 @@ func (m Memory) lacking(sources []volume.Source) []volume.Source {
 	return slices.DeleteFunc(slices.Clone(sources), func(s volume.Source) bool { return m.heard[s.String()].known })
 }
 
-// union is what the sources have.
+// union returns what the sources have.
 func (m Memory) union(sources []volume.Source) chain.Bundle {
 	var lists []chain.Bundle
 	for _, s := range sources {
@@ -283,7 +284,7 @@ func (m Memory) union(sources []volume.Source) chain.Bundle {
 	return chain.Unite(lists...)
 }
 
-// present are the certificates of all sources that were ever asked for.
+// present returns the certificates of all sources that were ever asked for.
 func (m Memory) present() chain.Bundle {
 	var lists []chain.Bundle
 	for _, words := range slices.Sorted(maps.Keys(m.heard)) {
@@ -292,7 +293,7 @@ func (m Memory) present() chain.Bundle {
 	return chain.Unite(lists...)
 }
 
-// all are those, and those that stay.
+// all returns those, and those that stay.
 func (m Memory) all() chain.Bundle {
 	lists := []chain.Bundle{m.present()}
 	for _, r := range m.under {
@@ -310,8 +311,8 @@ func (m Memory) alive(now time.Time) (roots chain.Bundle) {
 	return roots
 }
 
-// above are those candidates to which names and key identifiers lead from the chain's leaf, itself included. It checks no signature: whoever can write a source
-// can make roots with any name. What has expired at t leads nowhere.
+// above returns those candidates to which names and key identifiers lead from the chain's leaf, itself included. It
+// checks no signature: whoever can write a source can make roots with any name. What has expired at t leads nowhere.
 func above(leafFirst, candidates chain.Bundle, t time.Time) chain.Bundle {
 	if len(leafFirst) == 0 || leafFirst[0].Expired(t) {
 		return nil
@@ -336,5 +337,7 @@ func above(leafFirst, candidates chain.Bundle, t time.Time) chain.Bundle {
 			return true
 		})
 	}
-	return slices.DeleteFunc(slices.Clone(candidates), func(c chain.Certificate) bool { return !reached[string(c.Raw())] })
+	return slices.DeleteFunc(slices.Clone(candidates), func(c chain.Certificate) bool {
+		return !reached[string(c.Raw())]
+	})
 }

@@ -40,7 +40,8 @@ func numbered(t *testing.T, name string) *ca {
 	return sign(t, template, nil)
 }
 
-// A certificate that can't be parsed is one like the others: it is shown, named, and stays as long as a certificate of the volume is under its name.
+// A certificate that can't be parsed is one like the others: it is shown, named, and stays as long as a certificate
+// of the volume is under its name.
 func TestACertificateThatCantBeParsed(t *testing.T) {
 	a, b := numbered(t, "a"), newCA(t, "b", nil)
 	old := unparsed(t, a)

@@ -57,7 +57,9 @@ func Parse(certificates, key, roots []byte) (CA, error) {
 			return CA{}, fmt.Errorf("read the roots: %w", err)
 		}
 	}
-	c.Intermediates = slices.DeleteFunc(all, func(one *x509.Certificate) bool { return !isNoRoot(one) || Has(c.Roots, one) })
+	c.Intermediates = slices.DeleteFunc(all, func(one *x509.Certificate) bool {
+		return !isNoRoot(one) || Has(c.Roots, one)
+	})
 	return c, c.check()
 }
 

@@ -94,9 +94,9 @@ func TestParse(t *testing.T) {
 		{"another's key", sub, ownKey, own, "read certificate and key: tls: private key does not match public key"},
 		{"no key", own, nil, own, "read certificate and key: tls: failed to find any PEM data in key input"},
 		{"no certificate", nil, ownKey, own, "read certificate and key: tls: failed to find any PEM data in certificate input"},
-		{"a key among the certificates", append(own, ownKey...), ownKey, own, `read the certificates: there is a PEM block of type "PRIVATE KEY" among the certificates`},
-		{"roots that are none", own, ownKey, []byte("x"), "read the roots: there is no certificate"},
-		{"a damaged root", own, ownKey, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}), "read the roots: x509: malformed certificate"},
+		{"a key among the certificates", append(own, ownKey...), ownKey, own, `read the certificates: PEM block 2: it is a "PRIVATE KEY", not a CERTIFICATE`},
+		{"roots that are none", own, ownKey, []byte("x"), "read the roots: there is no certificate in 1 bytes"},
+		{"a damaged root", own, ownKey, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}), "read the roots: PEM block 1: it is no certificate: x509: malformed certificate"},
 		{"a leaf", leaf, leafKey, own, "CN=below is not a CA's certificate"},
 		{"it may not sign", mute, muteKey, own, "CN=below has key usages without cert sign"},
 	} {

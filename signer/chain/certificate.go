@@ -1,7 +1,7 @@
 // Package chain reads and writes certificates in PEM, and builds the path from a certificate to its issuer's CA.
 //
-// It is the one parser with one set of limits: nothing that a text has is dropped without a word. A certificate that crypto/x509 can't parse
-// keeps its bytes and its place.
+// It is the one parser with one set of limits: nothing that a text has is dropped without a word. A certificate that
+// crypto/x509 can't parse keeps its bytes and its place.
 package chain
 
 import (
@@ -34,8 +34,9 @@ func Of(c *x509.Certificate) Certificate {
 	return Certificate{raw: c.Raw, subject: c.RawSubject, issuer: c.RawIssuer, parsed: c}
 }
 
-// FromDER reads a certificate. One that crypto/x509 can't parse is an error only if it does not have the form of a certificate either. There is no limit to
-// its size or key: those are for what comes from outside, which [Parse] reads.
+// FromDER reads a certificate. One that crypto/x509 can't parse is an error only if it does not have the form of a
+// certificate either. There is no limit to its size or key: those are for what comes from outside, which [Parse]
+// reads.
 func FromDER(der []byte) (Certificate, error) {
 	parsed, err := x509.ParseCertificate(der)
 	if err == nil {
@@ -48,7 +49,8 @@ func FromDER(der []byte) (Certificate, error) {
 	return Certificate{raw: bytes.Clone(der), subject: subject, issuer: issuer, problem: err}, nil
 }
 
-// names reads subject and issuer of a certificate of which nothing but the outer form is known to be right (RFC 5280, section 4.1).
+// names reads subject and issuer of a certificate of which nothing but the outer form is known to be right (RFC 5280,
+// section 4.1).
 func names(der []byte) (subject, issuer []byte, ok bool) {
 	input := cryptobyte.String(der)
 	var certificate, tbs, subjectDER, issuerDER cryptobyte.String
@@ -90,17 +92,19 @@ func (c Certificate) Expired(at time.Time) bool {
 // SelfIssued reports whether the certificate names itself as its issuer, as roots do.
 func (c Certificate) SelfIssued() bool { return bytes.Equal(c.subject, c.issuer) }
 
-// SelfSigned reports whether the certificate is a root: it names itself as its issuer, and its own key signed it. Where the signature can't be checked, as those
-// of old roots with SHA-1, the names decide.
+// SelfSigned reports whether the certificate is a root: it names itself as its issuer, and its own key signed it.
+// Where the signature can't be checked, as those of old roots with SHA-1, the names decide.
 func (c Certificate) SelfSigned() bool {
 	if !c.SelfIssued() || c.parsed == nil {
 		return c.SelfIssued()
 	}
 	err := c.parsed.CheckSignature(c.parsed.SignatureAlgorithm, c.parsed.RawTBSCertificate, c.parsed.Signature)
-	return err == nil || errors.Is(err, x509.ErrUnsupportedAlgorithm) || errors.As(err, new(x509.InsecureAlgorithmError))
+	unchecked := errors.Is(err, x509.ErrUnsupportedAlgorithm) || errors.As(err, new(x509.InsecureAlgorithmError))
+	return err == nil || unchecked
 }
 
-// MayIssue reports whether names and key identifiers let the certificate be the issuer of another. It checks no signature.
+// MayIssue reports whether names and key identifiers let the certificate be the issuer of another. It checks no
+// signature.
 func (c Certificate) MayIssue(other Certificate) bool {
 	above, below := keyIDs(c, other)
 	return bytes.Equal(c.subject, other.issuer) && (len(above) == 0 || len(below) == 0 || bytes.Equal(above, below))
@@ -112,7 +116,8 @@ func (c Certificate) mustIssue(other Certificate) bool {
 	return bytes.Equal(c.subject, other.issuer) && len(above) > 0 && bytes.Equal(above, below)
 }
 
-// keyIDs returns the key identifier of one certificate, and that which the other gives for its issuer. Both may be empty.
+// keyIDs returns the key identifier of one certificate, and that which the other gives for its issuer. Both may be
+// empty.
 func keyIDs(issuer, of Certificate) (own, wanted []byte) {
 	if issuer.parsed == nil || of.parsed == nil {
 		return nil, nil
@@ -202,7 +207,8 @@ func (b Bundle) Unparsed() (words []string) {
 	const most = 5
 	unread := b.unread()
 	for _, c := range unread[:min(len(unread), most)] {
-		words = append(words, fmt.Sprintf("%s can't be parsed (%v): it is passed on as it is, unchecked", c, c.problem))
+		word := fmt.Sprintf("%s can't be parsed (%v): it is passed on as it is, unchecked", c, c.problem)
+		words = append(words, word)
 	}
 	if more := len(unread) - most; more > 0 {
 		words = append(words, fmt.Sprintf("%d more certificates can't be parsed, and are passed on as they are", more))

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// A Chain is a certificate with what its issuer sent along, and the path that this makes. Values come from [New], and always have a leaf.
+// A Chain is a certificate with what its issuer sent along, and the path that this makes. Values come from [New], and
+// always have a leaf.
 type Chain struct {
 	leaf     *x509.Certificate
 	sent     Bundle
@@ -18,10 +19,11 @@ type Chain struct {
 	problems []string
 }
 
-// New builds the chain of the certificate that is for the key, from what an issuer sent with it and from its CA certificates, in any order.
+// New builds the chain of the certificate that is for the key, from what an issuer sent with it and from its CA
+// certificates, in any order.
 //
-// Of several paths the one counts that ends last, among those that hold now, if any does. CA certificates that did not sign anything of the path never stop a
-// chain. That no path holds is no error of New: see [Chain.Verified].
+// Of several paths the one counts that ends last, among those that hold now, if any does. CA certificates that did
+// not sign anything of the path never stop a chain. That no path holds is no error of New: see [Chain.Verified].
 func New(certificates, ca Bundle, key crypto.PublicKey, now time.Time) (Chain, error) {
 	certificates = Unite(certificates)
 	i := slices.IndexFunc(certificates, func(c Certificate) bool { return c.carries(key) })
@@ -60,7 +62,8 @@ func (c *Chain) find(others, ca Bundle, now time.Time) {
 	if err == nil && !slices.ContainsFunc(holding, g.anchored) && len(others.unread()) == 0 {
 		if lost := g.unreached(); len(lost) > 0 {
 			top := holding[0].name(holding[0].top())
-			err = fmt.Errorf("the certificate chain is broken: the issuer of %s is missing, and %s did not sign it", top, lost[0])
+			const format = "the certificate chain is broken: the issuer of %s is missing, and %s did not sign it"
+			err = fmt.Errorf(format, top, lost[0])
 		}
 	}
 	if err != nil {
@@ -70,12 +73,13 @@ func (c *Chain) find(others, ca Bundle, now time.Time) {
 	c.path = holding[0]
 	above := func(p path) bool { return slices.ContainsFunc(p, ca.Has) }
 	if len(ca) > 0 && len(ca.unread()) == 0 && !slices.ContainsFunc(holding, above) {
-		c.problems = append(c.problems, fmt.Sprintf("the issuer's CA %s is not above the certificate: peers that trust it alone refuse the certificate", ca[0]))
+		const format = "the issuer's CA %s is not above the certificate: peers that trust it alone refuse it"
+		c.problems = append(c.problems, fmt.Sprintf(format, ca[0]))
 	}
 }
 
-// order returns what a pod shows its peers: the leaf, the path, then what is not on it, such as the way to another root. TLS before version 1.3 demands that
-// each certificate is followed by its issuer's (RFC 5246, section 7.4.2).
+// order returns what a pod shows its peers: the leaf, the path, then what is not on it, such as the way to another
+// root. TLS before version 1.3 demands that each certificate is followed by its issuer's (RFC 5246, section 7.4.2).
 func (c *Chain) order(others Bundle) Bundle {
 	sent := Bundle{Of(c.leaf)}
 	for _, one := range c.path[1:] {
@@ -89,11 +93,12 @@ func (c *Chain) order(others Bundle) Bundle {
 // Leaf returns the certificate itself.
 func (c Chain) Leaf() *x509.Certificate { return c.leaf }
 
-// Certificates returns what is shown to peers: the leaf, then each issuer of the path, then the others that came along.
+// Certificates returns what is shown to peers: the leaf, then each issuer of the path, then the others that came
+// along.
 func (c Chain) Certificates() Bundle { return c.sent }
 
-// Verified returns why peers would refuse the chain at any time: a signature, a constraint, or validities that have no moment in common. It says nothing of the
-// time now: see [Chain.Begin] and [Chain.End].
+// Verified returns why peers would refuse the chain at any time: a signature, a constraint, or validities that have
+// no moment in common. It says nothing of the time now: see [Chain.Begin] and [Chain.End].
 func (c Chain) Verified() error { return c.err }
 
 // Begin returns when the last certificate of the path becomes valid.
@@ -108,12 +113,15 @@ func (c Chain) EndsWith() Certificate { return c.path.endsWith() }
 // Problems returns, in words, what did not hold and does not stop the chain.
 func (c Chain) Problems() []string { return slices.Clone(c.problems) }
 
-// Allows reports whether the chain may be used so: a certificate without extended key usages may be used in every way, and each one of the path has to allow it
-// (crypto/x509 VerifyOptions.KeyUsages).
+// Allows reports whether the chain may be used so: a certificate without extended key usages may be used in every
+// way, and each one of the path has to allow it (crypto/x509 VerifyOptions.KeyUsages).
 func (c Chain) Allows(usage x509.ExtKeyUsage) bool {
-	return !slices.ContainsFunc(c.path, func(one Certificate) bool {
-		p := one.parsed
-		limited := len(p.ExtKeyUsage)+len(p.UnknownExtKeyUsage) > 0
-		return limited && !slices.Contains(p.ExtKeyUsage, usage) && !slices.Contains(p.ExtKeyUsage, x509.ExtKeyUsageAny)
-	})
+	for _, one := range c.path {
+		given := one.parsed.ExtKeyUsage
+		limited := len(given)+len(one.parsed.UnknownExtKeyUsage) > 0
+		if limited && !slices.Contains(given, usage) && !slices.Contains(given, x509.ExtKeyUsageAny) {
+			return false
+		}
+	}
+	return true
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
-// FuzzNew: whatever comes along with a leaf, in whatever order, what holds is what crypto/x509 accepts until the end that is said, and no longer.
+// FuzzNew: whatever comes along with a leaf, in whatever order, what holds is what crypto/x509 accepts until the end
+// that is said, and no longer.
 func FuzzNew(f *testing.F) {
 	top, other := root(f, "top"), root(f, "other", ends(50*day))
 	sub, ended := top.under(f, "sub"), top.under(f, "ended", ends(-time.Minute))

@@ -13,9 +13,11 @@ import (
 // An answer is the status of a CertificateRequest.
 type answer struct{ certificate, ca string }
 
-// certManager answers as three of cert-manager's issuers do: CA (pkg/util/pki/generate.go, SignCSRTemplate), Vault (internal/vault/vault.go,
-// extractCertificatesFromVaultCertificateSecret) and Venafi (pkg/controller/certificaterequests/venafi/venafi.go). They put what they have in order, each once; the
-// root, or else the highest intermediate, is the CA (pkg/util/pki/parse_certificate_chain.go, ParseSingleCertificateChain). The leaf is first here.
+// certManager answers as three of cert-manager's issuers do: CA (pkg/util/pki/generate.go, SignCSRTemplate), Vault
+// (internal/vault/vault.go, extractCertificatesFromVaultCertificateSecret) and Venafi
+// (pkg/controller/certificaterequests/venafi/venafi.go). They put what they have in order, each once; the root, or
+// else the highest intermediate, is the CA (pkg/util/pki/parse_certificate_chain.go, ParseSingleCertificateChain).
+// The leaf is first here.
 func certManager(all ...party) answer {
 	top := all[len(all)-1]
 	switch isRoot := top.CheckSignatureFrom(top.Certificate) == nil; {
@@ -27,8 +29,9 @@ func certManager(all ...party) answer {
 	return answer{text(all...), text(top)}
 }
 
-// googleCAS answers as cert-manager/google-cas-issuer does (pkg/controllers/signer.go, extractCertAndCA): the last certificate of the chain is the CA. With
-// caFetchMode PoolCAs the CA is each root of the pool, of which the certificate has one.
+// googleCAS answers as cert-manager/google-cas-issuer does (pkg/controllers/signer.go, extractCertAndCA): the last
+// certificate of the chain is the CA. With caFetchMode PoolCAs the CA is each root of the pool, of which the
+// certificate has one.
 func googleCAS(leaf party, chain []party, pool ...party) answer {
 	a := answer{strings.TrimSpace(text(leaf)) + "\n", strings.TrimSpace(text(chain[len(chain)-1])) + "\n"}
 	for _, one := range chain[:len(chain)-1] {
@@ -50,8 +53,9 @@ func step(leaf, intermediate party, roots ...party) answer {
 	return answer{text(leaf, intermediate), text(roots...)}
 }
 
-// acme answers as cert-manager's ACME issuer does, which passes on what the server sends (pkg/controller/certificaterequests/acme/acme.go): no CA, and an empty
-// line between certificates where the server is Let's Encrypt's.
+// acme answers as cert-manager's ACME issuer does, which passes on what the server sends
+// (pkg/controller/certificaterequests/acme/acme.go): no CA, and an empty line between certificates where the server
+// is Let's Encrypt's.
 func acme(all ...party) answer {
 	var texts []string
 	for _, one := range all {
@@ -68,7 +72,8 @@ func TestIssuers(t *testing.T) {
 	byRoot, bySub, byLower := root1.leaf(t), sub.leaf(t), lower.leaf(t)
 	self := sign(t, &x509.Certificate{DNSNames: []string{"web.example"}, NotBefore: now, NotAfter: now.Add(90 * day)}, nil, newKey(t))
 	gone := root(t, "root 0", ends(-time.Hour))
-	// Let's Encrypt's chain, as it was until 2024: ISRG Root X1, certified by DST Root CA X3, which was over long before.
+	// Let's Encrypt's chain, as it was until 2024: ISRG Root X1, certified by DST Root CA X3, which was over long
+	// before.
 	x3 := root(t, "DST Root CA X3", ends(-100*day))
 	x1 := root(t, "ISRG Root X1")
 	x1Cross := sign(t, ca("ISRG Root X1", ends(200*day)), &x3, x1.key)

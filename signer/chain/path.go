@@ -43,14 +43,15 @@ func (p path) name(c Certificate) string {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// complete reports whether nothing is looked for above the path: its top is a root, or has a signature that crypto/x509 can't check. A leaf may have the name of
-// its issuer.
+// complete reports whether nothing is looked for above the path: its top is a root, or has a signature that
+// crypto/x509 can't check. A leaf may have the name of its issuer.
 func (p path) complete() bool {
 	top := p.top()
 	if top.parsed.SignatureAlgorithm == x509.UnknownSignatureAlgorithm {
 		return true
 	}
-	return top.SelfIssued() && (len(p) > 1 && len(top.parsed.SubjectKeyId) > 0 && top.MayIssue(top) || top.SelfSigned())
+	byName := len(p) > 1 && len(top.parsed.SubjectKeyId) > 0 && top.MayIssue(top)
+	return top.SelfIssued() && (byName || top.SelfSigned())
 }
 
 func (p path) holdsAt(t time.Time) bool { return !p.begin().After(t) && p.end().After(t) }
@@ -58,7 +59,8 @@ func (p path) holdsAt(t time.Time) bool { return !p.begin().After(t) && p.end().
 // verify checks signatures and constraints, at a time when all of the path is valid.
 func (p path) verify() error {
 	if first, last := p.endsWith(), p.beginsWith(); !last.parsed.NotBefore.Before(first.parsed.NotAfter) {
-		return fmt.Errorf("the certificate chain does not hold: %s expired at %s, before %s begins at %s", p.name(first), stamp(p.end()), p.name(last), stamp(p.begin()))
+		return fmt.Errorf("the certificate chain does not hold: %s expired at %s, before %s begins at %s",
+			p.name(first), stamp(p.end()), p.name(last), stamp(p.begin()))
 	}
 	if len(p) == 1 {
 		return nil
@@ -68,8 +70,10 @@ func (p path) verify() error {
 	if len(usages) == 0 {
 		usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
 	}
-	leaf.UnhandledCriticalExtensions = nil // crypto/x509 does not know every kind of name, and peers may know more extensions.
-	options := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: p.begin(), KeyUsages: usages}
+	leaf.UnhandledCriticalExtensions = nil // Peers may know more kinds of names, and extensions, than crypto/x509.
+	options := x509.VerifyOptions{
+		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: p.begin(), KeyUsages: usages,
+	}
 	options.Roots.AddCert(p.top().parsed)
 	for _, c := range p[1 : len(p)-1] {
 		options.Intermediates.AddCert(c.parsed)
@@ -90,8 +94,8 @@ type graph struct {
 	others, ca Bundle
 }
 
-// holding returns the paths that hold, the one that counts first: one that holds now before others, then the one that ends last, then the shortest. The error is
-// that of the first choice, if none holds.
+// holding returns the paths that hold, the one that counts first: one that holds now before others, then the one that
+// ends last, then the shortest. The error is that of the first choice, if none holds.
 func (g graph) holding(now time.Time) (holding []path, err error) {
 	all := g.paths()
 	rank := func(p path) int {
@@ -116,8 +120,8 @@ func (g graph) holding(now time.Time) (holding []path, err error) {
 	return nil, err
 }
 
-// paths returns the ways that names and key identifiers show. A path ends with a root, with a CA certificate, with one whose signature crypto/x509 can't check,
-// or where nobody above is known.
+// paths returns the ways that names and key identifiers show. A path ends with a root, with a CA certificate, with
+// one whose signature crypto/x509 can't check, or where nobody above is known.
 func (g graph) paths() (all []path) {
 	known := Unite(g.others, g.ca)
 	var climb func(p path)
@@ -157,7 +161,8 @@ func (g graph) unreached() Bundle {
 	return slices.DeleteFunc(slices.Clone(g.others), on.Has)
 }
 
-// signers returns the CA certificates that signed another certificate, or have its issuer's key identifier: the rest have but the name of an issuer.
+// signers returns the CA certificates that signed another certificate, or have its issuer's key identifier: the rest
+// have but the name of an issuer.
 func (g graph) signers() Bundle {
 	below := Unite(Bundle{g.leaf}, g.others, g.ca)
 	return slices.DeleteFunc(slices.Clone(g.ca), func(ca Certificate) bool {

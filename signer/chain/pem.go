@@ -16,8 +16,8 @@ const (
 	MaxSize         = 1 << 20   // Bytes of a PEM text. The API server takes objects of up to 1.5 MiB.
 	MaxCertificates = 1024      // In a text. A distribution's bundle has some 150.
 	MaxCertificate  = 64 << 10  // Bytes of DER. A signature of SLH-DSA has up to 50,000 (FIPS 205, section 11).
-	MaxKeyBits      = 8192      // Of an RSA key: the longest that crypto/tls verifies with (crypto/tls handshake_client.go).
-	MaxChain        = 256 << 10 // Bytes of PEM of what a pod shows its peers. OpenSSL's take 100 KiB (SSL_CTX_set_max_cert_list(3)).
+	MaxKeyBits      = 8192      // Of an RSA key: as crypto/tls has it (handshake_client.go).
+	MaxChain        = 256 << 10 // Bytes of PEM that a pod shows its peers: OpenSSL's take 100 KiB of certificates.
 )
 
 const pemType = "CERTIFICATE"
@@ -29,8 +29,9 @@ const (
 	endLine   = dashes + "END "
 )
 
-// Parse reads the certificates of a PEM text in order, at least one. Text between the blocks is dropped, and so are lines that begin with #. A block that is
-// damaged, is no certificate or is over a limit is an error: no block is ever passed over. One that crypto/x509 alone can't parse is kept.
+// Parse reads the certificates of a PEM text in order, at least one. Text between the blocks is dropped, and so are
+// lines that begin with #. A block that is damaged, is no certificate or is over a limit is an error: no block is
+// ever passed over. One that crypto/x509 alone can't parse is kept.
 func Parse(text []byte) (Bundle, error) {
 	if len(text) > MaxSize {
 		return nil, fmt.Errorf("the text is %d bytes long: the limit is %d", len(text), MaxSize)
@@ -59,7 +60,8 @@ func Parse(text []byte) (Bundle, error) {
 	return found, nil
 }
 
-// next cuts the body of the first block off a text. Unlike pem.Decode it passes over no block that it can't read, and needs no line break before one.
+// next cuts the body of the first block off a text. Unlike pem.Decode it passes over no block that it can't read, and
+// needs no line break before one.
 func next(text []byte) (body, rest []byte, ok bool, err error) {
 	for len(text) > 0 {
 		line := text
@@ -106,7 +108,8 @@ func block(text []byte) (body, rest []byte, err error) {
 
 // decode reads a block's body.
 func decode(body []byte) (Certificate, error) {
-	block, rest := pem.Decode(slices.Concat([]byte(beginLine+pemType+dashes+"\n"), bytes.TrimSpace(body), []byte("\n"+endLine+pemType+dashes+"\n")))
+	const begin, end = beginLine + pemType + dashes + "\n", "\n" + endLine + pemType + dashes + "\n"
+	block, rest := pem.Decode(slices.Concat([]byte(begin), bytes.TrimSpace(body), []byte(end)))
 	switch {
 	case block == nil || len(rest) > 0:
 		return Certificate{}, errors.New("its base64 is damaged")

@@ -136,7 +136,8 @@ func TestEncode(t *testing.T) {
 	}
 }
 
-// What is written is read again; what pem.Decode finds is found, or there is an error; and whoever sends garbage has no long answer.
+// What is written is read again; what pem.Decode finds is found, or there is an error; and whoever sends garbage has
+// no long answer.
 func FuzzParse(f *testing.F) {
 	a, b := text(root(f, "a")), text(root(f, "b"))
 	f.Add([]byte(a + b))

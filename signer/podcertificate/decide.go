@@ -43,8 +43,9 @@ func decide(r *certificatesv1.PodCertificateRequest) (issued signer.Issued, err 
 // state is what an undecided request waits for, in words.
 func state(*certificatesv1.PodCertificateRequest) string { return "waiting for mayfly-controller" }
 
-// split tells the chain from the CA certificates, for which the status has no place of their own: they are the self-signed ones after the leaf.
-// An issuer that knows no such one is known by the last certificate of its chain. A text that can't be read stays as it is, for who checks the answer.
+// split tells the chain from the CA certificates, for which the status has no place of their own: they are the
+// self-signed ones after the leaf. An issuer that knows no such one is known by the last certificate of its chain. A
+// text that can't be read stays as it is, for who checks the answer.
 func split(text string) signer.Issued {
 	all, err := chain.Parse([]byte(text))
 	if err != nil {

@@ -172,8 +172,9 @@ func olderPlugin(t *testing.T, x exhibit) {
 	}
 }
 
-// newerPlugin: a node plugin of now asks for what the controller of that version derived, which is what its node plugin asked for. One of version 0.1 must be
-// updated before its node plugins: it knows no usages in signing requests.
+// newerPlugin: a node plugin of now asks for what the controller of that version derived, which is what its node
+// plugin asked for. One of version 0.1 must be updated before its node plugins: it knows no usages in signing
+// requests.
 func newerPlugin(t *testing.T, x exhibit, withoutUsages bool) {
 	t.Helper()
 	if csi := x.Pod.Spec.Volumes[len(x.Pod.Spec.Volumes)-1].CSI; withoutUsages && csi.Driver == volume.Driver {

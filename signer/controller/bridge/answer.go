@@ -33,12 +33,14 @@ func (b *Bridge) hand(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 	return err
 }
 
-// status is what an issued certificate makes of a request. Mayfly's node plugin gets the CA certificates, too, behind the others: the status has no place of
-// their own. The kubelet would show them in TLS handshakes.
-func (b *Bridge) status(pcr *certificatesv1.PodCertificateRequest, issued signer.Issued) (certificatesv1.PodCertificateRequestStatus, error) {
+// status makes a request's status of an issued certificate. Mayfly's node plugin gets the CA certificates, too,
+// behind the others: the status has no place of their own. The kubelet would show them in TLS handshakes.
+func (b *Bridge) status(
+	pcr *certificatesv1.PodCertificateRequest, issued signer.Issued,
+) (status certificatesv1.PodCertificateRequestStatus, err error) {
 	c, ca, err := b.chain(pcr, issued)
 	if err != nil {
-		return certificatesv1.PodCertificateRequestStatus{}, err
+		return status, err
 	}
 	sent := c.Certificates()
 	if !native(pcr) {
@@ -53,8 +55,12 @@ func (b *Bridge) status(pcr *certificatesv1.PodCertificateRequest, issued signer
 	}, nil
 }
 
-// chain reads what was issued for a request. What peers would refuse is an error; CA certificates that can't be read are left out.
-func (b *Bridge) chain(pcr *certificatesv1.PodCertificateRequest, issued signer.Issued) (c chain.Chain, ca chain.Bundle, err error) {
+// chain reads what was issued for a request. What peers would refuse is an error; CA certificates that can't be read
+// are left out.
+func (b *Bridge) chain(
+	pcr *certificatesv1.PodCertificateRequest, issued signer.Issued,
+) (c chain.Chain, ca chain.Bundle, err error) {
+	log := b.Log.With("request", pcr.Namespace+"/"+pcr.Name)
 	certificates, err := chain.Parse(issued.Chain)
 	if err != nil {
 		return c, nil, fmt.Errorf("read the certificate chain: %w", err)
@@ -65,7 +71,7 @@ func (b *Bridge) chain(pcr *certificatesv1.PodCertificateRequest, issued signer.
 	}
 	if len(issued.CA) > 0 {
 		if ca, err = chain.Parse(issued.CA); err != nil {
-			b.Log.Warn("CA certificates of an issuer are left out", "request", pcr.Namespace+"/"+pcr.Name, "error", err)
+			log.Warn("CA certificates of an issuer are left out", "error", err)
 		}
 	}
 	now := time.Now()
@@ -73,7 +79,7 @@ func (b *Bridge) chain(pcr *certificatesv1.PodCertificateRequest, issued signer.
 		return c, nil, err
 	}
 	for _, problem := range c.Problems() {
-		b.Log.Warn("an issuer's certificate chain is unusual", "request", pcr.Namespace+"/"+pcr.Name, "problem", problem)
+		log.Warn("an issuer's certificate chain is unusual", "problem", problem)
 	}
 	if err := c.Verified(); err != nil {
 		return c, nil, err
@@ -84,8 +90,9 @@ func (b *Bridge) chain(pcr *certificatesv1.PodCertificateRequest, issued signer.
 	return c, ca, nil
 }
 
-// refreshAt is after two thirds of the time until the first certificate of the path ends, and as far from the certificate's own begin and end as the API server
-// demands (kubernetes pkg/apis/certificates/validation).
+// refreshAt returns when to renew: after two thirds of the time until the first certificate of the path ends, and as
+// far from the certificate's own begin and end as the API server demands (kubernetes
+// pkg/apis/certificates/validation).
 func refreshAt(begin, end, chainEnds time.Time) time.Time {
 	const margin = 10 * time.Minute
 	at := begin.Add(chainEnds.Sub(begin) * 2 / 3).Truncate(time.Second)

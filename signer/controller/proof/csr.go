@@ -90,8 +90,8 @@ func same(asked, wanted *x509.CertificateRequest) bool {
 	return err == nil && bytes.Equal(der, asked.RawTBSCertificateRequest)
 }
 
-// withoutUsages reports whether a signing request is the volume's but for its usages and CA flag, which node plugins of version 0.1 do not write. The object beside
-// it has them, too, and is compared.
+// withoutUsages reports whether a signing request is the volume's but for its usages and CA flag, which node plugins
+// of version 0.1 do not write. The object beside it has them, too, and is compared.
 func withoutUsages(asked *x509.CertificateRequest, v volume.Volume) bool {
 	if !v.SignsUsages {
 		return false
