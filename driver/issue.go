@@ -181,7 +181,7 @@ func (h *held) password(v volume.Volume) (string, error) {
 func (d *Driver) finish(h *held, pair request.Pair) error {
 	received, leaf, end := now(), pair.Chain.Leaf(), pair.Chain.End()
 	before, renewAt := h.snapshot(), renewalAt(h, received, end)
-	count := stalled(before, h.endsAt(), received, end)
+	count := stalled(before, h.endsAt(), end, end.Sub(received) < h.volume.Duration*2/3)
 	if count > 0 {
 		if rested := received.Add(renew.Backoff(h.id, signer.Failed, count, true)); rested.After(renewAt) {
 			renewAt = rested
@@ -208,11 +208,10 @@ func (d *Driver) finish(h *held, pair request.Pair) error {
 	return nil
 }
 
-// stalled counts the answers in a row that ended no later than the pair before, which ended at endsAt: their issuer,
-// or one above it, ends soon and is not renewed. Certificates have whole seconds, so that of two within one nothing
-// follows.
-func stalled(before files.Record, endsAt, received, end time.Time) int {
-	if endsAt.IsZero() || end.After(endsAt) || received.Sub(before.IssuedAt) < time.Second {
+// stalled counts the answers in a row that ended no later than the pair before, and early for what was asked: their
+// issuer, or one above it, ends soon and is not renewed.
+func stalled(before files.Record, endsAt, end time.Time, early bool) int {
+	if endsAt.IsZero() || end.After(endsAt) || !early {
 		return 0
 	}
 	return before.Stalled + 1

@@ -15,7 +15,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -46,7 +48,7 @@ func FromDER(der []byte) (Certificate, error) {
 	if !ok {
 		return Certificate{}, err
 	}
-	return Certificate{raw: bytes.Clone(der), subject: subject, issuer: issuer, problem: err}, nil
+	return Certificate{raw: bytes.Clone(der), subject: subject, issuer: issuer, problem: brief(err)}, nil
 }
 
 // names reads subject and issuer of a certificate of which nothing but the outer form is known to be right (RFC 5280,
@@ -125,16 +127,25 @@ func keyIDs(issuer, of Certificate) (own, wanted []byte) {
 	return issuer.parsed.SubjectKeyId, of.parsed.AuthorityKeyId
 }
 
-// String names the certificate by its subject, or by its hash where that is empty.
+// String names the certificate by its subject, or by its hash where that is empty or no name for a message.
 func (c Certificate) String() string {
 	var subject pkix.RDNSequence
 	if rest, err := asn1.Unmarshal(c.subject, &subject); err == nil && len(rest) == 0 && len(subject) > 0 {
 		const longest = 200
-		if name := subject.String(); len(name) <= longest {
+		if name := subject.String(); len(name) <= longest && !strings.ContainsFunc(name, unicode.IsControl) {
 			return name
 		}
 	}
 	return fmt.Sprintf("the certificate with SHA-256 %x", sha256.Sum256(c.raw))
+}
+
+// brief cuts an error that quotes much of a certificate.
+func brief(err error) error {
+	const longest = 300
+	if text := err.Error(); len(text) > longest {
+		return errors.New(strings.ToValidUTF8(text[:longest], "") + "…")
+	}
+	return err
 }
 
 // carries reports whether the certificate is for the key.

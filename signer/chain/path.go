@@ -83,7 +83,7 @@ func (p path) verify() error {
 		if errors.As(err, &invalid) && invalid.Cert != nil { // Whose message does not say which one it is.
 			err = fmt.Errorf("%s: %w", p.name(Of(invalid.Cert)), err)
 		}
-		return fmt.Errorf("the certificate chain does not hold: %w", err)
+		return fmt.Errorf("the certificate chain does not hold: %w", brief(err))
 	}
 	return nil
 }

@@ -118,7 +118,7 @@ func decode(body []byte) (Certificate, error) {
 	}
 	c, err := FromDER(block.Bytes)
 	if err != nil {
-		return Certificate{}, fmt.Errorf("it is no certificate: %w", err)
+		return Certificate{}, fmt.Errorf("it is no certificate: %w", brief(err))
 	}
 	return c, c.bounded()
 }

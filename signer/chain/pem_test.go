@@ -2,7 +2,10 @@ package chain_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"slices"
 	"strings"
@@ -168,4 +171,42 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What a certificate says of itself is in messages that are read by people, and no longer than they read.
+func TestNames(t *testing.T) {
+	long := root(t, strings.Repeat("x", 300))
+	for _, row := range []struct {
+		of   party
+		want string
+	}{
+		{root(t, "Corp Root, Inc."), `CN=Corp Root\, Inc.`},
+		{long, "the certificate with SHA-256 "},
+		{root(t, "a\nlevel=ERROR"), "the certificate with SHA-256 "},
+		{root(t, ""), "the certificate with SHA-256 "},
+	} {
+		if got := chain.Of(row.of.Certificate).String(); !strings.HasPrefix(got, row.want) || len(got) > 120 {
+			t.Errorf("%s, want %s", got, row.want)
+		}
+	}
+}
+
+// crypto/x509 quotes what it can't parse, however long that is.
+func TestALongProblemIsCut(t *testing.T) {
+	uri := asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte("http://[" + strings.Repeat("x", 5000))}
+	value, err := asn1.Marshal([]asn1.RawValue{uri})
+	if err != nil {
+		t.Fatal(err)
+	}
+	template, key := ca("a"), newKey(t)
+	template.SerialNumber = serial(t)
+	template.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: value}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := bundle(t, block(der)).Unparsed()
+	if len(words) != 1 || len(words[0]) > 500 || !strings.HasPrefix(words[0], "CN=a can't be parsed (x509: cannot parse URI") {
+		t.Errorf("%q", words)
+	}
 }
