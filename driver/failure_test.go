@@ -276,7 +276,7 @@ func other(edit func(*x509.Certificate)) answer {
 	}
 }
 
-func chain(text []byte) answer {
+func sends(text []byte) answer {
 	return func(context.Context, signer.Request, signer.Signer) (signer.Issued, error) {
 		return signer.Issued{Chain: text}, nil
 	}
@@ -292,9 +292,9 @@ func TestAnswersThatAreOfNoUse(t *testing.T) {
 		answer answer
 		want   string
 	}{
-		{"empty", chain(nil), "signing failed: the answer of Issuer ca is of no use: the certificate chain has no certificate"},
-		{"garbage", chain([]byte("garbage")), "the certificate chain has no certificate in its 7 bytes"},
-		{"1 MiB", chain(make([]byte, 1<<20)), "the certificate chain is 1048576 bytes long"},
+		{"empty", sends(nil), "signing failed: the answer of Issuer ca is of no use: read the certificate chain: there is no certificate in 0 bytes"},
+		{"garbage", sends([]byte("garbage")), "there is no certificate in 7 bytes"},
+		{"1 MiB", sends(make([]byte, 1<<20+1)), "the text is 1048577 bytes long"},
 		{"another key", other(func(c *x509.Certificate) { c.PublicKey = stranger.Public() }), "the certificate is for another key than ours"},
 		{"expired", other(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }), "the certificate expired at"},
 		{"a name is lacking", other(func(c *x509.Certificate) { c.DNSNames = []string{"other"} }), `the certificate lacks the DNS name "web-0.shop.svc"`},

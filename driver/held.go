@@ -40,26 +40,37 @@ type held struct {
 	unexpect context.CancelFunc // Ends the waiting for that to change.
 	expected bool               // It has changed.
 
-	token     token             // Of the pod, with which to ask.
-	tokenless bool              // The next attempt waits for one.
-	followed  []volume.Source   // Where its CA certificates come from.
-	unfollow  func()            // Ends that; nil: nothing to end.
-	news      chan struct{}     // Closed when one of them says something else; nil: nobody waits.
-	stale     bool              // One of them said something that was not looked at yet.
-	untold    map[string]string // What the pod is to be told of them.
+	token     token                      // Of the pod, with which to ask.
+	tokenless bool                       // The next attempt waits for one.
+	followed  []volume.Source            // Where its CA certificates come from.
+	unfollow  func()                     // Ends that; nil: nothing to end.
+	news      chan struct{}              // Closed when one of them says something else; nil: nobody waits.
+	stale     bool                       // One of them said something that was not looked at yet.
+	untold    map[string]request.Warning // What the pod is to be told, by what it is about.
 }
 
-// A validity is the part of a certificate that is worth keeping in memory.
+// A validity is the part of a chain that is worth keeping in memory: from when until when all certificates of its
+// path are valid, and the leaf's serial number.
 type validity struct {
 	notBefore, notAfter time.Time
 	serial              string
 }
 
-// have says what pair the pod has now.
-func (h *held) have(leaf *x509.Certificate) {
+// have says what pair the pod has now, and when the path from it to its CA is valid.
+func (h *held) have(leaf *x509.Certificate, begin, end time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.pair = &validity{leaf.NotBefore, leaf.NotAfter, leaf.SerialNumber.Text(16)}
+	h.pair = &validity{begin, end, leaf.SerialNumber.Text(16)}
+}
+
+// endsAt is when the pair ends that the pod has; zero: it has none.
+func (h *held) endsAt() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.pair == nil {
+		return time.Time{}
+	}
+	return h.pair.notAfter
 }
 
 // find is the held volume, nil if there is none.

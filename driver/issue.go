@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/files"
@@ -14,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // issue brings a new pair into the volume. A renewal is the same call, later. The volume's turn must be held.
@@ -154,7 +156,7 @@ func write(h *held, v volume.Volume, pair request.Pair) error {
 		return err
 	}
 	set, err := files.Arrange(v, files.Content{
-		Key: key, Bundle: bundle, Chain: pair.Chain, CA: pair.CA, Private: pair.Key, Password: password,
+		Key: key, Bundle: bundle, Chain: pair.Chain.Certificates(), CA: pair.CA, Private: pair.Key, Password: password,
 	})
 	if err != nil {
 		return err
@@ -177,11 +179,19 @@ func (h *held) password(v volume.Volume) (string, error) {
 
 // finish ends an attempt that brought a pair.
 func (d *Driver) finish(h *held, pair request.Pair) error {
-	received := now()
-	renewAt := renewalAt(h, received, pair.Leaf.NotAfter)
+	received, leaf, end := now(), pair.Chain.Leaf(), pair.Chain.End()
+	before, renewAt := h.snapshot(), renewalAt(h, received, end)
+	count := stalled(before, h.endsAt(), end, end.Sub(received) < h.volume.Duration*2/3)
+	if count > 0 {
+		if rested := received.Add(renew.Backoff(h.id, signer.Failed, count, true)); rested.After(renewAt) {
+			renewAt = rested
+		}
+		pair.Warnings = append(pair.Warnings, endsSoon(pair.Chain))
+	}
 	err := h.update(func(r *files.Record) {
 		d.retire(r, r.Attempt)
-		r.Attempt, r.Failure, r.IssuedAt, r.RenewAt = "", nil, received, renewAt
+		r.Attempt, r.Failure, r.IssuedAt, r.EndsAt, r.RenewAt = "", nil, received, end, renewAt
+		r.Stalled, r.Told = count, messages(pair.Warnings)
 	})
 	if err != nil {
 		return err
@@ -189,12 +199,59 @@ func (d *Driver) finish(h *held, pair request.Pair) error {
 	if err := h.dir.RemovePendingKey(); err != nil {
 		d.Log.Warn("the key of an attempt that is over stays in the volume until the next one", "volume", h.id, "error", err)
 	}
-	h.have(pair.Leaf)
-	d.metrics.issuedAt(received, pair.Leaf)
+	h.have(leaf, pair.Chain.Begin(), end)
+	d.metrics.issuedAt(received, leaf)
 	d.Log.Info("certificate issued", "volume", h.id, "pod", h.volume.Pod.Namespace+"/"+h.volume.Pod.Name,
-		"serial", pair.Leaf.SerialNumber.Text(16), "notAfter", pair.Leaf.NotAfter, "renewAt", renewAt)
+		"serial", leaf.SerialNumber.Text(16), "notAfter", leaf.NotAfter, "chainEnds", end, "renewAt", renewAt)
+	d.tellOf(h, before.Told, pair.Warnings)
 	d.trim(h, d.KeepRequests)
 	return nil
+}
+
+// stalled counts the answers in a row that ended no later than the pair before, and early for what was asked: their
+// issuer, or one above it, ends soon and is not renewed.
+func stalled(before files.Record, endsAt, end time.Time, early bool) int {
+	if endsAt.IsZero() || end.After(endsAt) || !early {
+		return 0
+	}
+	return before.Stalled + 1
+}
+
+// endsSoon warns of such an answer.
+func endsSoon(c chain.Chain) request.Warning {
+	first := "it"
+	if one := c.EndsWith(); !one.Equal(chain.Of(c.Leaf())) {
+		first = one.String()
+	}
+	const format = "the new certificate is valid no longer than the one before: %s ends at %s; " +
+		"renewals are tried at longer intervals until the issuer gives a later end"
+	return request.Warning{Reason: "IssuerEndsSoon", Message: fmt.Sprintf(format, first, stamp(c.End()))}
+}
+
+// messages returns what the warnings say.
+func messages(warnings []request.Warning) (all []string) {
+	for _, w := range warnings {
+		all = append(all, w.Message)
+	}
+	return all
+}
+
+// tellOf tells operator and pod's author of what is new among the warnings of an answer.
+func (d *Driver) tellOf(h *held, told []string, warnings []request.Warning) {
+	warnings = slices.DeleteFunc(warnings, func(w request.Warning) bool { return slices.Contains(told, w.Message) })
+	for _, w := range warnings {
+		d.Log.Warn("the issuer's answer is in force, with a reservation", "volume", h.id,
+			"pod", h.volume.Pod.Namespace+"/"+h.volume.Pod.Name, "reason", w.Reason, "problem", w.Message)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if d.Events == nil || h.gone || len(warnings) == 0 {
+		return
+	}
+	for _, w := range warnings {
+		h.untell(w.Message, w)
+	}
+	d.warnings.Set(h.id, now(), time.Time{})
 }
 
 // renewalAt is when a certificate that was received at t is renewed.

@@ -2,37 +2,35 @@ package driver
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/trust"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // deliver puts a new pair in force, with the CA certificates as they are now. The volume's turn must be held.
 func (d *Driver) deliver(h *held, pair request.Pair) error {
-	ca, chain, err := certificates(pair)
-	if err != nil {
-		return err
-	}
 	h.files.Lock()
 	defer h.files.Unlock()
 	v, t := h.volume, now()
 	before := d.recall(h, v)
-	after := before.Hear(v.Trust, d.said, nil, t).Issued(v.Trust, ca, chain, t)
+	after := before.Hear(v.Trust, d.said, nil, t).Issued(v.Trust, pair.CA, pair.Chain.Certificates(), t)
 	roots := after.Roots(v.Trust, t)
-	pair.CA = trust.Encode(roots)
+	pair.CA = roots
 	if err := write(h, v, pair); err != nil {
 		return err
 	}
 	if h.has() {
 		h.settleAt = t.Add(settleAfter)
+	} else {
+		before = trust.Memory{} // The pod was told nothing yet.
 	}
 	if err := d.remember(h, v, before, after.Show(roots)); err != nil { // The pod has its pair.
 		d.lookAt(h, t.Add(pushAgain))
@@ -61,7 +59,7 @@ func (d *Driver) refresh(h *held) error {
 	if !ok {
 		return nil
 	}
-	pair, chain, err := h.inForce()
+	pair, err := h.inForce()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // The first pair brings them.
 	}
@@ -76,10 +74,10 @@ func (d *Driver) refresh(h *held) error {
 		h.settleAt = time.Time{}
 	}
 	before := d.recall(h, v)
-	after := before.Hear(v.Trust, d.said, chain, t)
+	after := before.Hear(v.Trust, d.said, pair.Chain.Certificates(), t)
 	roots := after.Roots(v.Trust, t)
 	if (after.Complete(v.Trust) || before.Knows()) && !after.Shows(roots) {
-		pair.CA = trust.Encode(roots)
+		pair.CA = roots
 		if err := write(h, v, pair); err != nil {
 			return err
 		}
@@ -91,17 +89,13 @@ func (d *Driver) refresh(h *held) error {
 	return d.remember(h, v, before, after)
 }
 
-// inForce is the pair that the pod has, and its chain, leaf first; the error is [fs.ErrNotExist] if it has none yet.
-func (h *held) inForce() (pair request.Pair, chain []*x509.Certificate, err error) {
+// inForce reads the pair that the pod has; the error is [fs.ErrNotExist] if it has none yet.
+func (h *held) inForce() (request.Pair, error) {
 	text, err := h.dir.Pair()
 	if err != nil {
-		return pair, nil, err
+		return request.Pair{}, err
 	}
-	if pair, err = request.DecodePair(text); err != nil {
-		return pair, nil, err
-	}
-	_, chain, err = certificates(pair)
-	return pair, chain, err
+	return request.DecodePair(text, now())
 }
 
 // remember keeps what is known of the CA certificates, plans the end of old roots, and has the pod told of sources that fell into trouble.
@@ -117,7 +111,7 @@ func (d *Driver) remember(h *held, v volume.Volume, before, after trust.Memory) 
 		h.memory = nil // Its certificates may be no other volume's: what a source said last, all share.
 	}
 	d.lookAt(h, sooner(after.NextEnd(v.Trust, now()), h.settleAt))
-	d.complainOf(h, before.Troubles(), after.Troubles())
+	d.complainOf(h, before, after)
 	return nil
 }
 
@@ -129,29 +123,39 @@ func sooner(a, b time.Time) time.Time {
 	return a
 }
 
-// complainOf has the pod told of what is new among the troubles, if it does not pass soon: a bundle that is replaced is gone for a moment, and an API server
-// that starts refuses what it will grant.
-func (d *Driver) complainOf(h *held, before, after map[string]string) {
+// complainOf queues what is new among the troubles for the pod, if it does not pass soon: a bundle that is replaced
+// is gone for a moment, and an API server that starts refuses what it will grant.
+func (d *Driver) complainOf(h *held, before, after trust.Memory) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	maps.DeleteFunc(h.untold, func(words, _ string) bool { return after[words] == "" })
-	if d.Events == nil || h.gone {
-		return
-	}
-	for words, message := range after {
-		if message != before[words] {
-			h.untell(words, message)
-			d.warnings.Set(h.id, now().Add(passingTrouble), time.Time{})
+	for _, of := range []struct {
+		reason        string
+		before, after map[string]string
+	}{{bundleKept, before.Troubles(), after.Troubles()}, {bundleUnchecked, before.Unparsed(), after.Unparsed()}} {
+		maps.DeleteFunc(h.untold, func(key string, w request.Warning) bool {
+			return w.Reason == of.reason && of.after[strings.TrimPrefix(key, of.reason+" ")] == ""
+		})
+		for words, message := range of.after {
+			if message != of.before[words] && d.Events != nil && !h.gone {
+				h.untell(of.reason+" "+words, request.Warning{Reason: of.reason, Message: message})
+				d.warnings.Set(h.id, now().Add(passingTrouble), time.Time{})
+			}
 		}
 	}
 }
 
-// untell notes what the pod is to be told of a source. The lock must be held.
-func (h *held) untell(words, message string) {
+// The reasons of Events that tell of a source.
+const (
+	bundleKept      = "TrustBundleKept"
+	bundleUnchecked = "TrustBundleUnchecked"
+)
+
+// untell notes what the pod is to be told. The lock must be held.
+func (h *held) untell(words string, w request.Warning) {
 	if h.untold == nil {
-		h.untold = map[string]string{}
+		h.untold = map[string]request.Warning{}
 	}
-	h.untold[words] = message
+	h.untold[words] = w
 }
 
 // tell is what the queue calls: there is something to tell a pod. What can't be told is told later.
@@ -161,33 +165,20 @@ func (d *Driver) tell(_ context.Context, id string) {
 		return
 	}
 	h.mu.Lock()
-	pod, messages := h.volume.Pod, h.untold
+	pod, untold := h.volume.Pod, h.untold
 	h.untold = nil
 	h.mu.Unlock()
-	for _, words := range slices.Sorted(maps.Keys(messages)) {
-		if d.warn(pod, "TrustBundleKept", messages[words]) {
+	for _, words := range slices.Sorted(maps.Keys(untold)) {
+		if d.warn(pod, untold[words].Reason, untold[words].Message) {
 			continue
 		}
 		h.mu.Lock()
-		if !h.gone && h.untold[words] == "" {
-			h.untell(words, messages[words])
+		if _, newer := h.untold[words]; !h.gone && !newer {
+			h.untell(words, untold[words])
 			d.warnings.Set(h.id, now().Add(pushAgain), time.Time{})
 		}
 		h.mu.Unlock()
 	}
-}
-
-// certificates are those of a pair: its issuer's CA, and the chain, leaf first.
-func certificates(pair request.Pair) (ca, chain []*x509.Certificate, err error) {
-	if len(pair.CA) > 0 {
-		if ca, err = trust.Parse(pair.CA); err != nil {
-			return nil, nil, fmt.Errorf("read the CA certificates: the text %w", err)
-		}
-	}
-	if chain, err = trust.Parse(pair.Chain); err != nil {
-		return nil, nil, fmt.Errorf("read the certificate chain: the text %w", err)
-	}
-	return ca, chain, nil
 }
 
 // recall is what is known of the volume's CA certificates. A volume of an older driver, or one whose record is lost, is known by what its pod has.
@@ -210,19 +201,20 @@ func (d *Driver) recall(h *held, v volume.Volume) trust.Memory {
 
 // fromFiles is what the CA certificates say that the pod has, where a file of them is among its files.
 func fromFiles(h *held, v volume.Volume) trust.Memory {
-	pair, chain, err := h.inForce()
+	pair, err := h.inForce()
 	if err != nil {
 		return trust.Memory{}
 	}
+	var text []byte
 	for _, name := range slices.Sorted(maps.Keys(v.Files)) {
 		if v.Files[name] == volume.CAPart {
-			pair.CA, err = h.dir.Shown(name)
+			text, err = h.dir.Shown(name)
 			break
 		}
 	}
-	ca, _, certErr := certificates(pair)
-	if err != nil || certErr != nil || len(ca) == 0 {
+	ca, parseErr := chain.Parse(text)
+	if err != nil || parseErr != nil {
 		return trust.Memory{}
 	}
-	return trust.Found(v.Trust, ca, chain, now())
+	return trust.Found(v.Trust, chain.Unite(ca), pair.Chain.Certificates(), now())
 }

@@ -67,8 +67,9 @@ func (d *Driver) resume(h *held, record files.Record) {
 		d.Log.Error("this volume is kept as it is, and not renewed: its attributes are not understood", "volume", h.id, "error", err)
 	}
 	if text, err := h.dir.Pair(); err == nil {
-		if leaf, err := request.DecodeLeaf(text); err == nil {
-			h.have(leaf)
+		if pair, err := request.DecodePair(text, now()); err == nil {
+			end := sooner(pair.Chain.End(), record.EndsAt) // The pair's CA is not beside it.
+			h.have(pair.Chain.Leaf(), pair.Chain.Begin(), end)
 		}
 	}
 	if target := record.Asked.Target; target != "" && abandoned(target) {

@@ -26,6 +26,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/trust"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 	"github.com/mayfly-csi/mayfly/signer/local"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
@@ -64,7 +65,7 @@ func newTrusting(t *testing.T, edit func(*driver.Config)) *trusting {
 // have puts CA certificates in the file, all at once.
 func (n *trusting) have(cas ...*x509.Certificate) {
 	n.t.Helper()
-	n.write(trust.Encode(cas))
+	n.write(chain.Encode(cas...))
 }
 
 func (n *trusting) write(text []byte) {
@@ -135,7 +136,7 @@ func (n *trusting) shows(target string, cas ...*x509.Certificate) {
 	n.t.Helper()
 	until(n.t, "the CA certificates are there", func() bool {
 		pair(n.t, target)
-		return bytes.Equal(read(n.t, target, "ca.crt"), trust.Encode(cas))
+		return bytes.Equal(read(n.t, target, "ca.crt"), chain.Encode(cas...))
 	})
 }
 
@@ -157,7 +158,7 @@ func read(t *testing.T, target, name string) []byte {
 // has demands CA certificates, now.
 func (n *trusting) has(target string, cas ...*x509.Certificate) {
 	n.t.Helper()
-	if got := read(n.t, target, "ca.crt"); !bytes.Equal(got, trust.Encode(cas)) {
+	if got := read(n.t, target, "ca.crt"); !bytes.Equal(got, chain.Encode(cas...)) {
 		n.t.Errorf("ca.crt has %d certificates, not the %d that it should", len(parse(n.t, got)), len(cas))
 	}
 }
@@ -186,7 +187,7 @@ func TestCACertificatesArePushed(t *testing.T) {
 		return link
 	}
 	before := generation()
-	n.write(append(trust.Encode([]*x509.Certificate{b, a}), "# a comment\n"...)) // Another text, the same set.
+	n.write(append(chain.Encode(b, a), "# a comment\n"...)) // Another text, the same set.
 	n.have(b)
 	n.shows(target, b, n.issuer())
 	n.restart()
@@ -266,7 +267,7 @@ func TestAPodDoesNotBeginWithoutItsCACertificates(t *testing.T) {
 		ended <- err
 	}()
 	n.write([]byte("garbage"))
-	until(t, "the file is read", func() bool { return strings.Contains(n.log.String(), "has no certificate") })
+	until(t, "the file is read", func() bool { return strings.Contains(n.log.String(), "there is no certificate in") })
 	a := root(t, "a", 0)
 	n.have(a)
 	if err := <-ended; err != nil {
@@ -367,7 +368,7 @@ func TestASourceInTrouble(t *testing.T) {
 	n.has(target, a, n.issuer())
 	n.write([]byte("garbage"))
 	until(t, "the pod is told", func() bool { return len(n.events()) == 2 })
-	if got := n.events()[1]; !strings.Contains(got, "has no certificate") {
+	if got := n.events()[1]; !strings.Contains(got, "there is no certificate in") {
 		t.Error(got)
 	}
 	n.has(target, a, n.issuer())
@@ -495,7 +496,7 @@ func TestTheGreatestSet(t *testing.T) {
 		return all
 	}
 	first, second := set(), set()
-	if size := len(trust.Encode(first)); size < trust.MaxSize*9/10 || size > trust.MaxSize {
+	if size := len(chain.Encode(first...)); size < trust.MaxSize*9/10 || size > trust.MaxSize {
 		t.Fatalf("%d bytes", size)
 	}
 	n.have(first...)

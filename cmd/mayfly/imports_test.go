@@ -43,6 +43,11 @@ func mayImport(room, other string) bool {
 	switch above, _ := path.Split(room); {
 	case strings.HasPrefix(above, "cmd/"):
 		return true
+	case room == "signer/chain":
+		return false
+	case other == "signer/chain":
+		return above == "signer/" || above == "signer/controller/" ||
+			slices.Contains([]string{"driver", "driver/request", "driver/files", "driver/trust"}, room)
 	case room == "driver":
 		return strings.HasPrefix(other, "driver/") || other == "signer"
 	case above == "driver/":

@@ -3,12 +3,13 @@ package files
 import (
 	"bytes"
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"time"
 
 	"github.com/pavlo-v-chernykh/keystore-go/v4"
 	"software.sslmate.com/src/go-pkcs12"
+
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // alias is the name of the pod's entry in a JKS keystore: that of cert-manager's own keystores.
@@ -21,41 +22,30 @@ func encoder(legacy bool) *pkcs12.Encoder {
 	return pkcs12.Modern2023 // Java reads it from 8u301 on.
 }
 
-// pkcs12 is a PKCS#12 store with the key and its chain.
+// pkcs12 makes a PKCS#12 store with the key and its chain.
 func (c Content) pkcs12(legacy bool) ([]byte, error) {
-	chain, err := certificates(c.Chain)
-	if err != nil {
-		return nil, err
-	}
-	return encoder(legacy).Encode(c.Private, chain[0], chain[1:], c.Password)
+	all := stored(c.Chain)
+	return encoder(legacy).Encode(c.Private, all[0], all[1:], c.Password)
 }
 
-// pkcs12Trust is a PKCS#12 store with the CA certificates, as Java reads it.
+// pkcs12Trust makes a PKCS#12 store with the CA certificates, as Java reads it.
 func (c Content) pkcs12Trust(legacy bool) ([]byte, error) {
-	cas, err := certificates(c.CA)
-	if err != nil {
-		return nil, err
-	}
 	// Java keeps one entry a name, and an old root and its successor have one subject.
-	entries := make([]pkcs12.TrustStoreEntry, len(cas))
-	for i, ca := range cas {
+	entries := make([]pkcs12.TrustStoreEntry, len(c.CA))
+	for i, ca := range stored(c.CA) {
 		entries[i] = pkcs12.TrustStoreEntry{Cert: ca, FriendlyName: trustAlias(i)}
 	}
 	return encoder(legacy).EncodeTrustStoreEntries(entries, c.Password)
 }
 
-// jks is a JKS store with the key and its chain.
+// jks makes a JKS store with the key and its chain.
 func (c Content) jks() ([]byte, error) {
-	chain, err := certificates(c.Chain)
-	if err != nil {
-		return nil, err
-	}
 	key, err := x509.MarshalPKCS8PrivateKey(c.Private)
 	if err != nil {
 		return nil, err
 	}
 	entry := keystore.PrivateKeyEntry{CreationTime: time.Now(), PrivateKey: key}
-	for _, certificate := range chain {
+	for _, certificate := range c.Chain {
 		entry.CertificateChain = append(entry.CertificateChain, jksCertificate(certificate))
 	}
 	store := keystore.New()
@@ -65,14 +55,10 @@ func (c Content) jks() ([]byte, error) {
 	return written(store, c.Password)
 }
 
-// jksTrust is a JKS store with the CA certificates.
+// jksTrust makes a JKS store with the CA certificates.
 func (c Content) jksTrust() ([]byte, error) {
-	cas, err := certificates(c.CA)
-	if err != nil {
-		return nil, err
-	}
 	store := keystore.New(keystore.WithOrderedAliases())
-	for i, ca := range cas {
+	for i, ca := range c.CA {
 		entry := keystore.TrustedCertificateEntry{CreationTime: time.Now(), Certificate: jksCertificate(ca)}
 		if err := store.SetTrustedCertificateEntry(trustAlias(i), entry); err != nil {
 			return nil, err
@@ -84,8 +70,8 @@ func (c Content) jksTrust() ([]byte, error) {
 // trustAlias is the name of a CA certificate in a truststore.
 func trustAlias(i int) string { return fmt.Sprintf("ca-%d", i+1) }
 
-func jksCertificate(c *x509.Certificate) keystore.Certificate {
-	return keystore.Certificate{Type: "X509", Content: c.Raw}
+func jksCertificate(c chain.Certificate) keystore.Certificate {
+	return keystore.Certificate{Type: "X509", Content: c.Raw()}
 }
 
 func written(store keystore.KeyStore, password string) ([]byte, error) {
@@ -94,14 +80,10 @@ func written(store keystore.KeyStore, password string) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// certificates are those of a PEM text that was checked before.
-func certificates(text []byte) (all []*x509.Certificate, err error) {
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		certificate, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, certificate)
+// stored returns certificates as the library takes them, which reads nothing but their DER.
+func stored(all chain.Bundle) (certificates []*x509.Certificate) {
+	for _, c := range all {
+		certificates = append(certificates, &x509.Certificate{Raw: c.Raw()})
 	}
-	return all, nil
+	return certificates
 }

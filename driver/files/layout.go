@@ -7,14 +7,15 @@ import (
 	"slices"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // A Content is what the files are made of. The texts are PEM.
 type Content struct {
-	Key    []byte // As the volume's encoding says.
-	Chain  []byte // The leaf first.
-	CA     []byte // May be empty: not every issuer tells its CA.
-	Bundle []byte // The key as PKCS#8, then the chain.
+	Key    []byte       // As the volume's encoding says.
+	Chain  chain.Bundle // The leaf first.
+	CA     chain.Bundle // May be empty: not every issuer tells its CA.
+	Bundle []byte       // The key as PKCS#8, then the chain.
 
 	Private  crypto.Signer // The key, for keystores.
 	Password string        // Of the stores.
@@ -38,13 +39,13 @@ func (c Content) part(part volume.Part, legacy bool) ([]byte, error) {
 	case volume.KeyPart:
 		return c.Key, nil
 	case volume.ChainPart:
-		return c.Chain, nil
+		return c.Chain.Encode(), nil
 	case volume.CAPart:
-		return c.CA, nil
+		return c.CA.Encode(), nil
 	case volume.BundlePart:
 		return c.Bundle, nil
 	case volume.CombinedPart:
-		return slices.Concat(c.Chain, c.Key), nil
+		return slices.Concat(c.Chain.Encode(), c.Key), nil
 	case volume.PKCS12Part:
 		return c.pkcs12(legacy)
 	case volume.PKCS12TrustPart:

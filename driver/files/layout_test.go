@@ -6,7 +6,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/pem"
 	"math/big"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // content is a key with a chain of two and a CA.
@@ -25,16 +25,20 @@ func content(t *testing.T) files.Content {
 	if err != nil {
 		t.Fatal(err)
 	}
-	block := func(serial int64) []byte {
+	block := func(serial int64) chain.Certificate {
 		template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour), IsCA: serial > 1, BasicConstraintsValid: true}
 		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+		c, err := chain.FromDER(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
 	}
 	return files.Content{
-		Key: []byte("key"), Bundle: []byte("bundle"), Chain: append(block(1), block(2)...), CA: append(block(3), block(4)...), Private: key, Password: "secret",
+		Key: []byte("key"), Bundle: []byte("bundle"), Chain: chain.Bundle{block(1), block(2)}, CA: chain.Bundle{block(3), block(4)}, Private: key, Password: "secret",
 	}
 }
 
@@ -50,8 +54,8 @@ func arrange(t *testing.T, part volume.Part, legacy bool, c files.Content) []byt
 func TestTexts(t *testing.T) {
 	c := content(t)
 	for part, want := range map[volume.Part]string{
-		volume.KeyPart: "key", volume.ChainPart: string(c.Chain), volume.CAPart: string(c.CA), volume.BundlePart: "bundle",
-		volume.CombinedPart: string(c.Chain) + "key",
+		volume.KeyPart: "key", volume.ChainPart: string(c.Chain.Encode()), volume.CAPart: string(c.CA.Encode()), volume.BundlePart: "bundle",
+		volume.CombinedPart: string(c.Chain.Encode()) + "key",
 	} {
 		if got := arrange(t, part, false, c); string(got) != want {
 			t.Errorf("%s: %q, want %q", part, got, want)

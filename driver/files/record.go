@@ -21,7 +21,10 @@ type Record struct {
 	Attempt  string    `json:"attempt,omitempty"`  // The id of the attempt under way: in the record before the signer sees it.
 	Finished []string  `json:"finished,omitempty"` // Ids of attempts whose requests the signer may still keep, oldest first.
 	IssuedAt time.Time `json:"issuedAt,omitzero"`  // When the pair was received; zero if there is none.
+	EndsAt   time.Time `json:"endsAt,omitzero"`    // When the pair's path to its CA ends; zero: as the pair says.
 	RenewAt  time.Time `json:"renewAt,omitzero"`   // When the pair is to be renewed; zero if there is none.
+	Stalled  int       `json:"stalled,omitempty"`  // Answers in a row that ended no later than the pair before.
+	Told     []string  `json:"told,omitempty"`     // Warnings of the last answer, each told once.
 	Failure  *Failure  `json:"failure,omitempty"`  // What the last attempt met; nil after a success.
 }
 

@@ -22,10 +22,10 @@ func FuzzCheck(f *testing.F) {
 	v := web()
 	f.Fuzz(func(t *testing.T, chain, ca []byte) {
 		pair, err := request.Check(v, key, signer.Issued{Chain: chain, CA: ca}, now)
-		if err == nil && (!key.PublicKey.Equal(pair.Leaf.PublicKey) || !pair.Leaf.NotAfter.After(now)) {
+		if err == nil && (!key.PublicKey.Equal(pair.Chain.Leaf().PublicKey) || !pair.Chain.End().After(now)) {
 			t.Error("accepted what is not ours or over")
 		}
-		if err != nil && (pair.Leaf != nil || err.Error() == "") {
+		if err != nil && (pair.Key != nil || err.Error() == "") {
 			t.Errorf("a pair with an error: %v", err)
 		}
 	})
@@ -77,27 +77,25 @@ func FuzzDecodePending(f *testing.F) {
 	})
 }
 
-// FuzzDecodeLeaf: a leaf carries the key before it.
-func FuzzDecodeLeaf(f *testing.F) {
+// FuzzDecodePair: a leaf carries the key before it.
+func FuzzDecodePair(f *testing.F) {
 	for _, key := range keys(f) {
-		text, err := request.EncodePair(request.Pair{Key: key, Chain: certificate(f, key, nil)})
+		text, err := request.EncodeKey(key, volume.PKCS8)
 		if err != nil {
 			f.Fatal(err)
 		}
+		text = append(text, certificate(f, key, nil)...)
 		f.Add(text)
 		f.Add(text[:len(text)-30])
 		f.Add(append(text, text...))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		leaf, err := request.DecodeLeaf(text)
+		pair, err := request.DecodePair(text, now)
 		if err != nil {
-			if leaf != nil {
-				t.Errorf("a leaf with an error: %v", err)
-			}
 			return
 		}
 		key, err := request.DecodeKey(text)
-		if err != nil || !key.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(leaf.PublicKey) {
+		if err != nil || !key.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(pair.Chain.Leaf().PublicKey) {
 			t.Errorf("a leaf of another key: %v", err)
 		}
 	})

@@ -11,7 +11,6 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -67,50 +66,27 @@ func curve(size int) elliptic.Curve {
 	return elliptic.P256()
 }
 
-// CSR is the signing request of a volume, signed by its key: PKCS#10, DER.
+// CSR makes the signing request of a volume, signed by its key: PKCS#10, DER.
 func CSR(v volume.Volume, key crypto.Signer) ([]byte, error) {
 	if v.LacksIP {
 		return nil, errors.New("make the signing request: the pod's IP is not known")
 	}
-	template := &x509.CertificateRequest{
-		Subject:     v.Subject,
-		RawSubject:  v.RawSubject,
-		DNSNames:    v.DNSNames,
-		IPAddresses: v.IPs,
-		URIs:        v.URIs,
+	extensions, err := extensions(v)
+	if err != nil {
+		return nil, fmt.Errorf("make the signing request: %w", err)
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, template, key)
-	if err == nil && anonymous(v) {
-		csr, err = withCriticalNames(template, csr, key)
-	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject:         v.Subject,
+		RawSubject:      v.RawSubject,
+		DNSNames:        v.DNSNames,
+		IPAddresses:     v.IPs,
+		URIs:            v.URIs,
+		ExtraExtensions: extensions,
+	}, key)
 	if err != nil {
 		return nil, fmt.Errorf("make the signing request: %w", err)
 	}
 	return csr, nil
-}
-
-// anonymous reports whether the subject is empty.
-func anonymous(v volume.Volume) bool {
-	return v.RawSubject == nil && len(v.Subject.ToRDNSequence()) == 0
-}
-
-// subjectAltName is the extension's identifier (RFC 5280, section 4.2.1.6).
-var subjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
-
-// withCriticalNames is the request once more, with its names marked critical: they must be where the subject is empty (RFC 5280, section
-// 4.1.2.6), and some signers insist on it. crypto/x509 marks them so in certificates, not in requests.
-func withCriticalNames(template *x509.CertificateRequest, csr []byte, key crypto.Signer) ([]byte, error) {
-	parsed, err := x509.ParseCertificateRequest(csr)
-	if err != nil {
-		return nil, err
-	}
-	for _, extension := range parsed.Extensions {
-		if extension.Id.Equal(subjectAltName) {
-			extension.Critical = true
-			template.ExtraExtensions = append(template.ExtraExtensions, extension)
-		}
-	}
-	return x509.CreateCertificateRequest(rand.Reader, template, key)
 }
 
 // New is what the signer is asked in an attempt.

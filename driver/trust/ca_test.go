@@ -7,11 +7,12 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"math/big"
-	"slices"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -66,23 +67,23 @@ func sign(t testing.TB, template *x509.Certificate, by *ca) *ca {
 }
 
 // equal demands the certificates in their order.
-func equal(t testing.TB, what string, got, want []*x509.Certificate) {
+func equal(t testing.TB, what string, got, want chain.Bundle) {
 	t.Helper()
-	if !slices.EqualFunc(got, want, (*x509.Certificate).Equal) {
+	if !got.Equal(want) {
 		t.Errorf("%s: got %s, want %s", what, names(got), names(want))
 	}
 }
 
-func names(all []*x509.Certificate) (names []string) {
+func names(all chain.Bundle) (names []string) {
 	for _, c := range all {
-		names = append(names, c.Subject.CommonName)
+		names = append(names, c.String())
 	}
 	return names
 }
 
-func list(cas ...*ca) (all []*x509.Certificate) {
+func list(cas ...*ca) (all chain.Bundle) {
 	for _, c := range cas {
-		all = append(all, c.Certificate)
+		all = append(all, chain.Of(c.Certificate))
 	}
 	return all
 }

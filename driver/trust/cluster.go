@@ -2,7 +2,6 @@ package trust
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/api"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 var errNoAPI = errors.New("this driver knows no API server: its operator sets --kubeconfig, or another --signer")
@@ -139,10 +139,10 @@ func (s *shelf) put(object any) {
 func (s *shelf) value(o *corev1.ConfigMap) Answer {
 	what := fmt.Sprintf("ConfigMap %s/%s", o.Namespace, o.Name)
 	if text, ok := o.Data[s.source.Key]; ok {
-		return answer([]byte(text), what+", key "+s.source.Key+",")
+		return answer([]byte(text), what+", key "+s.source.Key)
 	}
 	if text, ok := o.BinaryData[s.source.Key]; ok {
-		return answer(text, what+", key "+s.source.Key+",")
+		return answer(text, what+", key "+s.source.Key)
 	}
 	there := slices.Sorted(maps.Keys(o.Data))
 	if len(there) == 0 {
@@ -155,19 +155,19 @@ func (s *shelf) value(o *corev1.ConfigMap) Answer {
 	return Answer{Err: fmt.Errorf("%s has no key %s; it has %s", what, s.source.Key, strings.Join(there, ", "))}
 }
 
-// answer is what a text says.
+// answer reads a text.
 func answer(text []byte, what string) Answer {
-	certificates, err := Parse(text)
+	certificates, err := chain.Parse(text)
 	if err != nil {
-		return Answer{Err: fmt.Errorf("%s %w", what, err)}
+		return Answer{Err: fmt.Errorf("%s: %w", what, err)}
 	}
-	return Answer{Certificates: certificates}
+	return Answer{Certificates: chain.Unite(certificates)}
 }
 
 // say tells what all objects say together, in the order of their names.
 func (s *shelf) say() {
 	s.told = true
-	var lists [][]*x509.Certificate
+	var lists []chain.Bundle
 	for _, name := range slices.Sorted(maps.Keys(s.found)) {
 		if a := s.found[name]; a.Err != nil {
 			s.tell(a)
@@ -179,7 +179,7 @@ func (s *shelf) say() {
 		s.tell(Answer{Err: s.absent()})
 		return
 	}
-	s.tell(Answer{Certificates: unite(lists...)})
+	s.tell(Answer{Certificates: chain.Unite(lists...)})
 }
 
 func (s *shelf) absent() error {

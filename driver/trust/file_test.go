@@ -1,11 +1,9 @@
 package trust_test
 
 import (
-	"crypto/x509"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +40,7 @@ func (f *follower) until(cas []*ca, problem string) {
 		if a.Err != nil && problem != "" && strings.Contains(a.Err.Error(), problem) {
 			return
 		}
-		if problem == "" && a.Err == nil && slices.EqualFunc(a.Certificates, list(cas...), (*x509.Certificate).Equal) {
+		if problem == "" && a.Err == nil && a.Certificates.Equal(list(cas...)) {
 			return
 		}
 		select {
@@ -76,20 +74,20 @@ func TestAFile(t *testing.T) {
 	f := follow(t, path)
 	f.until(nil, "file "+path+" not found")
 	do(t, os.MkdirAll(dir, 0o700))
-	write(t, path, trust.Encode(list(a)))
+	write(t, path, list(a).Encode())
 	f.until([]*ca{a}, "")
-	write(t, path, trust.Encode(list(a, b))) // In place.
+	write(t, path, list(a, b).Encode()) // In place.
 	f.until([]*ca{a, b}, "")
-	write(t, path+".new", trust.Encode(list(b)))
+	write(t, path+".new", list(b).Encode())
 	do(t, os.Rename(path+".new", path))
 	f.until([]*ca{b}, "")
 	write(t, path, []byte("garbage"))
-	f.until(nil, "file "+path+" has no certificate")
+	f.until(nil, "file "+path+": there is no certificate in 7 bytes")
 	do(t, os.Remove(path))
 	f.until(nil, "not found")
 	do(t, os.RemoveAll(filepath.Dir(dir)))
 	do(t, os.MkdirAll(dir, 0o700))
-	write(t, path, trust.Encode(list(a)))
+	write(t, path, list(a).Encode())
 	f.until([]*ca{a}, "")
 }
 
@@ -99,7 +97,7 @@ func TestAFileOfAVolumeOfTheKubelet(t *testing.T) {
 	dir := t.TempDir()
 	generation := func(name string, cas ...*ca) {
 		do(t, os.Mkdir(filepath.Join(dir, name), 0o700))
-		write(t, filepath.Join(dir, name, "ca.pem"), trust.Encode(list(cas...)))
+		write(t, filepath.Join(dir, name, "ca.pem"), list(cas...).Encode())
 		do(t, os.Symlink(name, filepath.Join(dir, "..data_tmp")), os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
 	}
 	generation("..1", a)
@@ -117,11 +115,11 @@ func TestAFileOfAVolumeOfTheKubelet(t *testing.T) {
 func TestALinkToAFile(t *testing.T) {
 	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
 	real, link := filepath.Join(t.TempDir(), "real.pem"), filepath.Join(t.TempDir(), "ca.pem")
-	write(t, real, trust.Encode(list(a)))
+	write(t, real, list(a).Encode())
 	do(t, os.Symlink(real, link))
 	f := follow(t, link)
 	f.until([]*ca{a}, "")
-	write(t, real+".new", trust.Encode(list(b, a)))
+	write(t, real+".new", list(b, a).Encode())
 	do(t, os.Rename(real+".new", real))
 	f.until([]*ca{b, a}, "")
 }
@@ -132,7 +130,7 @@ func TestLinksOnTheWayToAFile(t *testing.T) {
 	dir := t.TempDir()
 	for name, ca := range map[string]*ca{"v1": a, "v2": b, "v3": c} {
 		do(t, os.Mkdir(filepath.Join(dir, name), 0o700))
-		write(t, filepath.Join(dir, name, "ca.pem"), trust.Encode(list(ca)))
+		write(t, filepath.Join(dir, name, "ca.pem"), list(ca).Encode())
 	}
 	point := func(link, to string) {
 		do(t, os.Symlink(to, filepath.Join(dir, "aside")), os.Rename(filepath.Join(dir, "aside"), filepath.Join(dir, link)))
@@ -169,19 +167,19 @@ func TestASourceOfAnAPIServerThatIsNotThere(t *testing.T) {
 func TestFollowers(t *testing.T) {
 	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
 	path := filepath.Join(t.TempDir(), "ca.pem")
-	write(t, path, trust.Encode(list(a)))
+	write(t, path, list(a).Encode())
 	f := follow(t, path)
 	second := make(chan struct{}, 10)
 	stop := f.watcher.Follow(corp, func() { second <- struct{}{} })
 	f.until([]*ca{a}, "")
-	if err := os.WriteFile(path, trust.Encode(list(b, a)), 0o600); err != nil {
+	if err := os.WriteFile(path, list(b, a).Encode(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f.until([]*ca{b, a}, "")
 	<-second
 	stop()
 	stop()
-	write(t, path, trust.Encode(list(b)))
+	write(t, path, list(b).Encode())
 	f.until([]*ca{b}, "")
 	f.stop()
 	if answer := f.watcher.Answer(corp); answer.Certificates != nil || answer.Err != nil {

@@ -1,18 +1,26 @@
+// Package trust is where the CA certificates of volumes come from: it watches their sources, as many as volumes use
+// and each of them once, and knows what a volume shows when they change.
+//
+// What it decides is pure: a [Memory] of one volume. What it watches, a [Watcher] tells.
 package trust
 
 import (
 	"cmp"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
+
+// MaxSize is the greatest size of a volume's CA certificates in PEM, of all sources together.
+const MaxSize = chain.MaxSize
 
 // A Memory is what one volume knows of CA certificates: enough to go on when a source is gone and the driver was restarted. Its methods are pure.
 type Memory struct {
@@ -24,30 +32,32 @@ type Memory struct {
 // heard is what a source said last.
 type heard struct {
 	known        bool // It once said what it has.
-	certificates []*x509.Certificate
+	certificates chain.Bundle
 	trouble      string // What is wrong with it since.
 }
 
 // A root is a CA certificate with a certificate of this volume under it, which ends at endsAt.
 type root struct {
-	certificate *x509.Certificate
+	certificate chain.Certificate
 	endsAt      time.Time
 }
 
 // An Answer is what a source has: certificates, or the reason why there are none. The zero Answer: nobody knows yet.
 type Answer struct {
-	Certificates []*x509.Certificate
+	Certificates chain.Bundle
 	Err          error
 }
 
-// Hear takes in what the sources have now, for a pod that has the chain, leaf first; it is empty for one that has none yet. What is good takes the place
-// of what they had; a source in trouble keeps what it had.
-func (m Memory) Hear(sources []volume.Source, answer func(volume.Source) Answer, chain []*x509.Certificate, now time.Time) Memory {
+// Hear takes in what the sources have now, for a pod that has the chain, leaf first; that is empty for one that has
+// none yet. What is good takes the place of what they had; a source in trouble keeps what it had.
+func (m Memory) Hear(
+	sources []volume.Source, answer func(volume.Source) Answer, leafFirst chain.Bundle, now time.Time,
+) Memory {
 	next, refused := m.hear(sources, sources, answer)
 	if len(refused) > 0 { // One that was looked at later may have made room.
 		next, _ = next.hear(refused, sources, answer)
 	}
-	return next.vouch(chain, now).tidy(sources)
+	return next.vouch(leafFirst, now).tidy(sources)
 }
 
 // hear takes in what some of the sources have, and returns those whose certificates there is no room for.
@@ -64,7 +74,7 @@ func (m Memory) hear(some, sources []volume.Source, answer func(volume.Source) A
 			m = m.with(s, before)
 		case a.Certificates != nil:
 			next := m.with(s, heard{known: true, certificates: a.Certificates})
-			if n := size(next.union(sources)); n > MaxSize {
+			if n := next.union(sources).Size(); n > MaxSize {
 				before.trouble = fmt.Sprintf("all sources together have %d bytes of CA certificates: more than %d", n, MaxSize)
 				next, refused = m.with(s, before), append(refused, s)
 			}
@@ -76,92 +86,102 @@ func (m Memory) hear(some, sources []volume.Source, answer func(volume.Source) A
 
 // Issued takes in the issuer's CA certificates, where the volume wants them, and the chain that the pod has from now on, leaf first. An issuer that
 // tells no CA keeps what it told before, as long as that is above its certificates.
-func (m Memory) Issued(sources []volume.Source, ca, chain []*x509.Certificate, now time.Time) Memory {
+func (m Memory) Issued(sources []volume.Source, ca, leafFirst chain.Bundle, now time.Time) Memory {
 	issuer := volume.Source{Kind: volume.IssuerSource}
 	before := m.heard[issuer.String()]
-	if len(ca) == 0 && len(above(chain, before.certificates, now)) > 0 {
+	if len(ca) == 0 && len(above(leafFirst, before.certificates, now)) > 0 {
 		ca = before.certificates
 	}
 	if before.known || slices.Contains(sources, issuer) {
 		m = m.with(issuer, heard{known: true, certificates: ca})
 	}
-	return m.vouch(chain, now).tidy(sources)
+	return m.vouch(leafFirst, now).tidy(sources)
 }
 
-// Found is the memory of a volume of which nothing is known but what its pod has. That stays until its sources have said what they have.
-func Found(sources []volume.Source, roots, chain []*x509.Certificate, now time.Time) Memory {
+// Found makes the memory of a volume of which nothing is known but what its pod has. That stays until its sources
+// have said what they have.
+func Found(sources []volume.Source, roots, leafFirst chain.Bundle, now time.Time) Memory {
 	had := heard{known: true, certificates: roots}
 	m := Memory{heard: map[string]heard{"": had}} // Of no source.
 	if issuer := (volume.Source{Kind: volume.IssuerSource}); slices.Contains(sources, issuer) {
 		m = m.with(issuer, had) // It says what it has when it issues.
 	}
-	return m.vouch(chain, now).Show(roots)
+	return m.vouch(leafFirst, now).Show(roots)
 }
 
 // vouch notes which of the certificates have the chain's leaf under them.
-func (m Memory) vouch(chain []*x509.Certificate, now time.Time) Memory {
+func (m Memory) vouch(leafFirst chain.Bundle, now time.Time) Memory {
 	ends := map[string]root{}
 	for _, r := range m.under {
 		if r.endsAt.After(now) {
-			ends[string(r.certificate.Raw)] = r
+			ends[string(r.certificate.Raw())] = r
 		}
 	}
-	for _, c := range m.carriers(chain, now) {
-		end := chain[0].NotAfter
-		if c.NotAfter.Before(end) { // A root that is over vouches for nobody.
-			end = c.NotAfter
+	for _, c := range m.carriers(leafFirst, now) {
+		end := endOf(leafFirst[0])
+		if own := endOf(c); !own.IsZero() && own.Before(end) { // A root that is over vouches for nobody.
+			end = own
 		}
-		if before := ends[string(c.Raw)]; before.endsAt.Before(end) {
-			ends[string(c.Raw)] = root{c, end}
+		if before := ends[string(c.Raw())]; before.endsAt.Before(end) {
+			ends[string(c.Raw())] = root{c, end}
 		}
 	}
 	m.under = bounded(slices.SortedFunc(maps.Values(ends), func(a, b root) int {
-		return cmp.Or(b.endsAt.Compare(a.endsAt), slices.Compare(a.certificate.Raw, b.certificate.Raw))
+		return cmp.Or(b.endsAt.Compare(a.endsAt), slices.Compare(a.certificate.Raw(), b.certificate.Raw()))
 	}))
 	return m
 }
 
-// carriers are the certificates that have the chain's leaf under them: those that the sources have, or, if there are none, those that are gone. A root
-// that is gone is not kept by a cross certificate in the chain, when another carries the leaf.
-func (m Memory) carriers(chain []*x509.Certificate, now time.Time) []*x509.Certificate {
-	if present := above(chain, m.present(), now); slices.ContainsFunc(present, selfIssued) {
-		return present
+// endOf returns when a certificate ends; zero: that is not known.
+func endOf(c chain.Certificate) time.Time {
+	parsed, err := c.X509()
+	if err != nil {
+		return time.Time{}
 	}
-	return above(chain, m.all(), now)
+	return parsed.NotAfter
 }
 
-func selfIssued(c *x509.Certificate) bool { return string(c.RawIssuer) == string(c.RawSubject) }
+// carriers returns the certificates that have the chain's leaf under them: those that the sources have, or, if there
+// are none, those that are gone. A root that is gone is not kept by a cross certificate in the chain, when another
+// carries the leaf.
+func (m Memory) carriers(leafFirst chain.Bundle, now time.Time) chain.Bundle {
+	if present := above(leafFirst, m.present(), now); slices.ContainsFunc(present, chain.Certificate.SelfIssued) {
+		return present
+	}
+	return above(leafFirst, m.all(), now)
+}
 
 // bounded leaves out the first to end of more roots than any volume has: whoever writes a source can make any number of them, for a CA's name and key
 // are public.
 func bounded(under []root) []root {
 	left := MaxSize / 4
 	for i, r := range under {
-		if left -= size([]*x509.Certificate{r.certificate}); left < 0 {
+		if left -= (chain.Bundle{r.certificate}).Size(); left < 0 {
 			return under[:i]
 		}
 	}
 	return under
 }
 
-// Roots are the CA certificates that the volume shows: those of its sources in order, then those that are gone from them and still have a certificate of the
-// volume under them, which is not the only one that was issued under them: the pod's peers were issued alike.
-func (m Memory) Roots(sources []volume.Source, now time.Time) []*x509.Certificate {
+// Roots returns the CA certificates that the volume shows: those of its sources in order, then those that are gone
+// from them and still have a certificate of the volume under them, which is not the only one that was issued under
+// them: the pod's peers were issued alike.
+func (m Memory) Roots(sources []volume.Source, now time.Time) chain.Bundle {
 	all := m.union(sources)
 	if len(m.lacking(sources)) > 0 { // What was asked for before stays until what is asked for now is known.
-		all = unite(all, m.all())
+		all = chain.Unite(all, m.all())
 	}
-	return unite(all, m.alive(now))
+	return chain.Unite(all, m.alive(now))
 }
 
 // NextEnd is when the first root goes that is gone from the sources; zero: none is there.
 func (m Memory) NextEnd(sources []volume.Source, now time.Time) (first time.Time) {
 	present := map[string]bool{}
 	for _, c := range m.union(sources) {
-		present[string(c.Raw)] = true
+		present[string(c.Raw())] = true
 	}
 	for _, r := range m.under {
-		if r.endsAt.After(now) && !present[string(r.certificate.Raw)] {
+		if r.endsAt.After(now) && !present[string(r.certificate.Raw())] {
 			first = r.endsAt // The latest comes first.
 		}
 	}
@@ -196,22 +216,36 @@ func (m Memory) Troubles() map[string]string {
 	return troubles
 }
 
+// Unparsed names the certificates of sources that can't be parsed, by the sources' words.
+func (m Memory) Unparsed() map[string]string {
+	unparsed := map[string]string{}
+	for words, h := range m.heard {
+		if words == (volume.Source{Kind: volume.IssuerSource}).String() {
+			continue // Those come with a certificate, which has its own warnings.
+		}
+		if all := h.certificates.Unparsed(); len(all) > 0 {
+			unparsed[words] = words + ": " + strings.Join(all, "; ")
+		}
+	}
+	return unparsed
+}
+
 // Knows reports whether it is known what the pod has.
 func (m Memory) Knows() bool { return m.shown != "" }
 
 // Show notes what the pod has now.
-func (m Memory) Show(roots []*x509.Certificate) Memory {
+func (m Memory) Show(roots chain.Bundle) Memory {
 	m.shown = digest(roots)
 	return m
 }
 
 // Shows reports whether that is what the pod has.
-func (m Memory) Shows(roots []*x509.Certificate) bool { return m.shown == digest(roots) }
+func (m Memory) Shows(roots chain.Bundle) bool { return m.shown == digest(roots) }
 
-func digest(roots []*x509.Certificate) string {
+func digest(roots chain.Bundle) string {
 	sum := sha256.New()
 	for _, c := range roots {
-		sum.Write(c.Raw) // DER says where it ends.
+		sum.Write(c.Raw()) // DER says where it ends.
 	}
 	return hex.EncodeToString(sum.Sum(nil))
 }
@@ -241,34 +275,34 @@ func (m Memory) lacking(sources []volume.Source) []volume.Source {
 	return slices.DeleteFunc(slices.Clone(sources), func(s volume.Source) bool { return m.heard[s.String()].known })
 }
 
-// union is what the sources have.
-func (m Memory) union(sources []volume.Source) []*x509.Certificate {
-	var lists [][]*x509.Certificate
+// union returns what the sources have.
+func (m Memory) union(sources []volume.Source) chain.Bundle {
+	var lists []chain.Bundle
 	for _, s := range sources {
 		lists = append(lists, m.heard[s.String()].certificates)
 	}
-	return unite(lists...)
+	return chain.Unite(lists...)
 }
 
-// present are the certificates of all sources that were ever asked for.
-func (m Memory) present() []*x509.Certificate {
-	var lists [][]*x509.Certificate
+// present returns the certificates of all sources that were ever asked for.
+func (m Memory) present() chain.Bundle {
+	var lists []chain.Bundle
 	for _, words := range slices.Sorted(maps.Keys(m.heard)) {
 		lists = append(lists, m.heard[words].certificates)
 	}
-	return unite(lists...)
+	return chain.Unite(lists...)
 }
 
-// all are those, and those that stay.
-func (m Memory) all() []*x509.Certificate {
-	lists := [][]*x509.Certificate{m.present()}
+// all returns those, and those that stay.
+func (m Memory) all() chain.Bundle {
+	lists := []chain.Bundle{m.present()}
 	for _, r := range m.under {
-		lists = append(lists, []*x509.Certificate{r.certificate})
+		lists = append(lists, chain.Bundle{r.certificate})
 	}
-	return unite(lists...)
+	return chain.Unite(lists...)
 }
 
-func (m Memory) alive(now time.Time) (roots []*x509.Certificate) {
+func (m Memory) alive(now time.Time) (roots chain.Bundle) {
 	for _, r := range m.under {
 		if r.endsAt.After(now) {
 			roots = append(roots, r.certificate)
@@ -277,46 +311,33 @@ func (m Memory) alive(now time.Time) (roots []*x509.Certificate) {
 	return roots
 }
 
-// above are those candidates that have the chain's leaf under them at t. One that has expired vouches for nobody.
-func above(chain, candidates []*x509.Certificate, t time.Time) []*x509.Certificate {
-	if len(chain) == 0 || !chain[0].NotAfter.After(t) {
+// above returns those candidates to which names and key identifiers lead from the chain's leaf, itself included. It
+// checks no signature: whoever can write a source can make roots with any name. What has expired at t leads nowhere.
+func above(leafFirst, candidates chain.Bundle, t time.Time) chain.Bundle {
+	if len(leafFirst) == 0 || leafFirst[0].Expired(t) {
 		return nil
 	}
-	leaf := chain[0]
-	if leaf.NotBefore.After(t) { // By the clock's skew.
-		t = leaf.NotBefore
-	}
-	options := x509.VerifyOptions{
-		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: t, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	}
-	for _, c := range chain[1:] {
-		options.Intermediates.AddCert(c)
-	}
-	for _, c := range related(chain, candidates) {
-		if !c.Equal(leaf) { // A leaf among the roots would be all of its chain.
-			options.Roots.AddCert(c)
-			options.Intermediates.AddCert(c)
+	bySubject := map[string]chain.Bundle{}
+	for _, c := range chain.Unite(leafFirst[1:], candidates) {
+		if !c.Expired(t) {
+			bySubject[string(c.Subject())] = append(bySubject[string(c.Subject())], c)
 		}
 	}
-	chains, _ := leaf.Verify(options) // Its error is that there is none.
-	found := map[string]bool{string(leaf.Raw): true}
-	for _, c := range slices.Concat(chains...) {
-		found[string(c.Raw)] = true
-	}
-	return slices.DeleteFunc(slices.Clone(candidates), func(c *x509.Certificate) bool { return !found[string(c.Raw)] })
-}
-
-// related are the candidates to which the names of issuers lead from the chain.
-func related(chain, candidates []*x509.Certificate) []*x509.Certificate {
-	named := map[string][]*x509.Certificate{}
-	for _, c := range candidates {
-		named[string(c.RawSubject)] = append(named[string(c.RawSubject)], c)
-	}
-	line := slices.Clone(chain)
+	line, reached := leafFirst[:1:1], map[string]bool{string(leafFirst[0].Raw()): true}
 	for i := 0; i < len(line); i++ {
-		issuer := string(line[i].RawIssuer)
-		line = append(line, named[issuer]...)
-		delete(named, issuer)
+		below, issuer := line[i], string(line[i].Issuer())
+		bySubject[issuer] = slices.DeleteFunc(bySubject[issuer], func(c chain.Certificate) bool {
+			if !c.MayIssue(below) {
+				return false
+			}
+			reached[string(c.Raw())] = true
+			if root := c.SelfIssued() && c.MayIssue(c); !root {
+				line = append(line, c)
+			}
+			return true
+		})
 	}
-	return line[len(chain):]
+	return slices.DeleteFunc(slices.Clone(candidates), func(c chain.Certificate) bool {
+		return !reached[string(c.Raw())]
+	})
 }

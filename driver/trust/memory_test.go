@@ -10,6 +10,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/trust"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // The sources of the tests.
@@ -23,7 +24,7 @@ var (
 type story struct {
 	trust.Memory
 	sources []volume.Source
-	chain   []*x509.Certificate
+	chain   chain.Bundle
 	now     time.Time
 }
 
@@ -46,7 +47,7 @@ func (s *story) goOn(t *testing.T, events ...event) {
 	}
 }
 
-func (s *story) roots() []*x509.Certificate { return s.Roots(s.sources, s.now) }
+func (s *story) roots() chain.Bundle { return s.Roots(s.sources, s.now) }
 
 // says is that a source has certificates now, or none and a reason.
 func says(s volume.Source, trouble string, cas ...*ca) event {
@@ -65,14 +66,14 @@ func says(s volume.Source, trouble string, cas ...*ca) event {
 }
 
 // issued is that the issuer tells its CA with a certificate.
-func issued(told *ca, chain ...*x509.Certificate) event {
-	var cas []*x509.Certificate
+func issued(told *ca, leafFirst ...*x509.Certificate) event {
+	var cas chain.Bundle
 	if told != nil {
 		cas = list(told)
 	}
 	return func(s *story) {
-		s.chain = chain
-		s.Memory = s.Issued(s.sources, cas, chain, s.now)
+		s.chain = chain.BundleOf(leafFirst...)
+		s.Memory = s.Issued(s.sources, cas, s.chain, s.now)
 	}
 }
 
@@ -86,7 +87,7 @@ func TestRoots(t *testing.T) {
 		sources []volume.Source
 		events  []event
 		after   time.Duration
-		want    []*x509.Certificate
+		want    chain.Bundle
 		nextEnd bool
 	}{
 		{"the issuer's", of(issuer), []event{issued(a, hour)}, 0, list(a), false},
@@ -127,7 +128,7 @@ func TestRoots(t *testing.T) {
 		})
 	}
 	s := tell(t, of(corp), says(corp, "", a, between, c), issued(nil, between.leaf(t, time.Hour)), says(corp, "", c))
-	if got := s.roots(); len(got) != 3 || !got[0].Equal(c.Certificate) {
+	if got := s.roots(); len(got) != 3 || !got[0].Equal(chain.Of(c.Certificate)) {
 		t.Errorf("not all above the certificate stay: %v", names(got))
 	}
 }
@@ -162,10 +163,10 @@ func TestOtherSources(t *testing.T) {
 // Of a volume of an older driver, or one that was left between two files, only that is known which its pod has.
 func TestWhatAPodHas(t *testing.T) {
 	a, b, c := newCA(t, "a", nil), newCA(t, "b", nil), newCA(t, "c", nil)
-	chain := []*x509.Certificate{b.leaf(t, time.Hour)}
+	leaf := b.leaf(t, time.Hour)
 	found := func(sources ...volume.Source) *story {
-		s := &story{sources: sources, now: time.Now(), chain: chain}
-		s.Memory = again(t, trust.Found(sources, list(a, b), chain, s.now))
+		s := &story{sources: sources, now: time.Now(), chain: chain.BundleOf(leaf)}
+		s.Memory = again(t, trust.Found(sources, list(a, b), s.chain, s.now))
 		return s
 	}
 	s := found(issuer)
@@ -179,13 +180,13 @@ func TestWhatAPodHas(t *testing.T) {
 	if s.Complete(s.sources) {
 		t.Error("complete")
 	}
-	s.goOn(t, issued(c, chain...)) // Its CA was never asked for.
+	s.goOn(t, issued(c, leaf)) // Its CA was never asked for.
 	equal(t, "the source has said nothing yet", s.roots(), list(a, b))
 	s.goOn(t, says(corp, "", c))
 	equal(t, "the source has said what it has", s.roots(), list(c, b))
 
 	s = found(corp, issuer)
-	s.goOn(t, issued(c, chain...))
+	s.goOn(t, issued(c, leaf))
 	equal(t, "the issuer alone has said what it has", s.roots(), list(c, a, b))
 	s.goOn(t, says(corp, "", a))
 	equal(t, "both have", s.roots(), list(a, c, b))

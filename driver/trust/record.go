@@ -1,10 +1,11 @@
 package trust
 
 import (
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // recordVersion is that of the text that this driver writes.
@@ -35,12 +36,12 @@ func (m Memory) Encode() ([]byte, error) {
 	for words, h := range m.heard {
 		one := heardRecord{Known: h.known, Trouble: h.trouble}
 		for _, c := range h.certificates {
-			one.Certificates = append(one.Certificates, c.Raw)
+			one.Certificates = append(one.Certificates, c.Raw())
 		}
 		r.Heard[words] = one
 	}
 	for _, u := range m.under {
-		r.Under = append(r.Under, rootRecord{u.certificate.Raw, u.endsAt.UTC()})
+		r.Under = append(r.Under, rootRecord{u.certificate.Raw(), u.endsAt.UTC()})
 	}
 	text, err := json.Marshal(r)
 	if err != nil {
@@ -62,7 +63,7 @@ func Decode(text []byte) (Memory, error) {
 	for words, one := range r.Heard {
 		h := heard{known: one.Known, trouble: one.Trouble}
 		for _, der := range one.Certificates {
-			c, err := x509.ParseCertificate(der)
+			c, err := chain.FromDER(der)
 			if err != nil {
 				return Memory{}, fmt.Errorf("decode a CA certificate of %s: %w", words, err)
 			}
@@ -71,7 +72,7 @@ func Decode(text []byte) (Memory, error) {
 		m.heard[words] = h
 	}
 	for _, u := range r.Under {
-		c, err := x509.ParseCertificate(u.Certificate)
+		c, err := chain.FromDER(u.Certificate)
 		if err != nil {
 			return Memory{}, fmt.Errorf("decode a CA certificate that stays: %w", err)
 		}

@@ -2,9 +2,7 @@ package trust
 
 import (
 	"context"
-	"crypto/x509"
 	"log/slog"
-	"slices"
 	"sync"
 
 	"k8s.io/client-go/rest"
@@ -131,6 +129,9 @@ func (w *Watcher) hear(source volume.Source, s *watched, a Answer) {
 		log.Warn("no CA certificates from a trust source: volumes keep what they have", "error", a.Err)
 	} else {
 		log.Info("CA certificates from a trust source", "certificates", len(a.Certificates))
+		if unparsed := a.Certificates.Unparsed(); len(unparsed) > 0 {
+			log.Warn("CA certificates are passed on unchecked", "problems", unparsed)
+		}
 	}
 	for _, f := range followers {
 		(*f)()
@@ -141,5 +142,5 @@ func same(a, b Answer) bool {
 	if a.Err != nil || b.Err != nil {
 		return a.Err != nil && b.Err != nil && a.Err.Error() == b.Err.Error()
 	}
-	return slices.EqualFunc(a.Certificates, b.Certificates, (*x509.Certificate).Equal) && (a.Certificates == nil) == (b.Certificates == nil)
+	return a.Certificates.Equal(b.Certificates) && (a.Certificates == nil) == (b.Certificates == nil)
 }

@@ -135,6 +135,11 @@ func keyAttributes() []Attribute {
 			Name: "key-usages", Old: true, Default: "digital signature,server auth,client auth", OldDefault: "digital signature,key encipherment", Example: "digital signature,client auth", set: (*parser).keyUsages,
 			Meaning: "Key usages and extended key usages, comma-separated, by cert-manager's names.",
 		}, {
+			Name: "usages-in-request", Default: "true", OldDefault: "false", Example: "false",
+			set: (*parser).usagesInRequest,
+			Meaning: "`false` leaves key usages and CA flag out of the signing request, for issuers that refuse a " +
+				"request with them. The issuer is told of them beside it.",
+		}, {
 			Name: "is-ca", Old: true, OldDefault: "false", Default: "false", Example: "true", set: (*parser).isCA,
 			Meaning: "`true` asks for the certificate of a CA.",
 		}, {

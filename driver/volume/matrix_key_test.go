@@ -74,6 +74,7 @@ func keyRows() []row {
 			variable:    {value: "${POD_NAME}", want: `! has "${POD_NAME}"` + usage + ` such as server auth`},
 			unknownKey:  {value: "key-usage"},
 		}},
+		truth("usages-in-request", func(v volume.Volume) string { return fmt.Sprint(v.SignsUsages) }, cell{value: "false", with: "key-usages=any", want: "= false"}, "usages-in-requests", "true"),
 		truth("is-ca", func(v volume.Volume) string { return fmt.Sprint(v.IsCA) }, cell{value: "true", with: "key-usages=any", want: "= true"}, "isca", "false"),
 		{"key-algorithm", key, "", [kinds]cell{
 			absent:      {want: "= ECDSA 256 PKCS8", old: "= RSA 2048 PKCS1"},

@@ -110,7 +110,7 @@ func Parse(asked Asked, defaults Defaults) (Volume, error) {
 func parse(asked Asked, defaults Defaults) (*parser, Problems) {
 	problems := translate(&asked)
 	p := &parser{old: asked.Driver == OldDriver || usesOldPrefix(asked.Attributes), defaults: defaults, said: map[string]said{}}
-	p.mesh = asked.Driver == SPIFFEDriver
+	p.Old, p.mesh = p.old, asked.Driver == SPIFFEDriver
 	p.ID, p.Target = asked.ID, asked.Target
 	p.secretPassword, p.secrets = asked.Password, asked.Secrets
 	p.ips, p.recorded = asked.IPs, asked.Profile

@@ -103,6 +103,7 @@ func (p *parser) span(to *time.Duration, value string, orNone bool) error {
 }
 
 func (p *parser) keyUsages(value string) error {
+	p.NamesUsages = p.gives("key-usages")
 	known, names := signer.Usages(), list(value)
 	if len(names) == 0 {
 		return namesNothing(value)
@@ -116,6 +117,14 @@ func (p *parser) keyUsages(value string) error {
 		}
 		return nil
 	})
+}
+
+// usagesInRequest is off for volumes of csi-driver-spiffe's name, too, which can't say otherwise.
+func (p *parser) usagesInRequest(value string) error {
+	if p.mesh {
+		value = "false"
+	}
+	return truth(&p.SignsUsages, value)
 }
 
 func (p *parser) keyAlgorithm(value string) error {

@@ -62,11 +62,14 @@ type Volume struct {
 	Duration    time.Duration
 	RenewBefore time.Duration // Before the end of the certificate; 0: a third of its lifetime.
 	Usages      []signer.Usage
+	NamesUsages bool // The pod itself says what they are.
+	SignsUsages bool // The signing request has them, and the CA flag.
 	Key         Key
 	ReuseKey    bool    // A renewal keeps the key.
 	Once        bool    // There is no renewal.
 	Window      *Window // For renewals; nil: at any time.
 
+	Old           bool    // The pod speaks the dialect of cert-manager's csi-driver.
 	Profile       Profile // Values of attributes that the pod does not give.
 	Gates         []Gate
 	NeedsIP       bool // Its names have the pod's IP.

@@ -9,11 +9,11 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // A CA signs certificates. Its key is seen by nobody.
@@ -47,17 +47,19 @@ func Parse(certificates, key, roots []byte) (CA, error) {
 	if !ok {
 		return CA{}, fmt.Errorf("a %T can't sign", pair.PrivateKey)
 	}
-	chain, err := Decode(certificates)
+	all, err := Decode(certificates)
 	if err != nil {
 		return CA{}, fmt.Errorf("read the certificates: %w", err)
 	}
-	c := CA{Certificate: chain[0], Roots: slices.DeleteFunc(slices.Clone(chain), isNoRoot), key: signer}
+	c := CA{Certificate: all[0], Roots: slices.DeleteFunc(slices.Clone(all), isNoRoot), key: signer}
 	if len(roots) > 0 {
 		if c.Roots, err = Decode(roots); err != nil {
 			return CA{}, fmt.Errorf("read the roots: %w", err)
 		}
 	}
-	c.Intermediates = slices.DeleteFunc(chain, func(one *x509.Certificate) bool { return !isNoRoot(one) || Has(c.Roots, one) })
+	c.Intermediates = slices.DeleteFunc(all, func(one *x509.Certificate) bool {
+		return !isNoRoot(one) || Has(c.Roots, one)
+	})
 	return c, c.check()
 }
 
@@ -121,32 +123,13 @@ func pool(certificates []*x509.Certificate) *x509.CertPool {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-const pemType = "CERTIFICATE"
-
-// Decode reads certificates in PEM: at least one, and nothing else among them.
-func Decode(text []byte) (all []*x509.Certificate, err error) {
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != pemType {
-			return nil, fmt.Errorf("there is a PEM block of type %.64q among the certificates", block.Type)
-		}
-		one, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, one)
+// Decode reads certificates in PEM, which a CA must be able to parse.
+func Decode(text []byte) ([]*x509.Certificate, error) {
+	all, err := chain.Parse(text)
+	if err != nil {
+		return nil, err
 	}
-	if len(all) == 0 {
-		return nil, errors.New("there is no certificate")
-	}
-	return all, nil
-}
-
-// Encode is certificates in PEM.
-func Encode(certificates ...*x509.Certificate) (text []byte) {
-	for _, c := range certificates {
-		text = append(text, pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: c.Raw})...)
-	}
-	return text
+	return all.X509()
 }
 
 // Has reports whether a certificate is among others.

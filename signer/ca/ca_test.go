@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // now is the moment of these tests.
@@ -63,7 +64,7 @@ func pair(t *testing.T, parent ca.CA, change func(*x509.Certificate)) (certifica
 func below(t *testing.T, parent ca.CA, change func(*x509.Certificate)) ca.CA {
 	t.Helper()
 	certificate, key := pair(t, parent, change)
-	c, err := ca.Parse(certificate, key, ca.Encode(parent.Roots...))
+	c, err := ca.Parse(certificate, key, chain.Encode(parent.Roots...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +75,7 @@ func same(*x509.Certificate) {}
 
 func TestParse(t *testing.T) {
 	top := root(t, "top")
-	own, ownKey := ca.Encode(top.Certificate), keyPEM(t, top)
+	own, ownKey := chain.Encode(top.Certificate), keyPEM(t, top)
 	sub, subKey := pair(t, top, same)
 	leaf, leafKey := pair(t, top, func(c *x509.Certificate) { c.IsCA = false })
 	mute, muteKey := pair(t, top, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign })
@@ -93,9 +94,9 @@ func TestParse(t *testing.T) {
 		{"another's key", sub, ownKey, own, "read certificate and key: tls: private key does not match public key"},
 		{"no key", own, nil, own, "read certificate and key: tls: failed to find any PEM data in key input"},
 		{"no certificate", nil, ownKey, own, "read certificate and key: tls: failed to find any PEM data in certificate input"},
-		{"a key among the certificates", append(own, ownKey...), ownKey, own, `read the certificates: there is a PEM block of type "PRIVATE KEY" among the certificates`},
-		{"roots that are none", own, ownKey, []byte("x"), "read the roots: there is no certificate"},
-		{"a damaged root", own, ownKey, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}), "read the roots: x509: malformed certificate"},
+		{"a key among the certificates", append(own, ownKey...), ownKey, own, `read the certificates: PEM block 2: it is a "PRIVATE KEY", not a CERTIFICATE`},
+		{"roots that are none", own, ownKey, []byte("x"), "read the roots: there is no certificate in 1 bytes"},
+		{"a damaged root", own, ownKey, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}), "read the roots: PEM block 1: it is no certificate: x509: malformed certificate"},
 		{"a leaf", leaf, leafKey, own, "CN=below is not a CA's certificate"},
 		{"it may not sign", mute, muteKey, own, "CN=below has key usages without cert sign"},
 	} {
@@ -109,7 +110,7 @@ func TestParse(t *testing.T) {
 func TestValidAt(t *testing.T) {
 	top := root(t, "top")
 	narrow := below(t, below(t, top, func(c *x509.Certificate) { c.MaxPathLenZero = true }), same)
-	stranger, err := ca.Parse(ca.Encode(top.Certificate), keyPEM(t, top), ca.Encode(root(t, "other").Certificate))
+	stranger, err := ca.Parse(chain.Encode(top.Certificate), keyPEM(t, top), chain.Encode(root(t, "other").Certificate))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // Signed is a certificate, and what goes to the one who asked for it.
@@ -84,8 +85,8 @@ func (c CA) Sign(template *x509.Certificate, now time.Time) (Signed, error) {
 		return Signed{}, fmt.Errorf("check the certificate that %s signed: %w", c, err)
 	}
 	return Signed{Leaf: leaf, Issued: signer.Issued{
-		Chain: Encode(append([]*x509.Certificate{leaf}, c.Intermediates...)...),
-		CA:    Encode(c.Roots...),
+		Chain: chain.Encode(append([]*x509.Certificate{leaf}, c.Intermediates...)...),
+		CA:    chain.Encode(c.Roots...),
 	}}, nil
 }
 

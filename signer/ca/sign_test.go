@@ -15,6 +15,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 func request(t *testing.T, template x509.CertificateRequest) *x509.CertificateRequest {
@@ -55,9 +56,9 @@ func TestSign(t *testing.T) {
 		t.Fatal(err)
 	}
 	leaf := signed.Leaf
-	chain, err := ca.Decode(signed.Chain)
-	if err != nil || len(chain) != 2 || !chain[0].Equal(leaf) || !chain[1].Equal(c.Certificate) || !bytes.Equal(signed.CA, ca.Encode(top.Certificate)) {
-		t.Errorf("%v (%v)", chain, err)
+	sent, err := ca.Decode(signed.Chain)
+	if err != nil || len(sent) != 2 || !sent[0].Equal(leaf) || !sent[1].Equal(c.Certificate) || !bytes.Equal(signed.CA, chain.Encode(top.Certificate)) {
+		t.Errorf("%v (%v)", sent, err)
 	}
 	if !slices.Equal(leaf.DNSNames, asked.DNSNames) || leaf.URIs[0].String() != asked.URIs[0].String() || leaf.IsCA || !leaf.BasicConstraintsValid ||
 		leaf.KeyUsage != x509.KeyUsageDigitalSignature || !slices.Equal(leaf.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}) ||

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // The files of a CA directory, named as in a Kubernetes TLS Secret.
@@ -85,7 +86,7 @@ func create(dir string) error {
 	if err != nil {
 		return err
 	}
-	return write(dir, ca.Encode(own.Certificate), key)
+	return write(dir, chain.Encode(own.Certificate), key)
 }
 
 func write(dir string, certificate, key []byte) error {

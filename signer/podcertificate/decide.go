@@ -2,14 +2,12 @@ package podcertificate
 
 import (
 	"bytes"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 	"github.com/mayfly-csi/mayfly/signer/decision"
 )
 
@@ -45,50 +43,24 @@ func decide(r *certificatesv1.PodCertificateRequest) (issued signer.Issued, err 
 // state is what an undecided request waits for, in words.
 func state(*certificatesv1.PodCertificateRequest) string { return "waiting for mayfly-controller" }
 
-// split tells the chain from the CA certificates, for which the status has no place of their own: they are the self-signed ones after the leaf.
-// An issuer that knows no such one is known by the last certificate of its chain.
+// split tells the chain from the CA certificates, for which the status has no place of their own: they are the
+// self-signed ones after the leaf. An issuer that knows no such one is known by the last certificate of its chain. A
+// text that can't be read stays as it is, for who checks the answer.
 func split(text string) signer.Issued {
-	certificates := blocks(text)
-	if len(certificates) == 0 {
+	all, err := chain.Parse([]byte(text))
+	if err != nil {
 		return signer.Issued{Chain: []byte(text)}
 	}
-	chain, ca := certificates[:1:1], []*pem.Block(nil)
-	for _, c := range certificates[1:] {
-		if selfSigned(c) {
+	sent, ca := all[:1:1], chain.Bundle(nil)
+	for _, c := range all[1:] {
+		if c.SelfSigned() {
 			ca = append(ca, c)
 		} else {
-			chain = append(chain, c)
+			sent = append(sent, c)
 		}
 	}
-	if len(ca) == 0 && len(chain) > 1 {
-		ca = chain[len(chain)-1:]
+	if len(ca) == 0 && len(sent) > 1 {
+		ca = sent[len(sent)-1:]
 	}
-	return signer.Issued{Chain: encode(chain), CA: encode(ca)}
-}
-
-// selfSigned goes by the names and the signature; by the names alone where Go checks none with the algorithm, as it does not for roots of old.
-func selfSigned(b *pem.Block) bool {
-	c, err := x509.ParseCertificate(b.Bytes)
-	if err != nil || !bytes.Equal(c.RawSubject, c.RawIssuer) {
-		return false
-	}
-	err = c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature)
-	return err == nil || errors.Is(err, x509.ErrUnsupportedAlgorithm) || errors.As(err, new(x509.InsecureAlgorithmError))
-}
-
-func blocks(text string) (all []*pem.Block) {
-	for rest := []byte(text); ; {
-		var b *pem.Block
-		if b, rest = pem.Decode(rest); b == nil {
-			return all
-		}
-		all = append(all, b)
-	}
-}
-
-func encode(all []*pem.Block) (text []byte) {
-	for _, b := range all {
-		text = append(text, pem.EncodeToMemory(b)...)
-	}
-	return text
+	return signer.Issued{Chain: sent.Encode(), CA: ca.Encode()}
 }

@@ -82,7 +82,7 @@ func TestTheChainAndItsCA(t *testing.T) {
 		"a leaf that signed itself":            {text(alone), text(alone), ""},
 		"a leaf that signed itself, as its CA": {text(alone, alone), text(alone), text(alone)},
 		"words between certificates":           {"# leaf\n" + text(leaf) + "# root\n" + text(root), text(leaf), text(root)},
-		"a block that is no certificate":       {text(leaf) + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", text(leaf) + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"},
+		"a block that is no certificate":       {text(leaf) + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", text(leaf) + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", ""},
 		"no PEM":                               {"garbage", "garbage", ""},
 		"nothing":                              {"", "", ""},
 	} {
@@ -104,8 +104,9 @@ func TestARootOfOld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !selfSigned(&pem.Block{Type: "CERTIFICATE", Bytes: der}) {
-		t.Error("it is none")
+	leaf, old := issue(t, "leaf", 2, nil, nil), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	if got := split(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.certificate.Raw})) + old); string(got.CA) != old {
+		t.Errorf("CA %s", got.CA)
 	}
 }
 

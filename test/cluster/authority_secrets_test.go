@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 	"github.com/mayfly-csi/mayfly/signer/controller/authority"
 	"github.com/mayfly-csi/mayfly/test/cluster"
 )
@@ -94,7 +95,7 @@ func useless(t *testing.T) {
 	}
 	for _, s := range []*corev1.Secret{
 		{ObjectMeta: metav1.ObjectMeta{Name: ownSecret}},
-		{ObjectMeta: metav1.ObjectMeta{Name: corpSecret}, Type: corev1.SecretTypeTLS, Data: map[string][]byte{"tls.crt": ca.Encode(over.Certificate), "tls.key": key, "ca.crt": ca.Encode(over.Certificate)}},
+		{ObjectMeta: metav1.ObjectMeta{Name: corpSecret}, Type: corev1.SecretTypeTLS, Data: map[string][]byte{"tls.crt": chain.Encode(over.Certificate), "tls.key": key, "ca.crt": chain.Encode(over.Certificate)}},
 		{ObjectMeta: metav1.ObjectMeta{Name: "someones"}, Type: corev1.SecretTypeTLS, Data: map[string][]byte{"tls.crt": nil, "tls.key": []byte("secret")}},
 	} {
 		if _, err := shared.Client.CoreV1().Secrets(system).Create(t.Context(), s, metav1.CreateOptions{}); err != nil {

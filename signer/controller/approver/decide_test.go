@@ -327,6 +327,15 @@ func TestWhatIsDenied(t *testing.T) {
 				r.ExtraExtensions = append(r.ExtraExtensions, extension(t, asn1.ObjectIdentifier{2, 5, 29, 19}, struct{ CA bool }{true}))
 			})
 		}, proof.NotTheVolumes, "attributes, extensions or kinds of names"},
+		{"another usage in the signing request", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
+			cr.Spec.Request = asked(t, web("csi.mayfly.dev/key-usages=digital signature,code signing")).Spec.Request
+		}, proof.NotTheVolumes, "attributes, extensions or kinds of names"},
+		{"the CA flag in the signing request", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
+			cr.Spec.Request = asked(t, web("csi.mayfly.dev/is-ca=true")).Spec.Request
+		}, proof.NotTheVolumes, "attributes, extensions or kinds of names"},
+		{"usages in a signing request that is to have none", func(cr *cmapi.CertificateRequest, p *corev1.Pod) {
+			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/usages-in-request"] = "false"
+		}, proof.NotTheVolumes, "attributes, extensions or kinds of names"},
 		{"an attribute", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) {
 				r.Attributes = []pkix.AttributeTypeAndValueSET{{ //nolint:staticcheck // The one way to make an attribute.

@@ -155,7 +155,7 @@ func TestVersions(t *testing.T) {
 				t.Fatal(err)
 			}
 			olderPlugin(t, x)
-			newerPlugin(t, x)
+			newerPlugin(t, x, strings.Contains(file, "v0.1"))
 		})
 	}
 }
@@ -172,9 +172,14 @@ func olderPlugin(t *testing.T, x exhibit) {
 	}
 }
 
-// newerPlugin: a node plugin of now asks for what the controller of that version derived, which is what its node plugin asked for.
-func newerPlugin(t *testing.T, x exhibit) {
+// newerPlugin: a node plugin of now asks for what the controller of that version derived, which is what its node
+// plugin asked for. One of version 0.1 must be updated before its node plugins: it knows no usages in signing
+// requests.
+func newerPlugin(t *testing.T, x exhibit, withoutUsages bool) {
 	t.Helper()
+	if csi := x.Pod.Spec.Volumes[len(x.Pod.Spec.Volumes)-1].CSI; withoutUsages && csi.Driver == volume.Driver {
+		csi.VolumeAttributes[volume.Prefix+"usages-in-request"] = "false"
+	}
 	now, then := x.asks(t), x.Request.DeepCopy()
 	if got, want := csr(t, now), csr(t, then); got != want {
 		t.Errorf("a newer node plugin asks for\n%s\nan older controller wants\n%s", got, want)

@@ -11,6 +11,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 
 	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // leavingKey is the annotation that says until when a bundle has roots that are not their CA's any more: by the SHA-256 of the certificate, in JSON.
@@ -70,7 +71,7 @@ func (r roll) until(root *x509.Certificate, now time.Time, stay time.Duration) t
 
 // write puts the roll into a bundle, and says whether that changed it.
 func (r roll) write(bundle *certificatesv1.ClusterTrustBundle) (changed bool, err error) {
-	text, leaving := string(ca.Encode(r.roots...)), ""
+	text, leaving := string(chain.Encode(r.roots...)), ""
 	if len(r.leaving) > 0 {
 		encoded, err := json.Marshal(r.leaving)
 		if err != nil {

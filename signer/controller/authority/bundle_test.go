@@ -10,6 +10,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 
 	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // root is a root that ends 100 days after the start.
@@ -80,7 +81,7 @@ func TestABundleKeepsOldRoots(t *testing.T) {
 func TestABundleThatAPersonChanged(t *testing.T) {
 	a, b := root(t, "a"), root(t, "b")
 	bundle := &certificatesv1.ClusterTrustBundle{}
-	bundle.Spec.TrustBundle = string(ca.Encode(a, b))
+	bundle.Spec.TrustBundle = string(chain.Encode(a, b))
 	bundle.Annotations = map[string]string{leavingKey: "{", "example.org/note": "kept"}
 	if got, changed, _ := turned(t, bundle, start, b); got != "ba(30)" || !changed || bundle.Annotations["example.org/note"] != "kept" {
 		t.Errorf("%s, %v", got, bundle.Annotations)
@@ -89,7 +90,7 @@ func TestABundleThatAPersonChanged(t *testing.T) {
 	if got, changed, _ := turned(t, bundle, at(1), b); got != "ba(31)" || !changed {
 		t.Errorf("%s, %v", got, bundle.Annotations)
 	}
-	bundle.Spec.TrustBundle = string(ca.Encode(b))
+	bundle.Spec.TrustBundle = string(chain.Encode(b))
 	if got, _, wakeAt := turned(t, bundle, at(1), b); got != "b" || !wakeAt.IsZero() || !slices.Equal([]string{bundle.Annotations[leavingKey]}, []string{""}) {
 		t.Errorf("%s, %v", got, bundle.Annotations)
 	}

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // The keys of the own CA's Secret, besides those of a TLS Secret.
@@ -66,14 +67,14 @@ func (s State) Write(data map[string][]byte) (map[string][]byte, error) {
 	}
 	delete(data, nextCertificateKey)
 	delete(data, nextPrivateKeyKey)
-	data[rootsKey] = ca.Encode(s.Roots...)
+	data[rootsKey] = chain.Encode(s.Roots...)
 	err := writeOwn(data, s.Signing, corev1.TLSCertKey, corev1.TLSPrivateKeyKey)
 	return data, errors.Join(err, writeOwn(data, s.Next, nextCertificateKey, nextPrivateKeyKey))
 }
 
 func writeOwn(data map[string][]byte, c *ca.CA, certificate, key string) (err error) {
 	if c != nil {
-		data[certificate] = ca.Encode(c.Certificate)
+		data[certificate] = chain.Encode(c.Certificate)
 		data[key], err = c.KeyPEM()
 	}
 	return err

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 func TestAStateIsReadAsItWasWritten(t *testing.T) {
@@ -51,9 +51,9 @@ func TestABrokenState(t *testing.T) {
 	}{
 		{"tls.crt", nil, "tls.crt and tls.key: read certificate and key: tls: failed to find any PEM data in certificate input"},
 		{"tls.key", otherKey, "tls.crt and tls.key: read certificate and key: tls: private key does not match public key"},
-		{"tls.crt", append(whole["tls.crt"], ca.Encode(other.Roots...)...), "tls.crt has several certificates"},
+		{"tls.crt", append(whole["tls.crt"], chain.Encode(other.Roots...)...), "tls.crt has several certificates"},
 		{"ca.crt", nil, "ca.crt: there is no certificate"},
-		{"ca.crt", ca.Encode(other.Roots...), "ca.crt does not have CN=Mayfly CA "},
+		{"ca.crt", chain.Encode(other.Roots...), "ca.crt does not have CN=Mayfly CA "},
 		{"ca.crt", whole["tls.crt"], "ca.crt does not have CN=Mayfly CA "},
 		{"next.key", nil, "next.crt and next.key: read certificate and key: tls: failed to find any PEM data in key input"},
 		{"next.crt", nil, "next.crt and next.key: read certificate and key: "},

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"strings"
 	"time"
@@ -14,13 +15,13 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
-	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
 // hand gives the certificate to the one who asked. One that is of no use to them is an error of a signer.
 func (b *Bridge) hand(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume, issued signer.Issued) error {
-	status, err := status(issued, !native(pcr))
+	status, err := b.status(pcr, issued)
 	if err != nil {
 		return signer.Errorf(signer.Failed, "the answer of %s %s is of no use: %w", v.Issuer.Kind, v.Issuer.Name, err)
 	}
@@ -32,37 +33,69 @@ func (b *Bridge) hand(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 	return err
 }
 
-// status is what an issued certificate makes of a request. Mayfly's node plugin gets the CA certificates, too, behind the others: the status has no place of
-// their own. The kubelet would show them in TLS handshakes.
-func status(issued signer.Issued, withCA bool) (certificatesv1.PodCertificateRequestStatus, error) {
-	chain, err := ca.Decode(issued.Chain)
+// status makes a request's status of an issued certificate. Mayfly's node plugin gets the CA certificates, too,
+// behind the others: the status has no place of their own. The kubelet would show them in TLS handshakes.
+func (b *Bridge) status(
+	pcr *certificatesv1.PodCertificateRequest, issued signer.Issued,
+) (status certificatesv1.PodCertificateRequestStatus, err error) {
+	c, ca, err := b.chain(pcr, issued)
 	if err != nil {
-		return certificatesv1.PodCertificateRequestStatus{}, fmt.Errorf("read the chain: %w", err)
+		return status, err
 	}
-	if withCA && len(issued.CA) > 0 {
-		roots, err := ca.Decode(issued.CA)
-		if err != nil {
-			return certificatesv1.PodCertificateRequestStatus{}, fmt.Errorf("read the CA certificates: %w", err)
-		}
-		for _, root := range roots {
-			if !ca.Has(chain, root) {
-				chain = append(chain, root)
-			}
-		}
+	sent := c.Certificates()
+	if !native(pcr) {
+		sent = chain.Unite(sent, ca)
 	}
-	leaf := chain[0]
+	leaf := c.Leaf()
 	return certificatesv1.PodCertificateRequestStatus{
-		CertificateChain: string(ca.Encode(chain...)),
+		CertificateChain: string(sent.Parsed().Encode()), // The API server takes no other.
 		NotBefore:        &metav1.Time{Time: leaf.NotBefore},
 		NotAfter:         &metav1.Time{Time: leaf.NotAfter},
-		BeginRefreshAt:   &metav1.Time{Time: refreshAt(leaf.NotBefore, leaf.NotAfter)},
+		BeginRefreshAt:   &metav1.Time{Time: refreshAt(leaf.NotBefore, leaf.NotAfter, c.End())},
 	}, nil
 }
 
-// refreshAt is after two thirds of the lifetime, and as far from its begin and end as the API server demands (kubernetes pkg/apis/certificates/validation).
-func refreshAt(begin, end time.Time) time.Time {
+// chain reads what was issued for a request. What peers would refuse is an error; CA certificates that can't be read
+// are left out.
+func (b *Bridge) chain(
+	pcr *certificatesv1.PodCertificateRequest, issued signer.Issued,
+) (c chain.Chain, ca chain.Bundle, err error) {
+	log := b.Log.With("request", pcr.Namespace+"/"+pcr.Name)
+	certificates, err := chain.Parse(issued.Chain)
+	if err != nil {
+		return c, nil, fmt.Errorf("read the certificate chain: %w", err)
+	}
+	asked, err := x509.ParseCertificateRequest(pcr.Spec.StubPKCS10Request)
+	if err != nil {
+		return c, nil, fmt.Errorf("read the signing request: %w", err)
+	}
+	if len(issued.CA) > 0 {
+		if ca, err = chain.Parse(issued.CA); err != nil {
+			log.Warn("CA certificates of an issuer are left out", "error", err)
+		}
+	}
+	now := time.Now()
+	if c, err = chain.New(certificates, ca, asked.PublicKey, now); err != nil {
+		return c, nil, err
+	}
+	for _, problem := range c.Problems() {
+		log.Warn("an issuer's certificate chain is unusual", "problem", problem)
+	}
+	if err := c.Verified(); err != nil {
+		return c, nil, err
+	}
+	if !c.End().After(now) {
+		return c, nil, fmt.Errorf("%s expired at %s", c.EndsWith(), c.End().UTC().Format(time.RFC3339))
+	}
+	return c, ca, nil
+}
+
+// refreshAt returns when to renew: after two thirds of the time until the first certificate of the path ends, and as
+// far from the certificate's own begin and end as the API server demands (kubernetes
+// pkg/apis/certificates/validation).
+func refreshAt(begin, end, chainEnds time.Time) time.Time {
 	const margin = 10 * time.Minute
-	at := begin.Add(end.Sub(begin) * 2 / 3).Truncate(time.Second)
+	at := begin.Add(chainEnds.Sub(begin) * 2 / 3).Truncate(time.Second)
 	if latest := end.Add(-margin); at.After(latest) {
 		at = latest
 	}

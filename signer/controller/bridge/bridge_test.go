@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -456,7 +457,10 @@ func (d *desk) signed(cr *cmapi.CertificateRequest, pod *corev1.Pod) {
 	if err != nil {
 		d.Fatal(err)
 	}
-	issued, err := d.sign(d.Context(), asks(d.T, pod), func() volume.Volume {
+	pcr := asks(d.T, pod)
+	block, _ := pem.Decode(cr.Spec.Request)
+	pcr.Spec.StubPKCS10Request = block.Bytes
+	issued, err := d.sign(d.Context(), pcr, func() volume.Volume {
 		v.Issuer = signer.Issuer{Name: "mayfly-ca", Kind: signer.CAKind, Group: signer.CAGroup}
 		return v
 	}())
@@ -611,14 +615,16 @@ func fussy(t *testing.T, pod *corev1.Pod, pcr *certificatesv1.PodCertificateRequ
 
 func TestRefreshAt(t *testing.T) {
 	begin := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-	for lifetime, want := range map[time.Duration]time.Duration{
-		90 * time.Hour:   60 * time.Hour,
-		time.Hour:        40 * time.Minute,
-		20 * time.Minute: 10 * time.Minute,
-		25 * time.Minute: 15 * time.Minute,
+	for _, row := range []struct{ lifetime, chainEnds, want time.Duration }{
+		{90 * time.Hour, 90 * time.Hour, 60 * time.Hour},
+		{time.Hour, time.Hour, 40 * time.Minute},
+		{20 * time.Minute, 20 * time.Minute, 10 * time.Minute},
+		{25 * time.Minute, 25 * time.Minute, 15 * time.Minute},
+		{90 * time.Hour, 30 * time.Hour, 20 * time.Hour},
+		{90 * time.Hour, time.Minute, 10 * time.Minute},
 	} {
-		if got := refreshAt(begin, begin.Add(lifetime)).Sub(begin); got != want {
-			t.Errorf("%s: %s, want %s", lifetime, got, want)
+		if got := refreshAt(begin, begin.Add(row.lifetime), begin.Add(row.chainEnds)).Sub(begin); got != row.want {
+			t.Errorf("%+v: %s", row, got)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func CSR(der []byte, v volume.Volume) volume.Problems {
 		return volume.Problems{err}
 	}
 	problems := names(asked, wanted)
-	if len(problems) == 0 && !same(asked, wanted) {
+	if len(problems) == 0 && !same(asked, wanted) && !withoutUsages(asked, v) {
 		problems = volume.Problems{errors.New("the signing request has attributes, extensions or kinds of names that the node plugin does not write")}
 	}
 	return problems
@@ -88,6 +88,17 @@ func same(asked, wanted *x509.CertificateRequest) bool {
 	b.Raw, b.PublicKey = nil, asn1.RawValue{FullBytes: asked.RawSubjectPublicKeyInfo}
 	der, err := asn1.Marshal(b)
 	return err == nil && bytes.Equal(der, asked.RawTBSCertificateRequest)
+}
+
+// withoutUsages reports whether a signing request is the volume's but for its usages and CA flag, which node plugins
+// of version 0.1 do not write. The object beside it has them, too, and is compared.
+func withoutUsages(asked *x509.CertificateRequest, v volume.Volume) bool {
+	if !v.SignsUsages {
+		return false
+	}
+	v.SignsUsages = false
+	wanted, err := Derive(v)
+	return err == nil && same(asked, wanted)
 }
 
 // Difference is one between what is asked for and what a volume wants, in words for the pod's author.

@@ -1,0 +1,123 @@
+package request
+
+import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// A name is one that a volume asked for.
+type name struct {
+	kind, value string
+	there       bool // The certificate has it.
+	elsewhere   bool // It has it as another kind: Vault makes an e-mail address of a DNS name that looks like one.
+}
+
+func (n name) String() string { return fmt.Sprintf("%s %q", n.kind, n.value) }
+
+// covers demands every name that was asked for. More names are the issuer's choice. In the old driver's dialect a
+// warning tells of those that are missing, unless all are: so it mounts what the old driver mounts.
+func (p *Pair) covers(v volume.Volume) error {
+	names := asked(v, p.Chain.Leaf())
+	missing := slices.DeleteFunc(slices.Clone(names), func(n name) bool { return n.there })
+	if len(missing) == 0 {
+		return nil
+	}
+	problem := lacks(missing)
+	if v.Old && slices.ContainsFunc(names, func(n name) bool { return n.there || n.elsewhere }) {
+		p.warn("MissingName", problem.Error())
+		return nil
+	}
+	return problem
+}
+
+// asked lists the names that a volume asks for, with which of them the certificate has. A common name may be left out
+// where a DNS name says the same: public CAs do (CA/Browser Forum Baseline Requirements, 7.1.4.3).
+func asked(v volume.Volume, leaf *x509.Certificate) (names []name) {
+	for _, dns := range v.DNSNames {
+		elsewhere := slices.Contains(leaf.EmailAddresses, dns) || leaf.Subject.CommonName == dns
+		names = append(names, name{"DNS name", dns, named(leaf, dns), elsewhere})
+	}
+	for _, ip := range v.IPs {
+		there := slices.ContainsFunc(leaf.IPAddresses, ip.Equal)
+		names = append(names, name{"IP address", ip.String(), there, named(leaf, ip.String())})
+	}
+	for _, uri := range v.URIs {
+		there := slices.ContainsFunc(leaf.URIs, func(u *url.URL) bool { return u.String() == uri.String() })
+		names = append(names, name{"URI", uri.String(), there, false})
+	}
+	if cn := commonName(v); cn != "" {
+		names = append(names, name{"common name", cn, leaf.Subject.CommonName == cn || named(leaf, cn), false})
+	}
+	return names
+}
+
+// commonName returns that of the subject.
+func commonName(v volume.Volume) string {
+	var sequence pkix.RDNSequence
+	if v.RawSubject == nil {
+		return v.Subject.CommonName
+	}
+	if _, err := asn1.Unmarshal(v.RawSubject, &sequence); err != nil {
+		return ""
+	}
+	var subject pkix.Name
+	subject.FillFromRDNSequence(&sequence)
+	return subject.CommonName
+}
+
+// named reports whether the certificate has the DNS name; case does not count (RFC 4343).
+func named(leaf *x509.Certificate, name string) bool {
+	return slices.ContainsFunc(leaf.DNSNames, func(n string) bool { return strings.EqualFold(n, name) })
+}
+
+// serves demands the usages that the pod itself asked for. Where one of them, or of those that it has by default, is
+// missing, a warning tells of it: what the pod does may not need it.
+func (p *Pair) serves(v volume.Volume) error {
+	missing := slices.DeleteFunc(slices.Clone(v.Usages), p.has)
+	if len(missing) == 0 {
+		return nil
+	}
+	problem := lacks(missing)
+	if v.NamesUsages && !v.Old {
+		return problem
+	}
+	p.warn("MissingUsage", problem.Error())
+	return nil
+}
+
+// has reports whether the certificate has a usage. One without the extension has them all (RFC 5280, sections 4.2.1.3
+// and 4.2.1.12).
+func (p *Pair) has(u signer.Usage) bool {
+	key, extended, err := signer.X509([]signer.Usage{u})
+	if err != nil {
+		return false
+	}
+	leaf := p.Chain.Leaf()
+	forbidden := func(e x509.ExtKeyUsage) bool { return !p.Chain.Allows(e) }
+	return (leaf.KeyUsage == 0 || leaf.KeyUsage&key == key) && !slices.ContainsFunc(extended, forbidden)
+}
+
+// lacks names what is missing: the first of many.
+func lacks[T any](missing []T) error {
+	const most = 5
+	var words []string
+	for _, one := range missing[:min(len(missing), most)] {
+		word := fmt.Sprint(one)
+		if _, usage := any(one).(signer.Usage); usage {
+			word = fmt.Sprintf("usage %q", word)
+		}
+		words = append(words, word)
+	}
+	if more := len(missing) - most; more > 0 {
+		words = append(words, fmt.Sprintf("%d more", more))
+	}
+	return fmt.Errorf("the certificate lacks the %s that was asked for", strings.Join(words, ", "))
+}

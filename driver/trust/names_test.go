@@ -1,0 +1,126 @@
+package trust_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/asn1"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/trust"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/chain"
+)
+
+// unparsed is the CA with a negative serial number, which crypto/x509 does not parse.
+func unparsed(t *testing.T, c *ca) chain.Certificate {
+	t.Helper()
+	number := c.SerialNumber.Bytes()
+	i := bytes.Index(c.Raw, append([]byte{asn1.TagInteger, byte(len(number))}, number...))
+	if i < 0 {
+		t.Fatal("no serial number")
+	}
+	der := bytes.Clone(c.Raw)
+	der[i+2] |= 0x80
+	read, err := chain.FromDER(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return read
+}
+
+func numbered(t *testing.T, name string) *ca {
+	t.Helper()
+	template := template(name, 24*time.Hour)
+	template.SerialNumber, template.IsCA, template.BasicConstraintsValid = big.NewInt(0x123456), true, true
+	return sign(t, template, nil)
+}
+
+// A certificate that can't be parsed is one like the others: it is shown, named, and stays as long as a certificate
+// of the volume is under its name.
+func TestACertificateThatCantBeParsed(t *testing.T) {
+	a, b := numbered(t, "a"), newCA(t, "b", nil)
+	old := unparsed(t, a)
+	has := func(all ...chain.Certificate) event {
+		return func(s *story) {
+			s.Memory = s.Hear(s.sources, func(volume.Source) trust.Answer { return trust.Answer{Certificates: all} }, s.chain, s.now)
+		}
+	}
+	s := tell(t, []volume.Source{corp}, has(old, chain.Of(b.Certificate)), issued(nil, a.leaf(t, time.Hour)))
+	equal(t, "roots", s.roots(), chain.Bundle{old, chain.Of(b.Certificate)})
+	want := "file:corp: CN=a can't be parsed (x509: negative serial number): it is passed on as it is, unchecked"
+	if got := s.Unparsed(); len(got) != 1 || got["file:corp"] != want {
+		t.Errorf("%q", got)
+	}
+	if got := s.Troubles(); len(got) != 0 {
+		t.Errorf("troubles: %q", got)
+	}
+	s.goOn(t, says(corp, "", b))
+	equal(t, "it is gone, and a certificate is under it", s.roots(), chain.Bundle{chain.Of(b.Certificate), old})
+	if got := s.Unparsed(); len(got) != 0 {
+		t.Errorf("%q", got)
+	}
+	s.now = s.now.Add(2 * time.Hour)
+	equal(t, "and none any more", s.roots(), list(b))
+}
+
+// A root with the name of another, and another key, has no certificate under it.
+func TestKeyIdentifiersTellNamesakesApart(t *testing.T) {
+	a, namesake, b := newCA(t, "a", nil), newCA(t, "a", nil), newCA(t, "b", nil)
+	s := tell(t, []volume.Source{corp}, says(corp, "", a, namesake, b), issued(nil, a.leaf(t, time.Hour)), says(corp, "", b))
+	equal(t, "roots", s.roots(), list(b, a))
+}
+
+// Who writes a source can make certificates with any key and any signature. None is verified, so that none takes long.
+func TestSourcesCostNoSignatures(t *testing.T) {
+	a := newCA(t, "a", nil)
+	huge := func(bits int) *x509.Certificate {
+		n := new(big.Int).SetBit(big.NewInt(1), bits-1, 1)
+		template := template("evil", time.Hour)
+		template.IsCA, template.BasicConstraintsValid = true, true
+		der, err := x509.CreateCertificate(rand.Reader, template, a.Certificate, &rsa.PublicKey{N: n, E: 1<<31 - 1}, a.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	if _, err := chain.Parse(chain.Encode(huge(64 << 10))); err == nil || !strings.Contains(err.Error(), "its RSA key has 65536 bits: the limit is 8192") {
+		t.Errorf("a source with it: %v", err)
+	}
+	evil := huge(8192)
+	leaf := a.leaf(t, time.Hour)
+	many := list(a)
+	small, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 200 { // With the name and the key of a, and a signature that seems to be evil's.
+		cross := template("a", time.Hour)
+		cross.IsCA, cross.BasicConstraintsValid, cross.SubjectKeyId, cross.SignatureAlgorithm = true, true, a.SubjectKeyId, x509.SHA256WithRSA
+		der, err := x509.CreateCertificate(rand.Reader, cross, &x509.Certificate{RawSubject: evil.RawSubject, Subject: evil.Subject, PublicKey: small.Public()}, a.key.Public(), small)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		many = append(many, chain.Of(c))
+	}
+	many = append(many, chain.Of(evil))
+	begin := time.Now()
+	s := tell(t, []volume.Source{corp}, func(s *story) {
+		s.Memory = s.Issued(s.sources, nil, chain.BundleOf(leaf), s.now).Hear(s.sources, func(volume.Source) trust.Answer { return trust.Answer{Certificates: many} }, chain.BundleOf(leaf), s.now)
+	})
+	if took := time.Since(begin); took > 2*time.Second || len(s.roots()) != len(many) {
+		t.Errorf("one look took %s, and %d certificates are shown", took, len(s.roots()))
+	}
+}

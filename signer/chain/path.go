@@ -1,0 +1,182 @@
+package chain
+
+import (
+	"cmp"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// The bounds of the search: whoever sends certificates can give any number of them the same name.
+const (
+	maxDepth    = 10 // Certificates of a path.
+	maxPaths    = 64 // That names and key identifiers make.
+	maxVerified = 16 // Of those, the best.
+)
+
+// A path leads from the leaf, which is first, to the last certificate that is known above it. All of it is parsed.
+type path []Certificate
+
+func (p path) top() Certificate { return p[len(p)-1] }
+
+func (p path) begin() time.Time { return p.beginsWith().parsed.NotBefore }
+
+func (p path) end() time.Time { return p.endsWith().parsed.NotAfter }
+
+func (p path) beginsWith() Certificate {
+	return slices.MaxFunc(p, func(a, b Certificate) int { return a.parsed.NotBefore.Compare(b.parsed.NotBefore) })
+}
+
+func (p path) endsWith() Certificate {
+	return slices.MinFunc(p, func(a, b Certificate) int { return a.parsed.NotAfter.Compare(b.parsed.NotAfter) })
+}
+
+// name calls the leaf what whoever asked for it calls it: it may have no subject.
+func (p path) name(c Certificate) string {
+	if c.Equal(p[0]) {
+		return "the certificate"
+	}
+	return c.String()
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// complete reports whether nothing is looked for above the path: its top is a root, or has a signature that
+// crypto/x509 can't check. A leaf may have the name of its issuer.
+func (p path) complete() bool {
+	top := p.top()
+	if top.parsed.SignatureAlgorithm == x509.UnknownSignatureAlgorithm {
+		return true
+	}
+	byName := len(p) > 1 && len(top.parsed.SubjectKeyId) > 0 && top.MayIssue(top)
+	return top.SelfIssued() && (byName || top.SelfSigned())
+}
+
+func (p path) holdsAt(t time.Time) bool { return !p.begin().After(t) && p.end().After(t) }
+
+// verify checks signatures and constraints, at a time when all of the path is valid.
+func (p path) verify() error {
+	if first, last := p.endsWith(), p.beginsWith(); !last.parsed.NotBefore.Before(first.parsed.NotAfter) {
+		return fmt.Errorf("the certificate chain does not hold: %s expired at %s, before %s begins at %s",
+			p.name(first), stamp(p.end()), p.name(last), stamp(p.begin()))
+	}
+	if len(p) == 1 {
+		return nil
+	}
+	leaf := *p[0].parsed
+	usages := slices.Clone(leaf.ExtKeyUsage)
+	if len(usages) == 0 {
+		usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
+	}
+	leaf.UnhandledCriticalExtensions = nil // Peers may know more kinds of names, and extensions, than crypto/x509.
+	options := x509.VerifyOptions{
+		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: p.begin(), KeyUsages: usages,
+	}
+	options.Roots.AddCert(p.top().parsed)
+	for _, c := range p[1 : len(p)-1] {
+		options.Intermediates.AddCert(c.parsed)
+	}
+	if _, err := leaf.Verify(options); err != nil {
+		var invalid x509.CertificateInvalidError
+		if errors.As(err, &invalid) && invalid.Cert != nil { // Whose message does not say which one it is.
+			err = fmt.Errorf("%s: %w", p.name(Of(invalid.Cert)), err)
+		}
+		return fmt.Errorf("the certificate chain does not hold: %w", brief(err))
+	}
+	return nil
+}
+
+// A graph is the certificates among which paths are looked for.
+type graph struct {
+	leaf       Certificate
+	others, ca Bundle
+}
+
+// holding returns the paths that hold, the one that counts first: one that holds now before others, then the one that
+// ends last, then the shortest. The error is that of the first choice, if none holds.
+func (g graph) holding(now time.Time) (holding []path, err error) {
+	all := g.paths()
+	rank := func(p path) int {
+		if p.holdsAt(now) {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(all, func(a, b path) int {
+		return cmp.Or(rank(a)-rank(b), b.end().Compare(a.end()), len(a)-len(b))
+	})
+	for _, p := range all[:min(len(all), maxVerified)] {
+		if e := p.verify(); e != nil {
+			err = cmp.Or(err, e)
+			continue
+		}
+		holding = append(holding, p)
+	}
+	if len(holding) > 0 {
+		return holding, nil
+	}
+	return nil, err
+}
+
+// paths returns the ways that names and key identifiers show. A path ends with a root, with a CA certificate, with
+// one whose signature crypto/x509 can't check, or where nobody above is known.
+func (g graph) paths() (all []path) {
+	known := Unite(g.others, g.ca)
+	var climb func(p path)
+	climb = func(p path) {
+		if len(all) == maxPaths {
+			return
+		}
+		top := p.top()
+		over := p.complete() || len(p) == maxDepth
+		alone := true
+		for _, c := range known {
+			if !over && c.parsed != nil && c.MayIssue(top) && !slices.ContainsFunc(p, c.Equal) {
+				alone = false
+				climb(append(slices.Clone(p), c))
+			}
+		}
+		if over || alone || len(p) > 1 && g.ca.Has(top) {
+			all = append(all, p)
+		}
+	}
+	climb(path{g.leaf})
+	return all[:min(len(all), maxPaths)]
+}
+
+// anchored reports whether the path leads to a root or to a CA certificate of the issuer.
+func (g graph) anchored(p path) bool {
+	top := p.top()
+	return g.ca.Has(top) || top.SelfSigned()
+}
+
+// unreached returns the certificates that came along and are on no path.
+func (g graph) unreached() Bundle {
+	on := Bundle{}
+	for _, p := range g.paths() {
+		on = append(on, p...)
+	}
+	return slices.DeleteFunc(slices.Clone(g.others), on.Has)
+}
+
+// signers returns the CA certificates that signed another certificate, or have its issuer's key identifier: the rest
+// have but the name of an issuer.
+func (g graph) signers() Bundle {
+	below := Unite(Bundle{g.leaf}, g.others, g.ca)
+	return slices.DeleteFunc(slices.Clone(g.ca), func(ca Certificate) bool {
+		return !slices.ContainsFunc(below, func(c Certificate) bool {
+			return !c.Equal(ca) && (signed(ca, c) || ca.mustIssue(c))
+		})
+	})
+}
+
+// signed reports whether the key of one certificate signed the other.
+func signed(above, below Certificate) bool {
+	if above.parsed == nil || below.parsed == nil || !above.MayIssue(below) {
+		return false
+	}
+	c := below.parsed
+	return above.parsed.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
+}
