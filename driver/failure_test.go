@@ -195,7 +195,7 @@ func TestAVolumeThatHasRestedIsTriedAgainByItself(t *testing.T) {
 	n.signer.from(nil)
 	n.rest(v)
 	n.start()
-	until(t, "the certificate is there", func() bool { return exists(t, n.inState(v, "pair.pem")) })
+	until(t, "the certificate is there", func() bool { return exists(t, n.inState(v, "data/tls.crt")) })
 	pair(t, n.publish(v))
 	asked := n.signer.asked()
 	if len(asked) != 2 || asked[0].Attempt.ID == asked[1].Attempt.ID || bytes.Equal(asked[0].CSR, asked[1].CSR) {
@@ -420,9 +420,9 @@ func TestAFullVolumeKeepsItsPair(t *testing.T) {
 }
 
 // Whatever of the driver's can't be written: the signer sees no attempt that is not on record, for after a crash nobody would
-// know of it, and the pod gets no pair of which the driver has no copy.
+// know of it.
 func TestARenewalThatCantBeWritten(t *testing.T) {
-	for _, file := range []string{"pending.key", "record.json", "pair.pem"} {
+	for _, file := range []string{"pending.key", "record.json"} {
 		t.Run(file, func(t *testing.T) {
 			n := newNode(t, nil)
 			v := web()

@@ -8,7 +8,6 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/mount"
-	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
@@ -55,6 +54,9 @@ func (d *Driver) takeUp(id string) {
 	case record.Version > files.RecordVersion:
 		log.Warn("the record is of a newer driver: what was under way is begun anew", "version", record.Version)
 	}
+	if err := dir.Migrate(); err != nil {
+		log.Error("the pair of an older driver is not taken up", "error", err)
+	}
 	d.resume(d.hold(id), record)
 }
 
@@ -66,11 +68,12 @@ func (d *Driver) resume(h *held, record files.Record) {
 	} else if record.Asked.ID != "" {
 		d.Log.Error("this volume is kept as it is, and not renewed: its attributes are not understood", "volume", h.id, "error", err)
 	}
-	if text, err := h.dir.Pair(); err == nil {
-		if pair, err := request.DecodePair(text, now()); err == nil {
-			end := sooner(pair.Chain.End(), record.EndsAt) // The pair's CA is not beside it.
-			h.have(pair.Chain.Leaf(), pair.Chain.Begin(), end)
+	if attempt, pair, err := h.inForce(); err == nil {
+		end := pair.Chain.End() // Of the path without its CA, which is not beside the pair.
+		if attempt != record.Attempt {
+			end = sooner(end, record.EndsAt)
 		}
+		h.have(pair.Chain.Leaf(), pair.Chain.Begin(), end)
 	}
 	if target := record.Asked.Target; target != "" && abandoned(target) {
 		d.clear(h)
