@@ -70,12 +70,15 @@ func (d *Driver) find(id string) *held {
 }
 
 // hold is the held volume, a new one if there is none.
-func (d *Driver) hold(id string) *held {
+func (d *Driver) hold(id string) *held { return d.holdIn(d.StateDir, id) }
+
+// holdIn is the held volume, a new one in a state directory if there is none.
+func (d *Driver) holdIn(stateDir, id string) *held {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	h, ok := d.held[id]
 	if !ok {
-		h = &held{id: id, dir: files.Dir(filepath.Join(d.StateDir, id)), turn: make(chan struct{}, 1), end: make(chan struct{})}
+		h = &held{id: id, dir: files.Dir(filepath.Join(stateDir, id)), turn: make(chan struct{}, 1), end: make(chan struct{})}
 		d.held[id] = h
 	}
 	return h

@@ -29,9 +29,11 @@ func (d Dir) Data() string { return d.path("data") }
 
 func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
 
-// The files of the driver.
+// RecordFile is the name of the record.
+const RecordFile = "record.json"
+
+// The other files of the driver.
 const (
-	recordFile  = "record.json"
 	pendingFile = "pending.key"
 	pairFile    = "pair." // And the generation.
 
@@ -109,14 +111,14 @@ func (d Dir) Wipe() error {
 		return fmt.Errorf("wipe the volume: %w", err)
 	}
 	for _, e := range entries {
-		if e.Name() == recordFile {
+		if e.Name() == RecordFile {
 			continue
 		}
 		if err := os.RemoveAll(d.path(e.Name())); err != nil {
 			return fmt.Errorf("wipe the volume: %w", err)
 		}
 	}
-	if err := os.RemoveAll(d.path(recordFile)); err != nil {
+	if err := os.RemoveAll(d.path(RecordFile)); err != nil {
 		return fmt.Errorf("wipe the volume: %w", err)
 	}
 	return nil
