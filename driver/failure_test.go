@@ -184,6 +184,21 @@ func (n *node) rest(v kubelet.Volume) {
 	}
 }
 
+// An outage of the signer says nothing of how long a denial should rest.
+func TestAnotherKindOfFailureBeginsTheBackoffAnew(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	n.signer.from(refuse(signer.Unavailable, "away"))
+	n.fails(v, "away")
+	until(t, "three tries", func() bool { return n.record(v).Failure.Count >= 3 })
+	n.signer.from(refuse(signer.Denied, "no"))
+	until(t, "the denial", func() bool { return n.record(v).Failure.Kind == signer.Denied.String() })
+	if f := n.record(v).Failure; f.Count != 1 || f.RetryAt.Sub(f.At) > 75*time.Second {
+		t.Errorf("after %d tries it rests for %s", f.Count, f.RetryAt.Sub(f.At))
+	}
+	n.unpublish(v)
+}
+
 func TestAVolumeThatHasRestedIsTriedAgainByItself(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()

@@ -290,11 +290,12 @@ func (d *Driver) fail(h *held, cause error) error {
 	return errors.Join(cause, err)
 }
 
-// failure is what the record says of a cause that was met at t after the last failure. A pod that is served has a valid pair.
+// failure is what the record says of a cause that was met at t after the last failure. A pod that is served has a valid pair. The backoff begins anew
+// where what may mend by itself is followed by what does not, or the other way around.
 func failure(id string, last *files.Failure, cause error, t time.Time, served bool) *files.Failure {
 	kind := signer.KindOf(cause)
-	f := &files.Failure{Kind: kind.String(), Reason: cause.Error(), Count: 1, At: t}
-	if last != nil {
+	f := &files.Failure{Kind: kind.String(), Ends: kind.Ends(), Reason: cause.Error(), Count: 1, At: t}
+	if last != nil && last.Ends == f.Ends {
 		f.Count += last.Count
 	}
 	f.RetryAt = t.Add(renew.Backoff(id, kind, f.Count, served))

@@ -32,7 +32,8 @@ type Record struct {
 type Failure struct {
 	Kind    string    `json:"kind"`
 	Reason  string    `json:"reason"`
-	Count   int       `json:"count"` // In a row.
+	Ends    bool      `json:"ends,omitempty"` // The attempt is over: the next one is new.
+	Count   int       `json:"count"`          // In a row.
 	At      time.Time `json:"at"`
 	RetryAt time.Time `json:"retryAt"`
 }
