@@ -25,7 +25,7 @@ type Config struct {
 	Version     string
 	NodeName    string
 	KubeletRoot string // Empty: don't register with a kubelet, and accept targets anywhere.
-	StateDir    string // Where the volumes' tmpfs are mounted.
+	StateDir    string // Where the volumes' tmpfs are mounted. Those in other state directories under KubeletRoot stay where they are.
 
 	Signer       signer.Signer
 	Defaults     volume.Defaults

@@ -184,6 +184,21 @@ func (n *node) rest(v kubelet.Volume) {
 	}
 }
 
+// An outage of the signer says nothing of how long a denial should rest.
+func TestAnotherKindOfFailureBeginsTheBackoffAnew(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	n.signer.from(refuse(signer.Unavailable, "away"))
+	n.fails(v, "away")
+	until(t, "three tries", func() bool { return n.record(v).Failure.Count >= 3 })
+	n.signer.from(refuse(signer.Denied, "no"))
+	until(t, "the denial", func() bool { return n.record(v).Failure.Kind == signer.Denied.String() })
+	if f := n.record(v).Failure; f.Count != 1 || f.RetryAt.Sub(f.At) > 75*time.Second {
+		t.Errorf("after %d tries it rests for %s", f.Count, f.RetryAt.Sub(f.At))
+	}
+	n.unpublish(v)
+}
+
 func TestAVolumeThatHasRestedIsTriedAgainByItself(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()
@@ -195,7 +210,7 @@ func TestAVolumeThatHasRestedIsTriedAgainByItself(t *testing.T) {
 	n.signer.from(nil)
 	n.rest(v)
 	n.start()
-	until(t, "the certificate is there", func() bool { return exists(t, n.inState(v, "pair.pem")) })
+	until(t, "the certificate is there", func() bool { return exists(t, n.inState(v, "data/tls.crt")) })
 	pair(t, n.publish(v))
 	asked := n.signer.asked()
 	if len(asked) != 2 || asked[0].Attempt.ID == asked[1].Attempt.ID || bytes.Equal(asked[0].CSR, asked[1].CSR) {
@@ -420,9 +435,9 @@ func TestAFullVolumeKeepsItsPair(t *testing.T) {
 }
 
 // Whatever of the driver's can't be written: the signer sees no attempt that is not on record, for after a crash nobody would
-// know of it, and the pod gets no pair of which the driver has no copy.
+// know of it.
 func TestARenewalThatCantBeWritten(t *testing.T) {
-	for _, file := range []string{"pending.key", "record.json", "pair.pem"} {
+	for _, file := range []string{"pending.key", "record.json"} {
 		t.Run(file, func(t *testing.T) {
 			n := newNode(t, nil)
 			v := web()

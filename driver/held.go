@@ -23,9 +23,8 @@ type held struct {
 	dir  files.Dir
 	turn chan struct{} // Who has put something in works on the volume.
 
-	files    sync.Mutex    // Over the pod's files and what is known of its CA certificates, for moments; the turn may be held for minutes. Before mu.
-	settleAt time.Time     // When what is left of the files before is removed; zero: nothing is.
-	memory   *trust.Memory // What is known; nil: it is in a file.
+	files  sync.Mutex    // Over the pod's files and what is known of its CA certificates, for moments; the turn may be held for minutes. Before mu.
+	memory *trust.Memory // What is known; nil: it is in a file.
 
 	mu     sync.Mutex // Over what follows; never held during a wait.
 	volume volume.Volume
@@ -63,16 +62,6 @@ func (h *held) have(leaf *x509.Certificate, begin, end time.Time) {
 	h.pair = &validity{begin, end, leaf.SerialNumber.Text(16)}
 }
 
-// endsAt is when the pair ends that the pod has; zero: it has none.
-func (h *held) endsAt() time.Time {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.pair == nil {
-		return time.Time{}
-	}
-	return h.pair.notAfter
-}
-
 // find is the held volume, nil if there is none.
 func (d *Driver) find(id string) *held {
 	d.mu.Lock()
@@ -81,12 +70,15 @@ func (d *Driver) find(id string) *held {
 }
 
 // hold is the held volume, a new one if there is none.
-func (d *Driver) hold(id string) *held {
+func (d *Driver) hold(id string) *held { return d.holdIn(d.StateDir, id) }
+
+// holdIn is the held volume, a new one in a state directory if there is none.
+func (d *Driver) holdIn(stateDir, id string) *held {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	h, ok := d.held[id]
 	if !ok {
-		h = &held{id: id, dir: files.Dir(filepath.Join(d.StateDir, id)), turn: make(chan struct{}, 1), end: make(chan struct{})}
+		h = &held{id: id, dir: files.Dir(filepath.Join(stateDir, id)), turn: make(chan struct{}, 1), end: make(chan struct{})}
 		d.held[id] = h
 	}
 	return h

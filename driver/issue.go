@@ -34,6 +34,9 @@ func (d *Driver) attempt(ctx context.Context, h *held) error {
 	if mounted, err := mount.Is(string(h.dir)); err != nil || !mounted { // No key is ever on a disk.
 		return cmp.Or(err, fmt.Errorf("the tmpfs of volume %s is gone: somebody else unmounted it", h.id))
 	}
+	if pair, at, ok := h.installed(); ok {
+		return d.finish(h, pair, at)
+	}
 	key, csr, err := d.begin(ctx, h)
 	if err != nil {
 		return err
@@ -48,7 +51,17 @@ func (d *Driver) attempt(ctx context.Context, h *held) error {
 	if err := d.deliver(h, pair); err != nil {
 		return err
 	}
-	return d.finish(h, pair)
+	return d.finish(h, pair, now())
+}
+
+// installed returns the pair of the attempt under way, and when it was put in force, if it was: what was interrupted after that needs no signer.
+func (h *held) installed() (pair request.Pair, at time.Time, ok bool) {
+	attempt, pair, err := h.inForce()
+	if err != nil || attempt != h.snapshot().Attempt {
+		return request.Pair{}, time.Time{}, false
+	}
+	at, err = h.dir.InstalledAt()
+	return pair, at, err == nil
 }
 
 // sign asks the signer and checks its answer. An answer that is of no use ends the attempt, unless time mends it.
@@ -115,7 +128,7 @@ func (d *Driver) begin(ctx context.Context, h *held) (crypto.Signer, []byte, err
 // key is the key of a new attempt: a new one, unless the pod wants to keep the one that it has, and that is of the kind which it wants now.
 func key(h *held) (crypto.Signer, error) {
 	if h.volume.ReuseKey {
-		if text, err := h.dir.Pair(); err == nil {
+		if _, text, err := h.dir.InForce(); err == nil {
 			if key, err := request.DecodeKey(text); err == nil && request.IsOfKind(key.Public(), h.volume.Key) {
 				return key, nil
 			}
@@ -141,8 +154,8 @@ func fresh(h *held) (crypto.Signer, []byte, error) {
 	return key, csr, h.dir.WritePendingKey(pending)
 }
 
-// write puts the pair and its CA certificates in force: all files of the pod at once.
-func write(h *held, v volume.Volume, pair request.Pair) error {
+// install puts the pair of an attempt and its CA certificates in force: all files of the pod at once.
+func install(h *held, v volume.Volume, attempt string, pair request.Pair) error {
 	key, err := request.EncodeKey(pair.Key, v.Key.Encoding)
 	if err != nil {
 		return err
@@ -161,11 +174,7 @@ func write(h *held, v volume.Volume, pair request.Pair) error {
 	if err != nil {
 		return err
 	}
-	// The pair first: a push between the two, or after a failure of the second, puts the same pair in force.
-	if err := h.dir.WritePair(bundle); err != nil {
-		return err
-	}
-	return h.dir.Write(set, v.Owner)
+	return h.dir.Install(files.Generation{Attempt: attempt, Pair: bundle, Files: set, Owner: v.Owner})
 }
 
 // password is that of the volume's stores: the pod's, or that of its Secret, or Java's own default.
@@ -177,11 +186,12 @@ func (h *held) password(v volume.Volume) (string, error) {
 	return cmp.Or(kept, volume.StandardPassword), err
 }
 
-// finish ends an attempt that brought a pair.
-func (d *Driver) finish(h *held, pair request.Pair) error {
-	received, leaf, end := now(), pair.Chain.Leaf(), pair.Chain.End()
+// finish ends an attempt whose pair is in force.
+func (d *Driver) finish(h *held, pair request.Pair, received time.Time) error {
+	leaf, end := pair.Chain.Leaf(), pair.Chain.End()
+	h.have(leaf, pair.Chain.Begin(), end)
 	before, renewAt := h.snapshot(), renewalAt(h, received, end)
-	count := stalled(before, h.endsAt(), end, end.Sub(received) < h.volume.Duration*2/3)
+	count := stalled(before, end, end.Sub(received) < h.volume.Duration*2/3)
 	if count > 0 {
 		if rested := received.Add(renew.Backoff(h.id, signer.Failed, count, true)); rested.After(renewAt) {
 			renewAt = rested
@@ -199,7 +209,6 @@ func (d *Driver) finish(h *held, pair request.Pair) error {
 	if err := h.dir.RemovePendingKey(); err != nil {
 		d.Log.Warn("the key of an attempt that is over stays in the volume until the next one", "volume", h.id, "error", err)
 	}
-	h.have(leaf, pair.Chain.Begin(), end)
 	d.metrics.issuedAt(received, leaf)
 	d.Log.Info("certificate issued", "volume", h.id, "pod", h.volume.Pod.Namespace+"/"+h.volume.Pod.Name,
 		"serial", leaf.SerialNumber.Text(16), "notAfter", leaf.NotAfter, "chainEnds", end, "renewAt", renewAt)
@@ -210,8 +219,8 @@ func (d *Driver) finish(h *held, pair request.Pair) error {
 
 // stalled counts the answers in a row that ended no later than the pair before, and early for what was asked: their
 // issuer, or one above it, ends soon and is not renewed.
-func stalled(before files.Record, endsAt, end time.Time, early bool) int {
-	if endsAt.IsZero() || end.After(endsAt) || !early {
+func stalled(before files.Record, end time.Time, early bool) int {
+	if before.EndsAt.IsZero() || end.After(before.EndsAt) || !early {
 		return 0
 	}
 	return before.Stalled + 1
@@ -281,11 +290,12 @@ func (d *Driver) fail(h *held, cause error) error {
 	return errors.Join(cause, err)
 }
 
-// failure is what the record says of a cause that was met at t after the last failure. A pod that is served has a valid pair.
+// failure is what the record says of a cause that was met at t after the last failure. A pod that is served has a valid pair. The backoff begins anew
+// where what may mend by itself is followed by what does not, or the other way around.
 func failure(id string, last *files.Failure, cause error, t time.Time, served bool) *files.Failure {
 	kind := signer.KindOf(cause)
-	f := &files.Failure{Kind: kind.String(), Reason: cause.Error(), Count: 1, At: t}
-	if last != nil {
+	f := &files.Failure{Kind: kind.String(), Ends: kind.Ends(), Reason: cause.Error(), Count: 1, At: t}
+	if last != nil && last.Ends == f.Ends {
 		f.Count += last.Count
 	}
 	f.RetryAt = t.Add(renew.Backoff(id, kind, f.Count, served))

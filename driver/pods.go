@@ -164,7 +164,7 @@ func (d *Driver) withoutPair(ctx context.Context, h *held) (bool, error) {
 	}
 	h.files.Lock()
 	defer h.files.Unlock()
-	if err := h.dir.Write(files.Set{}, h.volume.Owner); err != nil {
+	if err := h.dir.Install(files.Generation{Owner: h.volume.Owner}); err != nil {
 		return false, err
 	}
 	d.expect(h)

@@ -24,12 +24,10 @@ func (d *Driver) deliver(h *held, pair request.Pair) error {
 	after := before.Hear(v.Trust, d.said, nil, t).Issued(v.Trust, pair.CA, pair.Chain.Certificates(), t)
 	roots := after.Roots(v.Trust, t)
 	pair.CA = roots
-	if err := write(h, v, pair); err != nil {
+	if err := install(h, v, h.snapshot().Attempt, pair); err != nil {
 		return err
 	}
-	if h.has() {
-		h.settleAt = t.Add(settleAfter)
-	} else {
+	if !h.has() {
 		before = trust.Memory{} // The pod was told nothing yet.
 	}
 	if err := d.remember(h, v, before, after.Show(roots)); err != nil { // The pod has its pair.
@@ -59,7 +57,7 @@ func (d *Driver) refresh(h *held) error {
 	if !ok {
 		return nil
 	}
-	pair, err := h.inForce()
+	attempt, pair, err := h.inForce()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // The first pair brings them.
 	}
@@ -67,21 +65,14 @@ func (d *Driver) refresh(h *held) error {
 		return err
 	}
 	t := now()
-	if !h.settleAt.After(t) {
-		if err := h.dir.Settle(); err != nil {
-			d.Log.Warn("the files before stay until the next change", "volume", h.id, "error", err)
-		}
-		h.settleAt = time.Time{}
-	}
 	before := d.recall(h, v)
 	after := before.Hear(v.Trust, d.said, pair.Chain.Certificates(), t)
 	roots := after.Roots(v.Trust, t)
 	if (after.Complete(v.Trust) || before.Knows()) && !after.Shows(roots) {
 		pair.CA = roots
-		if err := write(h, v, pair); err != nil {
+		if err := install(h, v, attempt, pair); err != nil {
 			return err
 		}
-		h.settleAt = t.Add(settleAfter)
 		after = after.Show(roots)
 		d.metrics.pushed.Inc()
 		d.Log.Info("CA certificates changed", "volume", h.id, "pod", v.Pod.Namespace+"/"+v.Pod.Name, "certificates", len(roots))
@@ -89,13 +80,14 @@ func (d *Driver) refresh(h *held) error {
 	return d.remember(h, v, before, after)
 }
 
-// inForce reads the pair that the pod has; the error is [fs.ErrNotExist] if it has none yet.
-func (h *held) inForce() (request.Pair, error) {
-	text, err := h.dir.Pair()
+// inForce reads the pair that the pod has, and which attempt brought it; the error is [fs.ErrNotExist] if it has none yet.
+func (h *held) inForce() (attempt string, pair request.Pair, err error) {
+	attempt, text, err := h.dir.InForce()
 	if err != nil {
-		return request.Pair{}, err
+		return "", request.Pair{}, err
 	}
-	return request.DecodePair(text, now())
+	pair, err = request.DecodePair(text, now())
+	return attempt, pair, err
 }
 
 // remember keeps what is known of the CA certificates, plans the end of old roots, and has the pod told of sources that fell into trouble.
@@ -110,7 +102,7 @@ func (d *Driver) remember(h *held, v volume.Volume, before, after trust.Memory) 
 	if h.memory = &after; len(after.Troubles()) > 0 {
 		h.memory = nil // Its certificates may be no other volume's: what a source said last, all share.
 	}
-	d.lookAt(h, sooner(after.NextEnd(v.Trust, now()), h.settleAt))
+	d.lookAt(h, after.NextEnd(v.Trust, now()))
 	d.complainOf(h, before, after)
 	return nil
 }
@@ -201,7 +193,7 @@ func (d *Driver) recall(h *held, v volume.Volume) trust.Memory {
 
 // fromFiles is what the CA certificates say that the pod has, where a file of them is among its files.
 func fromFiles(h *held, v volume.Volume) trust.Memory {
-	pair, err := h.inForce()
+	_, pair, err := h.inForce()
 	if err != nil {
 		return trust.Memory{}
 	}

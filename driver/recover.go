@@ -5,10 +5,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/mount"
-	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
@@ -23,15 +23,46 @@ func (d *Driver) recover() error {
 			d.Log.Warn("left alone: no volume of ours", "path", filepath.Join(d.StateDir, e.Name()))
 			continue
 		}
-		d.takeUp(e.Name())
+		d.takeUp(d.StateDir, e.Name())
+	}
+	return d.recoverElsewhere()
+}
+
+// recoverElsewhere takes up the volumes of this driver's names that lie in another state directory under the kubelet's root, where a driver with other
+// flags mounted them: the pods that run have those mounts.
+func (d *Driver) recoverElsewhere() error {
+	if d.KubeletRoot == "" {
+		return nil
+	}
+	records, err := filepath.Glob(filepath.Join(d.KubeletRoot, "plugins", "*", "volumes", "*", files.RecordFile))
+	if err != nil {
+		return err
+	}
+	for _, path := range records {
+		dir := filepath.Dir(path)
+		parent, id := filepath.Dir(dir), filepath.Base(dir)
+		if parent == d.StateDir {
+			continue
+		}
+		record, err := files.Dir(dir).ReadRecord()
+		if mounted, _ := mount.Is(dir); err != nil || !mounted || record.Asked.ID != id {
+			continue // It is not one of ours.
+		}
+		ours := slices.ContainsFunc(d.Names, func(n Name) bool { return n.Name == record.Asked.Driver })
+		if !ours || d.find(id) != nil {
+			d.Log.Warn("this volume is not renewed: it lies in another state directory, and is of a driver name that this driver does not have",
+				"path", dir, "driver", record.Asked.Driver)
+			continue
+		}
+		d.takeUp(parent, id)
 	}
 	return nil
 }
 
-// takeUp holds one volume again, or removes what is left of it.
-func (d *Driver) takeUp(id string) {
+// takeUp holds one volume of a state directory again, or removes what is left of it.
+func (d *Driver) takeUp(stateDir, id string) {
 	log := d.Log.With("volume", id)
-	dir := files.Dir(filepath.Join(d.StateDir, id))
+	dir := files.Dir(filepath.Join(stateDir, id))
 	mounted, err := mount.Is(string(dir))
 	if err != nil {
 		log.Error("left alone: can't tell whether it is mounted", "error", err)
@@ -55,7 +86,10 @@ func (d *Driver) takeUp(id string) {
 	case record.Version > files.RecordVersion:
 		log.Warn("the record is of a newer driver: what was under way is begun anew", "version", record.Version)
 	}
-	d.resume(d.hold(id), record)
+	if err := dir.Migrate(); err != nil {
+		log.Error("the pair of an older driver is not taken up", "error", err)
+	}
+	d.resume(d.holdIn(stateDir, id), record)
 }
 
 // resume goes on with a volume whose tmpfs is there.
@@ -66,11 +100,12 @@ func (d *Driver) resume(h *held, record files.Record) {
 	} else if record.Asked.ID != "" {
 		d.Log.Error("this volume is kept as it is, and not renewed: its attributes are not understood", "volume", h.id, "error", err)
 	}
-	if text, err := h.dir.Pair(); err == nil {
-		if pair, err := request.DecodePair(text, now()); err == nil {
-			end := sooner(pair.Chain.End(), record.EndsAt) // The pair's CA is not beside it.
-			h.have(pair.Chain.Leaf(), pair.Chain.Begin(), end)
+	if attempt, pair, err := h.inForce(); err == nil {
+		end := pair.Chain.End() // Of the path without its CA, which is not beside the pair.
+		if attempt != record.Attempt {
+			end = sooner(end, record.EndsAt)
 		}
+		h.have(pair.Chain.Leaf(), pair.Chain.Begin(), end)
 	}
 	if target := record.Asked.Target; target != "" && abandoned(target) {
 		d.clear(h)

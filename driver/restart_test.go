@@ -46,10 +46,9 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// Who watches the file itself, as Istio's agents before 1.29 do, is told soon that there is another.
-func TestTheFilesBeforeAreGoneSoon(t *testing.T) {
-	pods := newPods()
-	n := newNode(t, withPods(pods))
+// A program that watches the file itself, as Istio's agents before 1.29 do, hears of another at once.
+func TestTheFilesBeforeGoAtOnce(t *testing.T) {
+	n := newNode(t, nil)
 	v := web()
 	target := n.publish(v)
 	first, err := filepath.EvalSymlinks(filepath.Join(target, "tls.crt"))
@@ -57,15 +56,10 @@ func TestTheFilesBeforeAreGoneSoon(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := pair(t, target)
-	pods.annotated(t, v.Pod, time.Now(), nil)
-	until(t, "the renewal", func() bool { return !pair(t, target).Equal(before) })
-	after := pair(t, target)
-	if !exists(t, first) {
-		t.Error("a reader on its way to the files before does not find them")
-	}
-	until(t, "they are removed", func() bool { return !exists(t, first) })
-	if !pair(t, target).Equal(after) {
-		t.Error("it was renewed meanwhile")
+	n.renew(v)
+	until(t, "the files before are removed", func() bool { return !exists(t, first) })
+	if pair(t, target).Equal(before) {
+		t.Error("they were removed before there were others")
 	}
 }
 
@@ -234,6 +228,74 @@ func (n *node) spoil(v kubelet.Volume, change func([]byte) []byte) {
 	if err := os.WriteFile(path, change(text), 0o600); err != nil {
 		n.t.Fatal(err)
 	}
+}
+
+// Other flags name another state directory, or the driver had another: a pod that runs has the mount that was made for it.
+func TestVolumesInAnotherStateDirectoryAreRenewedThere(t *testing.T) {
+	moved := false
+	n := newNode(t, func(c *driver.Config) {
+		if moved {
+			c.StateDir = filepath.Join(c.KubeletRoot, "plugins", "other.name", "volumes")
+		}
+	})
+	v := web()
+	target := n.publish(v)
+	container := t.TempDir()
+	if err := mount.Bind(target, container); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = mount.Unmount(container) })
+	before := pair(t, container)
+	moved = true
+	n.restart()
+	n.publish(v)
+	if asked := len(n.signer.asked()); asked != 1 {
+		t.Errorf("the signer was asked %d times", asked)
+	}
+	n.renew(v)
+	until(t, "the container sees the renewal", func() bool { return !pair(t, container).Equal(before) })
+	n.unpublish(v)
+	n.empty()
+	if exists(t, n.inState(v, "")) {
+		t.Error("the volume's directory is left")
+	}
+}
+
+// Another driver's volumes are not this one's, wherever they lie.
+func TestVolumesOfAnotherDriverInAnotherStateDirectoryAreLeftAlone(t *testing.T) {
+	renamed := false
+	n := newNode(t, func(c *driver.Config) {
+		if renamed {
+			c.StateDir = filepath.Join(c.KubeletRoot, "plugins", "other.name", "volumes")
+		}
+	})
+	v := web()
+	n.publish(v)
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	r := n.record(v)
+	r.Asked.Driver = "csi.example.org"
+	if err := files.Dir(n.inState(v, "")).WriteRecord(r); err != nil {
+		t.Fatal(err)
+	}
+	renamed = true
+	n.start()
+	if _, err := n.Health(t.Context(), n.driver, v); err == nil {
+		t.Error("the volume is held")
+	}
+	if !strings.Contains(n.log.String(), "of a driver name that this driver does not have") {
+		t.Error("nobody is told")
+	}
+	r.Asked.Driver = name
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := files.Dir(n.inState(v, "")).WriteRecord(r); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	n.unpublish(v)
 }
 
 func TestForeignFilesInTheStateDirectoryAreLeftAlone(t *testing.T) {

@@ -27,8 +27,6 @@ const (
 	concurrentPushes = 8
 	// pushAgain is after how long files are written again that could not be written.
 	pushAgain = time.Minute
-	// settleAfter is for how long the files before stay beside new ones: for readers that were on their way to them.
-	settleAfter = 5 * time.Second
 	// passingTrouble is for how long a source is in trouble before its pods are told.
 	passingTrouble = 10 * time.Second
 	// warningsPerSecond is how many pods of a node are told each second that a source is in trouble: it may be that of all pods of the cluster.

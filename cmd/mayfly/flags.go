@@ -54,9 +54,9 @@ func (o *options) flags() *flag.FlagSet {
 	o.Log.Add(f)
 	f.StringVar(&o.CSIEndpoint, "csi-endpoint", "", "path of the CSI socket, with one driver name (default plugins/<driver name>/csi.sock under the kubelet's root)")
 	f.StringVar(&o.KubeletRoot, "kubelet-root", "/var/lib/kubelet", "the kubelet's root directory; empty: do not register with a kubelet, and accept targets anywhere")
-	f.StringVar(&o.StateDir, "state-dir", "", "directory under which each volume's tmpfs is mounted (default plugins/<first driver name>/volumes under the kubelet's root)")
+	f.StringVar(&o.StateDir, "state-dir", "", "directory under which each volume's tmpfs is mounted (default plugins/csi.mayfly.dev/volumes under the kubelet's root)")
 	f.StringVar(&o.Signer, "signer", signerCertManager, "who signs: cert-manager; pod-certificate (mayfly-controller, asked as the node by PodCertificateRequests); or local (an embedded CA)")
-	f.StringVar(&o.LocalCA, "local-ca", "", "directory of the embedded CA's tls.crt and tls.key, made on first use (default plugins/<first driver name>/local-ca under the kubelet's root)")
+	f.StringVar(&o.LocalCA, "local-ca", "", "directory of the embedded CA's tls.crt and tls.key, made on first use (default plugins/csi.mayfly.dev/local-ca under the kubelet's root)")
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account, or none with --signer=local")
 	f.BoolVar(&o.StartsWithout, "continue-on-not-ready", false, "let pods start without their certificate while that can't be asked for yet, for a gate or for their IP")
 	o.Gates = flags.Repeat(volume.ParseGate)
@@ -89,17 +89,16 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (options
 // complete sets the paths that follow from others.
 func (o *options) complete() error {
 	o.CSIEndpoint = strings.TrimPrefix(o.CSIEndpoint, "unix://")
-	first := o.DriverNames.Values[0]
 	for _, p := range []struct {
-		path       *string
-		name, rest string
+		path               *string
+		name, plugin, rest string
 	}{
-		{&o.CSIEndpoint, "csi-endpoint", "csi.sock"},
-		{&o.StateDir, "state-dir", "volumes"},
-		{&o.LocalCA, "local-ca", "local-ca"},
+		{&o.CSIEndpoint, "csi-endpoint", o.DriverNames.Values[0], "csi.sock"},
+		{&o.StateDir, "state-dir", volume.Driver, "volumes"}, // The same under any name: what is there must be found again.
+		{&o.LocalCA, "local-ca", volume.Driver, "local-ca"},
 	} {
 		if *p.path == "" && o.KubeletRoot != "" {
-			*p.path = filepath.Join(o.KubeletRoot, "plugins", first, p.rest)
+			*p.path = filepath.Join(o.KubeletRoot, "plugins", p.plugin, p.rest)
 		}
 		if *p.path == "" && (p.name != "local-ca" || o.Signer == signerLocal) {
 			return fmt.Errorf("--%s is required where --kubelet-root is empty", p.name)

@@ -83,7 +83,7 @@ func TestTheFlagWinsOverTheEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	if o.NodeName != "from-flag" || o.DriverNames.String() != "csi.example.org" || o.CSIEndpoint != "/run/csi.sock" ||
-		o.StateDir != "/var/lib/kubelet/plugins/csi.example.org/volumes" {
+		o.StateDir != "/var/lib/kubelet/plugins/csi.mayfly.dev/volumes" {
 		t.Errorf("%+v", o)
 	}
 }
@@ -106,7 +106,7 @@ func TestSeveralDriverNames(t *testing.T) {
 	o, err := parse([]string{"--node-name=n", "--driver-name=c,d"}, func(name string) string {
 		return map[string]string{"MAYFLY_DRIVER_NAME": "a,b"}[name]
 	}, nil)
-	if err != nil || len(o.driverNames()) != 2 || o.driverNames()[1].Endpoint != "/var/lib/kubelet/plugins/d/csi.sock" || o.StateDir != "/var/lib/kubelet/plugins/c/volumes" {
+	if err != nil || len(o.driverNames()) != 2 || o.driverNames()[1].Endpoint != "/var/lib/kubelet/plugins/d/csi.sock" || o.StateDir != "/var/lib/kubelet/plugins/csi.mayfly.dev/volumes" {
 		t.Errorf("%+v (%v)", o, err)
 	}
 }

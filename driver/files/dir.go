@@ -4,12 +4,12 @@
 //	<state directory>/<volume id>/   the volume's tmpfs, 0700
 //	  record.json                    what was asked, what is under way
 //	  pending.key                    the key of the attempt under way
-//	  pair.pem                       the key and chain that the pod has
+//	  pair.<generation>              the key and chain of a generation
 //	  keystore.password              the password of its keystores, from its Secret
 //	  trust.json                     what is known of its CA certificates
 //	  data/                          what the pod sees: bind-mounted read-only on its target
 //	    tls.crt -> ..data/tls.crt
-//	    ..data -> ..<generation>
+//	    ..data -> ..<generation>     what is in force: the one truth
 //	    ..<generation>/tls.crt
 package files
 
@@ -29,11 +29,13 @@ func (d Dir) Data() string { return d.path("data") }
 
 func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
 
-// The files of the driver.
+// RecordFile is the name of the record.
+const RecordFile = "record.json"
+
+// The other files of the driver.
 const (
-	recordFile  = "record.json"
 	pendingFile = "pending.key"
-	pairFile    = "pair.pem"
+	pairFile    = "pair." // And the generation.
 
 	passwordFile = "keystore.password"
 	trustFile    = "trust.json"
@@ -53,11 +55,17 @@ func (d Dir) RemovePendingKey() error {
 	return nil
 }
 
-// WritePair keeps the pair that the pod has, whatever its layouts are: PKCS#8 key, then the chain, leaf first.
-func (d Dir) WritePair(pair []byte) error { return d.write(pairFile, pair) }
-
-// Pair is what WritePair kept; the error is [fs.ErrNotExist] if the pod has none yet.
-func (d Dir) Pair() ([]byte, error) { return os.ReadFile(d.path(pairFile)) }
+// Migrate names a pair that an older driver wrote after the generation in force. It does nothing where there is none.
+func (d Dir) Migrate() error {
+	current, err := d.current()
+	if err == nil {
+		err = os.Rename(d.path(pairFile+"pem"), d.path(pairFile+current))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("name the pair: %w", err)
+	}
+	return nil
+}
 
 // WritePassword keeps the password that a Secret has for the volume's keystores, for the renewals: the Secret comes with a publish call alone.
 func (d Dir) WritePassword(password string) error { return d.write(passwordFile, []byte(password)) }
@@ -103,14 +111,14 @@ func (d Dir) Wipe() error {
 		return fmt.Errorf("wipe the volume: %w", err)
 	}
 	for _, e := range entries {
-		if e.Name() == recordFile {
+		if e.Name() == RecordFile {
 			continue
 		}
 		if err := os.RemoveAll(d.path(e.Name())); err != nil {
 			return fmt.Errorf("wipe the volume: %w", err)
 		}
 	}
-	if err := os.RemoveAll(d.path(recordFile)); err != nil {
+	if err := os.RemoveAll(d.path(RecordFile)); err != nil {
 		return fmt.Errorf("wipe the volume: %w", err)
 	}
 	return nil

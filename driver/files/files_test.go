@@ -2,6 +2,7 @@ package files_test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -33,14 +34,14 @@ func TestWriteReplacesEverythingAtOnce(t *testing.T) {
 	for i := range 5 {
 		write(t, d, files.Set{"tls.crt": {byte(i)}}, volume.Owner{})
 	}
-	if n := generations(t, d); n != 2 {
-		t.Errorf("%d generations are kept, want the current and the one before", n)
+	if n := generations(t, d); n != 1 {
+		t.Errorf("%d generations are kept, want the current one alone", n)
 	}
 }
 
 func write(t *testing.T, d files.Dir, set files.Set, owner volume.Owner) {
 	t.Helper()
-	if err := d.Write(set, owner); err != nil {
+	if err := d.Install(files.Generation{Attempt: "a", Files: set, Owner: owner}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -117,26 +118,36 @@ func TestAReaderNeverSeesHalfASet(t *testing.T) {
 	for i := range 1000 {
 		write(t, d, set(i), volume.Owner{})
 		for _, r := range read {
-			<-r // A generation stays until the one after the next: no reader is overtaken twice.
+			<-r
 		}
 	}
 	close(finished)
 	readers.Wait()
 }
 
-// readPair reads as a careful reader does: it opens the generation once.
+// readPair reads as a careful reader does: it opens the generation once, and again if that went away meanwhile.
 func readPair(t *testing.T, d files.Dir) {
+	for {
+		crt, key, err := readOnce(d)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil || len(crt) != 4096 || !bytes.Equal(crt, key) {
+			t.Errorf("half a set: %d and %d bytes, %v", len(crt), len(key), err)
+		}
+		return
+	}
+}
+
+func readOnce(d files.Dir) (crt, key []byte, err error) {
 	root, err := os.OpenRoot(filepath.Join(d.Data(), files.Current))
 	if err != nil {
-		t.Errorf("open the current generation: %v", err)
-		return
+		return nil, nil, err
 	}
 	defer root.Close()
 	crt, err1 := root.ReadFile("tls.crt")
 	key, err2 := root.ReadFile("tls.key")
-	if err1 != nil || err2 != nil || len(crt) != 4096 || !bytes.Equal(crt, key) {
-		t.Errorf("half a set: %d and %d bytes, %v, %v", len(crt), len(key), err1, err2)
-	}
+	return crt, key, cmp.Or(err1, err2)
 }
 
 func TestAFullVolumeKeepsItsFiles(t *testing.T) {
@@ -151,16 +162,88 @@ func TestAFullVolumeKeepsItsFiles(t *testing.T) {
 	}()
 	d := files.Dir(dir)
 	write(t, d, files.Set{"tls.crt": []byte("good")}, volume.Owner{})
-	err := d.Write(files.Set{"tls.crt": make([]byte, 64<<20)}, volume.Owner{})
+	err := d.Install(files.Generation{Attempt: "b", Pair: []byte("b"), Files: files.Set{"tls.crt": make([]byte, 64<<20)}})
 	if err == nil || !strings.Contains(err.Error(), "no space left on device") {
 		t.Errorf("64 MiB: %v", err)
 	}
 	if got, err := os.ReadFile(filepath.Join(d.Data(), "tls.crt")); err != nil || string(got) != "good" {
 		t.Errorf("the files that were there: %q, %v", got, err)
 	}
+	if attempt, _, _ := d.InForce(); attempt != "a" {
+		t.Errorf("attempt %q is in force", attempt)
+	}
 	write(t, d, files.Set{"tls.crt": []byte("better")}, volume.Owner{})
-	if n := generations(t, d); n != 2 {
+	if n := generations(t, d); n != 1 {
 		t.Errorf("%d generations", n)
+	}
+}
+
+// What is in force is what the link says: the pair that is kept beside the files is theirs, whatever an interrupted
+// installation left.
+func TestThePairInForceIsThatOfTheLink(t *testing.T) {
+	d := files.Dir(t.TempDir())
+	if _, _, err := d.InForce(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("nothing is in force: %v", err)
+	}
+	install := func(attempt, pair string) {
+		t.Helper()
+		g := files.Generation{Attempt: attempt, Pair: []byte(pair), Files: files.Set{"tls.crt": []byte(pair)}}
+		if err := d.Install(g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	demand := func(attempt, pair string) {
+		t.Helper()
+		got, text, err := d.InForce()
+		shown, shownErr := d.Shown("tls.crt")
+		if err != nil || shownErr != nil || got != attempt || string(text) != pair || string(shown) != pair {
+			t.Errorf("%s has %q, the pod %q (%v, %v); want %s with %q", got, text, shown, err, shownErr, attempt, pair)
+		}
+	}
+	install("one", "1")
+	demand("one", "1")
+	install("one", "1, and other CA certificates")
+	demand("one", "1, and other CA certificates")
+	// Interrupted before the rename, twice, the second time with the link made.
+	for _, name := range []string{"pair.two.0", "data/..two.0/tls.crt"} {
+		path := filepath.Join(string(d), name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("2"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	demand("one", "1, and other CA certificates")
+	if err := os.Symlink("..two.0", filepath.Join(d.Data(), "..data.new")); err != nil {
+		t.Fatal(err)
+	}
+	demand("one", "1, and other CA certificates")
+	install("two", "2 anew")
+	demand("two", "2 anew")
+	if entries, err := filepath.Glob(filepath.Join(string(d), "pair.*")); err != nil || len(entries) != 1 {
+		t.Errorf("pairs %v, %v", entries, err)
+	}
+}
+
+func TestAPairOfAnOlderDriver(t *testing.T) {
+	d := files.Dir(t.TempDir())
+	if err := d.Migrate(); err != nil {
+		t.Errorf("nothing is there: %v", err)
+	}
+	for path, content := range map[string]string{"pair.pem": "old", "data/..123/tls.crt": "old"} {
+		path = filepath.Join(string(d), path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("..123", filepath.Join(d.Data(), files.Current)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := d.Migrate(); err != nil {
+			t.Fatal(err)
+		}
+		if attempt, pair, err := d.InForce(); err != nil || attempt != "123" || string(pair) != "old" {
+			t.Errorf("%s, %q, %v", attempt, pair, err)
+		}
 	}
 }
 
@@ -246,8 +329,8 @@ func TestAWipeThatIsInterrupted(t *testing.T) {
 
 func TestWipe(t *testing.T) {
 	d := files.Dir(t.TempDir())
-	write(t, d, files.Set{"tls.key": []byte("x")}, volume.Owner{})
-	if err := errors.Join(d.WritePair([]byte("x")), d.WritePendingKey([]byte("x")), d.WriteRecord(files.Record{})); err != nil {
+	g := files.Generation{Attempt: "a", Pair: []byte("x"), Files: files.Set{"tls.key": []byte("x")}}
+	if err := errors.Join(d.Install(g), d.WritePendingKey([]byte("x")), d.WriteRecord(files.Record{})); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Wipe(); err != nil {

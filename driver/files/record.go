@@ -32,7 +32,8 @@ type Record struct {
 type Failure struct {
 	Kind    string    `json:"kind"`
 	Reason  string    `json:"reason"`
-	Count   int       `json:"count"` // In a row.
+	Ends    bool      `json:"ends,omitempty"` // The attempt is over: the next one is new.
+	Count   int       `json:"count"`          // In a row.
 	At      time.Time `json:"at"`
 	RetryAt time.Time `json:"retryAt"`
 }
@@ -47,13 +48,13 @@ func (d Dir) WriteRecord(r Record) error {
 	if err != nil {
 		return fmt.Errorf("encode the record: %w", err)
 	}
-	return d.write(recordFile, text)
+	return d.write(RecordFile, text)
 }
 
 // ReadRecord is the record; the error is [fs.ErrNotExist] or [ErrDamaged]. Of a newer driver's record it takes
 // what it can trust: Version and Asked.
 func (d Dir) ReadRecord() (Record, error) {
-	text, err := os.ReadFile(d.path(recordFile))
+	text, err := os.ReadFile(d.path(RecordFile))
 	if err != nil {
 		return Record{}, fmt.Errorf("read the record: %w", err)
 	}
@@ -62,14 +63,14 @@ func (d Dir) ReadRecord() (Record, error) {
 		Asked   volume.Asked `json:"asked"`
 	}
 	if err := json.Unmarshal(text, &stable); err != nil || stable.Version < 1 || stable.Asked.ID == "" {
-		return Record{}, fmt.Errorf("read %s: %w", d.path(recordFile), errors.Join(ErrDamaged, err))
+		return Record{}, fmt.Errorf("read %s: %w", d.path(RecordFile), errors.Join(ErrDamaged, err))
 	}
 	if stable.Version > RecordVersion {
 		return Record{Version: stable.Version, Asked: stable.Asked}, nil
 	}
 	var r Record
 	if err := json.Unmarshal(text, &r); err != nil {
-		return Record{}, fmt.Errorf("read %s: %w", d.path(recordFile), errors.Join(ErrDamaged, err))
+		return Record{}, fmt.Errorf("read %s: %w", d.path(RecordFile), errors.Join(ErrDamaged, err))
 	}
 	return r, nil
 }

@@ -6,8 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
@@ -18,66 +19,108 @@ type Set map[string][]byte
 // Current is the link to the generation of files that is in force: what a reader opens once to read a matching pair.
 const Current = "..data"
 
-// Write replaces all files of the pod at once, as the kubelet does for Secrets (kubernetes pkg/volume/util/atomic_writer.go).
-// The generation before stays until Settle, or the next one, so a reader on its way through the link finds what it is looking for.
-//
-// The owner says who may read them. If Write fails, the files are as before.
-func (d Dir) Write(set Set, owner volume.Owner) error {
-	if err := d.replace(set, owner); err != nil {
-		return fmt.Errorf("write the files: %w", err)
+// A Generation is all that is put in force at once.
+type Generation struct {
+	Attempt string // The id of the attempt that brought the pair; empty for a volume without one.
+	Pair    []byte // The PKCS#8 key, then the chain, leaf first, whatever the pod's layouts are; nil for a volume without one.
+	Files   Set
+	Owner   volume.Owner // Who may read the files.
+}
+
+// Install replaces all files of the pod at once, as the kubelet does for Secrets (kubernetes pkg/volume/util/atomic_writer.go),
+// and the pair that is kept beside them. The rename of the link [Current] is the one commit point: if Install fails, all is
+// as before; if it is interrupted, [Dir.InForce] says which it is. What was in force before goes at once: a program that
+// watches one of its files hears of it.
+func (d Dir) Install(g Generation) error {
+	if err := d.install(g); err != nil {
+		return fmt.Errorf("install the files: %w", err)
 	}
+	_ = d.prune(func(name string) bool { // What can't be removed now goes with the next one.
+		_, named := g.Files[name]
+		return !named
+	})
 	return nil
 }
 
-func (d Dir) replace(set Set, owner volume.Owner) error {
+func (d Dir) install(g Generation) error {
 	if err := os.Mkdir(d.Data(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	before, err := os.Readlink(filepath.Join(d.Data(), Current))
+	if err := d.prune(func(string) bool { return false }); err != nil {
+		return err
+	}
+	current, err := d.current()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := d.prune(before); err != nil {
-		return err
+	next := nextGeneration(current, g.Attempt)
+	if err := d.generation(next, g); err != nil {
+		return errors.Join(err, d.prune(func(string) bool { return false }))
 	}
-	next, err := d.generation(set, owner)
-	if err != nil {
-		return err
-	}
-	if err := d.swap(next); err != nil {
-		return err
-	}
-	if err := d.link(set); err != nil {
-		return err
-	}
-	return give(d.Data(), owner, true)
+	return d.swap(next)
 }
 
-// Settle removes the generation before: who watches one of its files is told so that it is gone, as by the kubelet, which removes it at once.
-func (d Dir) Settle() error {
-	inForce, err := os.Readlink(filepath.Join(d.Data(), Current))
-	if err != nil {
-		return fmt.Errorf("settle the files: %w", err)
+// nextGeneration names a generation: the attempt that brought its pair, and how many generations of it were before.
+func nextGeneration(current, attempt string) string {
+	before, number, _ := strings.Cut(current, ".")
+	n := 0
+	if before == attempt {
+		n, _ = strconv.Atoi(number) // 0 for none.
+		n++
 	}
-	if err := d.prune(inForce); err != nil {
-		return fmt.Errorf("settle the files: %w", err)
-	}
-	return nil
+	return attempt + "." + strconv.Itoa(n)
 }
 
-// generation writes the set into a directory of its own, and is the directory's name.
-func (d Dir) generation(set Set, owner volume.Owner) (string, error) {
-	dir, err := os.MkdirTemp(d.Data(), "..")
+// InForce returns the attempt whose pair the pod has, and the pair; the error is [fs.ErrNotExist] if it has none.
+func (d Dir) InForce() (attempt string, pair []byte, err error) {
+	current, err := d.current()
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	if err := fill(dir, set, owner); err != nil {
-		return "", errors.Join(err, os.RemoveAll(dir))
+	attempt, _, _ = strings.Cut(current, ".")
+	pair, err = os.ReadFile(d.path(pairFile + current))
+	return attempt, pair, err
+}
+
+// InstalledAt returns when the pod's files were put in force.
+func (d Dir) InstalledAt() (time.Time, error) {
+	info, err := os.Lstat(filepath.Join(d.Data(), Current))
+	if err != nil {
+		return time.Time{}, err
 	}
-	return filepath.Base(dir), nil
+	return info.ModTime(), nil
+}
+
+// current returns the generation in force; the error is [fs.ErrNotExist] if there is none.
+func (d Dir) current() (string, error) {
+	to, err := os.Readlink(filepath.Join(d.Data(), Current))
+	return strings.TrimPrefix(to, ".."), err
+}
+
+// generation writes the generation aside, and links to it by the names of its files: a link that leads nowhere yet is
+// as good as none.
+func (d Dir) generation(name string, g Generation) error {
+	if g.Pair != nil {
+		if err := os.WriteFile(d.path(pairFile+name), g.Pair, 0o600); err != nil {
+			return err
+		}
+	}
+	if err := fill(filepath.Join(d.Data(), ".."+name), g.Files, g.Owner); err != nil {
+		return err
+	}
+	for name := range g.Files {
+		err := os.Symlink(filepath.Join(Current, name), filepath.Join(d.Data(), name))
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return give(d.Data(), g.Owner, true)
 }
 
 func fill(dir string, set Set, owner volume.Owner) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
 	for name, content := range set {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, content, 0o600); err != nil {
@@ -123,34 +166,32 @@ func modeOf(owner volume.Owner) fs.FileMode {
 // swap puts the generation in force.
 func (d Dir) swap(generation string) error {
 	aside := filepath.Join(d.Data(), Current+".new")
-	if err := os.Symlink(generation, aside); err != nil {
+	if err := os.Symlink(".."+generation, aside); err != nil {
 		return err
 	}
 	return os.Rename(aside, filepath.Join(d.Data(), Current))
 }
 
-// link makes each file of the set reachable by its name, and no other.
-func (d Dir) link(set Set) error {
-	for name := range set {
-		err := os.Symlink(filepath.Join(Current, name), filepath.Join(d.Data(), name))
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
+// prune removes what is not in force: other generations with their pairs, what a crash left aside, and links by names that
+// are no longer those of files.
+func (d Dir) prune(unnamed func(name string) bool) error {
+	current, err := d.current()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return d.remove(func(name string) bool {
-		_, wanted := set[name]
-		return !wanted && !strings.HasPrefix(name, "..")
-	})
+	return errors.Join(
+		remove(d.Data(), func(name string) bool {
+			if strings.HasPrefix(name, "..") {
+				return name != Current && name != ".."+current
+			}
+			return unnamed(name)
+		}),
+		remove(string(d), func(name string) bool { return strings.HasPrefix(name, pairFile) && name != pairFile+current }),
+	)
 }
 
-// prune removes what is neither in force nor a file's name: older generations, and what a crash left.
-func (d Dir) prune(inForce string) error {
-	keep := []string{Current, inForce}
-	return d.remove(func(name string) bool { return strings.HasPrefix(name, "..") && !slices.Contains(keep, name) })
-}
-
-func (d Dir) remove(unwanted func(name string) bool) error {
-	entries, err := os.ReadDir(d.Data())
+func remove(dir string, unwanted func(name string) bool) error {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
@@ -158,7 +199,7 @@ func (d Dir) remove(unwanted func(name string) bool) error {
 		if !unwanted(e.Name()) {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(d.Data(), e.Name())); err != nil {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
 			return err
 		}
 	}

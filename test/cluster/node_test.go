@@ -189,13 +189,21 @@ func (n *node) pod(name string, attributes ...string) kubelet.Volume {
 	return v
 }
 
+// publish publishes the volume, and tries again as the kubelet does: on a busy machine the first call may end before the certificate is there.
 func (n *node) publish(v kubelet.Volume) *x509.Certificate {
 	n.t.Helper()
-	target, err := n.Publish(n.t.Context(), n.driver, v)
-	if err != nil {
-		n.t.Fatalf("publish: %v\n%s", err, &n.log)
+	ctx, cancel := context.WithTimeout(n.t.Context(), 3*time.Minute)
+	defer cancel()
+	for {
+		target, err := n.Publish(ctx, n.driver, v)
+		switch {
+		case err == nil:
+			return n.leaf(target)
+		case kubelet.Final(err) || ctx.Err() != nil:
+			n.t.Fatalf("publish: %v\n%s", err, &n.log)
+		}
+		time.Sleep(100 * time.Millisecond) // The kubelet waits longer.
 	}
-	return n.leaf(target)
 }
 
 func (n *node) leaf(target string) *x509.Certificate {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,6 +35,9 @@ func (p *pod) name() string { return p.volume.Namespace + "/" + p.volume.Pod.Nam
 func (p *pod) look() (changed bool, err error) {
 	bundle := filepath.Join(p.target, "credential-bundle.pem")
 	pair, err := tls.LoadX509KeyPair(bundle, bundle)
+	if errors.Is(err, fs.ErrNotExist) && p.leaf != nil {
+		return false, nil // It was replaced at this moment.
+	}
 	if err != nil {
 		return false, fmt.Errorf("read the pair of %s: %w", p.name(), err)
 	}

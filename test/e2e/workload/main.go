@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/signal"
@@ -52,8 +53,19 @@ func run(ctx context.Context, args []string) error {
 	return errors.New("say serve, valid, or call ADDRESS NAME ROTATIONS")
 }
 
-// load reads the pair from the one file that is always a pair, and whom the issuer's other certificates are to be checked against.
-func load() (*tls.Certificate, *x509.CertPool, error) {
+// load reads the pair, and the CA certificates with which the issuer's other certificates are checked. Files that are replaced while they are opened are gone;
+// then it reads the next.
+func load() (pair *tls.Certificate, roots *x509.CertPool, err error) {
+	for range 10 {
+		if pair, roots, err = loadOnce(); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return pair, roots, err
+}
+
+// loadOnce reads the one file that is always a pair, and the CA certificates.
+func loadOnce() (*tls.Certificate, *x509.CertPool, error) {
 	bundle, err := os.ReadFile("/tls/credential-bundle.pem")
 	if err != nil {
 		return nil, nil, err
