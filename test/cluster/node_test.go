@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -187,6 +188,25 @@ func (n *node) pod(name string, attributes ...string) kubelet.Volume {
 		v.Attributes["csi.mayfly.dev/"+key] = value
 	}
 	return v
+}
+
+// refuses calls until the answer is an error with the words, which the kubelet takes for one that may pass.
+func (n *node) refuses(v kubelet.Volume, words ...string) {
+	n.t.Helper()
+	var err error
+	defer func() {
+		if n.t.Failed() {
+			n.t.Logf("publish: %v\nwant %q", err, words)
+		}
+	}()
+	until(n.t, "the volume is refused", func() bool {
+		ctx, cancel := context.WithTimeout(n.t.Context(), 7*time.Second) // The driver answers three seconds before.
+		defer cancel()
+		if _, err = n.Publish(ctx, n.driver, v); err == nil || kubelet.Final(err) {
+			n.t.Fatal("the answer is final")
+		}
+		return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(err.Error(), w) })
+	})
 }
 
 // publish publishes the volume, and tries again as the kubelet does: on a busy machine the first call may end before the certificate is there.

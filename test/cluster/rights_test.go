@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -145,6 +146,13 @@ func lose(t *testing.T, name string, all map[string]right, table map[string]func
 type loss struct {
 	*testing.T
 	right right
+}
+
+// Context ends before the test binary's time is over: what waits for ever fails by itself.
+func (l *loss) Context() context.Context {
+	ctx, cancel := context.WithTimeout(l.T.Context(), 3*time.Minute)
+	l.Cleanup(cancel)
+	return ctx
 }
 
 // kubeconfig is one for a user of the test's own, with the rights of the files but the lost one; those of Roles in the namespace.

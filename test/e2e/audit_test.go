@@ -93,13 +93,13 @@ var powerless struct {
 	times []struct{ from, to time.Time }
 }
 
-// mayBeRefused begins such a time, which ends when the function that it returns is called.
+// mayBeRefused begins such a time, which ends soon after the function that it returns is called: an API server takes note of roles in its own time.
 func mayBeRefused() (end func()) {
 	from := time.Now()
 	return func() {
 		powerless.Lock()
 		defer powerless.Unlock()
-		powerless.times = append(powerless.times, struct{ from, to time.Time }{from, time.Now()})
+		powerless.times = append(powerless.times, struct{ from, to time.Time }{from, time.Now().Add(10 * time.Second)})
 	}
 }
 
