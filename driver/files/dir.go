@@ -55,14 +55,18 @@ func (d Dir) RemovePendingKey() error {
 	return nil
 }
 
-// Migrate names a pair that an older driver wrote after the generation in force. It does nothing where there is none.
-func (d Dir) Migrate() error {
+// Recover removes what an interrupted installation left, and names a pair that an older driver wrote after the
+// generation in force. It does nothing where nothing was installed.
+func (d Dir) Recover() error {
 	current, err := d.current()
 	if err == nil {
 		err = os.Rename(d.path(pairFile+"pem"), d.path(pairFile+current))
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("name the pair: %w", err)
+	}
+	if err := d.prune(func(string) bool { return false }); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove what an interrupted installation left: %w", err)
 	}
 	return nil
 }

@@ -225,7 +225,7 @@ func TestThePairInForceIsThatOfTheLink(t *testing.T) {
 
 func TestAPairOfAnOlderDriver(t *testing.T) {
 	d := files.Dir(t.TempDir())
-	if err := d.Migrate(); err != nil {
+	if err := d.Recover(); err != nil {
 		t.Errorf("nothing is there: %v", err)
 	}
 	for path, content := range map[string]string{"pair.pem": "old", "data/..123/tls.crt": "old"} {
@@ -238,7 +238,7 @@ func TestAPairOfAnOlderDriver(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := d.Migrate(); err != nil {
+		if err := d.Recover(); err != nil {
 			t.Fatal(err)
 		}
 		if attempt, pair, err := d.InForce(); err != nil || attempt != "123" || string(pair) != "old" {

@@ -27,10 +27,10 @@ type Generation struct {
 	Owner   volume.Owner // Who may read the files.
 }
 
-// Install replaces all files of the pod at once, as the kubelet does for Secrets (kubernetes pkg/volume/util/atomic_writer.go),
-// and the pair that is kept beside them. The rename of the link [Current] is the one commit point: if Install fails, all is
-// as before; if it is interrupted, [Dir.InForce] says which it is. What was in force before goes at once: a program that
-// watches one of its files hears of it.
+// Install replaces all files of the pod at once, as the kubelet does for Secrets (kubernetes
+// pkg/volume/util/atomic_writer.go), and the pair that is kept beside them. The rename of the link [Current] is the one
+// commit point: if Install fails, the files in force are those of before; if it is interrupted, [Dir.InForce] says which
+// they are. What was in force before goes at once: a program that watches one of its files hears of it.
 func (d Dir) Install(g Generation) error {
 	if err := d.install(g); err != nil {
 		return fmt.Errorf("install the files: %w", err)
@@ -54,10 +54,14 @@ func (d Dir) install(g Generation) error {
 		return err
 	}
 	next := nextGeneration(current, g.Attempt)
-	if err := d.generation(next, g); err != nil {
+	err = d.generation(next, g)
+	if err == nil {
+		err = d.swap(next)
+	}
+	if err != nil {
 		return errors.Join(err, d.prune(func(string) bool { return false }))
 	}
-	return d.swap(next)
+	return nil
 }
 
 // nextGeneration names a generation: the attempt that brought its pair, and how many generations of it were before.
