@@ -148,7 +148,9 @@ func TestAPairOfAnOlderDriverRotatesOn(t *testing.T) {
 		current, err := os.Readlink(filepath.Join(dir.Data(), files.Current))
 		old := filepath.Join(dir.Data(), "..123456")
 		link := filepath.Join(dir.Data(), files.Current+".old")
-		return errors.Join(err, os.Rename(n.inState(v, "pair."+strings.TrimPrefix(current, "..")), n.inState(v, "pair.pem")),
+		generation := strings.TrimPrefix(current, "..")
+		return errors.Join(err, os.Rename(n.inState(v, "pair."+generation), n.inState(v, "pair.pem")),
+			os.Rename(n.inState(v, "trust."+generation), n.inState(v, "trust.json")),
 			os.Rename(filepath.Join(dir.Data(), current), old), os.Symlink("..123456", link), os.Rename(link, filepath.Join(dir.Data(), files.Current)))
 	})
 	n.publish(v)

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/mount"
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/trust"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
@@ -163,8 +164,12 @@ func fresh(h *held) (crypto.Signer, []byte, error) {
 	return key, csr, h.dir.WritePendingKey(pending)
 }
 
-// install puts the pair of an attempt and its CA certificates in force: all files of the pod at once.
-func install(h *held, v volume.Volume, attempt string, pair request.Pair) error {
+// install puts the pair of an attempt and its CA certificates in force, with what is known of them: all at once.
+func install(h *held, v volume.Volume, attempt string, pair request.Pair, known trust.Memory) error {
+	knownText, err := known.Encode()
+	if err != nil {
+		return err
+	}
 	key, err := request.EncodeKey(pair.Key, v.Key.Encoding)
 	if err != nil {
 		return err
@@ -183,7 +188,7 @@ func install(h *held, v volume.Volume, attempt string, pair request.Pair) error 
 	if err != nil {
 		return err
 	}
-	return h.dir.Install(files.Generation{Attempt: attempt, Pair: bundle, Files: set, Owner: v.Owner})
+	return h.dir.Install(files.Generation{Attempt: attempt, Pair: bundle, Trust: knownText, Files: set, Owner: v.Owner})
 }
 
 // password is that of the volume's stores: the pod's, or that of its Secret, or Java's own default.

@@ -379,22 +379,26 @@ func TestASuccessorWaitsForItsPredecessor(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()
 	n.publish(v)
-	predecessor, stopped := n.stop, make(chan error, 1)
-	go func() {
-		for !strings.Contains(n.log.String(), "waiting for another node plugin with the same state directory to end") {
-			time.Sleep(10 * time.Millisecond)
-		}
-		stopped <- predecessor()
-	}()
-	n.start()
-	if err := <-stopped; err != nil {
+	successor, err := driver.New(n.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- successor.Run(ctx) }()
+	const words = "waiting for another node plugin with the same state directory to end"
+	until(t, "the successor waits", func() bool { return strings.Contains(n.log.String(), words) })
+	if err := n.stop(); err != nil {
 		t.Fatal(err)
 	}
 	for _, socket := range n.sockets() {
-		if !exists(t, socket) {
-			t.Errorf("%s is gone", socket)
-		}
+		until(t, "the successor serves", func() bool { return exists(t, socket) })
 	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	n.start()
 	pair(t, n.publish(v))
 	if asked := len(n.signer.asked()); asked != 1 {
 		t.Errorf("the signer was asked %d times", asked)

@@ -467,15 +467,16 @@ func TestAVolumeThatWasMadeBefore(t *testing.T) {
 	if err := n.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(n.inState(v, "trust.json")); err != nil {
-		t.Fatal(err)
-	}
 	link, err := os.Readlink(filepath.Join(target, "..data"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	known := n.inState(v, "trust."+strings.TrimPrefix(link, ".."))
+	if err := os.Remove(known); err != nil {
+		t.Fatal(err)
+	}
 	n.start()
-	until(t, "it is taken up", func() bool { return exists(t, n.inState(v, "trust.json")) })
+	until(t, "it is taken up", func() bool { return exists(t, known) })
 	if now, err := os.Readlink(filepath.Join(target, "..data")); err != nil || now != link {
 		t.Errorf("the files were written again: %s, %s (%v)", link, now, err)
 	}

@@ -23,6 +23,7 @@ const Current = "..data"
 type Generation struct {
 	Attempt string // The id of the attempt that brought the pair; empty for a volume without one.
 	Pair    []byte // The PKCS#8 key, then the chain, leaf first, whatever the pod's layouts are; nil for a volume without one.
+	Trust   []byte // What is known of the CA certificates; nil for a volume without a pair.
 	Files   Set
 	Owner   volume.Owner // Who may read the files.
 }
@@ -104,8 +105,11 @@ func (d Dir) current() (string, error) {
 // generation writes the generation aside, and links to it by the names of its files: a link that leads nowhere yet is
 // as good as none.
 func (d Dir) generation(name string, g Generation) error {
-	if g.Pair != nil {
-		if err := os.WriteFile(d.path(pairFile+name), g.Pair, 0o600); err != nil {
+	for prefix, text := range map[string][]byte{pairFile: g.Pair, trustFile: g.Trust} {
+		if text == nil {
+			continue
+		}
+		if err := os.WriteFile(d.path(prefix+name), text, 0o600); err != nil {
 			return err
 		}
 	}
@@ -190,7 +194,10 @@ func (d Dir) prune(unnamed func(name string) bool) error {
 			}
 			return unnamed(name)
 		}),
-		remove(string(d), func(name string) bool { return strings.HasPrefix(name, pairFile) && name != pairFile+current }),
+		remove(string(d), func(name string) bool {
+			kind, generation, _ := strings.Cut(name, ".")
+			return (kind+"." == pairFile || kind+"." == trustFile) && generation != current
+		}),
 	)
 }
 
