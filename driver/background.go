@@ -134,8 +134,10 @@ func (h *held) next(wanted time.Time) time.Time {
 		return now()
 	case h.pair == nil && h.expected:
 		return now()
-	case h.pair == nil:
+	case h.pair == nil && r.IssuedAt.IsZero():
 		return time.Time{}
+	case h.pair == nil: // It can't be read.
+		return r.RenewAt
 	case wanted.After(r.IssuedAt) && (h.volume.Once || wanted.Before(r.RenewAt)):
 		return wanted
 	case h.volume.Once:

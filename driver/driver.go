@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/volume"
@@ -123,6 +124,11 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	defer d.end()
 	defer d.leaveAll()
 	defer context.AfterFunc(ctx, func() { close(d.stopping) })()
+	unlock, err := d.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	if err := d.recover(); err != nil {
 		return fmt.Errorf("take up the volumes in %s: %w", d.StateDir, err)
 	}
@@ -136,6 +142,31 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 		d.keepUp("the annotations of pods are not looked at any more", d.watchRenewals)
 	}
 	return d.serve(ctx)
+}
+
+// lock makes the state directory that of this process alone, until it ends (flock(2)). It waits for the process that has
+// it: a predecessor that is still ending, or another node plugin.
+func (d *Driver) lock(ctx context.Context) (unlock func() error, err error) {
+	dir, err := os.Open(d.StateDir)
+	if err != nil {
+		return nil, fmt.Errorf("lock the state directory: %w", err)
+	}
+	for waits := false; ; waits = true {
+		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return dir.Close, nil
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return nil, errors.Join(fmt.Errorf("lock the state directory %s: %w", d.StateDir, err), dir.Close())
+		case !waits:
+			d.Log.Warn("waiting for another node plugin with the same state directory to end; each needs its own (--state-dir)", "path", d.StateDir)
+		}
+		select {
+		case <-time.After(time.Second): // A lock that can be had tells nobody.
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), dir.Close())
+		}
+	}
 }
 
 // keepUp does something until the driver ends.

@@ -193,8 +193,35 @@ func TestAnotherKindOfFailureBeginsTheBackoffAnew(t *testing.T) {
 	until(t, "three tries", func() bool { return n.record(v).Failure.Count >= 3 })
 	n.signer.from(refuse(signer.Denied, "no"))
 	until(t, "the denial", func() bool { return n.record(v).Failure.Kind == signer.Denied.String() })
-	if f := n.record(v).Failure; f.Count != 1 || f.RetryAt.Sub(f.At) > 75*time.Second {
+	if f := n.record(v).Failure; f.Ended != 1 || f.RetryAt.Sub(f.At) > 75*time.Second {
 		t.Errorf("after %d tries it rests for %s", f.Count, f.RetryAt.Sub(f.At))
+	}
+	n.unpublish(v)
+}
+
+// An issuer that takes its time to refuse is asked less and less often: a wait in between is no success.
+func TestSlowRefusalsRestLonger(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	asked := 0
+	n.signer.from(func(context.Context, signer.Request, signer.Signer) (signer.Issued, error) {
+		if asked++; asked%2 == 1 {
+			return signer.Issued{}, signer.Errorf(signer.NotYet, "wait")
+		}
+		return signer.Issued{}, signer.Errorf(signer.Failed, "no")
+	})
+	n.fails(v, "")
+	for count := 1; count <= 3; count++ {
+		until(t, "the refusal", func() bool { return n.record(v).Failure.Ended == count })
+		f := n.record(v).Failure
+		if rest, least := f.RetryAt.Sub(f.At), time.Minute<<(count-1); rest < least || rest > least*5/4 {
+			t.Errorf("after refusal %d it rests for %s", count, rest)
+		}
+		if err := n.stop(); err != nil {
+			t.Fatal(err)
+		}
+		n.rest(v)
+		n.start()
 	}
 	n.unpublish(v)
 }
@@ -460,6 +487,9 @@ func TestARenewalThatCantBeWritten(t *testing.T) {
 				t.Fatal(err)
 			}
 			until(t, "the renewal", func() bool { return !pair(t, target).Equal(before) })
+			if tries := strings.Count(n.log.String(), "certificate not issued"); tries > 3 {
+				t.Errorf("it was tried %d times without a rest", tries)
+			}
 		})
 	}
 }

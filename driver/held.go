@@ -23,7 +23,9 @@ type held struct {
 	dir  files.Dir
 	turn chan struct{} // Who has put something in works on the volume.
 
-	files  sync.Mutex    // Over the pod's files and what is known of its CA certificates, for moments; the turn may be held for minutes. Before mu.
+	// Over the pod's files and what is known of its CA certificates, for moments: the turn may be held for minutes.
+	// It is locked before mu.
+	files  sync.Mutex
 	memory *trust.Memory // What is known; nil: it is in a file.
 
 	mu     sync.Mutex // Over what follows; never held during a wait.
@@ -219,6 +221,13 @@ func (h *held) update(change func(*files.Record)) error {
 	}
 	h.record = next
 	return nil
+}
+
+// rest keeps in memory a failure that can't be written: without it the volume would be due again at once.
+func (h *held) rest(f *files.Failure) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.record.Failure = f
 }
 
 // all are the held volumes.

@@ -80,6 +80,9 @@ func TestACrashBeforeALaterPairIsInForce(t *testing.T) {
 		return errors.Join(os.WriteFile(n.inState(v, "pair.next.0"), []byte("half a pair"), 0o600),
 			os.Mkdir(generation, 0o700), os.Symlink("..next.0", filepath.Join(dir.Data(), files.Current+".new")))
 	})
+	if exists(t, n.inState(v, "pair.next.0")) || exists(t, n.inState(v, "data/..next.0")) {
+		t.Error("what the installation left is there")
+	}
 	n.publish(v)
 	until(t, "the signer is asked", func() bool { return len(n.signer.asked()) > 1 })
 	if !pair(t, target).Equal(before) {
@@ -115,6 +118,26 @@ func TestACrashAfterThePairIsInForce(t *testing.T) {
 	n.reports(v, target)
 }
 
+// A pair that this driver can't read, as one that a driver with other limits took, is renewed as it was planned.
+func TestAPairThatCantBeReadIsRenewed(t *testing.T) {
+	n := newNode(t, withPods(newPods()))
+	v := web("csi.mayfly.dev/continue-on-not-ready=true")
+	target := n.publish(v)
+	before := pair(t, target)
+	n.interrupt(v, func(dir files.Dir, r *files.Record) error {
+		r.RenewAt = time.Now()
+		current, err := os.Readlink(filepath.Join(dir.Data(), files.Current))
+		return errors.Join(err, os.WriteFile(n.inState(v, "pair."+strings.TrimPrefix(current, "..")), []byte("?"), 0o600))
+	})
+	until(t, "the renewal begins", func() bool { return len(n.signer.asked()) > 1 })
+	if !pair(t, target).Equal(before) {
+		t.Error("the pair changed")
+	}
+	n.signer.from(nil)
+	until(t, "the renewal", func() bool { return !pair(t, target).Equal(before) })
+	n.reports(v, target)
+}
+
 // Drivers before this one kept the pair under one name.
 func TestAPairOfAnOlderDriverRotatesOn(t *testing.T) {
 	n := newNode(t, nil)
@@ -125,7 +148,9 @@ func TestAPairOfAnOlderDriverRotatesOn(t *testing.T) {
 		current, err := os.Readlink(filepath.Join(dir.Data(), files.Current))
 		old := filepath.Join(dir.Data(), "..123456")
 		link := filepath.Join(dir.Data(), files.Current+".old")
-		return errors.Join(err, os.Rename(n.inState(v, "pair."+strings.TrimPrefix(current, "..")), n.inState(v, "pair.pem")),
+		generation := strings.TrimPrefix(current, "..")
+		return errors.Join(err, os.Rename(n.inState(v, "pair."+generation), n.inState(v, "pair.pem")),
+			os.Rename(n.inState(v, "trust."+generation), n.inState(v, "trust.json")),
 			os.Rename(filepath.Join(dir.Data(), current), old), os.Symlink("..123456", link), os.Rename(link, filepath.Join(dir.Data(), files.Current)))
 	})
 	n.publish(v)

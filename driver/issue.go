@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/mount"
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/trust"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
@@ -54,10 +55,16 @@ func (d *Driver) attempt(ctx context.Context, h *held) error {
 	return d.finish(h, pair, now())
 }
 
-// installed returns the pair of the attempt under way, and when it was put in force, if it was: what was interrupted after that needs no signer.
+// installed returns the pair of the attempt under way, and when it was put in force, if it was: what was interrupted
+// after that needs no signer.
 func (h *held) installed() (pair request.Pair, at time.Time, ok bool) {
-	attempt, pair, err := h.inForce()
-	if err != nil || attempt != h.snapshot().Attempt {
+	h.files.Lock()
+	defer h.files.Unlock()
+	attempt, text, err := h.dir.InForce()
+	if err != nil || attempt == "" || attempt != h.snapshot().Attempt {
+		return request.Pair{}, time.Time{}, false
+	}
+	if pair, err = request.DecodePair(text, now()); err != nil {
 		return request.Pair{}, time.Time{}, false
 	}
 	at, err = h.dir.InstalledAt()
@@ -128,7 +135,10 @@ func (d *Driver) begin(ctx context.Context, h *held) (crypto.Signer, []byte, err
 // key is the key of a new attempt: a new one, unless the pod wants to keep the one that it has, and that is of the kind which it wants now.
 func key(h *held) (crypto.Signer, error) {
 	if h.volume.ReuseKey {
-		if _, text, err := h.dir.InForce(); err == nil {
+		h.files.Lock()
+		_, text, err := h.dir.InForce()
+		h.files.Unlock()
+		if err == nil {
 			if key, err := request.DecodeKey(text); err == nil && request.IsOfKind(key.Public(), h.volume.Key) {
 				return key, nil
 			}
@@ -154,8 +164,12 @@ func fresh(h *held) (crypto.Signer, []byte, error) {
 	return key, csr, h.dir.WritePendingKey(pending)
 }
 
-// install puts the pair of an attempt and its CA certificates in force: all files of the pod at once.
-func install(h *held, v volume.Volume, attempt string, pair request.Pair) error {
+// install puts the pair of an attempt and its CA certificates in force, with what is known of them: all at once.
+func install(h *held, v volume.Volume, attempt string, pair request.Pair, known trust.Memory) error {
+	knownText, err := known.Encode()
+	if err != nil {
+		return err
+	}
 	key, err := request.EncodeKey(pair.Key, v.Key.Encoding)
 	if err != nil {
 		return err
@@ -174,7 +188,7 @@ func install(h *held, v volume.Volume, attempt string, pair request.Pair) error 
 	if err != nil {
 		return err
 	}
-	return h.dir.Install(files.Generation{Attempt: attempt, Pair: bundle, Files: set, Owner: v.Owner})
+	return h.dir.Install(files.Generation{Attempt: attempt, Pair: bundle, Trust: knownText, Files: set, Owner: v.Owner})
 }
 
 // password is that of the volume's stores: the pod's, or that of its Secret, or Java's own default.
@@ -193,9 +207,7 @@ func (d *Driver) finish(h *held, pair request.Pair, received time.Time) error {
 	before, renewAt := h.snapshot(), renewalAt(h, received, end)
 	count := stalled(before, end, end.Sub(received) < h.volume.Duration*2/3)
 	if count > 0 {
-		if rested := received.Add(renew.Backoff(h.id, signer.Failed, count, true)); rested.After(renewAt) {
-			renewAt = rested
-		}
+		renewAt = later(renewAt, sooner(received.Add(renew.Backoff(h.id, signer.Failed, count, true)), end))
 		pair.Warnings = append(pair.Warnings, endsSoon(pair.Chain))
 	}
 	err := h.update(func(r *files.Record) {
@@ -278,27 +290,37 @@ func (d *Driver) fail(h *held, cause error) error {
 	d.metrics.failed.WithLabelValues(kind.String()).Inc()
 	t := now()
 	served := h.validAt(t)
+	next := failure(h.id, h.snapshot().Failure, cause, t, served)
 	err := h.update(func(r *files.Record) {
-		r.Failure = failure(h.id, r.Failure, cause, t, served)
+		r.Failure = next
 		if kind.Ends() {
 			d.retire(r, r.Attempt)
 			r.Attempt = ""
 		}
 	})
+	if err != nil {
+		h.rest(next)
+	}
 	// A request that was refused is kept until the next one: its conditions say more than a message does.
 	d.trim(h, max(d.KeepRequests, 1))
 	return errors.Join(cause, err)
 }
 
-// failure is what the record says of a cause that was met at t after the last failure. A pod that is served has a valid pair. The backoff begins anew
-// where what may mend by itself is followed by what does not, or the other way around.
+// failure is what the record says of a cause that was met at t after the last failure. A pod that is served has a valid
+// pair. What ends attempts has a backoff of its own: an outage does not lengthen it, and only a success begins it anew.
 func failure(id string, last *files.Failure, cause error, t time.Time, served bool) *files.Failure {
 	kind := signer.KindOf(cause)
-	f := &files.Failure{Kind: kind.String(), Ends: kind.Ends(), Reason: cause.Error(), Count: 1, At: t}
-	if last != nil && last.Ends == f.Ends {
-		f.Count += last.Count
+	f := &files.Failure{}
+	if last != nil {
+		*f = *last
 	}
-	f.RetryAt = t.Add(renew.Backoff(id, kind, f.Count, served))
+	f.Kind, f.Reason, f.Count, f.At = kind.String(), cause.Error(), f.Count+1, t
+	count := &f.Waiting
+	if kind.Ends() {
+		count, f.Waiting = &f.Ended, 0
+	}
+	*count++
+	f.RetryAt = t.Add(renew.Backoff(id, kind, *count, served))
 	var early *request.NotYetValid
 	if errors.As(cause, &early) {
 		f.RetryAt = early.NotBefore.Add(-request.MaxSkew)

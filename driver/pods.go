@@ -152,7 +152,7 @@ func (h *held) against(err error) error {
 
 // withoutPair reports whether the call for a volume without a pair succeeds all the same: the pod wants to start, or has started, without its certificate.
 func (d *Driver) withoutPair(ctx context.Context, h *held) (bool, error) {
-	if !h.volume.StartsWithout || h.has() || d.Pods == nil {
+	if !h.volume.StartsWithout || h.has() || d.Pods == nil || !h.snapshot().IssuedAt.IsZero() {
 		return false, nil
 	}
 	if mount.Bound(h.dir.Data(), h.snapshot().Asked.Target) { // It has started: the rest is done in the background.

@@ -22,18 +22,15 @@ func (d *Driver) deliver(h *held, pair request.Pair) error {
 	v, t := h.volume, now()
 	before := d.recall(h, v)
 	after := before.Hear(v.Trust, d.said, nil, t).Issued(v.Trust, pair.CA, pair.Chain.Certificates(), t)
-	roots := after.Roots(v.Trust, t)
-	pair.CA = roots
-	if err := install(h, v, h.snapshot().Attempt, pair); err != nil {
+	pair.CA = after.Roots(v.Trust, t)
+	after = after.Show(pair.CA)
+	if err := install(h, v, h.snapshot().Attempt, pair, after); err != nil {
 		return err
 	}
 	if !h.has() {
 		before = trust.Memory{} // The pod was told nothing yet.
 	}
-	if err := d.remember(h, v, before, after.Show(roots)); err != nil { // The pod has its pair.
-		d.lookAt(h, t.Add(pushAgain))
-		d.Log.Error("what is known of a volume's CA certificates is lost at a restart", "volume", h.id, "error", err)
-	}
+	d.remember(h, v, before, after)
 	return nil
 }
 
@@ -69,15 +66,26 @@ func (d *Driver) refresh(h *held) error {
 	after := before.Hear(v.Trust, d.said, pair.Chain.Certificates(), t)
 	roots := after.Roots(v.Trust, t)
 	if (after.Complete(v.Trust) || before.Knows()) && !after.Shows(roots) {
-		pair.CA = roots
-		if err := install(h, v, attempt, pair); err != nil {
+		pair.CA, after = roots, after.Show(roots)
+		if err := install(h, v, attempt, pair, after); err != nil {
 			return err
 		}
-		after = after.Show(roots)
 		d.metrics.pushed.Inc()
 		d.Log.Info("CA certificates changed", "volume", h.id, "pod", v.Pod.Namespace+"/"+v.Pod.Name, "certificates", len(roots))
+	} else if err := h.keep(after); err != nil {
+		return err
 	}
-	return d.remember(h, v, before, after)
+	d.remember(h, v, before, after)
+	return nil
+}
+
+// keep writes down what is known of the CA certificates that the pod has.
+func (h *held) keep(m trust.Memory) error {
+	text, err := m.Encode()
+	if err != nil {
+		return err
+	}
+	return h.dir.WriteTrust(text)
 }
 
 // inForce reads the pair that the pod has, and which attempt brought it; the error is [fs.ErrNotExist] if it has none yet.
@@ -90,21 +98,22 @@ func (h *held) inForce() (attempt string, pair request.Pair, err error) {
 	return attempt, pair, err
 }
 
-// remember keeps what is known of the CA certificates, plans the end of old roots, and has the pod told of sources that fell into trouble.
-func (d *Driver) remember(h *held, v volume.Volume, before, after trust.Memory) error {
-	text, err := after.Encode()
-	if err != nil {
-		return err
-	}
-	if err := h.dir.WriteTrust(text); err != nil {
-		return err
-	}
+// remember keeps in memory what is known of the CA certificates, plans the end of old roots, and has the pod told of
+// sources that fell into trouble.
+func (d *Driver) remember(h *held, v volume.Volume, before, after trust.Memory) {
 	if h.memory = &after; len(after.Troubles()) > 0 {
 		h.memory = nil // Its certificates may be no other volume's: what a source said last, all share.
 	}
 	d.lookAt(h, after.NextEnd(v.Trust, now()))
 	d.complainOf(h, before, after)
-	return nil
+}
+
+// later is the last of two times.
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // sooner is the first of two times, of which those that are zero don't count.

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -28,8 +29,8 @@ func (d *Driver) recover() error {
 	return d.recoverElsewhere()
 }
 
-// recoverElsewhere takes up the volumes of this driver's names that lie in another state directory under the kubelet's root, where a driver with other
-// flags mounted them: the pods that run have those mounts.
+// recoverElsewhere takes up the volumes of this driver's names that lie in another state directory under the kubelet's
+// root, where a driver with other flags mounted them: the pods that run have those mounts.
 func (d *Driver) recoverElsewhere() error {
 	if d.KubeletRoot == "" {
 		return nil
@@ -39,22 +40,38 @@ func (d *Driver) recoverElsewhere() error {
 		return err
 	}
 	for _, path := range records {
-		dir := filepath.Dir(path)
-		parent, id := filepath.Dir(dir), filepath.Base(dir)
-		if parent == d.StateDir {
+		stateDir, id := filepath.Dir(filepath.Dir(path)), filepath.Base(filepath.Dir(path))
+		if stateDir == d.StateDir {
 			continue
 		}
-		record, err := files.Dir(dir).ReadRecord()
-		if mounted, _ := mount.Is(dir); err != nil || !mounted || record.Asked.ID != id {
-			continue // It is not one of ours.
-		}
-		ours := slices.ContainsFunc(d.Names, func(n Name) bool { return n.Name == record.Asked.Driver })
-		if !ours || d.find(id) != nil {
-			d.Log.Warn("this volume is not renewed: it lies in another state directory, and is of a driver name that this driver does not have",
-				"path", dir, "driver", record.Asked.Driver)
+		if err := d.isOurs(files.Dir(filepath.Dir(path)), id); err != nil {
+			d.Log.Warn("a volume in another state directory is not renewed", "path", filepath.Dir(path), "error", err)
 			continue
 		}
-		d.takeUp(parent, id)
+		d.takeUp(stateDir, id)
+	}
+	return nil
+}
+
+// isOurs says why a volume in another state directory is not one of this driver's.
+func (d *Driver) isOurs(dir files.Dir, id string) error {
+	mounted, err := mount.Is(string(dir))
+	if err == nil && !mounted {
+		err = errors.New("nothing is mounted there")
+	}
+	if err != nil {
+		return err
+	}
+	record, err := dir.ReadRecord()
+	switch {
+	case err != nil:
+		return err
+	case record.Asked.ID != id:
+		return fmt.Errorf("its record is that of volume %s", record.Asked.ID)
+	case !slices.ContainsFunc(d.Names, func(n Name) bool { return n.Name == record.Asked.Driver }):
+		return fmt.Errorf("it is of driver %q, which is none of this driver's names", record.Asked.Driver)
+	case d.find(id) != nil:
+		return errors.New("this driver has a volume of that name in its own state directory")
 	}
 	return nil
 }
@@ -86,8 +103,8 @@ func (d *Driver) takeUp(stateDir, id string) {
 	case record.Version > files.RecordVersion:
 		log.Warn("the record is of a newer driver: what was under way is begun anew", "version", record.Version)
 	}
-	if err := dir.Migrate(); err != nil {
-		log.Error("the pair of an older driver is not taken up", "error", err)
+	if err := dir.Recover(); err != nil {
+		log.Error("the volume's files are left as they are", "error", err)
 	}
 	d.resume(d.holdIn(stateDir, id), record)
 }
@@ -100,13 +117,7 @@ func (d *Driver) resume(h *held, record files.Record) {
 	} else if record.Asked.ID != "" {
 		d.Log.Error("this volume is kept as it is, and not renewed: its attributes are not understood", "volume", h.id, "error", err)
 	}
-	if attempt, pair, err := h.inForce(); err == nil {
-		end := pair.Chain.End() // Of the path without its CA, which is not beside the pair.
-		if attempt != record.Attempt {
-			end = sooner(end, record.EndsAt)
-		}
-		h.have(pair.Chain.Leaf(), pair.Chain.Begin(), end)
-	}
+	d.resumePair(h)
 	if target := record.Asked.Target; target != "" && abandoned(target) {
 		d.clear(h)
 		return
@@ -119,4 +130,23 @@ func (d *Driver) resume(h *held, record files.Record) {
 		d.follow(h)
 	}
 	d.schedule(h)
+}
+
+// resumePair finds what pair the pod has, and until when. A record of a driver that went by the leaf alone is planned anew.
+func (d *Driver) resumePair(h *held) {
+	attempt, pair, err := h.inForce()
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			d.Log.Error("the pair that the pod has can't be read; it is renewed as planned", "volume", h.id, "error", err)
+		}
+		return
+	}
+	end := pair.Chain.End() // Of the path without its CA, which is not beside the pair.
+	if attempt != h.record.Attempt {
+		end = sooner(end, h.record.EndsAt)
+	}
+	h.have(pair.Chain.Leaf(), pair.Chain.Begin(), end)
+	if r := &h.record; h.volume.ID != "" && r.EndsAt.IsZero() && !r.IssuedAt.IsZero() {
+		r.RenewAt = sooner(r.RenewAt, renewalAt(h, r.IssuedAt, end))
+	}
 }

@@ -284,7 +284,7 @@ func TestVolumesOfAnotherDriverInAnotherStateDirectoryAreLeftAlone(t *testing.T)
 	if _, err := n.Health(t.Context(), n.driver, v); err == nil {
 		t.Error("the volume is held")
 	}
-	if !strings.Contains(n.log.String(), "of a driver name that this driver does not have") {
+	if !strings.Contains(n.log.String(), "which is none of this driver's names") {
 		t.Error("nobody is told")
 	}
 	r.Asked.Driver = name
@@ -373,19 +373,36 @@ func (n *node) sockets() []string {
 	return []string{filepath.Join(n.Root, "plugins", name, "csi.sock"), filepath.Join(n.Root, "plugins_registry", name+"-reg.sock")}
 }
 
-func TestASuccessorsSocketsAreLeftAlone(t *testing.T) {
+// A predecessor that is still ending, or another node plugin: two that share a state directory would renew each other's volumes, and take each other's
+// sockets away.
+func TestASuccessorWaitsForItsPredecessor(t *testing.T) {
 	n := newNode(t, nil)
-	predecessor := n.stop
-	n.start()
-	if err := predecessor(); err != nil {
+	v := web()
+	n.publish(v)
+	successor, err := driver.New(n.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- successor.Run(ctx) }()
+	const words = "waiting for another node plugin with the same state directory to end"
+	until(t, "the successor waits", func() bool { return strings.Contains(n.log.String(), words) })
+	if err := n.stop(); err != nil {
 		t.Fatal(err)
 	}
 	for _, socket := range n.sockets() {
-		if !exists(t, socket) {
-			t.Errorf("%s is gone", socket)
-		}
+		until(t, "the successor serves", func() bool { return exists(t, socket) })
 	}
-	pair(t, n.publish(web()))
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	n.start()
+	pair(t, n.publish(v))
+	if asked := len(n.signer.asked()); asked != 1 {
+		t.Errorf("the signer was asked %d times", asked)
+	}
 }
 
 func TestCallsInFlightAreCancelledAtShutdown(t *testing.T) {

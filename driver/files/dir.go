@@ -6,7 +6,7 @@
 //	  pending.key                    the key of the attempt under way
 //	  pair.<generation>              the key and chain of a generation
 //	  keystore.password              the password of its keystores, from its Secret
-//	  trust.json                     what is known of its CA certificates
+//	  trust.<generation>             what is known of its CA certificates
 //	  data/                          what the pod sees: bind-mounted read-only on its target
 //	    tls.crt -> ..data/tls.crt
 //	    ..data -> ..<generation>     what is in force: the one truth
@@ -14,6 +14,7 @@
 package files
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -38,7 +39,7 @@ const (
 	pairFile    = "pair." // And the generation.
 
 	passwordFile = "keystore.password"
-	trustFile    = "trust.json"
+	trustFile    = "trust." // And the generation.
 )
 
 // WritePendingKey keeps the key of the attempt under way. It must lie here before its request leaves the node.
@@ -55,14 +56,18 @@ func (d Dir) RemovePendingKey() error {
 	return nil
 }
 
-// Migrate names a pair that an older driver wrote after the generation in force. It does nothing where there is none.
-func (d Dir) Migrate() error {
+// Recover removes what an interrupted installation left, and names what an older driver wrote after the generation in
+// force. It does nothing where nothing was installed.
+func (d Dir) Recover() error {
 	current, err := d.current()
 	if err == nil {
-		err = os.Rename(d.path(pairFile+"pem"), d.path(pairFile+current))
+		err = cmp.Or(rename(d.path(pairFile+"pem"), d.path(pairFile+current)), rename(d.path(trustFile+"json"), d.path(trustFile+current)))
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("name the pair: %w", err)
+	}
+	if err := d.prune(func(string) bool { return false }); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove what an interrupted installation left: %w", err)
 	}
 	return nil
 }
@@ -79,11 +84,31 @@ func (d Dir) Password() (string, error) {
 	return string(text), err
 }
 
-// WriteTrust keeps what is known of the volume's CA certificates.
-func (d Dir) WriteTrust(text []byte) error { return d.write(trustFile, text) }
+// WriteTrust keeps what is known of the volume's CA certificates, beside the generation in force.
+func (d Dir) WriteTrust(text []byte) error {
+	current, err := d.current()
+	if err != nil {
+		return fmt.Errorf("keep what is known of the CA certificates: %w", err)
+	}
+	return d.write(trustFile+current, text)
+}
 
-// Trust is what WriteTrust kept; the error is [fs.ErrNotExist] if nothing was.
-func (d Dir) Trust() ([]byte, error) { return os.ReadFile(d.path(trustFile)) }
+// Trust returns what is kept beside the generation in force; the error is [fs.ErrNotExist] if nothing is.
+func (d Dir) Trust() ([]byte, error) {
+	current, err := d.current()
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(d.path(trustFile + current))
+}
+
+// rename renames a file if it is there.
+func rename(from, to string) error {
+	if err := os.Rename(from, to); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
 
 // Shown is a file that the pod has.
 func (d Dir) Shown(name string) ([]byte, error) {

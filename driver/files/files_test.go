@@ -187,7 +187,7 @@ func TestThePairInForceIsThatOfTheLink(t *testing.T) {
 	}
 	install := func(attempt, pair string) {
 		t.Helper()
-		g := files.Generation{Attempt: attempt, Pair: []byte(pair), Files: files.Set{"tls.crt": []byte(pair)}}
+		g := files.Generation{Attempt: attempt, Pair: []byte(pair), Trust: []byte("of " + pair), Files: files.Set{"tls.crt": []byte(pair)}}
 		if err := d.Install(g); err != nil {
 			t.Fatal(err)
 		}
@@ -196,7 +196,8 @@ func TestThePairInForceIsThatOfTheLink(t *testing.T) {
 		t.Helper()
 		got, text, err := d.InForce()
 		shown, shownErr := d.Shown("tls.crt")
-		if err != nil || shownErr != nil || got != attempt || string(text) != pair || string(shown) != pair {
+		known, knownErr := d.Trust()
+		if err := errors.Join(err, shownErr, knownErr); err != nil || got != attempt || string(text) != pair || string(shown) != pair || string(known) != "of "+pair {
 			t.Errorf("%s has %q, the pod %q (%v, %v); want %s with %q", got, text, shown, err, shownErr, attempt, pair)
 		}
 	}
@@ -205,7 +206,7 @@ func TestThePairInForceIsThatOfTheLink(t *testing.T) {
 	install("one", "1, and other CA certificates")
 	demand("one", "1, and other CA certificates")
 	// Interrupted before the rename, twice, the second time with the link made.
-	for _, name := range []string{"pair.two.0", "data/..two.0/tls.crt"} {
+	for _, name := range []string{"pair.two.0", "trust.two.0", "data/..two.0/tls.crt"} {
 		path := filepath.Join(string(d), name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("2"), 0o600)); err != nil {
 			t.Fatal(err)
@@ -218,14 +219,14 @@ func TestThePairInForceIsThatOfTheLink(t *testing.T) {
 	demand("one", "1, and other CA certificates")
 	install("two", "2 anew")
 	demand("two", "2 anew")
-	if entries, err := filepath.Glob(filepath.Join(string(d), "pair.*")); err != nil || len(entries) != 1 {
-		t.Errorf("pairs %v, %v", entries, err)
+	if entries, err := os.ReadDir(string(d)); err != nil || len(entries) != 3 { // data, pair and trust.
+		t.Errorf("%v, %v", entries, err)
 	}
 }
 
 func TestAPairOfAnOlderDriver(t *testing.T) {
 	d := files.Dir(t.TempDir())
-	if err := d.Migrate(); err != nil {
+	if err := d.Recover(); err != nil {
 		t.Errorf("nothing is there: %v", err)
 	}
 	for path, content := range map[string]string{"pair.pem": "old", "data/..123/tls.crt": "old"} {
@@ -238,7 +239,7 @@ func TestAPairOfAnOlderDriver(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := d.Migrate(); err != nil {
+		if err := d.Recover(); err != nil {
 			t.Fatal(err)
 		}
 		if attempt, pair, err := d.InForce(); err != nil || attempt != "123" || string(pair) != "old" {

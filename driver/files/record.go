@@ -32,8 +32,9 @@ type Record struct {
 type Failure struct {
 	Kind    string    `json:"kind"`
 	Reason  string    `json:"reason"`
-	Ends    bool      `json:"ends,omitempty"` // The attempt is over: the next one is new.
-	Count   int       `json:"count"`          // In a row.
+	Count   int       `json:"count"`             // Of all failures in a row.
+	Ended   int       `json:"ended,omitempty"`   // Of those that ended their attempt.
+	Waiting int       `json:"waiting,omitempty"` // Of those that did not, since the last one that did.
 	At      time.Time `json:"at"`
 	RetryAt time.Time `json:"retryAt"`
 }

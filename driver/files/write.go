@@ -23,14 +23,15 @@ const Current = "..data"
 type Generation struct {
 	Attempt string // The id of the attempt that brought the pair; empty for a volume without one.
 	Pair    []byte // The PKCS#8 key, then the chain, leaf first, whatever the pod's layouts are; nil for a volume without one.
+	Trust   []byte // What is known of the CA certificates; nil for a volume without a pair.
 	Files   Set
 	Owner   volume.Owner // Who may read the files.
 }
 
-// Install replaces all files of the pod at once, as the kubelet does for Secrets (kubernetes pkg/volume/util/atomic_writer.go),
-// and the pair that is kept beside them. The rename of the link [Current] is the one commit point: if Install fails, all is
-// as before; if it is interrupted, [Dir.InForce] says which it is. What was in force before goes at once: a program that
-// watches one of its files hears of it.
+// Install replaces all files of the pod at once, as the kubelet does for Secrets (kubernetes
+// pkg/volume/util/atomic_writer.go), and the pair that is kept beside them. The rename of the link [Current] is the one
+// commit point: if Install fails, the files in force are those of before; if it is interrupted, [Dir.InForce] says which
+// they are. What was in force before goes at once: a program that watches one of its files hears of it.
 func (d Dir) Install(g Generation) error {
 	if err := d.install(g); err != nil {
 		return fmt.Errorf("install the files: %w", err)
@@ -54,10 +55,14 @@ func (d Dir) install(g Generation) error {
 		return err
 	}
 	next := nextGeneration(current, g.Attempt)
-	if err := d.generation(next, g); err != nil {
+	err = d.generation(next, g)
+	if err == nil {
+		err = d.swap(next)
+	}
+	if err != nil {
 		return errors.Join(err, d.prune(func(string) bool { return false }))
 	}
-	return d.swap(next)
+	return nil
 }
 
 // nextGeneration names a generation: the attempt that brought its pair, and how many generations of it were before.
@@ -100,8 +105,11 @@ func (d Dir) current() (string, error) {
 // generation writes the generation aside, and links to it by the names of its files: a link that leads nowhere yet is
 // as good as none.
 func (d Dir) generation(name string, g Generation) error {
-	if g.Pair != nil {
-		if err := os.WriteFile(d.path(pairFile+name), g.Pair, 0o600); err != nil {
+	for prefix, text := range map[string][]byte{pairFile: g.Pair, trustFile: g.Trust} {
+		if text == nil {
+			continue
+		}
+		if err := os.WriteFile(d.path(prefix+name), text, 0o600); err != nil {
 			return err
 		}
 	}
@@ -186,7 +194,10 @@ func (d Dir) prune(unnamed func(name string) bool) error {
 			}
 			return unnamed(name)
 		}),
-		remove(string(d), func(name string) bool { return strings.HasPrefix(name, pairFile) && name != pairFile+current }),
+		remove(string(d), func(name string) bool {
+			kind, generation, _ := strings.Cut(name, ".")
+			return (kind+"." == pairFile || kind+"." == trustFile) && generation != current
+		}),
 	)
 }
 

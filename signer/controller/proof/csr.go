@@ -91,7 +91,8 @@ func same(asked, wanted *x509.CertificateRequest) bool {
 }
 
 // withoutUsages reports whether a signing request is the volume's but for its usages and CA flag, which node plugins
-// of version 0.1 do not write. The object beside it has them, too, and is compared.
+// of version 0.1 do not write. A CertificateRequest has them beside it, and is compared;
+// for a PodCertificateRequest the controller derives them from the pod.
 func withoutUsages(asked *x509.CertificateRequest, v volume.Volume) bool {
 	if !v.SignsUsages {
 		return false
