@@ -257,8 +257,8 @@ func TestAConfigMapOfNoUse(t *testing.T) {
 	put(a)
 	n.publish(v)
 	for text, trouble := range map[string]string{
-		"":                          ", key ca.crt, has no certificate",
-		a + b[:len(b)/2]:            ", key ca.crt, has 2 PEM blocks of which 1 can't be read",
+		"":                          ", key ca.crt: there is no certificate in 0 bytes",
+		a + b[:len(b)/2]:            ", key ca.crt: PEM block 2: it has no END line",
 		a + strings.Repeat("x", 50): "", // Text after a certificate is none.
 	} {
 		put(text)

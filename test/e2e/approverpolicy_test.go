@@ -129,7 +129,7 @@ func (s *story) ours(web *corev1.Pod, name string) *cmapi.CertificateRequest {
 func (s *story) decidedByMayfly(web *corev1.Pod, good, bad string) {
 	s.Helper()
 	more := s.ours(web, bad)
-	more.Spec.IsCA = true
+	more.Spec.Duration.Duration *= 2
 	for want, cr := range map[string]*cmapi.CertificateRequest{"Approved VerifiedByMayfly: ": s.ours(web, good), "Denied NotTheVolumes: ": more} {
 		if got := s.outcome(s.thief("node-a"), cr); !strings.HasPrefix(got, want) {
 			s.Errorf("%s: %s, want %s", cr.Name, got, want)

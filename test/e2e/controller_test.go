@@ -218,9 +218,13 @@ func stolenToken(s *story) {
 			cr.Spec.Request = s.forged(web, "key-algorithm=RSA", "key-size=2048")
 		}, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: key: "},
 		{"a usage more", "node-a", web, func(cr *cmapi.CertificateRequest) {
+			cr.Spec = s.asking(web, "key-usages=digital signature,key encipherment,server auth,client auth,code signing").Spec
+		}, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: "},
+		{"a CA", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Spec = s.asking(web, "is-ca=true").Spec }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: "},
+		{"a usage more beside the signing request", "node-a", web, func(cr *cmapi.CertificateRequest) {
 			cr.Spec.Usages = append(cr.Spec.Usages, cmapi.UsageCodeSigning)
-		}, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: usages: "},
-		{"a CA", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Spec.IsCA = true }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: CA: "},
+		}, otherUsages},
+		{"a CA beside the signing request", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Spec.IsCA = true }, otherUsages},
 		{"a longer life", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Spec.Duration.Duration = 8760 * time.Hour }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: duration: "},
 		{"another issuer", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Spec.IssuerRef.Name = "self-signed" }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: issuer: "},
 		{"an annotation", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Annotations = map[string]string{"example.org/team": "x"} }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: annotations: "},
@@ -298,8 +302,17 @@ func (s *story) told(ctx context.Context, denied int) error {
 	return nil
 }
 
+// otherUsages is what cert-manager's webhook says of a request whose usages are not those of its signing request.
+const otherUsages = "do not match the expected"
+
 // forged is a signing request for a volume of the pod with other attributes.
 func (s *story) forged(of *corev1.Pod, attributes ...string) []byte {
+	s.Helper()
+	return s.asking(of, attributes...).Spec.Request
+}
+
+// asking is a request for a volume of the pod with other attributes.
+func (s *story) asking(of *corev1.Pod, attributes ...string) *cmapi.CertificateRequest {
 	s.Helper()
 	of = of.DeepCopy()
 	own(attributes...)(&of.Spec)
@@ -307,7 +320,7 @@ func (s *story) forged(of *corev1.Pod, attributes ...string) []byte {
 	if err != nil {
 		s.Fatal(err)
 	}
-	return cr.Spec.Request
+	return cr
 }
 
 // outcome is what becomes of a request of someone: the API server's refusal, or the decision. A request whose pod does not exist is not

@@ -79,8 +79,10 @@ func (s *story) asksForItself(prefix string) {
 		"another name": {func(cr *cmapi.CertificateRequest) {
 			cr.Spec.Request = s.forged(web, "dns-names=api."+s.namespace+".svc")
 		}, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: DNS names: "},
-		"a CA":     {func(cr *cmapi.CertificateRequest) { cr.Spec.IsCA = true }, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: CA: "},
-		"no owner": {func(cr *cmapi.CertificateRequest) { cr.OwnerReferences = nil }, "its request must be owned by it"},
+		"a CA": {func(cr *cmapi.CertificateRequest) { cr.Spec = s.asking(web, "is-ca=true").Spec },
+			"Denied NotTheVolumes: the request is not what volume tls of pod web asks for: "},
+		"a CA beside the signing request": {func(cr *cmapi.CertificateRequest) { cr.Spec.IsCA = true }, otherUsages},
+		"no owner":                        {func(cr *cmapi.CertificateRequest) { cr.OwnerReferences = nil }, "its request must be owned by it"},
 		"another's": {func(cr *cmapi.CertificateRequest) {
 			cr.OwnerReferences[0] = metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: db.Name, UID: db.UID}
 		}, "its request must be owned by it"},
