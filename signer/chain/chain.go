@@ -51,7 +51,7 @@ func noLeaf(certificates Bundle) error {
 
 // find settles on a path. The leaf alone is the path where none holds.
 func (c *Chain) find(others, ca Bundle, now time.Time) {
-	g := graph{leaf: Of(c.leaf), others: others, ca: ca}
+	g := graph{leaf: Of(c.leaf), others: others, ca: ca, checks: NewChecks(maxChecks)}
 	holding, err := g.holding(now)
 	if err != nil {
 		if signers := g.signers(); len(signers) < len(ca) {
