@@ -287,6 +287,70 @@ func TestUsagesThatAreLeftOut(t *testing.T) {
 	}
 }
 
+// A usage that the pod asked for and never had does not stop a renewal; one that it had does.
+func TestUsagesOfARenewal(t *testing.T) {
+	root := newIssuer(t, "root", now.AddDate(10, 0, 0), nil)
+	v := asks(t, volume.Driver, volume.Prefix, "dns-names=web", "key-usages=server auth,client auth")
+	issue := func(issuer issuer, usages ...x509.ExtKeyUsage) (crypto.Signer, signer.Issued) {
+		key, err := request.NewKey(v.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &x509.Certificate{DNSNames: []string{"web"}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(time.Hour), ExtKeyUsage: usages}
+		return key, signer.Issued{Chain: text(issuer.sign(t, c, key.Public())), CA: text(issuer.Certificate)}
+	}
+	serversKey := newKey(t)
+	servers := issuer{root.sign(t, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "servers"}, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0),
+		IsCA: true, BasicConstraintsValid: true, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}, serversKey.Public()), serversKey}
+	server, client := x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth
+	for _, row := range []struct {
+		name        string
+		issuer      issuer
+		before, now []x509.ExtKeyUsage
+		want        string
+	}{
+		{"never had", root, []x509.ExtKeyUsage{server}, []x509.ExtKeyUsage{server}, `MissingUsage the certificate lacks the usage "client auth" that was asked for`},
+		{"had", root, []x509.ExtKeyUsage{server, client}, []x509.ExtKeyUsage{server}, `!the certificate lacks the usage "client auth" that was asked for`},
+		{"had another", root, []x509.ExtKeyUsage{server}, []x509.ExtKeyUsage{client}, `!the certificate lacks the usage "server auth" that was asked for`},
+		{"has now", root, []x509.ExtKeyUsage{server}, []x509.ExtKeyUsage{server, client}, ""},
+		{"its CA never gave", servers, []x509.ExtKeyUsage{server, client}, []x509.ExtKeyUsage{server, client}, `MissingUsage the certificate lacks the usage "client auth" that was asked for`},
+	} {
+		key, issued := issue(row.issuer, row.before...)
+		installed, err := request.EncodePair(pairOf(t, key, issued))
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, err := request.DecodePair(installed, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, issued = issue(row.issuer, row.now...)
+		pair, err := request.CheckRenewal(v, before, key, issued, now)
+		got := ""
+		for _, w := range pair.Warnings {
+			got += w.Reason + " " + w.Message
+		}
+		if err != nil {
+			got = "!" + err.Error()
+		}
+		if got != row.want {
+			t.Errorf("%s: %s\nwant %s", row.name, got, row.want)
+		}
+	}
+}
+
+// pairOf is a pair as an older driver installed it, which demanded no usage.
+func pairOf(t *testing.T, key crypto.Signer, issued signer.Issued) request.Pair {
+	t.Helper()
+	pair, err := request.Check(asks(t, volume.Driver, volume.Prefix, "dns-names=web"), key, issued, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair
+}
+
 // The signing request has the usages and the CA flag, but in the old dialect and where the pod wants none:
 // cert-manager compares them with those beside it (pkg/util/pki/certificatetemplate.go).
 func TestTheRequestHasUsages(t *testing.T) {

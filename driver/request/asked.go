@@ -8,9 +8,11 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // A name is one that a volume asked for.
@@ -78,24 +80,38 @@ func named(leaf *x509.Certificate, name string) bool {
 	return slices.ContainsFunc(leaf.DNSNames, func(n string) bool { return strings.EqualFold(n, name) })
 }
 
-// serves demands the usages that the pod itself asked for. Where one of them, or of those that it has by default, is
-// missing, a warning tells of it: what the pod does may not need it.
-func (p *Pair) serves(v volume.Volume) error {
+// serves demands the usages that the pod itself asked for, but for those that the pair before lacks, too. Where one of
+// them, or of those that it has by default, is missing, a warning tells of it: what the pod does may not need it.
+func (p *Pair) serves(v volume.Volume, before Pair, now time.Time) error {
 	missing := slices.DeleteFunc(slices.Clone(v.Usages), p.has)
 	if len(missing) == 0 {
 		return nil
 	}
 	problem := lacks(missing)
-	if v.NamesUsages && !v.Old {
+	if v.NamesUsages && !v.Old && slices.ContainsFunc(missing, before.under(p.CA, now).has) {
 		return problem
 	}
 	p.warn("MissingUsage", problem.Error())
 	return nil
 }
 
+// under returns the pair with the path to CA certificates, which a pair that was read from its volume does not have.
+func (p Pair) under(ca chain.Bundle, now time.Time) *Pair {
+	if p.Key == nil {
+		return &p
+	}
+	if c, err := chain.New(p.Chain.Certificates(), ca, p.Key.Public(), now); err == nil {
+		p.Chain = c
+	}
+	return &p
+}
+
 // has reports whether the certificate has a usage. One without the extension has them all (RFC 5280, sections 4.2.1.3
-// and 4.2.1.12).
+// and 4.2.1.12), and so has none at all: nothing is known to be missing.
 func (p *Pair) has(u signer.Usage) bool {
+	if p.Key == nil {
+		return true
+	}
 	key, extended, err := signer.X509([]signer.Usage{u})
 	if err != nil {
 		return false

@@ -45,6 +45,18 @@ func (e *NotYetValid) Error() string {
 // from the certificate to its issuer's CA, as far as the answer has it. CA certificates that can't be read are left
 // out with a warning.
 func Check(v volume.Volume, key crypto.Signer, issued signer.Issued, now time.Time) (Pair, error) {
+	return check(v, Pair{}, key, issued, now)
+}
+
+// CheckRenewal is [Check] for a volume that has a pair. A usage that this one lacks, too, is a warning: to refuse what
+// the issuer never gave would leave the pod without a certificate.
+func CheckRenewal(
+	v volume.Volume, before Pair, key crypto.Signer, issued signer.Issued, now time.Time,
+) (Pair, error) {
+	return check(v, before, key, issued, now)
+}
+
+func check(v volume.Volume, before Pair, key crypto.Signer, issued signer.Issued, now time.Time) (Pair, error) {
 	certificates, err := chain.Parse(issued.Chain)
 	if err != nil {
 		return Pair{}, fmt.Errorf("read the certificate chain: %w", err)
@@ -59,7 +71,7 @@ func Check(v volume.Volume, key crypto.Signer, issued signer.Issued, now time.Ti
 	if v.IsCA && !p.Chain.Leaf().IsCA {
 		return Pair{}, errors.New("the certificate is not that of a CA, which was asked for")
 	}
-	if err := cmp.Or(p.covers(v), p.Chain.Verified(), validAt(p.Chain, now), p.serves(v)); err != nil {
+	if err := cmp.Or(p.covers(v), p.Chain.Verified(), validAt(p.Chain, now), p.serves(v, before, now)); err != nil {
 		return Pair{}, err
 	}
 	for _, problem := range p.Chain.Problems() {

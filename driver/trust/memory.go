@@ -22,7 +22,12 @@ import (
 // MaxSize is the greatest size of a volume's CA certificates in PEM, of all sources together.
 const MaxSize = chain.MaxSize
 
-// A Memory is what one volume knows of CA certificates: enough to go on when a source is gone and the driver was restarted. Its methods are pure.
+// maxChecks is how many signatures are checked when a source or the issuer says what it has. A chain takes one for each
+// of its certificates.
+const maxChecks = 16
+
+// A Memory is what one volume knows of CA certificates: enough to go on when a source is gone and the driver was
+// restarted. Its methods are pure.
 type Memory struct {
 	heard map[string]heard // By the words of the source.
 	under []root           // The latest end first.
@@ -57,7 +62,7 @@ func (m Memory) Hear(
 	if len(refused) > 0 { // One that was looked at later may have made room.
 		next, _ = next.hear(refused, sources, answer)
 	}
-	return next.vouch(leafFirst, now).tidy(sources)
+	return next.vouch(leafFirst, now, chain.NewChecks(maxChecks)).tidy(sources)
 }
 
 // hear takes in what some of the sources have, and returns those whose certificates there is no room for.
@@ -84,18 +89,19 @@ func (m Memory) hear(some, sources []volume.Source, answer func(volume.Source) A
 	return m, refused
 }
 
-// Issued takes in the issuer's CA certificates, where the volume wants them, and the chain that the pod has from now on, leaf first. An issuer that
-// tells no CA keeps what it told before, as long as that is above its certificates.
+// Issued takes in the issuer's CA certificates, where the volume wants them, and the chain that the pod has from now
+// on, leaf first. An issuer that tells no CA keeps what it told before, as long as that is above its certificates.
 func (m Memory) Issued(sources []volume.Source, ca, leafFirst chain.Bundle, now time.Time) Memory {
 	issuer := volume.Source{Kind: volume.IssuerSource}
 	before := m.heard[issuer.String()]
-	if len(ca) == 0 && len(above(leafFirst, before.certificates, now)) > 0 {
+	checks := chain.NewChecks(maxChecks)
+	if len(ca) == 0 && len(above(leafFirst, before.certificates, now, checks)) > 0 {
 		ca = before.certificates
 	}
 	if before.known || slices.Contains(sources, issuer) {
 		m = m.with(issuer, heard{known: true, certificates: ca})
 	}
-	return m.vouch(leafFirst, now).tidy(sources)
+	return m.vouch(leafFirst, now, checks).tidy(sources)
 }
 
 // Found makes the memory of a volume of which nothing is known but what its pod has. That stays until its sources
@@ -106,18 +112,18 @@ func Found(sources []volume.Source, roots, leafFirst chain.Bundle, now time.Time
 	if issuer := (volume.Source{Kind: volume.IssuerSource}); slices.Contains(sources, issuer) {
 		m = m.with(issuer, had) // It says what it has when it issues.
 	}
-	return m.vouch(leafFirst, now).Show(roots)
+	return m.vouch(leafFirst, now, chain.NewChecks(maxChecks)).Show(roots)
 }
 
 // vouch notes which of the certificates have the chain's leaf under them.
-func (m Memory) vouch(leafFirst chain.Bundle, now time.Time) Memory {
+func (m Memory) vouch(leafFirst chain.Bundle, now time.Time, checks *chain.Checks) Memory {
 	ends := map[string]root{}
 	for _, r := range m.under {
 		if r.endsAt.After(now) {
 			ends[string(r.certificate.Raw())] = r
 		}
 	}
-	for _, c := range m.carriers(leafFirst, now) {
+	for _, c := range m.carriers(leafFirst, now, checks) {
 		end := endOf(leafFirst[0])
 		if own := endOf(c); !own.IsZero() && own.Before(end) { // A root that is over vouches for nobody.
 			end = own
@@ -144,11 +150,30 @@ func endOf(c chain.Certificate) time.Time {
 // carriers returns the certificates that have the chain's leaf under them: those that the sources have, or, if there
 // are none, those that are gone. A root that is gone is not kept by a cross certificate in the chain, when another
 // carries the leaf.
-func (m Memory) carriers(leafFirst chain.Bundle, now time.Time) chain.Bundle {
-	if present := above(leafFirst, m.present(), now); slices.ContainsFunc(present, chain.Certificate.SelfIssued) {
+func (m Memory) carriers(leafFirst chain.Bundle, now time.Time, checks *chain.Checks) chain.Bundle {
+	present := above(leafFirst, m.notedFirst(m.present()), now, checks)
+	if slices.ContainsFunc(present, chain.Certificate.SelfIssued) {
 		return present
 	}
-	return above(leafFirst, m.all(), now)
+	return above(leafFirst, m.notedFirst(m.all()), now, checks)
+}
+
+// notedFirst puts first those that once had a certificate of the volume under them: however many a source brings, the
+// checks do not end before them.
+func (m Memory) notedFirst(all chain.Bundle) chain.Bundle {
+	noted := map[string]bool{}
+	for _, r := range m.under {
+		noted[string(r.certificate.Raw())] = true
+	}
+	first, rest := chain.Bundle{}, chain.Bundle{}
+	for _, c := range all {
+		if noted[string(c.Raw())] {
+			first = append(first, c)
+		} else {
+			rest = append(rest, c)
+		}
+	}
+	return append(first, rest...)
 }
 
 // bounded leaves out the first to end of more roots than any volume has: whoever writes a source can make any number of them, for a CA's name and key
@@ -311,9 +336,10 @@ func (m Memory) alive(now time.Time) (roots chain.Bundle) {
 	return roots
 }
 
-// above returns those candidates to which names and key identifiers lead from the chain's leaf, itself included. It
-// checks no signature: whoever can write a source can make roots with any name. What has expired at t leads nowhere.
-func above(leafFirst, candidates chain.Bundle, t time.Time) chain.Bundle {
+// above returns those candidates that lead up from the chain's leaf, each as the issuer of one below it. Whoever can
+// write a source can make roots with any name and key identifier: these say which signatures are checked. What has
+// expired at t leads nowhere.
+func above(leafFirst, candidates chain.Bundle, t time.Time, checks *chain.Checks) chain.Bundle {
 	if len(leafFirst) == 0 || leafFirst[0].Expired(t) {
 		return nil
 	}
@@ -327,7 +353,7 @@ func above(leafFirst, candidates chain.Bundle, t time.Time) chain.Bundle {
 	for i := 0; i < len(line); i++ {
 		below, issuer := line[i], string(line[i].Issuer())
 		bySubject[issuer] = slices.DeleteFunc(bySubject[issuer], func(c chain.Certificate) bool {
-			if !c.MayIssue(below) {
+			if !checks.Issued(c, below) {
 				return false
 			}
 			reached[string(c.Raw())] = true

@@ -75,8 +75,57 @@ func TestKeyIdentifiersTellNamesakesApart(t *testing.T) {
 	equal(t, "roots", s.roots(), list(b, a))
 }
 
-// Who writes a source can make certificates with any key and any signature. None is verified, so that none takes long.
-func TestSourcesCostNoSignatures(t *testing.T) {
+// rogue is a CA with the name and key identifier of another, which are public, and a key of its own.
+func rogue(t *testing.T, like *ca) *ca {
+	t.Helper()
+	c := template("", 24*time.Hour)
+	c.Subject, c.SubjectKeyId, c.IsCA, c.BasicConstraintsValid = like.Subject, like.SubjectKeyId, true, true
+	return sign(t, c, nil)
+}
+
+// A root that signed nothing of the volume goes at once, whatever its name and key identifier, and pushes out none.
+func TestARogueRoot(t *testing.T) {
+	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
+	bad := rogue(t, a)
+	hour, longer := a.leaf(t, time.Hour), a.leaf(t, 2*time.Hour)
+	start := []event{says(corp, "", a, b), issued(nil, hour)}
+
+	s := tell(t, []volume.Source{corp}, append(start, says(corp, "", bad, a, b), says(corp, "", a, b))...)
+	equal(t, "it came and went", s.roots(), list(a, b))
+
+	s = tell(t, []volume.Source{corp}, append(start, says(corp, "", bad, b), issued(nil, longer))...)
+	equal(t, "it came in place of the issuer's root", s.roots(), list(bad, b, a))
+	s.goOn(t, says(corp, "", b))
+	s.now = s.now.Add(61 * time.Minute)
+	equal(t, "it went, and the issuer's root has a new certificate under it", s.roots(), list(b, a))
+
+	between := newCA(t, "between", a)
+	s = tell(t, []volume.Source{corp}, says(corp, "", bad, b), issued(nil, between.leaf(t, time.Hour), between.Certificate))
+	s.goOn(t, says(corp, "", b))
+	equal(t, "it was above an intermediate by its name", s.roots(), list(b))
+
+	s = tell(t, []volume.Source{issuer}, issued(bad, hour), issued(nil, longer))
+	equal(t, "it was the issuer's, which tells none any more", s.roots(), nil)
+}
+
+// Many of them use up the checks: the root that had a certificate under it before is checked first, and they go.
+func TestManyRogueRoots(t *testing.T) {
+	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
+	var bad []*ca
+	for range 40 {
+		bad = append(bad, rogue(t, a))
+	}
+	s := tell(t, []volume.Source{corp}, says(corp, "", a, b), issued(nil, a.leaf(t, time.Hour)),
+		says(corp, "", append(bad, a)...), issued(nil, a.leaf(t, 2*time.Hour)), says(corp, "", b))
+	s.now = s.now.Add(61 * time.Minute)
+	equal(t, "roots", s.roots(), list(b, a))
+
+	s = tell(t, []volume.Source{corp}, says(corp, "", append(bad, a)...), issued(nil, a.leaf(t, time.Hour)), says(corp, "", b))
+	equal(t, "the checks end before one that is new", s.roots(), list(b))
+}
+
+// Who writes a source can make certificates with any key and any signature. Few are verified, so that none takes long.
+func TestSourcesCostFewSignatures(t *testing.T) {
 	a := newCA(t, "a", nil)
 	huge := func(bits int) *x509.Certificate {
 		n := new(big.Int).SetBit(big.NewInt(1), bits-1, 1)

@@ -100,9 +100,18 @@ func (c Certificate) SelfSigned() bool {
 	if !c.SelfIssued() || c.parsed == nil {
 		return c.SelfIssued()
 	}
-	err := c.parsed.CheckSignature(c.parsed.SignatureAlgorithm, c.parsed.RawTBSCertificate, c.parsed.Signature)
+	return rootSignature(c.checkSignature(c.parsed))
+}
+
+// rootSignature reports whether what checking a root's own signature came to lets it be a root.
+func rootSignature(err error) bool {
 	unchecked := errors.Is(err, x509.ErrUnsupportedAlgorithm) || errors.As(err, new(x509.InsecureAlgorithmError))
 	return err == nil || unchecked
+}
+
+// checkSignature checks the signature of a parsed certificate with the key of another.
+func (c Certificate) checkSignature(above *x509.Certificate) error {
+	return above.CheckSignature(c.parsed.SignatureAlgorithm, c.parsed.RawTBSCertificate, c.parsed.Signature)
 }
 
 // MayIssue reports whether names and key identifiers let the certificate be the issuer of another. It checks no

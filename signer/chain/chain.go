@@ -51,7 +51,7 @@ func noLeaf(certificates Bundle) error {
 
 // find settles on a path. The leaf alone is the path where none holds.
 func (c *Chain) find(others, ca Bundle, now time.Time) {
-	g := graph{leaf: Of(c.leaf), others: others, ca: ca}
+	g := graph{leaf: Of(c.leaf), others: others, ca: ca, checks: NewChecks(maxChecks)}
 	holding, err := g.holding(now)
 	if err != nil {
 		if signers := g.signers(); len(signers) < len(ca) {
@@ -60,11 +60,7 @@ func (c *Chain) find(others, ca Bundle, now time.Time) {
 		}
 	}
 	if err == nil && !slices.ContainsFunc(holding, g.anchored) && len(others.unread()) == 0 {
-		if lost := g.unreached(); len(lost) > 0 {
-			top := holding[0].name(holding[0].top())
-			const format = "the certificate chain is broken: the issuer of %s is missing, and %s did not sign it"
-			err = fmt.Errorf(format, top, lost[0])
-		}
+		err = c.leftOver(holding[0], g.unreached())
 	}
 	if err != nil {
 		c.path, c.err = path{g.leaf}, err
@@ -76,6 +72,21 @@ func (c *Chain) find(others, ca Bundle, now time.Time) {
 		const format = "the issuer's CA %s is not above the certificate: peers that trust it alone refuse it"
 		c.problems = append(c.problems, fmt.Sprintf(format, ca[0]))
 	}
+}
+
+// leftOver looks at what came along and is on no path, where no path ends with a root. Without the leaf's own issuer
+// the chain is broken. Above that peers find the way themselves: what is left over is a problem alone. It may be
+// another CA of the same root, which peers pass over (RFC 8446, section 4.4.2), or show that one is missing.
+func (c *Chain) leftOver(p path, lost Bundle) error {
+	if len(lost) == 0 {
+		return nil
+	}
+	const format = "the issuer of %s is missing, and %s did not sign it"
+	if len(p) == 1 {
+		return fmt.Errorf("the certificate chain is broken: "+format, p.name(p.top()), lost[0])
+	}
+	c.problems = append(c.problems, fmt.Sprintf(format+": peers that lack it refuse the certificate", p.top(), lost[0]))
+	return nil
 }
 
 // order returns what a pod shows its peers: the leaf, the path, then what is not on it, such as the way to another

@@ -14,6 +14,9 @@ const (
 	maxDepth    = 10 // Certificates of a path.
 	maxPaths    = 64 // That names and key identifiers make.
 	maxVerified = 16 // Of those, the best.
+
+	maxChecks = 128 // Of signatures, for one answer.
+	reserved  = 32  // Of those, for the paths of the CA certificates that signed something.
 )
 
 // A path leads from the leaf, which is first, to the last certificate that is known above it. All of it is parsed.
@@ -42,17 +45,6 @@ func (p path) name(c Certificate) string {
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// complete reports whether nothing is looked for above the path: its top is a root, or has a signature that
-// crypto/x509 can't check. A leaf may have the name of its issuer.
-func (p path) complete() bool {
-	top := p.top()
-	if top.parsed.SignatureAlgorithm == x509.UnknownSignatureAlgorithm {
-		return true
-	}
-	byName := len(p) > 1 && len(top.parsed.SubjectKeyId) > 0 && top.MayIssue(top)
-	return top.SelfIssued() && (byName || top.SelfSigned())
-}
 
 func (p path) holdsAt(t time.Time) bool { return !p.begin().After(t) && p.end().After(t) }
 
@@ -92,6 +84,7 @@ func (p path) verify() error {
 type graph struct {
 	leaf       Certificate
 	others, ca Bundle
+	checks     *Checks
 }
 
 // holding returns the paths that hold, the one that counts first: one that holds now before others, then the one that
@@ -108,6 +101,10 @@ func (g graph) holding(now time.Time) (holding []path, err error) {
 		return cmp.Or(rank(a)-rank(b), b.end().Compare(a.end()), len(a)-len(b))
 	})
 	for _, p := range all[:min(len(all), maxVerified)] {
+		if !g.checks.take(p.cost()) {
+			err = cmp.Or(err, fmt.Errorf("the certificate chain does not hold: %w", errSpent))
+			continue
+		}
 		if e := p.verify(); e != nil {
 			err = cmp.Or(err, e)
 			continue
@@ -130,7 +127,7 @@ func (g graph) paths() (all []path) {
 			return
 		}
 		top := p.top()
-		over := p.complete() || len(p) == maxDepth
+		over := g.complete(p) || len(p) == maxDepth
 		alone := true
 		for _, c := range known {
 			if !over && c.parsed != nil && c.MayIssue(top) && !slices.ContainsFunc(p, c.Equal) {
@@ -146,10 +143,21 @@ func (g graph) paths() (all []path) {
 	return all[:min(len(all), maxPaths)]
 }
 
+// complete reports whether nothing is looked for above the path: its top is a root, or has a signature that
+// crypto/x509 can't check. A leaf may have the name of its issuer.
+func (g graph) complete(p path) bool {
+	top := p.top()
+	if top.parsed.SignatureAlgorithm == x509.UnknownSignatureAlgorithm {
+		return true
+	}
+	byName := len(p) > 1 && len(top.parsed.SubjectKeyId) > 0 && top.MayIssue(top)
+	return top.SelfIssued() && (byName || g.checks.selfSigned(top))
+}
+
 // anchored reports whether the path leads to a root or to a CA certificate of the issuer.
 func (g graph) anchored(p path) bool {
 	top := p.top()
-	return g.ca.Has(top) || top.SelfSigned()
+	return g.ca.Has(top) || g.checks.selfSigned(top)
 }
 
 // unreached returns the certificates that came along and are on no path.
@@ -162,21 +170,22 @@ func (g graph) unreached() Bundle {
 }
 
 // signers returns the CA certificates that signed another certificate, or have its issuer's key identifier: the rest
-// have but the name of an issuer.
+// have but the name of an issuer. The leaf comes first: once few checks are left, nothing more counts as signed.
 func (g graph) signers() Bundle {
-	below := Unite(Bundle{g.leaf}, g.others, g.ca)
-	return slices.DeleteFunc(slices.Clone(g.ca), func(ca Certificate) bool {
-		return !slices.ContainsFunc(below, func(c Certificate) bool {
-			return !c.Equal(ca) && (signed(ca, c) || ca.mustIssue(c))
-		})
-	})
-}
-
-// signed reports whether the key of one certificate signed the other.
-func signed(above, below Certificate) bool {
-	if above.parsed == nil || below.parsed == nil || !above.MayIssue(below) {
-		return false
+	found := make([]bool, len(g.ca))
+	for _, below := range Unite(Bundle{g.leaf}, g.others, g.ca) {
+		for i, ca := range g.ca {
+			if found[i] || ca.Equal(below) {
+				continue
+			}
+			found[i] = ca.mustIssue(below) || g.checks.left > reserved && g.checks.signed(ca, below)
+		}
 	}
-	c := below.parsed
-	return above.parsed.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
+	var signers Bundle
+	for i, ca := range g.ca {
+		if found[i] {
+			signers = append(signers, ca)
+		}
+	}
+	return signers
 }
