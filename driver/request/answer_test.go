@@ -274,14 +274,7 @@ func TestUsagesThatAreLeftOut(t *testing.T) {
 		template := &x509.Certificate{DNSNames: []string{"web"}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(time.Hour)}
 		row.edit(template)
 		pair, err := request.Check(v, key, signer.Issued{Chain: text(root.sign(t, template, key.Public())), CA: text(root.Certificate)}, now)
-		got := ""
-		for _, w := range pair.Warnings {
-			got += w.Reason + " " + w.Message
-		}
-		if err != nil {
-			got = "!" + err.Error()
-		}
-		if got != row.want {
+		if got := outcome(pair, err); got != row.want {
 			t.Errorf("%s %q: %s\nwant %s", row.prefix, row.usages, got, row.want)
 		}
 	}
@@ -328,14 +321,7 @@ func TestUsagesOfARenewal(t *testing.T) {
 		}
 		key, issued = issue(row.issuer, row.now...)
 		pair, err := request.CheckRenewal(v, before, key, issued, now)
-		got := ""
-		for _, w := range pair.Warnings {
-			got += w.Reason + " " + w.Message
-		}
-		if err != nil {
-			got = "!" + err.Error()
-		}
-		if got != row.want {
+		if got := outcome(pair, err); got != row.want {
 			t.Errorf("%s: %s\nwant %s", row.name, got, row.want)
 		}
 	}
@@ -349,6 +335,17 @@ func pairOf(t *testing.T, key crypto.Signer, issued signer.Issued) request.Pair 
 		t.Fatal(err)
 	}
 	return pair
+}
+
+// outcome tells the warnings of a check, or its error.
+func outcome(pair request.Pair, err error) (text string) {
+	if err != nil {
+		return "!" + err.Error()
+	}
+	for _, w := range pair.Warnings {
+		text += w.Reason + " " + w.Message
+	}
+	return text
 }
 
 // The signing request has the usages and the CA flag, but in the old dialect and where the pod wants none:

@@ -48,8 +48,8 @@ func Check(v volume.Volume, key crypto.Signer, issued signer.Issued, now time.Ti
 	return check(v, Pair{}, key, issued, now)
 }
 
-// CheckRenewal is [Check] for a volume that has a pair. A usage that this one lacks, too, is a warning: to refuse what
-// the issuer never gave would leave the pod without a certificate.
+// CheckRenewal does what [Check] does for a volume that has a pair. A usage that this one lacks, too, is a warning: to
+// refuse what the issuer never gave would leave the pod without a certificate.
 func CheckRenewal(
 	v volume.Volume, before Pair, key crypto.Signer, issued signer.Issued, now time.Time,
 ) (Pair, error) {
