@@ -84,7 +84,13 @@ func (d *Driver) sign(ctx context.Context, h *held, key crypto.Signer, csr []byt
 	if err != nil {
 		return request.Pair{}, err
 	}
-	pair, err := request.Check(h.volume, key, issued, now())
+	h.files.Lock()
+	_, before, err := h.inForce()
+	h.files.Unlock()
+	if err != nil {
+		before = request.Pair{}
+	}
+	pair, err := request.Check(h.volume, before, key, issued, now())
 	var early *request.NotYetValid
 	switch {
 	case errors.As(err, &early):

@@ -48,7 +48,7 @@ func client(config *rest.Config, path string, version schema.GroupVersion, kinds
 
 // One is a list and watch of one object by its name: the API server dispatches nothing to it but that object's events
 // (k8s.io/apiserver pkg/storage/cacher/cacher.go, watches by namespace and name).
-func One(client rest.Interface, resource, namespace, name string) cache.ListerWatcher {
+func One(client rest.Interface, resource, namespace, name string) *cache.ListWatch {
 	return cache.NewListWatchFromClient(client, resource, namespace, fields.OneTermEqualSelector(metav1.ObjectNameField, name))
 }
 
@@ -59,9 +59,17 @@ type Handler struct {
 	Fail  func(err error)  // It could not be read, or watched; the informer tries again.
 }
 
+// listed is read by a list before it is watched. client-go would begin with a watch that streams the list, and takes the
+// end of such a connection for an empty watch (rest/request.go, Watch): behind a balancer that accepts while the API
+// server is away, nobody would hear of it.
+type listed struct{ *cache.ListWatch }
+
+// IsWatchListSemanticsUnSupported has client-go begin with a list (k8s.io/client-go util/watchlist).
+func (listed) IsWatchListSemanticsUnSupported() bool { return true }
+
 // Inform is an informer that tells the handler. Run it once.
-func Inform(source cache.ListerWatcher, kind runtime.Object, h Handler) (cache.SharedInformer, error) {
-	informer := cache.NewSharedInformer(source, kind, 0)
+func Inform(source *cache.ListWatch, kind runtime.Object, h Handler) (cache.SharedInformer, error) {
+	informer := cache.NewSharedInformer(listed{source}, kind, 0)
 	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    h.Set,
 		UpdateFunc: func(_, object any) { h.Set(object) },

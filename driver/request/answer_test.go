@@ -111,7 +111,7 @@ func TestThePathOfAnAnswer(t *testing.T) {
 		{"a CA that crypto/x509 can't parse", text(leaf, good.Certificate), negative(t, root), text(leaf, good.Certificate), leaf.NotAfter, "", "UnusualChain"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			pair, err := request.Check(web(), key, signer.Issued{Chain: row.chain, CA: row.ca}, now)
+			pair, err := request.Check(web(), request.Pair{}, key, signer.Issued{Chain: row.chain, CA: row.ca}, now)
 			if (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
 				t.Fatalf("got %v, want %q", err, row.want)
 			}
@@ -141,7 +141,7 @@ func TestAnIntermediateThatBeginsLater(t *testing.T) {
 	root := newIssuer(t, "root", now.AddDate(10, 0, 0), nil)
 	sub := newIssuer(t, "sub", now.AddDate(1, 0, 0), &root)
 	sub.Certificate = root.sign(t, later(sub.Certificate), sub.key.Public())
-	_, err := request.Check(web(), key, signer.Issued{Chain: text(sub.issue(t, key), sub.Certificate), CA: text(root.Certificate)}, now)
+	_, err := request.Check(web(), request.Pair{}, key, signer.Issued{Chain: text(sub.issue(t, key), sub.Certificate), CA: text(root.Certificate)}, now)
 	var early *request.NotYetValid
 	if !errors.As(err, &early) || !early.NotBefore.Equal(now.Add(time.Hour)) {
 		t.Errorf("%v", err)
@@ -209,7 +209,7 @@ func TestNamesThatAreLeftOut(t *testing.T) {
 			}
 			template := row.has
 			template.NotBefore, template.NotAfter = now.Add(-time.Minute), now.Add(time.Hour)
-			pair, err := request.Check(v, key, signer.Issued{Chain: text(root.sign(t, &template, key.Public())), CA: text(root.Certificate)}, now)
+			pair, err := request.Check(v, request.Pair{}, key, signer.Issued{Chain: text(root.sign(t, &template, key.Public())), CA: text(root.Certificate)}, now)
 			problem, refused := strings.CutPrefix(want, "!")
 			got := fmt.Sprint(err)
 			if err == nil {
@@ -239,7 +239,7 @@ func TestNamesThatAreLeftOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{DNSNames: []string{"a"}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(time.Hour)}
-	if _, err := request.Check(v, key, signer.Issued{Chain: text(root.sign(t, template, key.Public()))}, now); err == nil || !strings.Contains(err.Error(), `lacks the URI "spiffe://`) {
+	if _, err := request.Check(v, request.Pair{}, key, signer.Issued{Chain: text(root.sign(t, template, key.Public()))}, now); err == nil || !strings.Contains(err.Error(), `lacks the URI "spiffe://`) {
 		t.Errorf("csi-driver-spiffe's volume: %v", err)
 	}
 }
@@ -273,7 +273,7 @@ func TestUsagesThatAreLeftOut(t *testing.T) {
 		}
 		template := &x509.Certificate{DNSNames: []string{"web"}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(time.Hour)}
 		row.edit(template)
-		pair, err := request.Check(v, key, signer.Issued{Chain: text(root.sign(t, template, key.Public())), CA: text(root.Certificate)}, now)
+		pair, err := request.Check(v, request.Pair{}, key, signer.Issued{Chain: text(root.sign(t, template, key.Public())), CA: text(root.Certificate)}, now)
 		if got := outcome(pair, err); got != row.want {
 			t.Errorf("%s %q: %s\nwant %s", row.prefix, row.usages, got, row.want)
 		}
@@ -320,7 +320,7 @@ func TestUsagesOfARenewal(t *testing.T) {
 			t.Fatal(err)
 		}
 		key, issued = issue(row.issuer, row.now...)
-		pair, err := request.CheckRenewal(v, before, key, issued, now)
+		pair, err := request.Check(v, before, key, issued, now)
 		if got := outcome(pair, err); got != row.want {
 			t.Errorf("%s: %s\nwant %s", row.name, got, row.want)
 		}
@@ -330,7 +330,7 @@ func TestUsagesOfARenewal(t *testing.T) {
 // pairOf is a pair as an older driver installed it, which demanded no usage.
 func pairOf(t *testing.T, key crypto.Signer, issued signer.Issued) request.Pair {
 	t.Helper()
-	pair, err := request.Check(asks(t, volume.Driver, volume.Prefix, "dns-names=web"), key, issued, now)
+	pair, err := request.Check(asks(t, volume.Driver, volume.Prefix, "dns-names=web"), request.Pair{}, key, issued, now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,19 +44,10 @@ func (e *NotYetValid) Error() string {
 // volume asked for, or would be refused by peers is an error, which says what is wrong with it: peers go by the path
 // from the certificate to its issuer's CA, as far as the answer has it. CA certificates that can't be read are left
 // out with a warning.
-func Check(v volume.Volume, key crypto.Signer, issued signer.Issued, now time.Time) (Pair, error) {
-	return check(v, Pair{}, key, issued, now)
-}
-
-// CheckRenewal does what [Check] does for a volume that has a pair. A usage that this one lacks, too, is a warning: to
-// refuse what the issuer never gave would leave the pod without a certificate.
-func CheckRenewal(
-	v volume.Volume, before Pair, key crypto.Signer, issued signer.Issued, now time.Time,
-) (Pair, error) {
-	return check(v, before, key, issued, now)
-}
-
-func check(v volume.Volume, before Pair, key crypto.Signer, issued signer.Issued, now time.Time) (Pair, error) {
+//
+// A usage that the pod asked for by name, and that the pair before lacks, too, is a warning: to refuse what the issuer
+// never gave would leave the pod without a certificate. The zero Pair is that of a volume that has none.
+func Check(v volume.Volume, before Pair, key crypto.Signer, issued signer.Issued, now time.Time) (Pair, error) {
 	certificates, err := chain.Parse(issued.Chain)
 	if err != nil {
 		return Pair{}, fmt.Errorf("read the certificate chain: %w", err)

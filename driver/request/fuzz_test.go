@@ -21,7 +21,7 @@ func FuzzCheck(f *testing.F) {
 	f.Add(certificate(f, newKey(f), nil), good)
 	v := web()
 	f.Fuzz(func(t *testing.T, chain, ca []byte) {
-		pair, err := request.Check(v, key, signer.Issued{Chain: chain, CA: ca}, now)
+		pair, err := request.Check(v, request.Pair{}, key, signer.Issued{Chain: chain, CA: ca}, now)
 		if err == nil && (!key.PublicKey.Equal(pair.Chain.Leaf().PublicKey) || !pair.Chain.End().After(now)) {
 			t.Error("accepted what is not ours or over")
 		}

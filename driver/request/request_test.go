@@ -152,7 +152,7 @@ func TestCheck(t *testing.T) {
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			pair, err := request.Check(web(), key, signer.Issued{Chain: row.chain, CA: row.ca}, now)
+			pair, err := request.Check(web(), request.Pair{}, key, signer.Issued{Chain: row.chain, CA: row.ca}, now)
 			switch {
 			case row.want == "" && (err != nil || pair.Chain.Leaf() == nil || len(pair.Chain.Certificates()) == 0):
 				t.Errorf("refused: %v", err)
@@ -161,7 +161,7 @@ func TestCheck(t *testing.T) {
 			}
 		})
 	}
-	_, err := request.Check(web(), key, signer.Issued{Chain: with(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Hour / 2) })}, now)
+	_, err := request.Check(web(), request.Pair{}, key, signer.Issued{Chain: with(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Hour / 2) })}, now)
 	var early *request.NotYetValid
 	if !errors.As(err, &early) || !early.NotBefore.Equal(now.Add(time.Hour/2)) {
 		t.Errorf("not yet valid: %v", err)
@@ -170,7 +170,7 @@ func TestCheck(t *testing.T) {
 
 func TestThePairComesBack(t *testing.T) {
 	key := newKey(t)
-	pair, err := request.Check(web(), key, signer.Issued{Chain: certificate(t, key, nil)}, now)
+	pair, err := request.Check(web(), request.Pair{}, key, signer.Issued{Chain: certificate(t, key, nil)}, now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -243,6 +243,11 @@ func TestTheAPIServerIsAway(t *testing.T) {
 	controllers(t, false)
 	t.Cleanup(func() { controllers(t, true) })
 	cr, failed := n.pending(waiting)
+	t.Cleanup(func() { // Which has been done, if all went well.
+		if err := shared.StartAPI(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
 	if err := shared.ControlPlane.Stop(t.Context(), "kube-apiserver"); err != nil {
 		t.Fatal(err)
 	}

@@ -463,6 +463,11 @@ func TestSourcesWhileTheAPIServerIsAway(t *testing.T) {
 	}
 	v := n.pod("web", "trust=cluster-trust-bundle:"+n.namespace)
 	n.publish(v)
+	t.Cleanup(func() { // Which has been done, if all went well.
+		if err := shared.StartAPI(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
 	if err := shared.ControlPlane.Stop(t.Context(), "kube-apiserver"); err != nil {
 		t.Fatal(err)
 	}

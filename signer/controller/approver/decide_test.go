@@ -333,7 +333,7 @@ func TestWhatIsDenied(t *testing.T) {
 		{"the CA flag in the signing request", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Request = asked(t, web("csi.mayfly.dev/is-ca=true")).Spec.Request
 		}, proof.NotTheVolumes, "attributes, extensions or kinds of names"},
-		{"usages in a signing request that is to have none", func(cr *cmapi.CertificateRequest, p *corev1.Pod) {
+		{"usages in a signing request that is to have none", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/usages-in-request"] = "false"
 		}, proof.NotTheVolumes, "attributes, extensions or kinds of names"},
 		{"an attribute", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
