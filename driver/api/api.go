@@ -59,17 +59,17 @@ type Handler struct {
 	Fail  func(err error)  // It could not be read, or watched; the informer tries again.
 }
 
-// listed is read by a list before it is watched. client-go would begin with a watch that streams the list, and takes the
+// Listed is read by a list before it is watched. client-go would begin with a watch that streams the list, and takes the
 // end of such a connection for an empty watch (rest/request.go, Watch): behind a balancer that accepts while the API
 // server is away, nobody would hear of it.
-type listed struct{ *cache.ListWatch }
+type Listed struct{ *cache.ListWatch }
 
 // IsWatchListSemanticsUnSupported has client-go begin with a list (k8s.io/client-go util/watchlist).
-func (listed) IsWatchListSemanticsUnSupported() bool { return true }
+func (Listed) IsWatchListSemanticsUnSupported() bool { return true }
 
 // Inform is an informer that tells the handler. Run it once.
 func Inform(source *cache.ListWatch, kind runtime.Object, h Handler) (cache.SharedInformer, error) {
-	informer := cache.NewSharedInformer(listed{source}, kind, 0)
+	informer := cache.NewSharedInformer(Listed{source}, kind, 0)
 	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    h.Set,
 		UpdateFunc: func(_, object any) { h.Set(object) },

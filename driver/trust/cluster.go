@@ -51,7 +51,7 @@ func (c *cluster) watch(ctx context.Context, source volume.Source, tell func(Ans
 		l.fields = fields.OneTermEqualSelector("spec.signerName", source.Signer).String()
 		l.labels = strings.ReplaceAll(source.Labels, "&", ",")
 	}
-	lw := &cache.ListWatch{ListWithContextFunc: l.List, WatchFuncWithContext: l.Watch}
+	lw := api.Listed{ListWatch: &cache.ListWatch{ListWithContextFunc: l.List, WatchFuncWithContext: l.Watch}}
 	cache.NewReflectorWithOptions(lw, kind, s, cache.ReflectorOptions{Name: source.String()}).RunWithContext(ctx)
 }
 

@@ -100,7 +100,7 @@ func cgroupsOf(process string) (dirs []string) {
 	}
 	for line := range strings.Lines(string(text)) {
 		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(fields) == 3 {
+		if len(fields) == 3 && fields[2] != "/" { // All of a hierarchy is nobody's.
 			dirs = append(dirs, filepath.Join("/sys/fs/cgroup", strings.TrimPrefix(fields[1], "name="), fields[2]))
 		}
 	}
