@@ -140,22 +140,17 @@ func (n *trusting) shows(target string, cas ...*x509.Certificate) {
 	})
 }
 
-// read is a file of the generation that is in force. One that is replaced while it is read is gone; then it reads the next.
-func read(t *testing.T, target, name string) []byte {
+// read is a file of the generation that is in force.
+func read(t *testing.T, target, name string) (text []byte) {
 	t.Helper()
-	for {
-		before, err := os.Readlink(filepath.Join(target, "..data"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := os.ReadFile(filepath.Join(target, before, name))
-		if err == nil {
-			return text
-		}
-		if after, _ := os.Readlink(filepath.Join(target, "..data")); after == before {
-			t.Fatal(err)
-		}
+	err := kubelet.ReadSet(target, func(dir string) (err error) {
+		text, err = os.ReadFile(filepath.Join(dir, name))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
+	return text
 }
 
 // has demands CA certificates, now.

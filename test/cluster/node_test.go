@@ -228,11 +228,11 @@ func (n *node) publish(v kubelet.Volume) *x509.Certificate {
 
 func (n *node) leaf(target string) *x509.Certificate {
 	n.t.Helper()
-	current, err := filepath.EvalSymlinks(filepath.Join(target, "..data")) // One generation, whatever is swapped in meanwhile.
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	pair, err := tls.LoadX509KeyPair(filepath.Join(current, "tls.crt"), filepath.Join(current, "tls.key"))
+	var pair tls.Certificate
+	err := kubelet.ReadSet(target, func(dir string) (err error) {
+		pair, err = tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+		return err
+	})
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -61,7 +61,11 @@ func (n *node) shows(v kubelet.Volume, cas ...string) {
 
 func (n *node) cas(v kubelet.Volume) string {
 	n.t.Helper()
-	text, err := os.ReadFile(filepath.Join(n.Target(v), "ca.crt"))
+	var text []byte
+	err := kubelet.ReadSet(n.Target(v), func(dir string) (err error) {
+		text, err = os.ReadFile(filepath.Join(dir, "ca.crt"))
+		return err
+	})
 	if err != nil {
 		n.t.Fatal(err)
 	}

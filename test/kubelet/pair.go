@@ -11,17 +11,27 @@ import (
 )
 
 // Load reads a pod's key and certificate at target, of the layouts pem and bundle, checks that they fit,
-// and returns the certificate. A set that is replaced while it is read is gone; then Load reads the next.
-func Load(target string) (*x509.Certificate, error) {
+// and returns the certificate.
+func Load(target string) (leaf *x509.Certificate, err error) {
+	err = ReadSet(target, func(dir string) error {
+		leaf, err = loadSet(dir)
+		return err
+	})
+	return leaf, err
+}
+
+// ReadSet calls read with the directory of the files in force at target. A set that is replaced while it is read is gone;
+// then it is called with the next.
+func ReadSet(target string, read func(dir string) error) error {
 	current := filepath.Join(target, "..data")
 	for {
 		before, err := os.Readlink(current)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		leaf, err := loadSet(filepath.Join(target, before))
+		err = read(filepath.Join(target, before))
 		if after, _ := os.Readlink(current); !errors.Is(err, fs.ErrNotExist) || after == before {
-			return leaf, err
+			return err
 		}
 	}
 }
