@@ -213,7 +213,9 @@ func (d *Driver) finish(h *held, pair request.Pair, received time.Time) error {
 	before, renewAt := h.snapshot(), renewalAt(h, received, end)
 	count := stalled(before, end, end.Sub(received) < h.volume.Duration*2/3)
 	if count > 0 {
-		renewAt = later(renewAt, sooner(received.Add(renew.Backoff(h.id, signer.Failed, count, true)), end))
+		if rested := sooner(received.Add(renew.Backoff(h.id, signer.Failed, count, true)), end); rested.After(renewAt) {
+			renewAt = rested
+		}
 		pair.Warnings = append(pair.Warnings, endsSoon(pair.Chain))
 	}
 	err := h.update(func(r *files.Record) {

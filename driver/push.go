@@ -108,14 +108,6 @@ func (d *Driver) remember(h *held, v volume.Volume, before, after trust.Memory) 
 	d.complainOf(h, before, after)
 }
 
-// later is the last of two times.
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
 // sooner is the first of two times, of which those that are zero don't count.
 func sooner(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
