@@ -41,7 +41,7 @@ func (b *bench) push(ctx context.Context) (err error) {
 			if err := change(file); err != nil {
 				return err
 			}
-			return arrived(ctx, file, b.volumes, func(i int) string { return filepath.Join(d.Target(volume(i)), "ca.crt") })
+			return arrived(ctx, file, b.volumes, func(i int) string { return d.Target(volume(i)) })
 		})
 		if err != nil {
 			return err
@@ -65,8 +65,8 @@ func change(file string) error {
 	return os.Rename(filepath.Join(dir, local.CertificateFile), file)
 }
 
-// arrived waits until each of the pods' files ends with what the file has.
-func arrived(ctx context.Context, file string, volumes int, path func(i int) string) error {
+// arrived waits until the CA certificates at each target end with what the file has.
+func arrived(ctx context.Context, file string, volumes int, target func(i int) string) error {
 	want, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -79,7 +79,10 @@ func arrived(ctx context.Context, file string, volumes int, path func(i int) str
 		left = slices.DeleteFunc(left, func(i int) bool {
 			var text []byte
 			if err == nil {
-				text, err = os.ReadFile(path(i))
+				err = kubelet.ReadSet(target(i), func(dir string) (err error) {
+					text, err = os.ReadFile(filepath.Join(dir, "ca.crt"))
+					return err
+				})
 			}
 			return bytes.HasSuffix(text, want)
 		})
