@@ -1,6 +1,8 @@
-// Package driver is the node plugin: the CSI services that the kubelet calls, and the line from a call to a certificate in a pod.
+// Package driver is the node plugin: the CSI services that the kubelet calls, and the way from a call to a certificate in
+// a pod.
 //
-// It alone knows the order of the steps, which the packages below it are, and it alone chooses CSI status codes.
+// It alone knows the order of the steps, which the packages below it are (publish.go), when a volume is looked at next
+// (schedule.go), and the CSI status codes (status.go).
 package driver
 
 import (
@@ -8,14 +10,19 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sys/unix"
 
+	"github.com/mayfly-csi/mayfly/driver/event"
+	"github.com/mayfly-csi/mayfly/driver/issue"
+	"github.com/mayfly-csi/mayfly/driver/pod"
 	"github.com/mayfly-csi/mayfly/driver/renew"
+	"github.com/mayfly-csi/mayfly/driver/resolve"
+	"github.com/mayfly-csi/mayfly/driver/store"
+	"github.com/mayfly-csi/mayfly/driver/trust"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 )
@@ -26,48 +33,44 @@ type Config struct {
 	Version     string
 	NodeName    string
 	KubeletRoot string // Empty: don't register with a kubelet, and accept targets anywhere.
-	StateDir    string // Where the volumes' tmpfs are mounted. Those in other state directories under KubeletRoot stay where they are.
+	StateDir    string // Where the volumes' tmpfs are mounted. Volumes in others under KubeletRoot stay where they are.
 
 	Signer       signer.Signer
 	Defaults     volume.Defaults
-	KeepRequests int   // How many finished requests a volume keeps at its signer.
-	Trust        Trust // nil: volumes can have their issuer's CA certificates alone.
+	KeepRequests int           // How many finished requests a volume keeps at its signer.
+	Trust        trust.Sources // nil: volumes can have their issuer's CA certificates alone.
 
 	RenewalsPerSecond float64 // How fast volumes that are overdue are renewed; 0: 10.
 
-	Profiles  Profiles // nil: there are none.
-	Pods      Pods     // nil: they can't be read.
-	WatchPods bool     // For annotations that ask for renewals.
+	Profiles  resolve.Profiles // nil: there are none.
+	Pods      pod.API          // nil: they can't be read.
+	WatchPods bool             // For annotations that ask for renewals.
 
-	Events  Events                // Where pods are told of trouble; nil: nowhere.
+	Events  event.Sender          // Where pods are told of trouble; nil: nowhere.
 	Metrics prometheus.Registerer // nil: nowhere.
 	Log     *slog.Logger
 }
 
-// A Name is one under which the driver serves: for the kubelet each is a CSI driver of its own, and a volume's attributes mean what they mean under its
-// name. All hold their volumes together.
+// A Name is one under which the driver serves: for the kubelet each is a CSI driver of its own, and a volume's attributes
+// mean what they mean under its name. All share one store of volumes.
 type Name struct {
 	Name     string // As in the CSIDriver object.
 	Endpoint string // Path of the CSI socket.
 }
 
-// Events tells a pod's author what went wrong while the pod runs.
-type Events interface {
-	Warn(ctx context.Context, pod signer.Pod, reason, message string) error
-}
-
 const (
 	defaultRenewalsPerSecond = 10
 	concurrentRenewals       = 32
-	// firstPatience is how long a publish call waits for the signer before anybody was told that it waits.
-	firstPatience = 15 * time.Second
-	// publishPatience is how long any publish call waits. The kubelet, which would wait for 2 minutes, can't unpublish the volume of a pod that goes
-	// before the call has ended.
-	publishPatience = time.Minute
-	// renewalPatience is how long one renewal waits for its signer. The attempt goes on later.
-	renewalPatience = time.Minute
-	// briefPatience is how long a try in the background waits for a pod that has no certificate yet: the kubelet's calls wait longer.
-	briefPatience = 3 * time.Second
+	// firstTimeout is how long a publish call waits for the signer before anybody was told that it waits.
+	firstTimeout = 15 * time.Second
+	// publishTimeout is how long any publish call waits. The kubelet, which would wait for 2 minutes, can't unpublish the
+	// volume of a pod that goes before the call has ended.
+	publishTimeout = time.Minute
+	// renewalTimeout is how long one renewal waits for its signer. The attempt goes on later.
+	renewalTimeout = time.Minute
+	// briefTimeout is how long a try in the background waits for a pod that has no certificate yet: the kubelet's calls
+	// wait longer.
+	briefTimeout = 3 * time.Second
 	// drainTimeout is how long calls in flight have to end after a signal, well under a pod's grace period of 30 s.
 	drainTimeout = 10 * time.Second
 )
@@ -76,43 +79,48 @@ const (
 type Driver struct {
 	Config
 
+	store   *store.Store
+	queue   *renew.ClockQueue
+	issuer  *issue.Issuer
+	trust   *trust.Updater
+	wanted  pod.Wanted
+	events  *event.Queue
+	resolve *resolve.Resolver
 	metrics *metrics
-	clock   *renew.WallClock
-	queue   *renew.Queue
-	loose   sync.WaitGroup // Work that an answer did not wait for.
 
-	pushes, warnings *sideline // Other CA certificates for pods that have a pair, and what pods are told of their sources.
-
-	base context.Context
-	end  context.CancelFunc
-
-	stopping chan struct{} // Closed when Run is told to stop: calls that only wait need not.
-
-	mu       sync.Mutex
-	held     map[string]*held
-	renewals map[string]time.Time // What annotations ask for, by the pod's UID.
+	background sync.WaitGroup
+	stopping   chan struct{} // Closed when Run is told to stop: calls that only wait need not.
+	planning   sync.Mutex    // See schedule.
 }
 
-// New is a driver that has taken up the volumes in its state directory. Run it once.
-func New(config Config) (*Driver, error) {
+// New makes a driver. Run recovers its volumes and serves; run it once.
+func New(config Config) (d *Driver, err error) {
 	if config.RenewalsPerSecond == 0 {
 		config.RenewalsPerSecond = defaultRenewalsPerSecond
 	}
-	if err := os.MkdirAll(config.StateDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the state directory: %w", err)
-	}
-	clock, err := renew.NewWallClock()
-	if err != nil {
+	d = &Driver{Config: config, stopping: make(chan struct{})}
+	if d.store, err = store.New(config.StateDir, config.Log); err != nil {
 		return nil, err
 	}
-	d := &Driver{Config: config, clock: clock, held: map[string]*held{}, renewals: map[string]time.Time{}, stopping: make(chan struct{})}
-	d.base, d.end = context.WithCancel(context.Background())
-	d.queue = renew.NewQueue(clock, config.RenewalsPerSecond, concurrentRenewals, d.due)
-	if err := d.beside(); err != nil {
-		return nil, errors.Join(err, clock.Close())
+	if d.queue, err = renew.NewClockQueue(config.RenewalsPerSecond, concurrentRenewals, d.due); err != nil {
+		return nil, err
+	}
+	if d.events, err = event.NewQueue(config.Events, config.Log); err != nil {
+		return nil, errors.Join(err, d.queue.Close())
 	}
 	if d.metrics, err = newMetrics(d, config.Metrics); err != nil {
-		return nil, errors.Join(err, d.close())
+		return nil, errors.Join(err, d.queue.Close(), d.events.Close())
+	}
+	d.trust, err = trust.NewUpdater(config.Trust, d.store, d.events, config.Log, d.metrics.updated.Inc)
+	if err != nil {
+		return nil, errors.Join(err, d.queue.Close(), d.events.Close())
+	}
+	d.issuer = &issue.Issuer{
+		Signer: config.Signer, KeepRequests: config.KeepRequests, Events: d.events, Metrics: d.metrics, Log: config.Log,
+	}
+	d.resolve = &resolve.Resolver{
+		Flags: config.Defaults, Profiles: config.Profiles, Gates: pod.NewGates(config.Pods, d.scheduleID),
+		Events: d.events, Log: config.Log,
 	}
 	return d, nil
 }
@@ -120,68 +128,65 @@ func New(config Config) (*Driver, error) {
 // Run serves until ctx ends, then drains: calls in flight end or are cancelled, the sockets go, the mounts stay.
 func (d *Driver) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, d.close()) }()
-	defer d.loose.Wait()
-	defer d.end()
-	defer d.leaveAll()
-	defer context.AfterFunc(ctx, func() { close(d.stopping) })()
-	unlock, err := d.lock(ctx)
+	defer context.AfterFunc(ctx, func() {
+		close(d.stopping)
+		d.trust.Stop()
+	})()
+	unlock, err := d.store.Lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	if err := d.recover(); err != nil {
-		return fmt.Errorf("take up the volumes in %s: %w", d.StateDir, err)
+		return fmt.Errorf("recover the volumes in %s: %w", d.StateDir, err)
 	}
-	d.keepUp("no certificate is renewed any more", d.queue.Run)
-	d.keepUp("no volume gets other CA certificates any more", d.pushes.Run)
-	d.keepUp("no pod is told of its CA certificates any more", d.warnings.Run)
-	if d.Profiles != nil {
-		d.keepUp("the profiles are not looked at any more", d.Profiles.Run)
-	}
-	if d.WatchPods && d.Pods != nil {
-		d.keepUp("the annotations of pods are not looked at any more", d.watchRenewals)
-	}
+	working, stop := context.WithCancel(context.Background())
+	defer d.background.Wait()
+	defer stop()
+	d.startQueues(working)
 	return d.serve(ctx)
 }
 
-// lock makes the state directory that of this process alone, until it ends (flock(2)). It waits for the process that has
-// it: a predecessor that is still ending, or another node plugin.
-func (d *Driver) lock(ctx context.Context) (unlock func() error, err error) {
-	dir, err := os.Open(d.StateDir)
-	if err != nil {
-		return nil, fmt.Errorf("lock the state directory: %w", err)
+// startQueues starts what works in the background until ctx ends.
+func (d *Driver) startQueues(ctx context.Context) {
+	d.start(ctx, "no certificate is renewed any more", d.queue.Run)
+	d.start(ctx, "no volume gets other CA certificates any more", d.trust.Run)
+	d.start(ctx, "no pod gets Events any more", d.events.Run)
+	if d.Profiles != nil {
+		d.start(ctx, "the profiles are not read any more", d.Profiles.Run)
 	}
-	for waits := false; ; waits = true {
-		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return dir.Close, nil
-		case !errors.Is(err, unix.EWOULDBLOCK):
-			return nil, errors.Join(fmt.Errorf("lock the state directory %s: %w", d.StateDir, err), dir.Close())
-		case !waits:
-			d.Log.Warn("waiting for another node plugin with the same state directory to end; each needs its own (--state-dir)", "path", d.StateDir)
-		}
-		select {
-		case <-time.After(time.Second): // A lock that can be had tells nobody.
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), dir.Close())
-		}
+	if d.WatchPods && d.Pods != nil {
+		d.start(ctx, "the annotations of pods are not read any more", d.watchRenewals)
 	}
 }
 
-// keepUp does something until the driver ends.
-func (d *Driver) keepUp(otherwise string, run func(context.Context) error) {
-	d.loose.Go(func() {
-		if err := run(d.base); err != nil && d.base.Err() == nil {
-			d.Log.Error(otherwise, "error", err)
+// start runs something in the background, and logs its end if that comes early.
+func (d *Driver) start(ctx context.Context, consequence string, run func(context.Context) error) {
+	d.background.Go(func() {
+		if err := run(ctx); err != nil && ctx.Err() == nil {
+			d.Log.Error(consequence, "error", err)
 		}
 	})
 }
 
-// close frees the queues' clocks.
+// close ends what Run began or New made.
 func (d *Driver) close() error {
-	return errors.Join(d.clock.Close(), d.pushes.clock.Close(), d.warnings.clock.Close())
+	d.resolve.Gates.Close()
+	d.issuer.Close()
+	return errors.Join(d.trust.Close(), d.events.Close(), d.queue.Close())
 }
 
-// now is the wall clock: what certificates are compared with, and what a record keeps.
+// recover goes on with the volumes that the state directory has.
+func (d *Driver) recover() error {
+	ours := func(driver string) bool {
+		return slices.ContainsFunc(d.Names, func(n Name) bool { return n.Name == driver })
+	}
+	found, err := d.store.Recover(d.KubeletRoot, ours)
+	for _, v := range found {
+		d.resume(v)
+	}
+	return err
+}
+
+// now returns the wall clock: what certificates are compared with, and what a record keeps.
 func now() time.Time { return time.Now().Round(0) }

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
@@ -165,9 +166,9 @@ func TestPodsThatWaitDoNotHoldUpRenewals(t *testing.T) {
 }
 
 // record reads the volume's record.
-func (n *node) record(v kubelet.Volume) files.Record {
+func (n *node) record(v kubelet.Volume) store.Record {
 	n.t.Helper()
-	r, err := files.Dir(n.inState(v, "")).ReadRecord()
+	r, err := store.ReadRecord(files.Dir(n.inState(v, "")))
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -179,7 +180,7 @@ func (n *node) rest(v kubelet.Volume) {
 	n.t.Helper()
 	r := n.record(v)
 	r.Failure.At, r.Failure.RetryAt = r.Failure.At.Add(-24*time.Hour), r.Failure.RetryAt.Add(-24*time.Hour)
-	if err := files.Dir(n.inState(v, "")).WriteRecord(r); err != nil {
+	if err := store.WriteRecord(files.Dir(n.inState(v, "")), r); err != nil {
 		n.t.Fatal(err)
 	}
 }
@@ -257,7 +258,7 @@ func TestFailuresInARowRestLonger(t *testing.T) {
 		before := n.record(v).Failure.Count // On a slow machine the driver tried again before it stopped.
 		n.rest(v)
 		n.start()
-		var failure files.Failure
+		var failure store.Failure
 		until(t, "another try", func() bool {
 			failure = *n.record(v).Failure
 			return failure.Count > before
@@ -334,7 +335,7 @@ func TestAnswersThatAreOfNoUse(t *testing.T) {
 		answer answer
 		want   string
 	}{
-		{"empty", sends(nil), "signing failed: the answer of Issuer ca is of no use: read the certificate chain: there is no certificate in 0 bytes"},
+		{"empty", sends(nil), "signing failed: unusable certificate from Issuer ca: read the certificate chain: there is no certificate in 0 bytes"},
 		{"garbage", sends([]byte("garbage")), "there is no certificate in 7 bytes"},
 		{"1 MiB", sends(make([]byte, 1<<20+1)), "the text is 1048577 bytes long"},
 		{"another key", other(func(c *x509.Certificate) { c.PublicKey = stranger.Public() }), "the certificate is for another key than ours"},
@@ -429,20 +430,6 @@ func (n *node) health(v kubelet.Volume, code csi.VolumeHealthErrorType, reason, 
 	}
 }
 
-func TestStats(t *testing.T) {
-	n := newNode(t, nil)
-	v := web()
-	req := &csi.NodeGetVolumeStatsRequest{VolumeId: v.ID(), VolumePath: n.Target(v)}
-	if _, err := n.driver.NodeGetVolumeStats(t.Context(), req); status.Code(err) != codes.NotFound {
-		t.Errorf("before: %v", err)
-	}
-	n.publish(v)
-	resp, err := n.driver.NodeGetVolumeStats(t.Context(), req)
-	if err != nil || len(resp.Usage) != 2 || resp.Usage[0].GetTotal() != 32<<20 || resp.Usage[0].GetUsed() == 0 || resp.Usage[1].GetTotal() != 128 {
-		t.Errorf("%v, %v", resp, err)
-	}
-}
-
 func TestAFullVolumeKeepsItsPair(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()
@@ -471,7 +458,7 @@ func TestARenewalThatCantBeWritten(t *testing.T) {
 			target := n.publish(v)
 			before := pair(t, target)
 			n.signer.from(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
-				if r, err := files.Dir(n.inState(v, "")).ReadRecord(); err != nil || r.Attempt != req.Attempt.ID {
+				if r, err := store.ReadRecord(files.Dir(n.inState(v, ""))); err != nil || r.Attempt != req.Attempt.ID {
 					t.Errorf("the signer is asked for attempt %s, on record is %q (%v)", req.Attempt.ID, r.Attempt, err)
 				}
 				return ca.Sign(ctx, req)

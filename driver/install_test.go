@@ -11,18 +11,19 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/mount"
+	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
 // interrupt stops the driver, changes what lies in the volume, and starts the driver with a signer that is away.
-func (n *node) interrupt(v kubelet.Volume, change func(dir files.Dir, r *files.Record) error) {
+func (n *node) interrupt(v kubelet.Volume, change func(dir files.Dir, r *store.Record) error) {
 	n.t.Helper()
 	if err := n.stop(); err != nil {
 		n.t.Fatal(err)
 	}
 	dir, r := files.Dir(n.inState(v, "")), n.record(v)
-	if err := errors.Join(change(dir, &r), dir.WriteRecord(r)); err != nil {
+	if err := errors.Join(change(dir, &r), store.WriteRecord(dir, r)); err != nil {
 		n.t.Fatal(err)
 	}
 	n.signer.from(refuse(signer.Unavailable, "the signer is away"))
@@ -49,7 +50,7 @@ func TestACrashBeforeTheFirstPairIsInForce(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()
 	target := n.publish(v)
-	n.interrupt(v, func(dir files.Dir, r *files.Record) error {
+	n.interrupt(v, func(dir files.Dir, r *store.Record) error {
 		attempt, _, err := dir.InForce()
 		r.Attempt, r.IssuedAt, r.RenewAt = attempt, time.Time{}, time.Time{}
 		return errors.Join(err, mount.Unmount(target), os.Remove(filepath.Join(dir.Data(), files.Current)))
@@ -74,7 +75,7 @@ func TestACrashBeforeALaterPairIsInForce(t *testing.T) {
 	v := web()
 	target := n.publish(v)
 	before := pair(t, target)
-	n.interrupt(v, func(dir files.Dir, r *files.Record) error {
+	n.interrupt(v, func(dir files.Dir, r *store.Record) error {
 		r.Attempt = "next"
 		generation := filepath.Join(dir.Data(), "..next.0")
 		return errors.Join(os.WriteFile(n.inState(v, "pair.next.0"), []byte("half a pair"), 0o600),
@@ -101,7 +102,7 @@ func TestACrashAfterThePairIsInForce(t *testing.T) {
 	v := web()
 	target := n.publish(v)
 	before := pair(t, target)
-	n.interrupt(v, func(dir files.Dir, r *files.Record) error {
+	n.interrupt(v, func(dir files.Dir, r *store.Record) error {
 		attempt, _, err := dir.InForce()
 		r.Attempt, r.IssuedAt, r.EndsAt, r.RenewAt = attempt, time.Time{}, time.Time{}, time.Time{}
 		return errors.Join(err, dir.WritePendingKey([]byte("the key of the pair")))
@@ -124,7 +125,7 @@ func TestAPairThatCantBeReadIsRenewed(t *testing.T) {
 	v := web("csi.mayfly.dev/continue-on-not-ready=true")
 	target := n.publish(v)
 	before := pair(t, target)
-	n.interrupt(v, func(dir files.Dir, r *files.Record) error {
+	n.interrupt(v, func(dir files.Dir, r *store.Record) error {
 		r.RenewAt = time.Now()
 		current, err := os.Readlink(filepath.Join(dir.Data(), files.Current))
 		return errors.Join(err, os.WriteFile(n.inState(v, "pair."+strings.TrimPrefix(current, "..")), []byte("?"), 0o600))
@@ -144,7 +145,7 @@ func TestAPairOfAnOlderDriverRotatesOn(t *testing.T) {
 	v := web()
 	target := n.publish(v)
 	before := pair(t, target)
-	n.interrupt(v, func(dir files.Dir, _ *files.Record) error {
+	n.interrupt(v, func(dir files.Dir, _ *store.Record) error {
 		current, err := os.Readlink(filepath.Join(dir.Data(), files.Current))
 		old := filepath.Join(dir.Data(), "..123456")
 		link := filepath.Join(dir.Data(), files.Current+".old")

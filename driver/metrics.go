@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-csi/mayfly/signer"
 )
 
 // metrics are what an operator watches. None is per volume: their number does not grow with the node's pods.
@@ -13,7 +15,7 @@ type metrics struct {
 	issued    prometheus.Counter
 	skewed    prometheus.Counter
 	swappable prometheus.Counter
-	pushed    prometheus.Counter
+	updated   prometheus.Counter
 	failed    *prometheus.CounterVec
 }
 
@@ -25,7 +27,7 @@ func newMetrics(d *Driver, registry prometheus.Registerer) (*metrics, error) {
 			Name: "mayfly_certificates_skewed_total", Help: "Certificates accepted although they begin up to 5 minutes after the node's time: the clocks of signer and node differ."}),
 		swappable: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mayfly_tmpfs_swappable_total", Help: "Volumes whose memory the kernel may swap to disk: it does not know tmpfs's noswap (Linux 6.4)."}),
-		pushed: prometheus.NewCounter(prometheus.CounterOpts{
+		updated: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mayfly_trust_changes_total", Help: "Changes of the CA certificates in volumes without a new certificate."}),
 		failed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mayfly_attempts_failed_total", Help: "Attempts that brought no certificate, by the kind of failure."}, []string{"kind"}),
@@ -34,12 +36,15 @@ func newMetrics(d *Driver, registry prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	volumes := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "mayfly_volumes", Help: "Volumes that this node holds."}, func() float64 { return float64(len(d.all())) })
+		Name: "mayfly_volumes", Help: "Volumes that this node holds."}, func() float64 { return float64(len(d.store.All())) })
 	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "mayfly_first_expiry_timestamp_seconds", Help: "When the first certificate of this node expires, as Unix time; 0 without any."}, d.firstExpiry)
+		Name: "mayfly_first_expiry_timestamp_seconds", Help: "When the first certificate of this node expires, as Unix time; 0 without any."}, func() float64 { return unix(d.store.FirstEnd()) })
 	troubled := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "mayfly_trust_sources_in_trouble", Help: "Sources of CA certificates, of those that volumes of this node use, that are missing or of no use now."}, d.troubled)
-	all := []prometheus.Collector{m.issued, m.skewed, m.swappable, m.pushed, m.failed, volumes, expiry, troubled}
+		Name: "mayfly_trust_sources_in_trouble", Help: "Sources of CA certificates, of those that volumes of this node use, that are missing or of no use now."}, func() float64 { return float64(d.trust.InTrouble()) })
+	earlier := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mayfly_volumes_with_earlier_settings", Help: "Volumes that the flags and profiles of now don't fit: those of before count."},
+		func() float64 { return float64(d.resolve.Earlier()) })
+	all := []prometheus.Collector{m.issued, m.skewed, m.swappable, m.updated, m.failed, volumes, expiry, troubled, earlier}
 	if d.Profiles != nil {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "mayfly_profiles_valid", Help: "1 if the ConfigMap of the profiles is understood as it is now; 0: what it said before counts."}, d.profilesValid))
@@ -51,12 +56,16 @@ func newMetrics(d *Driver, registry prometheus.Registerer) (*metrics, error) {
 	return m, errors.Join(errs...)
 }
 
-func (m *metrics) issuedAt(received time.Time, leaf *x509.Certificate) {
+// Issued counts a certificate that was received then.
+func (m *metrics) Issued(received time.Time, leaf *x509.Certificate) {
 	m.issued.Inc()
 	if leaf.NotBefore.After(received) {
 		m.skewed.Inc()
 	}
 }
+
+// Failed counts an attempt that brought none.
+func (m *metrics) Failed(kind signer.Kind) { m.failed.WithLabelValues(kind.String()).Inc() }
 
 func (d *Driver) profilesValid() float64 {
 	if d.Profiles.Valid() {
@@ -65,17 +74,10 @@ func (d *Driver) profilesValid() float64 {
 	return 0
 }
 
-func (d *Driver) firstExpiry() float64 {
-	var first time.Time
-	for _, h := range d.all() {
-		h.mu.Lock()
-		if h.pair != nil && (first.IsZero() || h.pair.notAfter.Before(first)) {
-			first = h.pair.notAfter
-		}
-		h.mu.Unlock()
-	}
-	if first.IsZero() {
+// unix returns a time as Prometheus has it; 0 for none.
+func unix(t time.Time) float64 {
+	if t.IsZero() {
 		return 0
 	}
-	return float64(first.Unix())
+	return float64(t.Unix())
 }

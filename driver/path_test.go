@@ -25,6 +25,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
@@ -103,7 +104,7 @@ func (n *node) age(v kubelet.Volume) {
 	}
 	r := n.record(v)
 	r.RenewAt = time.Now()
-	if err := files.Dir(n.inState(v, "")).WriteRecord(r); err != nil {
+	if err := store.WriteRecord(files.Dir(n.inState(v, "")), r); err != nil {
 		n.t.Fatal(err)
 	}
 	n.start()

@@ -4,37 +4,35 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"time"
 
-	"github.com/mayfly-csi/mayfly/driver/files"
-	"github.com/mayfly-csi/mayfly/driver/mount"
+	"github.com/mayfly-csi/mayfly/driver/issue"
+	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
 // publish returns when a valid pair is in the volume and the volume on its target.
 //
-// While something of a volume exists its errors are not final, so that the kubelet tries again or unpublishes it;
-// a final one comes only when nothing was made or everything is removed.
-func (d *Driver) publish(ctx context.Context, h *held, asked volume.Asked) error {
-	if h.known() && h.validAt(now()) && mount.Bound(h.dir.Data(), asked.Target) {
+// While something of a volume exists its errors are not final, so that the kubelet tries again or unpublishes it; a
+// final one comes only when nothing was made or everything is removed.
+func (d *Driver) publish(ctx context.Context, asked volume.Asked, token issue.Token) error {
+	v := d.store.Get(asked.ID)
+	d.setToken(v, token)
+	if v.Known() && v.ValidAt(now()) && v.Bound(asked.Target) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, publishPatience)
-	defer cancel()
-	ctx, cancel = answerable(ctx)
+	ctx, cancel := answerable(ctx)
 	defer cancel()
 	for {
-		over, err := d.line(ctx, h, asked)
-		if over == nil {
+		tried, err := d.publishOnce(ctx, v, asked, token)
+		if tried == nil {
 			return err
 		}
-		// The volume rests. The next try's end is waited for: the kubelet's own backoff would keep the pod waiting for up to 2 minutes after it
-		// (kubernetes pkg/util/goroutinemap/exponentialbackoff).
+		// The end of the next attempt is waited for: the kubelet's own backoff would keep the pod waiting for up to 2
+		// minutes after it (kubernetes pkg/util/goroutinemap/exponentialbackoff).
 		select {
-		case <-over:
+		case <-tried:
 		case <-ctx.Done():
 			return err
 		case <-d.stopping:
@@ -43,131 +41,222 @@ func (d *Driver) publish(ctx context.Context, h *held, asked volume.Asked) error
 	}
 }
 
-// line is what a publish call goes through, one call of a volume at a time. Where the volume rests and a later try may go better, over is closed at the
+// publishOnce runs the steps once. Where the volume backs off and a later attempt may go better, tried is closed at the
 // end of the next one.
-func (d *Driver) line(ctx context.Context, h *held, asked volume.Asked) (over <-chan struct{}, err error) {
-	if err := h.take(ctx); err != nil {
+func (d *Driver) publishOnce(
+	ctx context.Context, v *store.Volume, asked volume.Asked, token issue.Token,
+) (tried <-chan struct{}, err error) {
+	ctx, err = v.Take(ctx, "a publish call")
+	if err != nil {
 		return nil, err
 	}
-	defer d.release(h)
-	if h.gone {
-		return nil, errBusy
+	defer d.release(v)
+	if v.Removed() {
+		return nil, store.ErrBusy
 	}
-	if err := d.open(ctx, h, asked); err != nil {
+	if err := d.open(ctx, v, asked, token); err != nil {
 		return nil, err
 	}
-	if over, err := d.ensure(ctx, h); err != nil {
-		return over, err
+	if tried, err := d.ensure(ctx, v); err != nil {
+		return tried, err
 	}
-	return nil, d.show(h, asked.Target)
+	return nil, v.Bind(asked.Target)
 }
 
-// open makes the volume's tmpfs and record, or takes up those that are there.
-func (d *Driver) open(ctx context.Context, h *held, asked volume.Asked) error {
-	before := h.snapshot().Asked
-	if before.Target != "" && before.Target != asked.Target {
-		return fmt.Errorf("volume %s is published at %s: unpublish it there first", h.id, before.Target)
+// open makes the volume's tmpfs and record, or goes on with those that are there.
+func (d *Driver) open(ctx context.Context, v *store.Volume, asked volume.Asked, token issue.Token) error {
+	if v.Known() {
+		return d.reopen(v, asked)
 	}
-	asked.Profile, asked.IPs = before.Profile, before.IPs
-	defaults, err := d.defaultsOf(ctx, h)
+	defaults, err := d.defaults(ctx)
 	if err != nil {
 		return err
 	}
-	v, err := volume.Parse(asked, defaults)
+	spec, err := volume.Parse(asked, defaults)
 	if err != nil {
-		return d.refuse(h, asked, err)
+		return d.reject(v, asked, err)
 	}
-	if err := d.tmpfs(h, v.SELinuxContext); err != nil {
+	swappable, err := v.Mount(spec.SELinuxContext)
+	if err != nil {
 		return err
+	}
+	if swappable {
+		d.metrics.swappable.Inc()
 	}
 	if asked.Password != "" {
-		if err := h.dir.WritePassword(asked.Password); err != nil {
+		if err := v.SetPassword(asked.Password); err != nil {
 			return err
 		}
-		asked.Password = ""
 	}
-	asked.Secrets = false // It has what was in them.
-	h.mu.Lock()
-	h.volume = v
-	if !v.AsPod {
-		h.token = token{} // It is not asked with.
+	if spec.Keystore.Password == asked.Password { // It is kept in a file of its own.
+		spec.Keystore.Password = ""
 	}
-	h.mu.Unlock()
-	d.follow(h)
-	if h.known() {
-		return nil
-	}
-	asked.Profile = v.Profile
-	if err := h.update(func(r *files.Record) { r.Asked = asked }); err != nil {
+	asked.Password, asked.Profile = "", spec.Profile
+	v.SetSpec(spec)
+	d.setToken(v, token)
+	d.trust.Follow(v)
+	if err := v.Update(func(r *store.Record) { r.SetAsked(asked, spec) }); err != nil {
 		return err
 	}
-	d.schedule(h) // What lay there under a record that could not be read is renewed again.
+	d.schedule(v) // What lay there under a record that could not be read is renewed again.
 	return nil
 }
 
-// refuse answers a volume that can't be understood. One that has a valid pair was understood before: it stays as it is.
-func (d *Driver) refuse(h *held, asked volume.Asked, problems error) error {
-	if h.validAt(now()) {
-		d.Log.Warn("the attributes of a volume are no longer understood; it keeps its certificate", "volume", h.id, "error", problems)
+// defaults returns the flags and profiles of now.
+func (d *Driver) defaults(ctx context.Context) (volume.Defaults, error) {
+	ctx, cancel := context.WithTimeout(ctx, firstTimeout)
+	defer cancel()
+	return d.resolve.Defaults(ctx)
+}
+
+// reopen goes on with a volume that is on record. What it asks for is resolved by its attempts.
+func (d *Driver) reopen(v *store.Volume, asked volume.Asked) error {
+	before := v.Record().Asked
+	switch {
+	case before.Target != asked.Target:
+		return fmt.Errorf("volume %s is published at %s: unpublish it there first", v.ID(), before.Target)
+	case before.Driver != "" && before.Driver != asked.Driver:
+		return fmt.Errorf("volume %s is one of driver %s, and the call came to %s", v.ID(), before.Driver, asked.Driver)
+	}
+	if v.Spec().ID == "" {
+		if err := d.resolve.Recorded(v); err != nil && !v.ValidAt(now()) {
+			return fmt.Errorf("the volume is kept as it is, for its attributes are not understood any more: %w", err)
+		}
+	}
+	if _, err := v.Mount(v.Spec().SELinuxContext); err != nil {
+		return err
+	}
+	if asked.Password == "" {
 		return nil
 	}
-	if err := d.discard(h, asked.Target); err != nil {
+	if err := d.resolve.Password(v, asked); err != nil {
+		d.Log.Warn("the password of a volume's keystores stays as it was", "volume", v.ID(), "error", err)
+		return nil
+	}
+	return v.SetPassword(asked.Password)
+}
+
+// ensure sees to a valid pair in the volume. A volume that backs off is not tried again before its time.
+func (d *Driver) ensure(ctx context.Context, v *store.Volume) (tried <-chan struct{}, err error) {
+	t := now()
+	if v.ValidAt(t) {
+		return nil, nil
+	}
+	if without, err := d.resolve.StartsWithout(ctx, v); without || err != nil {
+		return nil, err
+	}
+	switch r := v.Record(); {
+	case r.Failure == nil:
+		// The pod's author soon reads what the pod waits for; the kubelet's next call goes on with the same attempt.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, firstTimeout)
+		defer cancel()
+	case r.Failure.Kind != signer.NotYet.String() && r.Failure.RetryAt.After(t):
+		if r.Attempt != "" { // It goes on.
+			tried = v.Tried()
+		}
+		return tried, restingError{*r.Failure, t}
+	}
+	return nil, d.issue(ctx, v)
+}
+
+// issue brings a new pair into the volume. A renewal is the same call, later. The volume's turn must be held.
+func (d *Driver) issue(ctx context.Context, v *store.Volume) error {
+	err := d.attempt(ctx, v)
+	if err != nil {
+		err = d.issuer.Fail(v, err)
+	}
+	d.schedule(v)
+	v.AttemptEnded()
+	return err
+}
+
+// attempt goes through the steps in order. An attempt that was begun before, even by another process, goes on.
+func (d *Driver) attempt(ctx context.Context, v *store.Volume) error {
+	if err := v.Mounted(); err != nil {
+		return err
+	}
+	if finished, err := d.issuer.FinishInstalled(v); finished {
+		return err
+	}
+	a, err := d.begin(ctx, v)
+	if err != nil {
+		return err
+	}
+	if err := d.trust.Wait(ctx, v); err != nil {
+		return err
+	}
+	pair, err := d.issuer.Sign(ctx, v, a)
+	if err != nil {
+		return err
+	}
+	if err := d.trust.Install(v, a.ID, pair); err != nil {
+		return err
+	}
+	return d.issuer.Finish(v, pair, now())
+}
+
+// begin returns the attempt under way, or begins one for what the volume asks for now.
+func (d *Driver) begin(ctx context.Context, v *store.Volume) (issue.Attempt, error) {
+	if a, ok := d.issuer.Pending(v); ok && !d.resolve.IssuerChanged(v) {
+		return a, nil
+	}
+	if err := d.resolve.Attempt(ctx, v); err != nil {
+		return issue.Attempt{}, err
+	}
+	d.trust.Follow(v)
+	return d.issuer.Begin(v)
+}
+
+// unpublish removes the volume. It succeeds for one that is not there.
+func (d *Driver) unpublish(ctx context.Context, id, target string) error {
+	ctx, cancel := answerable(ctx)
+	defer cancel()
+	v := d.store.Get(id)
+	v.Interrupt()
+	if _, err := v.Take(ctx, "an unpublish call"); err != nil {
+		return err
+	}
+	defer d.release(v)
+	return d.discard(v, target)
+}
+
+// discard removes the volume from target and state directory, and what each package knows of it.
+func (d *Driver) discard(v *store.Volume, target string) error {
+	last, err := d.store.Remove(v, target)
+	if err != nil {
+		return err
+	}
+	d.queue.Remove(v.ID())
+	d.trust.Forget(v.ID())
+	d.events.Forget(v.ID())
+	d.resolve.Forget(v.ID())
+	d.issuer.Forget(v, last)
+	return nil
+}
+
+// reject answers a volume that is not understood, and was never on record.
+func (d *Driver) reject(v *store.Volume, asked volume.Asked, problems error) error {
+	if v.HasPair() { // Its record is lost: it was understood once.
+		if v.ValidAt(now()) {
+			d.Log.Warn("a volume keeps its certificate, for its attributes are not understood", "volume", v.ID(), "error", problems)
+			return nil
+		}
+		return problems
+	}
+	if err := d.discard(v, asked.Target); err != nil {
 		return errors.Join(problems, err)
 	}
 	return badCall{problems}
 }
 
-// tmpfs mounts the volume's tmpfs unless it is there.
-func (d *Driver) tmpfs(h *held, context string) error {
-	switch err := os.Mkdir(string(h.dir), 0o700); {
-	case errors.Is(err, fs.ErrExist):
-		if mounted, err := mount.Is(string(h.dir)); err != nil || mounted {
-			return err
-		}
-	case err != nil:
-		return fmt.Errorf("make the volume's directory: %w", err)
-	}
-	noswap, err := mount.Tmpfs(string(h.dir), context)
-	if err != nil {
-		return err
-	}
-	if !noswap {
-		d.metrics.swappable.Inc()
-	}
-	return nil
-}
-
-// ensure sees to a valid pair in the volume. A volume that backs off is not tried again before its time.
-func (d *Driver) ensure(ctx context.Context, h *held) (over <-chan struct{}, err error) {
-	t := now()
-	if h.validAt(t) {
-		return nil, nil
-	}
-	if without, err := d.withoutPair(ctx, h); without || err != nil {
-		return nil, err
-	}
-	switch r := h.snapshot(); {
-	case r.Failure == nil:
-		// The pod's author soon reads what the pod waits for; the kubelet's next call goes on with the same attempt.
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, firstPatience)
-		defer cancel()
-	case r.Failure.Kind != signer.NotYet.String() && r.Failure.RetryAt.After(t):
-		if r.Attempt != "" { // It goes on.
-			over = h.nextEnd()
-		}
-		return over, restingError{*r.Failure, t}
-	}
-	return nil, d.issue(ctx, h)
-}
-
 // restingError is the answer for a volume that backs off.
 type restingError struct {
-	files.Failure
+	store.Failure
 	now time.Time
 }
 
-// Error is the last reason and the time of the next try.
+// Error says the last reason and the time of the next try.
 func (e restingError) Error() string {
 	return fmt.Sprintf("%s (%s; the next try is at %s, in %s)", e.Reason, times(e.Count),
 		stamp(e.RetryAt), e.RetryAt.Sub(e.now).Round(time.Second))
@@ -180,80 +269,16 @@ func times(n int) string {
 	return fmt.Sprintf("tried %d times", n)
 }
 
-// show makes the volume visible at the target.
-func (d *Driver) show(h *held, target string) error {
-	if mount.Bound(h.dir.Data(), target) {
-		return nil
+// answerable returns a context that ends after a call's time, and a little before the caller's: an answer that
+// names the reason must still reach the kubelet.
+func answerable(ctx context.Context) (context.Context, context.CancelFunc) {
+	const margin = 3 * time.Second
+	end := time.Now().Add(publishTimeout)
+	if deadline, ok := ctx.Deadline(); ok && deadline.Before(end) {
+		end = deadline
 	}
-	if err := os.Mkdir(target, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make the target: %w", err)
+	if time.Until(end) > 2*margin {
+		end = end.Add(-margin)
 	}
-	if err := mount.Unmount(target); err != nil { // What a crash or another driver left.
-		return err
-	}
-	return mount.Bind(h.dir.Data(), target)
-}
-
-// unpublish is the line backwards. It succeeds for a volume that is not there.
-func (d *Driver) unpublish(ctx context.Context, id, target string) error {
-	h := d.hold(id)
-	h.interrupt()
-	if err := h.take(ctx); err != nil {
-		return err
-	}
-	defer d.release(h)
-	return d.discard(h, target)
-}
-
-// discard removes the volume from target and state directory: the pod's view, then the secrets, then the mount.
-func (d *Driver) discard(h *held, target string) error {
-	d.queue.Remove(h.id)
-	if err := mount.Unmount(target); err != nil {
-		return err
-	}
-	if err := os.Remove(target); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the target: %w", err)
-	}
-	leftovers := h.close()
-	if err := h.erase(); err != nil {
-		h.reopen()
-		return err
-	}
-	d.leave(h)
-	pod := h.volume.Pod
-	d.drop(h)
-	d.retire(&leftovers, leftovers.Attempt)
-	d.forget(h, pod, leftovers.Finished)
-	return nil
-}
-
-// erase removes what is there of the volume. What is closed is not written again.
-func (h *held) erase() error {
-	h.files.Lock()
-	defer h.files.Unlock()
-	return erase(h.dir)
-}
-
-// erase empties and unmounts the volume's tmpfs, if it is there, and removes its directory.
-func erase(dir files.Dir) error {
-	mounted, err := mount.Is(string(dir))
-	if err != nil {
-		return err
-	}
-	if mounted {
-		if err := dir.Wipe(); err != nil {
-			return err
-		}
-		if err := mount.Unmount(string(dir)); err != nil {
-			return err
-		}
-	}
-	// What was written after somebody else had taken the tmpfs away.
-	if err := dir.Wipe(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.Remove(string(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the volume's directory: %w", err)
-	}
-	return nil
+	return context.WithDeadline(ctx, end)
 }

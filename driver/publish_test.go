@@ -268,27 +268,32 @@ func TestAnotherTargetIsRefusedAndTheVolumeStays(t *testing.T) {
 	pair(t, target)
 }
 
-func TestOverlappingCallsAreAborted(t *testing.T) {
+// A second call waits, and says for what when its time is over; an unpublish call ends the call under way.
+func TestCallsForOneVolumeWaitForEachOther(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()
-	entered, release := make(chan struct{}), make(chan struct{})
-	n.signer.say(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
+	entered := make(chan struct{})
+	n.signer.say(func(ctx context.Context, _ signer.Request, _ signer.Signer) (signer.Issued, error) {
 		close(entered)
-		<-release
-		return ca.Sign(ctx, req)
+		<-ctx.Done()
+		return signer.Issued{}, signer.Errorf(signer.NotYet, "nobody answers")
 	})
 	var first sync.WaitGroup
-	first.Go(func() { n.publish(v) })
+	var firstErr error
+	first.Go(func() { _, firstErr = n.Publish(t.Context(), n.driver, v) })
 	<-entered
-	if _, err := n.Publish(t.Context(), n.driver, v); status.Code(err) != codes.Aborted {
+	ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second) // The call ends 3 s before.
+	defer cancel()
+	_, err := n.Publish(ctx, n.driver, v)
+	if status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), "a publish call") {
 		t.Errorf("publish: %v", err)
 	}
-	if err := n.Unpublish(t.Context(), n.driver, v); status.Code(err) != codes.Aborted {
-		t.Errorf("unpublish: %v", err)
-	}
-	close(release)
+	n.unpublish(v)
 	first.Wait()
-	pair(t, n.Target(v))
+	if status.Code(firstErr) != codes.Unavailable {
+		t.Errorf("the first call: %v", firstErr)
+	}
+	n.empty()
 }
 
 func TestTokensAreNotRecorded(t *testing.T) {
@@ -312,7 +317,7 @@ func TestCapabilities(t *testing.T) {
 	for _, c := range resp.Capabilities {
 		got = append(got, c.GetRpc().GetType().String())
 	}
-	if !slices.Equal(got, []string{"VOLUME_MOUNT_GROUP", "GET_VOLUME_STATS", "GET_VOLUME_HEALTH"}) {
+	if !slices.Equal(got, []string{"VOLUME_MOUNT_GROUP", "GET_VOLUME_HEALTH"}) {
 		t.Errorf("capabilities: %v", got)
 	}
 	info, err := n.driver.GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{})

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/mount"
+	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
@@ -211,7 +212,7 @@ func TestANewerRecordIsTakenUp(t *testing.T) {
 	}
 	// When it was to be renewed is not known, so it is renewed early.
 	until(t, "a rotation", func() bool { return !pair(t, target).Equal(before) })
-	if r := n.record(v); r.Version != files.RecordVersion || r.Asked.Target != target {
+	if r := n.record(v); r.Version != store.RecordVersion || r.Asked.Target != target {
 		t.Errorf("record: %+v", r)
 	}
 	n.unpublish(v)
@@ -276,7 +277,7 @@ func TestVolumesOfAnotherDriverInAnotherStateDirectoryAreLeftAlone(t *testing.T)
 	}
 	r := n.record(v)
 	r.Asked.Driver = "csi.example.org"
-	if err := files.Dir(n.inState(v, "")).WriteRecord(r); err != nil {
+	if err := store.WriteRecord(files.Dir(n.inState(v, "")), r); err != nil {
 		t.Fatal(err)
 	}
 	renamed = true
@@ -291,7 +292,7 @@ func TestVolumesOfAnotherDriverInAnotherStateDirectoryAreLeftAlone(t *testing.T)
 	if err := n.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if err := files.Dir(n.inState(v, "")).WriteRecord(r); err != nil {
+	if err := store.WriteRecord(files.Dir(n.inState(v, "")), r); err != nil {
 		t.Fatal(err)
 	}
 	n.start()

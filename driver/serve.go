@@ -20,11 +20,10 @@ func (d *Driver) serve(ctx context.Context) error {
 	// Calls are small. To estimate a window would cost a ping for each of them (google.golang.org/grpc internal/transport/bdp_estimator.go).
 	const window = 64 << 10
 	var sockets []socket
-	calls := &callSet{}
 	for _, name := range d.Names {
 		server := grpc.NewServer(grpc.UnaryInterceptor(d.answer), grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window))
 		csi.RegisterIdentityServer(server, identity{Driver: d, Name: name})
-		csi.RegisterNodeServer(server, &node{Driver: d, name: name.Name, calls: calls})
+		csi.RegisterNodeServer(server, &node{Driver: d, name: name.Name})
 		sockets = append(sockets, socket{name.Endpoint, server})
 	}
 	if d.KubeletRoot != "" {
@@ -56,14 +55,14 @@ func (d *Driver) listen(ctx context.Context, sockets []socket) (err error) {
 			return openErr
 		}
 		defer func() { err = errors.Join(err, drain(s.server, listener)) }()
-		d.loose.Go(func() { failed <- s.server.Serve(listener) })
+		d.background.Go(func() { failed <- s.server.Serve(listener) })
 	}
 	for _, name := range d.Names {
-		d.Log.Info("serving", "driver", name.Name, "version", d.Version, "node", d.NodeName, "endpoint", name.Endpoint, "volumes", len(d.all()))
+		d.Log.Info("serving", "driver", name.Name, "version", d.Version, "node", d.NodeName, "endpoint", name.Endpoint, "volumes", len(d.store.All()))
 	}
 	select {
 	case <-ctx.Done():
-		d.Log.Info("stopping: mounts stay", "volumes", len(d.all()))
+		d.Log.Info("stopping: mounts stay", "volumes", len(d.store.All()))
 		return nil
 	case err := <-failed:
 		return fmt.Errorf("serve: %w", err)

@@ -3,15 +3,13 @@ package driver
 import (
 	"context"
 	"errors"
-	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
-)
 
-// errBusy is the answer while another call is at work on the same volume.
-var errBusy = errors.New("another call is at work on this volume")
+	"github.com/mayfly-csi/mayfly/driver/store"
+)
 
 // badCall is an error that the caller alone can mend. Nothing of the volume exists then.
 type badCall struct{ error }
@@ -33,7 +31,7 @@ func code(err error) codes.Code {
 		return codes.InvalidArgument
 	case errors.As(err, new(missing)):
 		return codes.NotFound
-	case errors.Is(err, errBusy):
+	case errors.Is(err, store.ErrBusy):
 		return codes.Aborted
 	}
 	if s, ok := grpcstatus.FromError(err); ok {
@@ -52,38 +50,14 @@ func (d *Driver) answer(ctx context.Context, req any, info *grpc.UnaryServerInfo
 	if s, ok := grpcstatus.FromError(err); ok { // Of a method that is not implemented.
 		return nil, s.Err()
 	}
-	d.Log.Warn("call not served", "method", info.FullMethod, "volume", subject(req), "code", c.String(), "error", err)
+	d.Log.Warn("call not served", "method", info.FullMethod, "volume", volumeOf(req), "code", c.String(), "error", err)
 	return nil, grpcstatus.Error(c, err.Error())
 }
 
-func subject(req any) string {
+// volumeOf returns the id of the volume that a request is about.
+func volumeOf(req any) string {
 	if v, ok := req.(interface{ GetVolumeId() string }); ok {
 		return v.GetVolumeId()
 	}
 	return ""
-}
-
-// A callSet is the volumes that calls are at work on.
-type callSet struct {
-	mu  sync.Mutex
-	ids map[string]struct{}
-}
-
-func (s *callSet) begin(id string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, busy := s.ids[id]; busy {
-		return false
-	}
-	if s.ids == nil {
-		s.ids = map[string]struct{}{}
-	}
-	s.ids[id] = struct{}{}
-	return true
-}
-
-func (s *callSet) end(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.ids, id)
 }

@@ -42,6 +42,12 @@ const (
 	trustFile    = "trust." // And the generation.
 )
 
+// WriteRecord replaces the record.
+func (d Dir) WriteRecord(text []byte) error { return d.write(RecordFile, text) }
+
+// Record reads the record; the error is [fs.ErrNotExist] if there is none.
+func (d Dir) Record() ([]byte, error) { return os.ReadFile(d.path(RecordFile)) }
+
 // WritePendingKey keeps the key of the attempt under way. It must lie here before its request leaves the node.
 func (d Dir) WritePendingKey(key []byte) error { return d.write(pendingFile, key) }
 

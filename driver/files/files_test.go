@@ -7,12 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/mount"
@@ -248,61 +246,10 @@ func TestAPairOfAnOlderDriver(t *testing.T) {
 	}
 }
 
-func TestTheRecordComesBack(t *testing.T) {
-	d := files.Dir(t.TempDir())
-	if _, err := d.ReadRecord(); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("no record: %v", err)
-	}
-	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
-	want := files.Record{
-		Asked:   volume.Asked{ID: "csi-1", Target: "/t", Attributes: map[string]string{"a": "b"}, Group: "7", MountFlags: []string{"x"}},
-		Attempt: "abc", Finished: []string{"x", "y"}, RenewAt: at,
-		Failure: &files.Failure{Kind: "k", Reason: "r", Count: 3, At: at, RetryAt: at},
-	}
-	if err := d.WriteRecord(want); err != nil {
-		t.Fatal(err)
-	}
-	got, err := d.ReadRecord()
-	if err != nil || got.Version != files.RecordVersion || got.Asked.Target != "/t" || got.Attempt != "abc" ||
-		!slices.Equal(got.Finished, want.Finished) || !got.RenewAt.Equal(at) || *got.Failure != *want.Failure {
-		t.Errorf("got %+v, %v", got, err)
-	}
-	info, err := os.Stat(filepath.Join(string(d), "record.json"))
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
-	}
-}
-
-func TestRecordsThatAreNotOurs(t *testing.T) {
-	rows := []struct {
-		name, text string
-		want       error
-		asked      string
-	}{
-		{"empty", "", files.ErrDamaged, ""},
-		{"truncated", `{"version":1,"asked":{"id":"csi-1"`, files.ErrDamaged, ""},
-		{"something else", `{"hello":1}`, files.ErrDamaged, ""},
-		{"a state of other types", `{"version":1,"asked":{"id":"csi-1"},"attempt":5}`, files.ErrDamaged, ""},
-		{"newer", `{"version":2,"asked":{"id":"csi-1","target":"/t"},"attempt":{"new":"shape"}}`, nil, "csi-1"},
-	}
-	for _, row := range rows {
-		t.Run(row.name, func(t *testing.T) {
-			d := files.Dir(t.TempDir())
-			if err := os.WriteFile(filepath.Join(string(d), "record.json"), []byte(row.text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			r, err := d.ReadRecord()
-			if !errors.Is(err, row.want) || r.Asked.ID != row.asked || r.Attempt != "" {
-				t.Errorf("%+v, %v", r, err)
-			}
-		})
-	}
-}
-
 // What can't be removed is still on record.
 func TestAWipeThatIsInterrupted(t *testing.T) {
 	d := files.Dir(t.TempDir())
-	if err := d.WriteRecord(files.Record{Asked: volume.Asked{ID: "csi-1", Target: "/x"}, Attempt: "a"}); err != nil {
+	if err := d.WriteRecord([]byte("a record")); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"a", "z"} { // Before and after the record in the directory.
@@ -319,8 +266,8 @@ func TestAWipeThatIsInterrupted(t *testing.T) {
 		if err := mount.Unmount(busy); err != nil {
 			t.Fatal(err)
 		}
-		if r, err := d.ReadRecord(); err != nil || r.Attempt != "a" {
-			t.Errorf("the record is gone: %+v, %v", r, err)
+		if r, err := d.Record(); err != nil || string(r) != "a record" {
+			t.Errorf("the record is gone: %s, %v", r, err)
 		}
 		if err := os.RemoveAll(busy); err != nil {
 			t.Fatal(err)
@@ -331,7 +278,7 @@ func TestAWipeThatIsInterrupted(t *testing.T) {
 func TestWipe(t *testing.T) {
 	d := files.Dir(t.TempDir())
 	g := files.Generation{Attempt: "a", Pair: []byte("x"), Files: files.Set{"tls.key": []byte("x")}}
-	if err := errors.Join(d.Install(g), d.WritePendingKey([]byte("x")), d.WriteRecord(files.Record{})); err != nil {
+	if err := errors.Join(d.Install(g), d.WritePendingKey([]byte("x")), d.WriteRecord([]byte("{}"))); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Wipe(); err != nil {

@@ -135,10 +135,7 @@ func usesOldPrefix(attributes map[string]string) bool {
 
 // pod takes the pod's identity from the kubelet's keys.
 func (p *parser) pod(attributes map[string]string) (problems Problems) {
-	p.Pod = signer.Pod{
-		Namespace: attributes[podNamespace], Name: attributes[podName],
-		UID: attributes[podUID], ServiceAccount: attributes[serviceAccountName],
-	}
+	p.Pod = PodOf(Asked{Attributes: attributes})
 	for _, key := range []string{podName, podNamespace, podUID, serviceAccountName} {
 		if attributes[key] == "" {
 			problems = append(problems, problem(key, "is missing: the CSIDriver object needs podInfoOnMount: true"))

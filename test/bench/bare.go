@@ -46,17 +46,7 @@ func (n bareNode) NodeUnpublishVolume(
 func (bareNode) NodeGetCapabilities(
 	context.Context, *csi.NodeGetCapabilitiesRequest,
 ) (*csi.NodeGetCapabilitiesResponse, error) {
-	stats := &csi.NodeServiceCapability_RPC{Type: csi.NodeServiceCapability_RPC_GET_VOLUME_STATS}
-	return &csi.NodeGetCapabilitiesResponse{Capabilities: []*csi.NodeServiceCapability{
-		{Type: &csi.NodeServiceCapability_Rpc{Rpc: stats}},
-	}}, nil
-}
-
-// NodeGetVolumeStats implements [csi.NodeServer].
-func (bareNode) NodeGetVolumeStats(
-	context.Context, *csi.NodeGetVolumeStatsRequest,
-) (*csi.NodeGetVolumeStatsResponse, error) {
-	return &csi.NodeGetVolumeStatsResponse{}, nil
+	return &csi.NodeGetCapabilitiesResponse{}, nil
 }
 
 // serveBare is the process of a bareNode, on the socket that it gets as its first further file.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/mount"
+	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -232,7 +233,7 @@ func (n *node) remove(v kubelet.Volume) {
 // settled reports whether nothing is under way for the volume, and none of its requests is left to be deleted.
 func (n *node) settled(v kubelet.Volume) bool {
 	n.t.Helper()
-	record, err := files.Dir(filepath.Join(n.state(), v.ID())).ReadRecord()
+	record, err := store.ReadRecord(files.Dir(filepath.Join(n.state(), v.ID())))
 	if err != nil {
 		n.t.Fatal(err)
 	}

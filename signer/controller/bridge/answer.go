@@ -23,7 +23,7 @@ import (
 func (b *Bridge) hand(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume, issued signer.Issued) error {
 	status, err := b.status(pcr, issued)
 	if err != nil {
-		return signer.Errorf(signer.Failed, "the answer of %s %s is of no use: %w", v.Issuer.Kind, v.Issuer.Name, err)
+		return signer.Errorf(signer.Failed, "unusable certificate from %s %s: %w", v.Issuer.Kind, v.Issuer.Name, err)
 	}
 	_, err = b.answer(ctx, pcr, status, condition(certificatesv1.PodCertificateRequestConditionTypeIssued, proof.Verified,
 		fmt.Sprintf("signed by %s %s for volume of pod %s", v.Issuer.Kind, v.Issuer.Name, pcr.Spec.PodName)))

@@ -1,4 +1,4 @@
-package files_test
+package store_test
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/store"
 )
 
 // FuzzReadRecord: what is no record is damaged, and what is one can be written and read again.
@@ -26,20 +27,20 @@ func FuzzReadRecord(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(string(dir), "record.json"), text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r, err := dir.ReadRecord()
+		r, err := store.ReadRecord(dir)
 		if err != nil {
-			if !errors.Is(err, files.ErrDamaged) || !reflect.DeepEqual(r, files.Record{}) {
+			if !errors.Is(err, store.ErrDamaged) || !reflect.DeepEqual(r, store.Record{}) {
 				t.Errorf("%+v, %v", r, err)
 			}
 			return
 		}
-		if r.Asked.ID == "" || r.Version < 1 || r.Version > files.RecordVersion && r.Attempt != "" {
+		if r.Asked.ID == "" || r.Version < 1 || r.Version > store.RecordVersion && r.Attempt != "" {
 			t.Errorf("taken for a record: %+v", r)
 		}
-		if err := dir.WriteRecord(r); err != nil {
+		if err := store.WriteRecord(dir, r); err != nil {
 			t.Fatalf("write it again: %v", err)
 		}
-		again, err := dir.ReadRecord()
+		again, err := store.ReadRecord(dir)
 		if err != nil || again.Asked.ID != r.Asked.ID || again.Attempt != r.Attempt || !again.RenewAt.Equal(r.RenewAt) || len(again.Asked.Attributes) != len(r.Asked.Attributes) {
 			t.Errorf("%+v came back as %+v (%v)", r, again, err)
 		}

@@ -1,0 +1,38 @@
+package driver
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/mayfly-csi/mayfly/driver/store"
+)
+
+// health returns what is wrong with a volume at t; nothing for a valid pair whose last attempt went well.
+func (d *Driver) health(v *store.Volume, t time.Time) []*csi.VolumeHealth_VolumeHealthEntry {
+	failure := v.Record().Failure
+	entry := &csi.VolumeHealth_VolumeHealthEntry{Message: "no certificate yet"}
+	if blocked := d.resolve.Gates.BlockedBy(v.ID()); blocked != nil {
+		entry.Message += ": " + blocked.Error()
+	}
+	if pair, ok := v.Pair(); ok {
+		entry.Message = fmt.Sprintf("certificate %s is valid from %s to %s",
+			pair.Serial, stamp(pair.NotBefore), stamp(pair.NotAfter))
+	}
+	if failure != nil {
+		entry.Message += fmt.Sprintf("; %s, last at %s: %s", times(failure.Count), stamp(failure.At), failure.Reason)
+	}
+	switch {
+	case !v.ValidAt(t):
+		entry.Status, entry.Reason = csi.VolumeHealthErrorType_INACCESSIBLE, "CertificateNotValid"
+	case failure != nil:
+		entry.Status, entry.Reason = csi.VolumeHealthErrorType_DEGRADED, "CertificateNotRenewed"
+	default:
+		return nil
+	}
+	return []*csi.VolumeHealth_VolumeHealthEntry{entry}
+}
+
+// stamp writes a time as all messages do.
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

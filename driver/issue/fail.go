@@ -1,0 +1,87 @@
+package issue
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/event"
+	"github.com/mayfly-csi/mayfly/driver/renew"
+	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/store"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// Fail records what an attempt met and for how long the volume backs off. It returns the cause, with what went wrong in
+// recording it.
+func (i *Issuer) Fail(v *store.Volume, cause error) error {
+	kind := signer.KindOf(cause)
+	i.Metrics.Failed(kind)
+	t := now()
+	served := v.ValidAt(t)
+	next := failure(v.ID(), v.Record().Failure, cause, t, served)
+	err := v.Update(func(r *store.Record) {
+		if errors.Is(cause, errNoToken) && i.tokens.fresh(v.ID()) { // It came after the attempt had asked for it.
+			next.RetryAt = t
+		}
+		r.Failure = next
+		if kind.Ends() {
+			i.end(r)
+		}
+	})
+	if err != nil { // Without a failure the volume would be due again at once.
+		v.Amend(func(r *store.Record) { r.Failure = next })
+	}
+	// A request that was refused is kept until the next one: its conditions say more than a message does.
+	i.clean(v, max(i.KeepRequests, 1))
+	return errors.Join(cause, err)
+}
+
+// failure returns what the record says of a cause that was met at t after the last failure. A pod that is served has a
+// valid pair. What ends attempts has a backoff of its own: an outage does not lengthen it, and only a success begins it
+// anew.
+func failure(id string, last *store.Failure, cause error, t time.Time, served bool) *store.Failure {
+	kind := signer.KindOf(cause)
+	f := &store.Failure{}
+	if last != nil {
+		*f = *last
+	}
+	f.Kind, f.Reason, f.Count, f.At = kind.String(), cause.Error(), f.Count+1, t
+	count := &f.Waiting
+	if kind.Ends() {
+		count, f.Waiting = &f.Ended, 0
+	}
+	*count++
+	f.RetryAt = t.Add(renew.Backoff(id, kind, *count, served))
+	var early *request.NotYetValid
+	if errors.As(cause, &early) {
+		f.RetryAt = early.NotBefore.Add(-request.MaxSkew)
+	}
+	return f
+}
+
+// eventThreshold is how long a volume backs off at least after a failure of which the pod gets an Event: what time
+// mends sooner is nobody's trouble.
+const eventThreshold = 30 * time.Second
+
+// Report tells operator and pod's author of an attempt that failed in the background.
+func (i *Issuer) Report(v *store.Volume, cause error) {
+	spec, failure := v.Spec(), v.Record().Failure
+	i.Log.Error("certificate not issued", "volume", v.ID(), "pod", spec.Pod.Namespace+"/"+spec.Pod.Name, "error", cause)
+	if failure == nil || failure.RetryAt.Sub(failure.At) < eventThreshold || v.Removed() {
+		return
+	}
+	w := event.Warning{Reason: "CertificateNotIssued", Message: "the pod has no certificate"}
+	switch pair, ok := v.Pair(); {
+	case ok:
+		const format = "the pod keeps its certificate, which ends at %s"
+		w = event.Warning{Reason: "CertificateNotRenewed", Message: fmt.Sprintf(format, stamp(pair.NotAfter))}
+	case !spec.StartsWithout:
+		return // The kubelet tells the pod what its calls met: the pod has not started.
+	}
+	w.Message = fmt.Sprintf("%s; the next try is at %s; %s", failure.Reason, stamp(failure.RetryAt), w.Message)
+	i.Events.Warn(v.ID(), spec.Pod, w.Reason, w, 0)
+}
+
+// stamp writes a time as all messages do.
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -1,0 +1,83 @@
+package issue
+
+import (
+	"sync"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/store"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// A Token is one of a pod's service account. It lies in memory alone.
+type Token struct {
+	Value     signer.Token
+	ExpiresAt time.Time
+}
+
+// errNoToken is the error of a certificate that is asked for as the pod, without a token.
+var errNoToken = signer.Errorf(signer.NotYet, "there is no fresh token of the pod's service account, with which this "+
+	"driver asks (use-token-request): the kubelet brings one with its next call, if the CSIDriver object has "+
+	`tokenRequests: [{audience: ""}] and requiresRepublish: true`)
+
+// tokens are those of volumes, by their ids.
+type tokens struct {
+	mu  sync.Mutex
+	all map[string]Token
+}
+
+// fresh reports whether there is a token that has not expired.
+func (t *tokens) fresh(id string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.all[id].ExpiresAt.After(now())
+}
+
+// use returns the token with which to ask; none where the driver asks as itself.
+func (t *tokens) use(id string, asPod bool) (signer.Token, error) {
+	if !asPod {
+		return "", nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if token := t.all[id]; token.ExpiresAt.After(now()) {
+		return token.Value, nil
+	}
+	return "", errNoToken
+}
+
+// set keeps a token; the zero Token: none.
+func (t *tokens) set(id string, token Token) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.all == nil {
+		t.all = map[string]Token{}
+	}
+	t.all[id] = token
+	if token.Value == "" {
+		delete(t.all, id)
+	}
+}
+
+// SetToken keeps a token for the next attempt, where the volume's certificates are asked for as the pod, and reports
+// whether the volume waited for one and may be tried at once.
+func (i *Issuer) SetToken(v *store.Volume, token Token) (waited bool) {
+	if !v.Spec().AsPod {
+		return false
+	}
+	i.tokens.set(v.ID(), token)
+	waiting := func(f *store.Failure) bool { return f != nil && f.Reason == errNoToken.Error() }
+	if !waiting(v.Record().Failure) {
+		return false
+	}
+	err := v.Update(func(r *store.Record) {
+		if waiting(r.Failure) {
+			failure := *r.Failure
+			failure.RetryAt = now()
+			r.Failure = &failure
+		}
+	})
+	if err != nil {
+		i.Log.Warn("a volume that waited for a token is not tried at once", "volume", v.ID(), "error", err)
+	}
+	return true
+}

@@ -1,0 +1,21 @@
+package renew
+
+import "context"
+
+// A ClockQueue is a [Queue] with a wall clock of its own. Close it when it has run.
+type ClockQueue struct {
+	*Queue
+	clock *WallClock
+}
+
+// NewClockQueue makes a queue as [NewQueue] does.
+func NewClockQueue(perSecond float64, workers int, do func(ctx context.Context, id string)) (*ClockQueue, error) {
+	clock, err := NewWallClock()
+	if err != nil {
+		return nil, err
+	}
+	return &ClockQueue{NewQueue(clock, perSecond, workers, do), clock}, nil
+}
+
+// Close frees the clock.
+func (q *ClockQueue) Close() error { return q.clock.Close() }

@@ -1,0 +1,114 @@
+package store
+
+import (
+	"cmp"
+	"crypto"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// LockFiles locks the pod's files and what is kept beside them, for a moment: the turn may be held for minutes.
+func (v *Volume) LockFiles() (unlock func()) {
+	v.files.Lock()
+	return v.files.Unlock
+}
+
+// Installed reads the pair that the pod has, without its CA certificates, and the attempt that brought it; the error is
+// [fs.ErrNotExist] if the pod has none yet. The files must be locked.
+func (v *Volume) Installed() (attempt string, pair request.Pair, err error) {
+	attempt, text, err := v.dir.InForce()
+	if err != nil {
+		return "", request.Pair{}, err
+	}
+	pair, err = request.DecodePair(text, time.Now())
+	return attempt, pair, err
+}
+
+// InstalledKey reads the key that the pod has. The files must be locked.
+func (v *Volume) InstalledKey() (crypto.Signer, error) {
+	_, text, err := v.dir.InForce()
+	if err != nil {
+		return nil, err
+	}
+	return request.DecodeKey(text)
+}
+
+// InstalledAt returns when the pod's files were put in force.
+func (v *Volume) InstalledAt() (time.Time, error) { return v.dir.InstalledAt() }
+
+// InstalledFile reads a file that the pod has.
+func (v *Volume) InstalledFile(name string) ([]byte, error) { return v.dir.Shown(name) }
+
+// Install puts the pair of an attempt and its CA certificates in force, with what is known of these: all at once. The
+// files must be locked.
+func (v *Volume) Install(spec volume.Volume, attempt string, pair request.Pair, known []byte) error {
+	key, err := request.EncodeKey(pair.Key, spec.Key.Encoding)
+	if err != nil {
+		return err
+	}
+	bundle, err := request.EncodePair(pair)
+	if err != nil {
+		return err
+	}
+	password, err := v.password(spec)
+	if err != nil {
+		return err
+	}
+	set, err := files.Arrange(spec, files.Content{
+		Key: key, Bundle: bundle, Chain: pair.Chain.Certificates(), CA: pair.CA, Private: pair.Key, Password: password,
+	})
+	if err != nil {
+		return err
+	}
+	return v.dir.Install(files.Generation{Attempt: attempt, Pair: bundle, Trust: known, Files: set, Owner: spec.Owner})
+}
+
+// InstallNothing puts an empty set of files in force, for a pod that starts without its pair.
+func (v *Volume) InstallNothing() error {
+	defer v.LockFiles()()
+	return v.dir.Install(files.Generation{Owner: v.Spec().Owner})
+}
+
+// SetPassword keeps the password of the volume's keystores that came with a call, for renewals.
+func (v *Volume) SetPassword(password string) error { return v.dir.WritePassword(password) }
+
+// password returns that of the volume's stores: the pod's, or that of its Secret, or Java's own default.
+func (v *Volume) password(spec volume.Volume) (string, error) {
+	if spec.Keystore.Password != "" {
+		return spec.Keystore.Password, nil
+	}
+	kept, err := v.dir.Password()
+	return cmp.Or(kept, volume.StandardPassword), err
+}
+
+// SetTrust keeps what is known of the CA certificates in force. The files must be locked.
+func (v *Volume) SetTrust(known []byte) error { return v.dir.WriteTrust(known) }
+
+// Trust returns what is known of the CA certificates in force; the error is [fs.ErrNotExist] if nothing is. The files
+// must be locked.
+func (v *Volume) Trust() ([]byte, error) { return v.dir.Trust() }
+
+// SetPending keeps the key and the signing request of the attempt under way. They must lie here before the request
+// leaves the node.
+func (v *Volume) SetPending(key crypto.Signer, csr []byte) error {
+	text, err := request.EncodePending(key, csr)
+	if err != nil {
+		return err
+	}
+	return v.dir.WritePendingKey(text)
+}
+
+// Pending returns the key and the signing request of the attempt under way.
+func (v *Volume) Pending() (key crypto.Signer, csr []byte, err error) {
+	text, err := v.dir.PendingKey()
+	if err != nil {
+		return nil, nil, err
+	}
+	return request.DecodePending(text)
+}
+
+// RemovePending removes them.
+func (v *Volume) RemovePending() error { return v.dir.RemovePendingKey() }

@@ -1,0 +1,104 @@
+package store
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/mount"
+)
+
+// Mount mounts the volume's tmpfs unless it is there. The kernel may write it to swap if swappable.
+func (v *Volume) Mount(selinuxContext string) (swappable bool, err error) {
+	switch err := os.Mkdir(string(v.dir), 0o700); {
+	case errors.Is(err, fs.ErrExist):
+		if mounted, err := mount.Is(string(v.dir)); err != nil || mounted {
+			return false, err
+		}
+	case err != nil:
+		return false, fmt.Errorf("make the volume's directory: %w", err)
+	}
+	noswap, err := mount.Tmpfs(string(v.dir), selinuxContext)
+	return !noswap && err == nil, err
+}
+
+// Mounted demands the volume's tmpfs: no key is ever on a disk.
+func (v *Volume) Mounted() error {
+	if mounted, err := mount.Is(string(v.dir)); err != nil || !mounted {
+		return cmp.Or(err, fmt.Errorf("the tmpfs of volume %s is gone: somebody else unmounted it", v.id))
+	}
+	return nil
+}
+
+// Bound reports whether target shows the volume.
+func (v *Volume) Bound(target string) bool { return mount.Bound(v.dir.Data(), target) }
+
+// Bind makes the volume visible at target, in place of what a crash or another driver left there.
+func (v *Volume) Bind(target string) error {
+	if v.Bound(target) {
+		return nil
+	}
+	if err := os.Mkdir(target, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make the target: %w", err)
+	}
+	if err := mount.Unmount(target); err != nil {
+		return err
+	}
+	return mount.Bind(v.dir.Data(), target)
+}
+
+// Remove takes all of the volume away: the pod's view, then the secrets, then the mount. It returns the last record.
+// After an error the volume is as usable as what is left of it, and Remove goes on where it stopped. The volume's turn
+// must be held.
+func (s *Store) Remove(v *Volume, target string) (last Record, err error) {
+	if err := mount.Unmount(target); err != nil {
+		return Record{}, err
+	}
+	if err := os.Remove(target); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Record{}, fmt.Errorf("remove the target: %w", err)
+	}
+	last = v.setRemoved(true)
+	defer v.LockFiles()()
+	if err := erase(v.dir); err != nil {
+		v.setRemoved(false)
+		return Record{}, err
+	}
+	s.remove(v)
+	return last, nil
+}
+
+// setRemoved says whether the volume is removed, and returns its record.
+func (v *Volume) setRemoved(removed bool) Record {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.removed = removed
+	v.wake()
+	return v.record
+}
+
+// erase empties and unmounts a volume's tmpfs, if it is there, and removes its directory.
+func erase(dir files.Dir) error {
+	mounted, err := mount.Is(string(dir))
+	if err != nil {
+		return err
+	}
+	if mounted {
+		if err := dir.Wipe(); err != nil {
+			return err
+		}
+		if err := mount.Unmount(string(dir)); err != nil {
+			return err
+		}
+	}
+	// What was written after somebody else had taken the tmpfs away.
+	if err := dir.Wipe(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Remove(string(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the volume's directory: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// RecordVersion is the version of the record that this driver writes. Version and Asked mean the same in every version.
+const RecordVersion = 1
+
+// A Record is what the driver must know of a volume after a restart. It has no secrets but a password that the pod has
+// among its attributes. Its slices and pointers are replaced, never changed.
+type Record struct {
+	Version int          `json:"version"`
+	Asked   volume.Asked `json:"asked"`
+
+	// Resolved is what flags and profiles made of Asked last, as volume.Encode writes it. It counts where those of now
+	// don't fit.
+	Resolved json.RawMessage `json:"resolved,omitempty"`
+
+	Attempt  string    `json:"attempt,omitempty"`  // The id of the attempt under way: written before the signer sees it.
+	Finished []string  `json:"finished,omitempty"` // Ids of attempts whose requests the signer may still keep, oldest first.
+	IssuedAt time.Time `json:"issuedAt,omitzero"`  // When the pair was received; zero if there is none.
+	EndsAt   time.Time `json:"endsAt,omitzero"`    // When the pair's path to its CA ends; zero: as the pair says.
+	RenewAt  time.Time `json:"renewAt,omitzero"`   // When the pair is to be renewed; zero if there is none.
+	Stalled  int       `json:"stalled,omitempty"`  // Answers in a row that ended no later than the pair before.
+	Told     []string  `json:"told,omitempty"`     // Warnings of the last answer: each is an Event once.
+	Failure  *Failure  `json:"failure,omitempty"`  // What the last attempt met; nil after a success.
+}
+
+// A Failure is why the last attempt brought no certificate, and how long the volume backs off.
+type Failure struct {
+	Kind    string    `json:"kind"`
+	Reason  string    `json:"reason"`
+	Count   int       `json:"count"`             // Of all failures in a row.
+	Ended   int       `json:"ended,omitempty"`   // Of those that ended their attempt.
+	Waiting int       `json:"waiting,omitempty"` // Of those that did not, since the last one that did.
+	At      time.Time `json:"at"`
+	RetryAt time.Time `json:"retryAt"`
+}
+
+// SetAsked says what was asked for, and what it was resolved to.
+func (r *Record) SetAsked(asked volume.Asked, spec volume.Volume) {
+	r.Asked, r.Resolved = asked, volume.Encode(spec)
+}
+
+// ResolvedSpec returns what it was resolved to.
+func (r Record) ResolvedSpec() (volume.Volume, error) { return volume.Decode(r.Resolved) }
+
+// mostFinished bounds the attempts that a record names: the API server collects the requests of the others with the pod.
+const mostFinished = 32
+
+// Finish notes that an attempt is over and that the signer may still keep its request.
+func (r *Record) Finish(attempt string) {
+	if attempt == "" {
+		return
+	}
+	all := append(slices.Clone(r.Finished), attempt)
+	r.Finished = all[max(0, len(all)-mostFinished):]
+}
+
+// Forget strikes attempts of which the signer keeps nothing any more.
+func (r *Record) Forget(attempts []string) {
+	gone := func(id string) bool { return slices.Contains(attempts, id) }
+	r.Finished = slices.DeleteFunc(slices.Clone(r.Finished), gone)
+}
+
+// ErrDamaged is the error of a record that can't be understood.
+var ErrDamaged = errors.New("the record is damaged")
+
+// WriteRecord replaces the record.
+func WriteRecord(dir files.Dir, r Record) error {
+	r.Version = RecordVersion
+	text, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode the record: %w", err)
+	}
+	return dir.WriteRecord(text)
+}
+
+// ReadRecord reads the record; the error is [fs.ErrNotExist] or [ErrDamaged]. Of a newer driver's record it takes what
+// it can trust: Version and Asked.
+func ReadRecord(dir files.Dir) (Record, error) {
+	text, err := dir.Record()
+	if err != nil {
+		return Record{}, fmt.Errorf("read the record: %w", err)
+	}
+	r, err := decodeRecord(text)
+	if err != nil {
+		return Record{}, fmt.Errorf("read the record in %s: %w", dir, err)
+	}
+	return r, nil
+}
+
+func decodeRecord(text []byte) (r Record, err error) {
+	var stable struct {
+		Version int          `json:"version"`
+		Asked   volume.Asked `json:"asked"`
+	}
+	if err := json.Unmarshal(text, &stable); err != nil || stable.Version < 1 || stable.Asked.ID == "" {
+		return Record{}, errors.Join(ErrDamaged, err)
+	}
+	if stable.Version > RecordVersion {
+		return Record{Version: stable.Version, Asked: stable.Asked}, nil
+	}
+	if err := json.Unmarshal(text, &r); err != nil {
+		return Record{}, errors.Join(ErrDamaged, err)
+	}
+	return r, nil
+}

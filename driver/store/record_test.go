@@ -1,0 +1,66 @@
+package store_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/store"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+func TestTheRecordComesBack(t *testing.T) {
+	d := files.Dir(t.TempDir())
+	if _, err := store.ReadRecord(d); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no record: %v", err)
+	}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	want := store.Record{
+		Asked:   volume.Asked{ID: "csi-1", Target: "/t", Attributes: map[string]string{"a": "b"}, Group: "7", MountFlags: []string{"x"}},
+		Attempt: "abc", Finished: []string{"x", "y"}, RenewAt: at,
+		Failure: &store.Failure{Kind: "k", Reason: "r", Count: 3, At: at, RetryAt: at},
+	}
+	if err := store.WriteRecord(d, want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := store.ReadRecord(d)
+	if err != nil || got.Version != store.RecordVersion || got.Asked.Target != "/t" || got.Attempt != "abc" ||
+		!slices.Equal(got.Finished, want.Finished) || !got.RenewAt.Equal(at) || *got.Failure != *want.Failure {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	info, err := os.Stat(filepath.Join(string(d), "record.json"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+func TestRecordsThatAreNotOurs(t *testing.T) {
+	rows := []struct {
+		name, text string
+		want       error
+		asked      string
+	}{
+		{"empty", "", store.ErrDamaged, ""},
+		{"truncated", `{"version":1,"asked":{"id":"csi-1"`, store.ErrDamaged, ""},
+		{"something else", `{"hello":1}`, store.ErrDamaged, ""},
+		{"a state of other types", `{"version":1,"asked":{"id":"csi-1"},"attempt":5}`, store.ErrDamaged, ""},
+		{"newer", `{"version":2,"asked":{"id":"csi-1","target":"/t"},"attempt":{"new":"shape"}}`, nil, "csi-1"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			d := files.Dir(t.TempDir())
+			if err := os.WriteFile(filepath.Join(string(d), "record.json"), []byte(row.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r, err := store.ReadRecord(d)
+			if !errors.Is(err, row.want) || r.Asked.ID != row.asked || r.Attempt != "" {
+				t.Errorf("%+v, %v", r, err)
+			}
+		})
+	}
+}

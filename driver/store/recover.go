@@ -1,0 +1,135 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/mount"
+)
+
+// Recover finds the volumes that an earlier process left, and removes what is left of removed ones. It asks nobody but
+// the node's own files. A volume that lies in another state directory under the kubelet's root, where a driver with
+// other flags mounted it, stays there if ours says so of the driver's name: the pods that run have that mount.
+//
+// What the pod asked for is not resolved: see [Volume.SetSpec].
+func (s *Store) Recover(kubeletRoot string, ours func(driver string) bool) (found []*Volume, err error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if !e.IsDir() || CheckID(e.Name()) != nil {
+			s.log.Warn("left alone: not a volume", "path", filepath.Join(s.dir, e.Name()))
+			continue
+		}
+		if v := s.recover(s.dir, e.Name()); v != nil {
+			found = append(found, v)
+		}
+	}
+	elsewhere, err := s.recoverElsewhere(kubeletRoot, ours)
+	return append(found, elsewhere...), err
+}
+
+// recoverElsewhere finds the volumes in other state directories.
+func (s *Store) recoverElsewhere(kubeletRoot string, ours func(driver string) bool) (found []*Volume, err error) {
+	if kubeletRoot == "" {
+		return nil, nil
+	}
+	records, err := filepath.Glob(filepath.Join(kubeletRoot, "plugins", "*", "volumes", "*", files.RecordFile))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range records {
+		stateDir, id := filepath.Dir(filepath.Dir(path)), filepath.Base(filepath.Dir(path))
+		if stateDir == s.dir {
+			continue
+		}
+		if err := s.check(files.Dir(filepath.Dir(path)), id, ours); err != nil {
+			s.log.Warn("a volume in another state directory is not renewed", "path", filepath.Dir(path), "error", err)
+			continue
+		}
+		if v := s.recover(stateDir, id); v != nil {
+			found = append(found, v)
+		}
+	}
+	return found, nil
+}
+
+// check says why a volume in another state directory is not one of this driver's.
+func (s *Store) check(dir files.Dir, id string, ours func(driver string) bool) error {
+	mounted, err := mount.Is(string(dir))
+	if err == nil && !mounted {
+		err = errors.New("nothing is mounted there")
+	}
+	if err != nil {
+		return err
+	}
+	record, err := ReadRecord(dir)
+	switch {
+	case err != nil:
+		return err
+	case record.Asked.ID != id:
+		return fmt.Errorf("its record is that of volume %s", record.Asked.ID)
+	case !ours(record.Asked.Driver):
+		return fmt.Errorf("it is of driver %q, which is none of this driver's names", record.Asked.Driver)
+	case s.Find(id) != nil:
+		return errors.New("this driver has a volume of that name in its own state directory")
+	}
+	return nil
+}
+
+// recover returns one volume of a state directory; nil if nothing is left of it.
+func (s *Store) recover(stateDir, id string) *Volume {
+	log, dir := s.log.With("volume", id), files.Dir(filepath.Join(stateDir, id))
+	mounted, err := mount.Is(string(dir))
+	if err != nil {
+		log.Error("left alone: can't tell whether it is mounted", "error", err)
+		return nil
+	}
+	if !mounted { // A crash before the mount or after the unmount; or a reboot.
+		if err := os.Remove(string(dir)); err != nil {
+			log.Warn("left alone: not a volume", "path", dir, "error", err)
+		}
+		return nil
+	}
+	record, err := ReadRecord(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // A crash between the mount and the first record: no target shows it yet.
+		if err := erase(dir); err != nil {
+			log.Error("an empty volume can't be removed", "error", err)
+		}
+		return nil
+	case err != nil:
+		log.Error("this volume is kept as it is, and not renewed until the kubelet publishes it again", "error", err)
+	case record.Version > RecordVersion:
+		log.Warn("the record is of a newer driver: what was under way is begun anew", "version", record.Version)
+	}
+	if err := dir.Recover(); err != nil {
+		log.Error("the volume's files are left as they are", "error", err)
+	}
+	v := s.get(stateDir, id)
+	v.record = record
+	if err := v.recoverPair(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Error("the pair that the pod has can't be read; it is renewed as planned", "error", err)
+	}
+	return v
+}
+
+// recoverPair finds what pair the pod has, and until when it is valid.
+func (v *Volume) recoverPair() error {
+	defer v.LockFiles()()
+	attempt, pair, err := v.Installed()
+	if err != nil {
+		return err
+	}
+	end := pair.Chain.End() // Of the path without its CA, which is not beside the pair.
+	if recorded := v.record.EndsAt; attempt != v.record.Attempt && !recorded.IsZero() && recorded.Before(end) {
+		end = recorded
+	}
+	v.SetPair(pair.Chain.Leaf(), pair.Chain.Begin(), end)
+	return nil
+}

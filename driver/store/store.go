@@ -1,0 +1,120 @@
+// Package store holds the volumes of this node: for each its directory, a tmpfs with the record and the generations of
+// its files, its mounts, and what is in force. [Store.Recover] finds them again after a restart. The store owns a
+// volume's turn: who has it works on the volume, one at a time.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/driver/files"
+)
+
+// A Store is the volumes of one state directory, by their ids. Make one with [New].
+type Store struct {
+	dir string
+	log *slog.Logger
+
+	mu      sync.Mutex
+	volumes map[string]*Volume
+}
+
+// New makes a store of a state directory, which is made if it is not there. The store is empty until [Store.Recover].
+func New(dir string, log *slog.Logger) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state directory: %w", err)
+	}
+	return &Store{dir: dir, log: log, volumes: map[string]*Volume{}}, nil
+}
+
+// Lock makes the state directory that of this process alone, until it ends or unlocks it (flock(2)). It waits for the
+// process that has it: a predecessor that is still ending, or another node plugin.
+func (s *Store) Lock(ctx context.Context) (unlock func() error, err error) {
+	dir, err := os.Open(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("lock the state directory: %w", err)
+	}
+	for waits := false; ; waits = true {
+		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return dir.Close, nil
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return nil, errors.Join(fmt.Errorf("lock the state directory %s: %w", s.dir, err), dir.Close())
+		case !waits:
+			s.log.Warn("waiting for another node plugin with the same state directory to end; "+
+				"each needs its own (--state-dir)", "path", s.dir)
+		}
+		select {
+		case <-time.After(time.Second): // The kernel does not say when a lock is free.
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), dir.Close())
+		}
+	}
+}
+
+// Find returns the volume; nil if there is none.
+func (s *Store) Find(id string) *Volume {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.volumes[id]
+}
+
+// Get returns the volume, a new one if there is none. Nothing of a new one is on disk.
+func (s *Store) Get(id string) *Volume { return s.get(s.dir, id) }
+
+func (s *Store) get(dir, id string) *Volume {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.volumes[id]
+	if !ok {
+		v = newVolume(id, files.Dir(filepath.Join(dir, id)))
+		s.volumes[id] = v
+	}
+	return v
+}
+
+// All returns the volumes, in no order.
+func (s *Store) All() []*Volume {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.volumes))
+}
+
+// FirstEnd returns when the first certificate of all volumes ends; zero if there is none.
+func (s *Store) FirstEnd() (first time.Time) {
+	for _, v := range s.All() {
+		if p, ok := v.Pair(); ok && (first.IsZero() || p.NotAfter.Before(first)) {
+			first = p.NotAfter
+		}
+	}
+	return first
+}
+
+func (s *Store) remove(v *Volume) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.volumes, v.id)
+}
+
+// fileName is what an id must be. The kubelet's are csi- and 64 hex digits.
+var fileName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$`)
+
+// CheckID demands an id that is one file name, for it names the volume's directory.
+func CheckID(id string) error {
+	if !fileName.MatchString(id) {
+		return fmt.Errorf("volume_id %q is not a plain file name", id)
+	}
+	return nil
+}
