@@ -1,0 +1,132 @@
+package registration
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	// rest is the time between a change and the look at the sockets. Another process may be about to put its own there, and one that removes a
+	// socket again and again gets it back once in this time.
+	rest = time.Second
+	// lookAgain is the time to the next look where nothing tells of a change: there is no inotify descriptor to be had (inotify(7), /proc
+	// interfaces), or another process has a socket's place, and may be killed.
+	lookAgain = 30 * time.Second
+)
+
+// A keeper puts back sockets that were removed.
+type keeper struct {
+	sockets   []*socket
+	failed    func(error) // Called where a socket that was put back fails.
+	log       *slog.Logger
+	unwatched bool
+}
+
+// run sees to the sockets until ctx ends. It sleeps while nothing changes.
+func (k *keeper) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		k.round(ctx)
+		sleep(ctx, rest)
+	}
+}
+
+// round puts back what is lost; where nothing is, it waits for a change.
+func (k *keeper) round(ctx context.Context) {
+	// The watch comes before the look: no loss is missed.
+	watcher, err := k.watch()
+	if err == nil {
+		defer watcher.Close()
+	}
+	if !k.repair(ctx) {
+		return
+	}
+	k.report(err)
+	if err != nil {
+		sleep(ctx, lookAgain)
+		return
+	}
+	if slices.ContainsFunc(k.sockets, func(s *socket) bool { return s.state == replaced }) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, lookAgain)
+		defer cancel()
+	}
+	k.wait(ctx, watcher)
+}
+
+// watch watches the directories of the sockets. Each watch is a new one: a directory may be another under the same path.
+func (k *keeper) watch() (*fsnotify.Watcher, error) {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range k.sockets {
+		if err := watcher.Add(filepath.Dir(s.path)); err != nil {
+			return nil, errors.Join(err, watcher.Close())
+		}
+	}
+	return watcher, nil
+}
+
+// report logs that the sockets can't be watched, once until they can.
+func (k *keeper) report(err error) {
+	if err != nil && !k.unwatched {
+		k.log.Warn("the sockets can't be watched: they are looked at every 30 seconds", "error", err)
+	}
+	k.unwatched = err != nil
+}
+
+// repair puts back the sockets that are lost, in the order in which they were opened, and reports whether none was.
+func (k *keeper) repair(ctx context.Context) bool {
+	complete := true
+	for _, s := range k.sockets {
+		before := s.state
+		switch s.state = s.look(ctx); {
+		case ctx.Err() != nil:
+			return false
+		case s.state == lost:
+			complete = false
+			k.putBack(ctx, s, before)
+		case s.state == replaced && before != replaced:
+			k.log.Warn("another process answers on the socket: it has new calls until it ends", "path", s.path)
+		}
+	}
+	return complete
+}
+
+func (k *keeper) putBack(ctx context.Context, s *socket, before state) {
+	if err := s.open(ctx, k.failed); err == nil {
+		k.log.Warn("a socket was gone, and has been put back", "path", s.path)
+	} else if before != lost {
+		k.log.Error("a socket is gone and can't be put back; this is tried every second", "path", s.path, "error", err)
+	}
+}
+
+// wait returns after a change of a socket or of its directory, and when ctx ends.
+func (k *keeper) wait(ctx context.Context, watcher *fsnotify.Watcher) {
+	for {
+		select {
+		case e := <-watcher.Events:
+			if slices.ContainsFunc(k.sockets, func(s *socket) bool { return e.Name == s.path || e.Name == filepath.Dir(s.path) }) {
+				return
+			}
+		case <-watcher.Errors: //nolint:errcheck // Events were lost.
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// sleep waits for the duration or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}

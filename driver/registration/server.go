@@ -1,0 +1,103 @@
+// Package registration serves a CSI node plugin: its sockets, and its registration with the kubelet. It puts back what others remove of these while
+// the plugin runs, and lets calls end when it stops.
+package registration
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
+)
+
+// A Plugin is one name under which a node plugin serves, on a socket of its own.
+type Plugin struct {
+	Name     string       // As in the CSIDriver object.
+	Endpoint string       // Path of the CSI socket.
+	Server   *grpc.Server // Has the CSI services. Serve starts and stops it.
+}
+
+// A Server serves plugins. All fields are required but those that say otherwise.
+type Server struct {
+	Plugins     []Plugin
+	KubeletRoot string        // Empty: don't register with a kubelet.
+	Drain       time.Duration // How long calls in flight have to end when Serve stops, all together.
+	Log         *slog.Logger
+}
+
+// Serve answers on the sockets until ctx ends or one of them fails. Then it removes the sockets, lets the calls in flight end or cancels them after
+// Drain, and returns when all of them have. Call it once.
+//
+// A socket that is removed while Serve runs is put back a second later; so is one whose place was taken by something that nobody answers on. A socket that
+// another process answers on stays: that is a successor, or another driver of the same name, and two that replaced each other would have the kubelet
+// register without an end. It has the new calls until it ends. What it then removes is its own socket, and Serve puts another there.
+//
+// A path that can't be listened on is an error at the start, and a line in the log later: pods that run need the plugin even where no new ones can come.
+func (s *Server) Serve(ctx context.Context) (err error) {
+	serving, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	sockets := s.sockets()
+	defer func() { err = errors.Join(err, s.close(sockets)) }()
+	for _, socket := range sockets {
+		if err := socket.open(serving, fail); err != nil {
+			return err
+		}
+	}
+	for _, p := range s.Plugins {
+		s.Log.Info("serving", "driver", p.Name, "endpoint", p.Endpoint)
+	}
+	k := keeper{sockets: sockets, failed: fail, log: s.Log}
+	k.run(serving)
+	if ctx.Err() == nil {
+		return context.Cause(serving)
+	}
+	return nil
+}
+
+// sockets returns the sockets in the order in which they are opened: the kubelet calls the CSI sockets as soon as it sees those of the registration.
+func (s *Server) sockets() (all []*socket) {
+	for _, p := range s.Plugins {
+		all = append(all, &socket{path: filepath.Clean(p.Endpoint), server: p.Server})
+	}
+	if s.KubeletRoot == "" {
+		return all
+	}
+	for _, p := range s.Plugins {
+		server := grpc.NewServer()
+		registerapi.RegisterRegistrationServer(server, registrant{Plugin: p, log: s.Log})
+		path := filepath.Join(s.KubeletRoot, "plugins_registry", p.Name+"-reg.sock")
+		all = append(all, &socket{path: path, server: server})
+	}
+	return all
+}
+
+// close removes the sockets, the kubelet's view first, and ends their servers at the same time.
+func (s *Server) close(sockets []*socket) error {
+	var errs []error
+	for _, socket := range slices.Backward(sockets) {
+		errs = append(errs, socket.unlink())
+	}
+	var servers sync.WaitGroup
+	for _, socket := range sockets {
+		servers.Go(socket.drain)
+	}
+	drained := make(chan struct{})
+	go func() {
+		servers.Wait()
+		close(drained)
+	}()
+	select {
+	case <-drained:
+	case <-time.After(s.Drain):
+		for _, socket := range sockets {
+			socket.server.Stop()
+		}
+		<-drained
+	}
+	return errors.Join(errs...)
+}

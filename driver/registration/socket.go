@@ -1,0 +1,127 @@
+package registration
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"google.golang.org/grpc"
+)
+
+// A socket is a path at which a server answers, unless another process has put something else there.
+type socket struct {
+	path   string
+	server *grpc.Server
+
+	listener net.Listener
+	file     os.FileInfo // What open put at path. No other file has its inode while listener is open.
+	state    state
+	serving  sync.WaitGroup
+}
+
+// A state is what there is at a socket's path.
+type state int
+
+const (
+	ours     state = iota // The server answers.
+	lost                  // Nobody answers.
+	replaced              // Another process answers.
+)
+
+// open puts a new socket at the path and serves on it, then closes the one that was open before. failed is called if the new one ends by itself.
+func (s *socket) open(ctx context.Context, failed func(error)) error {
+	listener, file, err := listen(ctx, s.path)
+	if err != nil {
+		return err
+	}
+	s.serving.Go(func() {
+		if err := s.server.Serve(listener); err != nil && !errors.Is(err, net.ErrClosed) {
+			failed(fmt.Errorf("serve on %s: %w", s.path, err))
+		}
+	})
+	if s.listener != nil {
+		_ = s.listener.Close()
+	}
+	s.listener, s.file, s.state = listener, file, ours
+	return nil
+}
+
+// look returns what there is at the path now.
+func (s *socket) look(ctx context.Context) state {
+	there, err := os.Lstat(s.path)
+	if err != nil {
+		return lost
+	}
+	if os.SameFile(there, s.file) {
+		return ours
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", s.path)
+	if err == nil {
+		_ = conn.Close()
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		return lost
+	}
+	return replaced
+}
+
+// unlink removes the file at the path if open put it there.
+func (s *socket) unlink() error {
+	there, err := os.Lstat(s.path)
+	if err == nil && os.SameFile(there, s.file) {
+		err = os.Remove(s.path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the socket: %w", err)
+	}
+	return nil
+}
+
+// drain ends the server when its calls have ended.
+func (s *socket) drain() {
+	s.server.GracefulStop()
+	s.serving.Wait()
+}
+
+// listen puts a new socket at the path. It is made aside and renamed into place, so that there is no time without one when it replaces that of a
+// predecessor. The kubelet overlooks names that begin with a dot (kubernetes pkg/kubelet/pluginmanager/pluginwatcher/plugin_watcher.go).
+func listen(ctx context.Context, path string) (net.Listener, os.FileInfo, error) {
+	// Another process may be making a socket for the same path.
+	aside := filepath.Join(filepath.Dir(path), "."+rand.Text()[:7])
+	const longest = 107 // unix(7), sun_path.
+	if limit := longest - max(0, len(aside)-len(path)); len(path) > limit {
+		return nil, nil, fmt.Errorf("listen on %s: the path of a socket has at most %d bytes", path, limit)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, nil, fmt.Errorf("make the socket's directory: %w", err)
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "unix", aside)
+	if err != nil {
+		return nil, nil, fmt.Errorf("listen: %w", err)
+	}
+	listener.(*net.UnixListener).SetUnlinkOnClose(false)
+	file, err := place(aside, path)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("listen on %s: %w", path, err), listener.Close(), os.RemoveAll(aside))
+	}
+	return listener, file, nil
+}
+
+// place moves the socket at aside to path, where root alone may connect to it.
+func place(aside, path string) (os.FileInfo, error) {
+	if err := os.Chmod(aside, 0o600); err != nil {
+		return nil, err
+	}
+	file, err := os.Lstat(aside)
+	if err != nil {
+		return nil, err
+	}
+	return file, os.Rename(aside, path)
+}
