@@ -3,6 +3,7 @@ package volume
 import (
 	"slices"
 	"strings"
+	"sync"
 )
 
 // An Attribute is one row of what a pod may ask for.
@@ -20,10 +21,13 @@ type Attribute struct {
 	set func(p *parser, value string) error
 }
 
-// Attributes are all rows, in the order of the reference.
-func Attributes() []Attribute {
-	return slices.Concat(issuerAttributes(), subjectAttributes(), nameAttributes(), timeAttributes(), keyAttributes(), fileAttributes())
-}
+// Attributes returns all rows, in the order of the reference.
+func Attributes() []Attribute { return slices.Clone(table()) }
+
+var table = sync.OnceValue(func() []Attribute {
+	return slices.Concat(issuerAttributes(), subjectAttributes(), nameAttributes(),
+		timeAttributes(), keyAttributes(), fileAttributes())
+})
 
 // issuerAttributes are of who signs.
 func issuerAttributes() []Attribute {

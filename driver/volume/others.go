@@ -3,8 +3,10 @@ package volume
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/agext/levenshtein"
@@ -22,7 +24,7 @@ func (p *parser) others(attributes map[string]string) (problems Problems) {
 	for _, key := range slices.Sorted(maps.Keys(attributes)) {
 		switch {
 		case slices.Contains(known, key), strings.HasPrefix(key, kubeletPrefix):
-		case !foreign(key, known):
+		case !foreign(key):
 			problems = append(problems, problem(quote(key), "is not a known attribute%s", suggestion(key, "%s", known)))
 		case len(validation.IsQualifiedName(strings.ToLower(key))) > 0:
 			problems = append(problems, problem(quote(key), "can't be an annotation of the request: %s", validation.IsQualifiedName(strings.ToLower(key))[0]))
@@ -58,31 +60,34 @@ func tooMuch(attributes map[string]string) Problems {
 	return nil
 }
 
-// foreign reports whether a key is of another group, and not one of ours misspelt.
-func foreign(key string, known []string) bool {
-	const alike = 3 // Letters that are wrong.
+// foreign reports whether a key is of another group, and is not one of ours misspelt: only a group and a name that are
+// both much like ours are that.
+func foreign(key string) bool {
 	group, name, qualified := strings.Cut(key, "/")
 	switch {
-	case !qualified || group == strings.TrimSuffix(Prefix, "/") || group == strings.TrimSuffix(OldPrefix, "/"):
+	case !qualified || group+"/" == Prefix || group+"/" == OldPrefix:
 		return false
 	case len(key) > longestKey:
 		return true
 	}
-	_, ours, _ := strings.Cut(nearest(key, known), "/")
-	for _, prefix := range []string{Prefix, OldPrefix} {
-		if levenshtein.Distance(group+"/", prefix, nil) <= alike && levenshtein.Distance(name, ours, nil) <= alike {
-			return false
-		}
-	}
-	return true
+	return !alike(group+"/", Prefix) && !alike(group+"/", OldPrefix) ||
+		!slices.ContainsFunc(table(), func(a Attribute) bool { return alike(name, a.Name) })
+}
+
+// alike reports whether two words differ in at most three letters. Of lengths that differ by more no distance is
+// computed; the library's own bound, MaxCost, takes "example.org" for three letters from "csi.mayfly.dev".
+func alike(a, b string) bool {
+	const most = 3
+	difference := utf8.RuneCountInString(a) - utf8.RuneCountInString(b)
+	return max(difference, -difference) <= most && levenshtein.Distance(a, b, nil) <= most
 }
 
 // longestKey is that of a qualified name (k8s.io/apimachinery pkg/util/validation): a DNS subdomain, a slash and a name.
 const longestKey = 253 + 1 + 63
 
-// keys are all attributes with their prefixes.
-func keys() (keys []string) {
-	for _, a := range Attributes() {
+// keys returns all attributes with their prefixes.
+var keys = sync.OnceValue(func() (keys []string) {
+	for _, a := range table() {
 		if !a.OnlyOld {
 			keys = append(keys, Prefix+a.Name)
 		}
@@ -91,21 +96,28 @@ func keys() (keys []string) {
 		}
 	}
 	return keys
-}
+})
 
-// nearest is the word most like the given one: first by what follows the prefix, then as a whole.
-func nearest(word string, words []string) string {
-	distance := func(candidate string) int {
-		if strings.HasPrefix(base(candidate), base(word)) {
-			return levenshtein.Distance(word[:min(len(word), 64)], candidate, nil)
+// nearest returns the word most like the given one: first by what follows the prefix, then as a whole.
+func nearest(word string, words []string) (best string) {
+	least := math.MaxInt
+	for _, candidate := range words {
+		distance := levenshtein.Distance(word[:min(len(word), longestBase)], candidate, nil)
+		if !strings.HasPrefix(base(candidate), base(word)) {
+			distance += 100 * levenshtein.Distance(base(word), base(candidate), nil)
 		}
-		return 100*levenshtein.Distance(base(word), base(candidate), nil) + levenshtein.Distance(word[:min(len(word), 64)], candidate, nil)
+		if distance < least {
+			best, least = candidate, distance
+		}
 	}
-	return slices.MinFunc(words, func(a, b string) int { return distance(a) - distance(b) })
+	return best
 }
 
 // suggestion is the word that was meant, if one is so much like it.
 func suggestion(word, format string, words []string) string {
+	if len(word) > longestKey {
+		return ""
+	}
 	near := nearest(word, words)
 	given, meant := base(word), base(near)
 	if 2*levenshtein.Distance(given, meant, nil) > len(meant) && (given == "" || !strings.HasPrefix(meant, given)) {
@@ -114,8 +126,11 @@ func suggestion(word, format string, words []string) string {
 	return ": did you mean " + fmt.Sprintf(format, near) + "?"
 }
 
-// base is what follows the last slash; not more of it than any attribute has, for a distance costs the product of the lengths.
+// longestBase is more than any attribute has: a distance costs the product of the lengths.
+const longestBase = 64
+
+// base returns what follows the last slash, at most longestBase bytes of it.
 func base(key string) string {
 	key = key[strings.LastIndexByte(key, '/')+1:]
-	return key[:min(len(key), 64)]
+	return key[:min(len(key), longestBase)]
 }

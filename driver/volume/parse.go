@@ -152,7 +152,7 @@ func (p *parser) pod(attributes map[string]string) (problems Problems) {
 
 // attributes sets each attribute to what was given, or to what its profile says, or to its default.
 func (p *parser) attributes(attributes map[string]string) (problems Problems) {
-	for _, a := range Attributes() {
+	for _, a := range table() {
 		key, value, err := a.given(attributes)
 		given := said{key: p.spoken(a, key), value: value}
 		if err == nil && !utf8.ValidString(value) {
@@ -162,7 +162,7 @@ func (p *parser) attributes(attributes map[string]string) (problems Problems) {
 		p.said[a.Name] = given
 		problems = append(problems, flat(err)...)
 	}
-	for _, a := range Attributes() {
+	for _, a := range table() {
 		given := p.said[a.Name]
 		if given.wrong {
 			continue
@@ -211,6 +211,9 @@ func (p *parser) spoken(a Attribute, key string) string {
 
 // expand replaces ${NAME} and $NAME.
 func (p *parser) expand(key, value string) (string, error) {
+	if !strings.Contains(value, "$") {
+		return value, nil
+	}
 	variables := p.variables()
 	var err error
 	if !p.old && unfinished.MatchString(value) { // os.Expand drops such a thing without a word, and so does the old driver.

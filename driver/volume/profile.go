@@ -77,7 +77,7 @@ func (p *Profiles) check() (problems Problems) {
 
 func (p Profile) check() (problems Problems) {
 	rows := map[string]Attribute{}
-	for _, a := range Attributes() {
+	for _, a := range table() {
 		if !a.OnlyOld && !a.Secret && a.Name != "profile" { // A ConfigMap is no place for passwords.
 			rows[a.Name] = a
 		}

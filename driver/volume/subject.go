@@ -68,10 +68,11 @@ var (
 
 // field checks a value of the subject. The old driver does not.
 func (p *parser) field(kind, value string) error {
+	if p.old || value == "" {
+		return nil
+	}
 	longest, bounded := bounds()[kind]
 	switch n := utf8.RuneCountInString(value); {
-	case p.old || value == "":
-		return nil
 	case strings.ContainsFunc(value, unicode.IsControl):
 		return fmt.Errorf("has %s, with a control character", quote(value))
 	case kind == "C" && !country.MatchString(value):
@@ -157,6 +158,9 @@ func attributeType(name string) (asn1.ObjectIdentifier, error) {
 
 // csvList splits a line of comma-separated values, which may be quoted (RFC 4180). Empty values are dropped.
 func csvList(value string) (values []string, err error) {
+	if value == "" {
+		return nil, nil
+	}
 	reader := csv.NewReader(strings.NewReader(value))
 	reader.TrimLeadingSpace = true
 	records, err := reader.ReadAll()
