@@ -24,7 +24,7 @@ type Volumes struct {
 
 // Add sets the flags to their defaults.
 func (v *Volumes) Add(f *flag.FlagSet) {
-	v.DriverNames = Repeat(driverName, "csi.mayfly.dev")
+	v.DriverNames = Repeat(driverName, volume.Driver)
 	f.Var(v.DriverNames, "driver-name", "name of the CSI driver, as in its CSIDriver object; may be repeated, or be several with commas between them")
 	f.StringVar(&v.Issuer.Name, "issuer-name", "", "issuer of volumes that name none; empty: each must")
 	f.StringVar(&v.Issuer.Kind, "issuer-kind", "Issuer", "kind of that issuer")

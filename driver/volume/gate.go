@@ -121,22 +121,6 @@ func (p *parser) gates(value string) error {
 	})
 }
 
-func (p *parser) continueOnNotReady(value string) error {
-	p.StartsWithout = p.defaults.StartsWithout
-	if value == "" {
-		return nil
-	}
-	return truth(&p.StartsWithout, value)
-}
-
-func (p *parser) useTokenRequest(value string) error {
-	p.AsPod = p.defaults.AsPod
-	if value == "" {
-		return nil
-	}
-	return truth(&p.AsPod, value)
-}
-
 // unknownIP stands for the pod's IP where it is not known yet, so that all else can be checked (RFC 5737, TEST-NET-1).
 const unknownIP = "192.0.2.1"
 

@@ -111,9 +111,7 @@ func (p *parser) layout(value string) error {
 		if !slices.ContainsFunc(Layouts(), func(l Layout) bool { return l.Name == name }) {
 			return fmt.Errorf("has %s: known are %s", quote(name), layoutNames())
 		}
-		if !slices.Contains(p.layouts, name) {
-			p.layouts = append(p.layouts, name)
-		}
+		p.layouts = append(p.layouts, name)
 		return nil
 	})
 }

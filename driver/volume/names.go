@@ -19,9 +19,7 @@ var label = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$
 
 func (p *parser) dnsNames(value string) error {
 	return p.each(value, list(value), func(name string) error {
-		if !slices.Contains(p.DNSNames, name) {
-			p.DNSNames = append(p.DNSNames, name)
-		}
+		p.DNSNames = append(p.DNSNames, name)
 		return p.dnsName(name)
 	})
 }
@@ -31,7 +29,7 @@ func (p *parser) dnsName(name string) error {
 	switch {
 	case !ascii(name):
 		return fmt.Errorf("has %s, which is not a DNS name: write it in ASCII, as xn--…", quote(name))
-	case p.old && !strings.ContainsFunc(name, unicode.IsControl):
+	case p.Old && !strings.ContainsFunc(name, unicode.IsControl):
 		return nil
 	case net.ParseIP(name) != nil:
 		return fmt.Errorf("has %s, which is not a DNS name: IP addresses are for ip-sans", quote(name))
@@ -62,16 +60,17 @@ func (p *parser) ipSANs(value string) error {
 }
 
 func (p *parser) uriSANs(value string) error {
-	ids := 0
+	ids, known := 0, map[string]bool{}
 	return p.each(value, list(value), func(text string) error {
 		uri, err := p.uri(text)
-		if err != nil || slices.ContainsFunc(p.URIs, func(u *url.URL) bool { return u.String() == uri.String() }) {
+		if err != nil || known[uri.String()] {
 			return err
 		}
+		known[uri.String()] = true
 		if uri.Scheme == "spiffe" {
 			ids++
 		}
-		if ids > 1 && !p.old {
+		if ids > 1 && !p.Old {
 			return fmt.Errorf("has %s, a second SPIFFE ID: a certificate has one (SPIFFE's X509-SVID, section 2)", quote(text))
 		}
 		p.URIs = append(p.URIs, uri)
@@ -82,14 +81,14 @@ func (p *parser) uriSANs(value string) error {
 // uri reads a URI that a request can hold.
 func (p *parser) uri(text string) (*url.URL, error) {
 	parse := url.Parse
-	if p.old {
+	if p.Old {
 		parse = url.ParseRequestURI // As the old driver does: it takes a path, too.
 	}
 	uri, err := parse(text)
-	if err != nil || !portable(uri) || !p.old && (uri.Scheme == "" || uri.Host+uri.Opaque == "") {
+	if err != nil || !portable(uri) || !p.Old && (uri.Scheme == "" || uri.Host+uri.Opaque == "") {
 		return nil, fmt.Errorf("has %s, which is not a URI such as spiffe://example.org/web", quote(text))
 	}
-	if p.old {
+	if p.Old {
 		return uri, nil
 	}
 	if _, secret := uri.User.Password(); secret {
@@ -119,10 +118,12 @@ func escaped(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"<>\\^`{|}", r)
 }
 
-// list splits at commas and trims; empty elements are dropped.
+// list splits at commas and trims; empty elements are dropped, and those that were there before.
 func list(value string) (elements []string) {
-	for _, e := range strings.Split(value, ",") {
-		if e = strings.TrimSpace(e); e != "" {
+	known := map[string]bool{}
+	for e := range strings.SplitSeq(value, ",") {
+		if e = strings.TrimSpace(e); e != "" && !known[e] {
+			known[e] = true
 			elements = append(elements, e)
 		}
 	}
@@ -131,7 +132,7 @@ func list(value string) (elements []string) {
 
 // each takes all elements of a list, and is all that is wrong with them.
 func (p *parser) each(value string, elements []string, take func(string) error) error {
-	if len(elements) == 0 && value != "" && !p.old {
+	if len(elements) == 0 && value != "" && !p.Old {
 		return namesNothing(value)
 	}
 	var problems Problems

@@ -49,8 +49,7 @@ type Defaults struct {
 
 // Check says what no volume could do with the defaults.
 func (d Defaults) Check() error {
-	p := &parser{defaults: d}
-	p.Pod = signer.Pod{Namespace: "namespace", Name: "pod", UID: "uid", ServiceAccount: "account"}
+	p := anyPod(d)
 	if err := p.trust(""); err != nil {
 		return fmt.Errorf("the trust of volumes that do not say %w", err)
 	}
@@ -70,7 +69,6 @@ const StandardSPIFFEPath = "/ns/${POD_NAMESPACE}/sa/${SERVICE_ACCOUNT_NAME}"
 // parser is the volume under construction.
 type parser struct {
 	Volume
-	old      bool // The pod speaks the old driver's dialect.
 	defaults Defaults
 	said     map[string]said // By the attribute's name.
 
@@ -86,6 +84,13 @@ type parser struct {
 	spiffe                           bool
 	gidGiven                         *int
 	fsGroupGiven                     bool
+}
+
+// anyPod returns a parser for a pod that stands for all.
+func anyPod(defaults Defaults) *parser {
+	p := &parser{defaults: defaults}
+	p.Pod = signer.Pod{Namespace: "namespace", Name: "pod", UID: "uid", ServiceAccount: "account"}
+	return p
 }
 
 // said is what the pod says of an attribute.
@@ -109,8 +114,8 @@ func Parse(asked Asked, defaults Defaults) (Volume, error) {
 // parse is as much of the volume as is understood, with what is wrong.
 func parse(asked Asked, defaults Defaults) (*parser, Problems) {
 	problems := translate(&asked)
-	p := &parser{old: asked.Driver == OldDriver || usesOldPrefix(asked.Attributes), defaults: defaults, said: map[string]said{}}
-	p.Old, p.mesh = p.old, asked.Driver == SPIFFEDriver
+	p := &parser{defaults: defaults, said: map[string]said{}}
+	p.Old, p.mesh = asked.Driver == OldDriver || usesOldPrefix(asked.Attributes), asked.Driver == SPIFFEDriver
 	p.ID, p.Target = asked.ID, asked.Target
 	p.secretPassword, p.secrets = asked.Password, asked.Secrets
 	p.ips, p.recorded = asked.IPs, asked.Profile
@@ -187,7 +192,7 @@ func (p *parser) take(a Attribute, given said) (err error) {
 		}
 	}
 	if value == "" {
-		value = a.standard(p.old)
+		value = a.standard(p.Old)
 	}
 	return about(key, a.set(p, value))
 }
@@ -203,7 +208,7 @@ func (p *parser) spoken(a Attribute, key string) string {
 	switch {
 	case p.mesh:
 		return SPIFFEDriver + "/" + a.Name
-	case p.old && a.Old && key == Prefix+a.Name:
+	case p.Old && a.Old && key == Prefix+a.Name:
 		return OldPrefix + a.Name
 	}
 	return key
@@ -216,7 +221,7 @@ func (p *parser) expand(key, value string) (string, error) {
 	}
 	variables := p.variables()
 	var err error
-	if !p.old && unfinished.MatchString(value) { // os.Expand drops such a thing without a word, and so does the old driver.
+	if !p.Old && unfinished.MatchString(value) { // os.Expand drops such a thing without a word, and so does the old driver.
 		err = problem(key, "is %s, with a variable that has no end or no name", quote(value))
 	}
 	expanded := os.Expand(value, func(name string) string {

@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"sigs.k8s.io/yaml"
-
-	"github.com/mayfly-csi/mayfly/signer"
 )
 
 // Profiles are what a platform team sets for the volumes of its cluster, in a ConfigMap.
@@ -82,8 +80,7 @@ func (p Profile) check() (problems Problems) {
 			rows[a.Name] = a
 		}
 	}
-	standIn := &parser{defaults: Defaults{AnyTrustFile: true}}
-	standIn.Pod = signer.Pod{Namespace: "namespace", Name: "pod", UID: "uid", ServiceAccount: "account"}
+	standIn := anyPod(Defaults{AnyTrustFile: true})
 	for _, name := range slices.Sorted(maps.Keys(p)) {
 		row, ok := rows[name]
 		if !ok {
@@ -124,7 +121,7 @@ func (p *parser) takeProfile(name string) error {
 		}
 		return nil
 	}
-	if name == "" && !p.old && !p.mesh {
+	if name == "" && !p.Old && !p.mesh {
 		name = cmp.Or(live.Namespaces[p.Pod.Namespace], live.Namespaces[AllNamespaces])
 	}
 	profile, ok := live.Profiles[name]
@@ -132,7 +129,7 @@ func (p *parser) takeProfile(name string) error {
 		return fmt.Errorf("is %s: %s", quote(name), live.names())
 	}
 	p.Profile = maps.Clone(profile)
-	if p.Profile["issuer-name"] == "" && !p.old && live.Issuer["issuer-name"] != "" {
+	if p.Profile["issuer-name"] == "" && !p.Old && live.Issuer["issuer-name"] != "" {
 		if p.Profile == nil {
 			p.Profile = Profile{}
 		}

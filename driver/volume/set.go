@@ -18,7 +18,7 @@ import (
 
 func (p *parser) issuerName(value string) error {
 	p.Issuer.Name = value
-	if value == "" && !p.old { // The old driver has no default issuer.
+	if value == "" && !p.Old { // The old driver has no default issuer.
 		p.Issuer = signer.Issuer{Name: p.defaults.IssuerName, Kind: p.defaults.IssuerKind, Group: p.defaults.IssuerGroup}
 	}
 	if p.said["profile"].wrong {
@@ -43,35 +43,37 @@ func (p *parser) issuerGroup(value string) error {
 	return nil
 }
 
-// truth reads a switch: true or false and nothing else, as the old driver does.
-func truth(to *bool, value string) error {
+// boolean reads true or false and nothing else, as the old driver does; any other value leaves the standard one.
+func boolean(to *bool, value string, standard bool) error {
+	*to = standard
 	switch value {
 	case "true":
 		*to = true
-	case "false", "":
+	case "false":
 		*to = false
+	case "":
 	default:
 		return fmt.Errorf("is %s: true or false", quote(value))
 	}
 	return nil
 }
 
-func (p *parser) setSPIFFE(value string) error { return truth(&p.spiffe, value) }
-func (p *parser) isCA(value string) error      { return truth(&p.IsCA, value) }
-func (p *parser) reuseKey(value string) error  { return truth(&p.ReuseKey, value) }
-func (p *parser) pkcs12Enable(value string) error {
-	return truth(&p.pkcs12, value)
+func (p *parser) setSPIFFE(value string) error    { return boolean(&p.spiffe, value, false) }
+func (p *parser) isCA(value string) error         { return boolean(&p.IsCA, value, false) }
+func (p *parser) reuseKey(value string) error     { return boolean(&p.ReuseKey, value, false) }
+func (p *parser) pkcs12Enable(value string) error { return boolean(&p.pkcs12, value, false) }
+
+func (p *parser) continueOnNotReady(value string) error {
+	return boolean(&p.StartsWithout, value, p.defaults.StartsWithout)
 }
 
+func (p *parser) useTokenRequest(value string) error { return boolean(&p.AsPod, value, p.defaults.AsPod) }
+
 func (p *parser) renew(value string) error {
-	renewed := true
-	if value != "" {
-		if err := truth(&renewed, value); err != nil {
-			return err
-		}
-	}
+	var renewed bool
+	err := boolean(&renewed, value, true)
 	p.Once = !renewed
-	return nil
+	return err
 }
 
 func (p *parser) duration(value string) error { return p.span(&p.Duration, value, false) }
@@ -81,7 +83,7 @@ func (p *parser) renewBefore(value string) error {
 	if value == "" {
 		return nil
 	}
-	return p.span(&p.RenewBefore, value, p.old)
+	return p.span(&p.RenewBefore, value, p.Old)
 }
 
 // span reads a duration. One that is too short is none, where it may be so.
@@ -95,7 +97,7 @@ func (p *parser) span(to *time.Duration, value string, orNone bool) error {
 		return nil
 	case d < time.Second:
 		return fmt.Errorf("is %s: the shortest is 1s", quote(value))
-	case d > longest && !p.old:
+	case d > longest && !p.Old:
 		return fmt.Errorf("is %s: the longest is 87600h, ten years", quote(value))
 	}
 	*to = d
@@ -112,9 +114,7 @@ func (p *parser) keyUsages(value string) error {
 		if !slices.Contains(known, name) {
 			return fmt.Errorf("has %s, which is not a key usage%s", quote(name), cmp.Or(suggestion(name, "%q", known), " such as server auth"))
 		}
-		if u := signer.Usage(name); !slices.Contains(p.Usages, u) {
-			p.Usages = append(p.Usages, u)
-		}
+		p.Usages = append(p.Usages, signer.Usage(name))
 		return nil
 	})
 }
@@ -124,7 +124,7 @@ func (p *parser) usagesInRequest(value string) error {
 	if p.mesh {
 		value = "false"
 	}
-	return truth(&p.SignsUsages, value)
+	return boolean(&p.SignsUsages, value, false)
 }
 
 func (p *parser) keyAlgorithm(value string) error {
@@ -179,7 +179,7 @@ func (p *parser) keystoreAlgorithms(value string) error {
 }
 
 func (p *parser) fileName(name *string, value string) error {
-	if !p.old && strings.ContainsFunc(value, unicode.IsControl) {
+	if !p.Old && strings.ContainsFunc(value, unicode.IsControl) {
 		return fmt.Errorf("is %s: a file name has no control characters", quote(value))
 	}
 	return fileName(name, value)
@@ -221,7 +221,7 @@ func (p *parser) id(to **int, value string, first int64) error {
 
 // plain reports whether a number has neither sign nor leading zeros, which might mean octal. The old driver takes them.
 func (p *parser) plain(number string) bool {
-	return p.old || number == "0" || number[0] >= '1' && number[0] <= '9'
+	return p.Old || number == "0" || number[0] >= '1' && number[0] <= '9'
 }
 
 func (p *parser) mode(value string) error {

@@ -68,7 +68,7 @@ var (
 
 // field checks a value of the subject. The old driver does not.
 func (p *parser) field(kind, value string) error {
-	if p.old || value == "" {
+	if p.Old || value == "" {
 		return nil
 	}
 	longest, bounded := bounds()[kind]
@@ -122,7 +122,7 @@ func (p *parser) attribute(a *ldap.AttributeTypeAndValue) (asn1.ObjectIdentifier
 	switch {
 	case err != nil:
 		return nil, err
-	case a.Value == "" && !p.old:
+	case a.Value == "" && !p.Old:
 		return nil, fmt.Errorf("has an empty %s", strings.ToUpper(a.Type))
 	}
 	return oid, p.field(strings.ToUpper(a.Type), a.Value)

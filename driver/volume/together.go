@@ -40,7 +40,7 @@ func (p *parser) issuer() error {
 	const builtIn = "cert-manager.io"
 	i, foreign := p.Issuer, p.Issuer.Group != builtIn
 	var problems Problems
-	if foreign && p.old {
+	if foreign && p.Old {
 		return nil
 	}
 	if p.gives("issuer-name") && len(validation.IsDNS1123Subdomain(i.Name)) > 0 {
@@ -103,7 +103,7 @@ func (p *parser) spiffeID() (spiffeid.ID, error) {
 
 // names demands an identity. The old driver did not.
 func (p *parser) names() error {
-	if p.old || p.spiffe || p.Subject.CommonName != "" || p.RawSubject != nil || len(p.DNSNames)+len(p.IPs)+len(p.URIs) > 0 {
+	if p.Old || p.spiffe || p.Subject.CommonName != "" || p.RawSubject != nil || len(p.DNSNames)+len(p.IPs)+len(p.URIs) > 0 {
 		return nil
 	}
 	return problem(p.key("dns-names"), "is missing: ask for at least one of dns-names, uri-sans, spiffe, ip-sans, common-name and literal-subject")
@@ -125,7 +125,7 @@ func (p *parser) keyKind() error {
 	k := &p.Key
 	if k.Encoding == "" {
 		k.Encoding = PKCS8
-		if p.old && k.Algorithm == RSA {
+		if p.Old && k.Algorithm == RSA {
 			k.Encoding = PKCS1
 		}
 	}
@@ -149,7 +149,7 @@ func (p *parser) standardSize() int {
 	switch {
 	case p.Key.Algorithm == ECDSA:
 		return 256
-	case p.Key.Algorithm == RSA && p.old:
+	case p.Key.Algorithm == RSA && p.Old:
 		return 2048
 	case p.Key.Algorithm == RSA:
 		return 3072
