@@ -135,10 +135,16 @@ func (p *parser) each(value string, elements []string, take func(string) error) 
 	if len(elements) == 0 && value != "" && !p.Old {
 		return namesNothing(value)
 	}
+	if err := checkCount(len(elements), maxElements, "elements"); err != nil {
+		return err
+	}
 	var problems Problems
 	for _, e := range elements {
 		if err := take(e); err != nil {
 			problems = append(problems, err)
+		}
+		if len(problems) == maxProblems {
+			break
 		}
 	}
 	return problems.err()

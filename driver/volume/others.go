@@ -17,12 +17,11 @@ import (
 // that is much like ours, with a name that is much like one of ours, is a mistake. The kubelet's own keys are not the pod's to set, so they are not
 // looked at.
 func (p *parser) others(attributes map[string]string) (problems Problems) {
-	if problems := tooMuch(attributes); problems != nil {
-		return problems
-	}
 	known := keys()
 	for _, key := range slices.Sorted(maps.Keys(attributes)) {
 		switch {
+		case len(problems) == maxProblems:
+			return problems
 		case slices.Contains(known, key), strings.HasPrefix(key, kubeletPrefix):
 		case !foreign(key):
 			problems = append(problems, problem(quote(key), "is not a known attribute%s", suggestion(key, "%s", known)))
@@ -38,26 +37,6 @@ func (p *parser) others(attributes map[string]string) (problems Problems) {
 		}
 	}
 	return problems
-}
-
-// tooMuch bounds what a pod may make the driver look at, keep in a record and ask of the API server, which takes no more annotations (k8s.io/apimachinery
-// pkg/api/validation, TotalAnnotationSizeLimitB).
-func tooMuch(attributes map[string]string) Problems {
-	const most, largest = 256, 256 << 10
-	n, size := 0, 0
-	for key, value := range attributes {
-		if !strings.HasPrefix(key, kubeletPrefix) {
-			n++
-			size += len(key) + len(value)
-		}
-	}
-	switch {
-	case n > most:
-		return Problems{problem("volumeAttributes", "are %d: at most %d", n, most)}
-	case size > largest:
-		return Problems{problem("volumeAttributes", "have %d bytes: at most %d", size, largest)}
-	}
-	return nil
 }
 
 // foreign reports whether a key is of another group, and is not one of ours misspelt: only a group and a name that are

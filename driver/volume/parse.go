@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -25,6 +24,11 @@ const (
 	// Tokens is the key of the pod's service account tokens. It is a secret: [Asked] never has it.
 	Tokens = kubeletPrefix + "serviceAccount.tokens"
 )
+
+// kubeletKeys returns those that the kubelet sets with podInfoOnMount.
+func kubeletKeys() []string {
+	return []string{podName, podNamespace, podUID, serviceAccountName, ephemeral}
+}
 
 // Defaults are what the driver's operator sets for volumes that do not say.
 type Defaults struct {
@@ -111,10 +115,13 @@ func Parse(asked Asked, defaults Defaults) (Volume, error) {
 	return p.Volume, nil
 }
 
-// parse is as much of the volume as is understood, with what is wrong.
+// parse returns as much of the volume as is understood, with what is wrong: nothing of one that is over the limits.
 func parse(asked Asked, defaults Defaults) (*parser, Problems) {
-	problems := translate(&asked)
 	p := &parser{defaults: defaults, said: map[string]said{}}
+	if err := checkTotal(asked.Attributes); err != nil {
+		return p, Problems{err}
+	}
+	problems := translate(&asked)
 	p.Old, p.mesh = asked.Driver == OldDriver || usesOldPrefix(asked.Attributes), asked.Driver == SPIFFEDriver
 	p.ID, p.Target = asked.ID, asked.Target
 	p.secretPassword, p.secrets = asked.Password, asked.Secrets
@@ -186,6 +193,9 @@ func (p *parser) take(a Attribute, given said) (err error) {
 	if profiled := p.profiled(a); value == "" && profiled != "" {
 		key, value = key+" (of the profile)", profiled
 	}
+	if err := checkValue(value); err != nil {
+		return about(key, err)
+	}
 	if a.Expanded {
 		if value, err = p.expand(key, value); err != nil {
 			return err
@@ -219,19 +229,33 @@ func (p *parser) expand(key, value string) (string, error) {
 	if !strings.Contains(value, "$") {
 		return value, nil
 	}
-	variables := p.variables()
-	var err error
-	if !p.Old && unfinished.MatchString(value) { // os.Expand drops such a thing without a word, and so does the old driver.
-		err = problem(key, "is %s, with a variable that has no end or no name", quote(value))
+	// os.Expand drops such a thing without a word, and so does the old driver.
+	if !p.Old && unfinished.MatchString(value) {
+		return "", problem(key, "is %s, with a variable that has no end or no name", quote(value))
 	}
+	if err := checkCount(strings.Count(value, "$"), maxElements, "variables"); err != nil {
+		return "", about(key, err)
+	}
+	var err error
+	variables, room := p.variables(), maxValue
 	expanded := os.Expand(value, func(name string) string {
 		replacement, ok := variables[name]
-		if !ok {
-			err = cmp.Or(err, problem(key, "has an unknown variable %s: known are %s", quote("${"+name+"}"), strings.Join(slices.Sorted(maps.Keys(variables)), ", ")))
+		if !ok && err == nil {
+			err = problem(key, "has an unknown variable %s: known are %s",
+				quote("${"+name+"}"), strings.Join(slices.Sorted(maps.Keys(variables)), ", "))
+		}
+		if err != nil {
 			return ""
 		}
-		return replacement()
+		text := replacement()
+		if room -= len(text); room < 0 {
+			return ""
+		}
+		return text
 	})
+	if err == nil && (room < 0 || len(expanded) > maxValue) {
+		err = problem(key, "has more than %d bytes once its variables are replaced", maxValue)
+	}
 	return expanded, err
 }
 

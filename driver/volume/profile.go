@@ -57,6 +57,9 @@ func ParseProfiles(data map[string]string) (*Profiles, error) {
 // check tries each value for a pod that stands for all.
 func (p *Profiles) check() (problems Problems) {
 	for _, name := range slices.Sorted(maps.Keys(p.Profiles)) {
+		if len(problems) >= maxProblems {
+			return problems
+		}
 		if len(p.Profiles[name]) == 0 {
 			problems = append(problems, fmt.Errorf("profile %s has no values", quote(name)))
 		}
@@ -82,13 +85,17 @@ func (p Profile) check() (problems Problems) {
 	}
 	standIn := anyPod(Defaults{AnyTrustFile: true})
 	for _, name := range slices.Sorted(maps.Keys(p)) {
+		if len(problems) == maxProblems {
+			break
+		}
 		row, ok := rows[name]
 		if !ok {
-			problems = append(problems, problem(quote(name), "is not an attribute of profiles: did you mean %s?", nearest(name, slices.Collect(maps.Keys(rows)))))
+			problems = append(problems, problem(quote(name), "is not an attribute of profiles: did you mean %s?", nearest(name, slices.Sorted(maps.Keys(rows)))))
 			continue
 		}
-		value, err := p[name], error(nil)
-		if row.Expanded {
+		value := p[name]
+		err := about(name, checkValue(value))
+		if err == nil && row.Expanded {
 			value, err = standIn.expand(name, value)
 		}
 		if err == nil {

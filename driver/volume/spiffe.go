@@ -23,7 +23,7 @@ func translate(asked *Asked) (problems Problems) {
 			ours[key] = value
 		case key == fsGroup:
 			ours[Prefix+"fs-group"] = value
-		default:
+		case len(problems) < maxProblems:
 			problems = append(problems, problem(quote(key), "is not a known attribute: %s knows %s", SPIFFEDriver, fsGroup))
 		}
 	}

@@ -94,26 +94,38 @@ func (p *parser) literalSubject(value string) error {
 	if err != nil {
 		return fmt.Errorf("is %s, which is not a distinguished name (RFC 4514) such as CN=web,O=Shop: %s", quote(value), strings.Trim(quote(err.Error()), `"`))
 	}
-	var sequence pkix.RDNSequence
+	sequence, err := p.sequence(name)
+	if err != nil {
+		return err
+	}
+	if p.RawSubject, err = asn1.Marshal(sequence); err != nil {
+		return fmt.Errorf("is %s, which can't be encoded: %w", quote(value), err)
+	}
+	return nil
+}
+
+// sequence turns a distinguished name into the order of a subject.
+func (p *parser) sequence(name *ldap.DN) (sequence pkix.RDNSequence, err error) {
+	n := 0
+	for _, rdn := range name.RDNs {
+		n += len(rdn.Attributes)
+	}
+	if err := checkCount(n, maxElements, "attributes"); err != nil {
+		return nil, err
+	}
 	var problems Problems
 	for _, rdn := range slices.Backward(name.RDNs) {
 		var set pkix.RelativeDistinguishedNameSET
 		for _, a := range rdn.Attributes {
 			oid, err := p.attribute(a)
-			if err != nil {
+			if err != nil && len(problems) < maxProblems {
 				problems = append(problems, err)
 			}
 			set = append(set, pkix.AttributeTypeAndValue{Type: oid, Value: a.Value})
 		}
 		sequence = append(sequence, set)
 	}
-	if len(problems) > 0 {
-		return problems
-	}
-	if p.RawSubject, err = asn1.Marshal(sequence); err != nil {
-		return fmt.Errorf("is %s, which can't be encoded: %w", quote(value), err)
-	}
-	return nil
+	return sequence, problems.err()
 }
 
 // attribute checks one attribute of a distinguished name, and is its type.

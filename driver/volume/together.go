@@ -43,17 +43,18 @@ func (p *parser) issuer() error {
 	if foreign && p.Old {
 		return nil
 	}
-	if p.gives("issuer-name") && len(validation.IsDNS1123Subdomain(i.Name)) > 0 {
+	given := func(name string) bool { return p.gives(name) && !p.said[name].wrong }
+	if given("issuer-name") && len(validation.IsDNS1123Subdomain(i.Name)) > 0 {
 		problems = append(problems, problem(p.key("issuer-name"), "is %s: an issuer's name has up to 253 lower-case letters, digits, dashes and dots", quote(i.Name)))
 	}
 	switch {
-	case !p.gives("issuer-kind"):
+	case !given("issuer-kind"):
 	case !foreign && i.Kind != "Issuer" && i.Kind != "ClusterIssuer":
 		problems = append(problems, problem(p.key("issuer-kind"), "is %s: known are Issuer and ClusterIssuer, and one of another API needs its issuer-group", quote(i.Kind)))
 	case len(validation.IsDNS1035Label(strings.ToLower(i.Kind))) > 0:
 		problems = append(problems, problem(p.key("issuer-kind"), "is %s, which is not a kind such as ClusterIssuer", quote(i.Kind)))
 	}
-	if p.gives("issuer-group") && len(validation.IsDNS1123Subdomain(i.Group)) > 0 {
+	if given("issuer-group") && len(validation.IsDNS1123Subdomain(i.Group)) > 0 {
 		problems = append(problems, problem(p.key("issuer-group"), "is %s, which is not an API group such as cert-manager.io", quote(i.Group)))
 	}
 	return problems.err()

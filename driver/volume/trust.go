@@ -47,9 +47,9 @@ func (s Source) String() string {
 }
 
 const (
-	mostSources = 16
-	// longestSource is more than any name, signer or selector of a few labels has.
-	longestSource = 1024
+	maxSources = 16 // Each is watched.
+	// maxSource is more bytes than any name, signer or selector of a few labels has.
+	maxSource = 1024
 )
 
 // trust reads the sources of the CA certificates. One that is named twice counts once.
@@ -58,11 +58,11 @@ func (p *parser) trust(value string) error {
 		value = p.defaults.trust()
 	}
 	words := list(value)
-	switch {
-	case len(words) == 0:
+	if len(words) == 0 {
 		return namesNothing(value)
-	case len(words) > mostSources:
-		return fmt.Errorf("names %d sources: at most %d", len(words), mostSources)
+	}
+	if err := checkCount(len(words), maxSources, "sources"); err != nil {
+		return err
 	}
 	p.Trust = nil
 	return p.each(value, words, func(word string) error {
@@ -89,8 +89,8 @@ func (d Defaults) trust() string {
 
 // source is what one word of the attribute means.
 func (p *parser) source(word string) (Source, error) {
-	if len(word) > longestSource {
-		return Source{}, fmt.Errorf("%d bytes, at most %d", len(word), longestSource)
+	if len(word) > maxSource {
+		return Source{}, fmt.Errorf("%d bytes, at most %d", len(word), maxSource)
 	}
 	kind, rest, _ := strings.Cut(word, ":")
 	switch SourceKind(kind) {

@@ -64,7 +64,7 @@ func parseWindow(text string) (w Window, err error) {
 
 // weekdays reads the days, by the first three letters of their names.
 func weekdays(text string) (days []time.Weekday, err error) {
-	for _, name := range strings.Split(text, ",") {
+	for name := range strings.SplitSeq(text, ",") {
 		day := time.Sunday
 		for day <= time.Saturday && day.String()[:3] != name {
 			day++
@@ -72,7 +72,9 @@ func weekdays(text string) (days []time.Weekday, err error) {
 		if day > time.Saturday {
 			return nil, fmt.Errorf("%s is no day: Mon, Tue, Wed, Thu, Fri, Sat or Sun", quote(name))
 		}
-		days = append(days, day)
+		if !slices.Contains(days, day) {
+			days = append(days, day)
+		}
 	}
 	return days, nil
 }
