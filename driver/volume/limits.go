@@ -9,10 +9,12 @@ import (
 // server and the signer are sent.
 const (
 	maxAttributes = 256
-	maxTotal      = 256 << 10 // Bytes of all attributes; so many may annotations have (k8s.io/apimachinery pkg/api/validation, TotalAnnotationSizeLimitB).
-	maxValue      = 64 << 10  // Bytes of one attribute, before and after its variables are replaced.
-	maxElements   = 1000      // Elements of a list, and variables of a value.
-	maxProblems   = 16        // Problems of one kind: an event has no room for more.
+	// maxTotal is in bytes, and what an object's annotations may have (k8s.io/apimachinery pkg/api/validation,
+	// TotalAnnotationSizeLimitB).
+	maxTotal    = 256 << 10
+	maxValue    = 64 << 10 // Bytes of one attribute, before and after its variables are replaced.
+	maxElements = 1000     // Elements of a list, and variables of a value.
+	maxProblems = 16       // Problems of one kind: an event has no room for more.
 )
 
 // checkTotal bounds all attributes. Those of the kubelet count by their size alone: without podInfoOnMount they are

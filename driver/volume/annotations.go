@@ -13,22 +13,24 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// others are the attributes that no row has. Those of other groups become annotations of the request, as the old driver has it; one of a group
-// that is much like ours, with a name that is much like one of ours, is a mistake. The kubelet's own keys are not the pod's to set, so they are not
-// looked at.
-func (p *parser) others(attributes map[string]string) (problems Problems) {
+// setAnnotations takes the attributes that no row has. Those of other groups become annotations of the request, as
+// the old driver has it. One whose group and name are both much like ours is a mistake. The kubelet's keys are
+// skipped: no pod sets them.
+func (p *parser) setAnnotations(attributes map[string]string) (problems Problems) {
 	known := keys()
 	for _, key := range slices.Sorted(maps.Keys(attributes)) {
 		switch {
 		case len(problems) == maxProblems:
 			return problems
 		case slices.Contains(known, key), strings.HasPrefix(key, kubeletPrefix):
-		case !foreign(key):
+		case !isForeign(key):
 			problems = append(problems, problem(quote(key), "is not a known attribute%s", suggestion(key, "%s", known)))
 		case len(validation.IsQualifiedName(strings.ToLower(key))) > 0:
-			problems = append(problems, problem(quote(key), "can't be an annotation of the request: %s", validation.IsQualifiedName(strings.ToLower(key))[0]))
+			reason := validation.IsQualifiedName(strings.ToLower(key))[0]
+			problems = append(problems, problem(quote(key), "can't be an annotation of the request: %s", reason))
 		case !utf8.ValidString(attributes[key]):
-			problems = append(problems, problem(quote(key), "can't be an annotation of the request: its value is not valid UTF-8"))
+			problems = append(problems, problem(quote(key),
+				"can't be an annotation of the request: its value is not valid UTF-8"))
 		default:
 			if p.Annotations == nil {
 				p.Annotations = map[string]string{}
@@ -39,9 +41,9 @@ func (p *parser) others(attributes map[string]string) (problems Problems) {
 	return problems
 }
 
-// foreign reports whether a key is of another group, and is not one of ours misspelt: only a group and a name that are
-// both much like ours are that.
-func foreign(key string) bool {
+// isForeign reports whether a key is of another group, and is not a misspelt attribute: both its group and its name
+// would be much like ours.
+func isForeign(key string) bool {
 	group, name, qualified := strings.Cut(key, "/")
 	switch {
 	case !qualified || group+"/" == Prefix || group+"/" == OldPrefix:
@@ -61,7 +63,8 @@ func alike(a, b string) bool {
 	return max(difference, -difference) <= most && levenshtein.Distance(a, b, nil) <= most
 }
 
-// longestKey is that of a qualified name (k8s.io/apimachinery pkg/util/validation): a DNS subdomain, a slash and a name.
+// longestKey is the length of the longest qualified name: a DNS subdomain, a slash and a name (k8s.io/apimachinery
+// pkg/util/validation).
 const longestKey = 253 + 1 + 63
 
 // keys returns all attributes with their prefixes.
@@ -82,8 +85,8 @@ func nearest(word string, words []string) (best string) {
 	least := math.MaxInt
 	for _, candidate := range words {
 		distance := levenshtein.Distance(word[:min(len(word), longestBase)], candidate, nil)
-		if !strings.HasPrefix(base(candidate), base(word)) {
-			distance += 100 * levenshtein.Distance(base(word), base(candidate), nil)
+		if !strings.HasPrefix(baseName(candidate), baseName(word)) {
+			distance += 100 * levenshtein.Distance(baseName(word), baseName(candidate), nil)
 		}
 		if distance < least {
 			best, least = candidate, distance
@@ -92,24 +95,25 @@ func nearest(word string, words []string) (best string) {
 	return best
 }
 
-// suggestion is the word that was meant, if one is so much like it.
+// suggestion returns "did you mean" with the nearest word, or nothing if none is near enough.
 func suggestion(word, format string, words []string) string {
 	if len(word) > longestKey {
 		return ""
 	}
 	near := nearest(word, words)
-	given, meant := base(word), base(near)
+	given, meant := baseName(word), baseName(near)
 	if 2*levenshtein.Distance(given, meant, nil) > len(meant) && (given == "" || !strings.HasPrefix(meant, given)) {
 		return ""
 	}
 	return ": did you mean " + fmt.Sprintf(format, near) + "?"
 }
 
-// longestBase is more than any attribute has: a distance costs the product of the lengths.
+// longestBase is more than the length of any attribute's name. It bounds the cost of a distance, which is the
+// product of two lengths.
 const longestBase = 64
 
-// base returns what follows the last slash, at most longestBase bytes of it.
-func base(key string) string {
+// baseName returns what follows the last slash, at most longestBase bytes of it.
+func baseName(key string) string {
 	key = key[strings.LastIndexByte(key, '/')+1:]
 	return key[:min(len(key), longestBase)]
 }
