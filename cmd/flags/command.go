@@ -32,7 +32,7 @@ func (c Command) Main() {
 	os.Exit(code)
 }
 
-// Run is the command with what it has of its process; it returns its exit code.
+// Run runs the command with what it has of its process, and returns its exit code.
 func (c Command) Run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	return ExitCode(c.Name, c.run(ctx, args, getenv, stdout, stderr), stderr)
 }
@@ -56,7 +56,7 @@ func (c Command) run(ctx context.Context, args []string, getenv func(string) str
 	return Errorf("unknown command %q: there are %s", args[0], c.known(", ", " and "))
 }
 
-// known are the words that the command knows.
+// known lists the words that the command knows.
 func (c Command) known(between, last string) string {
 	var words []string
 	for _, verb := range c.Verbs {

@@ -1,4 +1,4 @@
-// Package flags is what the commands' flags have in common: how they are read, and those of them that several commands have.
+// Package flags reads the flags of commands, and has those that several commands share.
 package flags
 
 import (
@@ -20,16 +20,16 @@ const (
 // Error is an error in the command line: one clear line and exit code 2.
 type Error struct{ Err error }
 
-// Error is what is wrong.
+// Error returns the message of the error.
 func (e Error) Error() string { return e.Err.Error() }
 
-// Unwrap is what is wrong.
+// Unwrap returns the error.
 func (e Error) Unwrap() error { return e.Err }
 
-// Errorf is an error in the command line.
+// Errorf returns an error in the command line.
 func Errorf(format string, args ...any) error { return Error{Err: fmt.Errorf(format, args...)} }
 
-// ExitCode is the exit code of a command that ended with err, which it prints.
+// ExitCode prints err, with which a command ended, and returns its exit code.
 func ExitCode(command string, err error, stderr io.Writer) int {
 	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return ExitOK
@@ -41,7 +41,7 @@ func ExitCode(command string, err error, stderr io.Writer) int {
 	return ExitError
 }
 
-// Version is that of the module, as the go command stamps it.
+// Version returns the version of the module, as the go command stamps it.
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
@@ -50,12 +50,12 @@ func Version() string {
 	return info.Main.Version
 }
 
-// Variable is the environment variable that stands in for a flag.
+// Variable returns the environment variable that sets a flag.
 func Variable(name string) string {
 	return "MAYFLY_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
-// Parse reads the flags, each from the environment first and then from the command line. Asked for help, it prints them.
+// Parse reads the flags, each from the environment first and then from the command line. For --help it prints them.
 func Parse(f *flag.FlagSet, args []string, getenv func(string) string, stdout io.Writer) error {
 	f.SetOutput(io.Discard)
 	var err error

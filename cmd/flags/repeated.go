@@ -6,20 +6,20 @@ import (
 	"strings"
 )
 
-// A Repeated flag has several values: with commas between them, or given again and again.
+// A Repeated flag has several values: with commas between them, or by repeating the flag.
 type Repeated[T comparable] struct {
 	Values []T
 
-	read func(string) (T, error)
-	over bool // What comes next replaces the values: the first after the default, and the command line after the environment.
+	read        func(string) (T, error)
+	replaceNext bool // The next Set replaces the values: those of the default, or of the environment.
 }
 
-// Repeat is a flag whose values read reads.
+// Repeat makes a flag whose values read parses.
 func Repeat[T comparable](read func(string) (T, error), standard ...T) *Repeated[T] {
-	return &Repeated[T]{read: read, Values: standard, over: true}
+	return &Repeated[T]{read: read, Values: standard, replaceNext: true}
 }
 
-// String is the values with commas between them.
+// String returns the values with commas between them.
 func (r *Repeated[T]) String() string {
 	if r == nil {
 		return ""
@@ -33,8 +33,8 @@ func (r *Repeated[T]) String() string {
 
 // Set adds values.
 func (r *Repeated[T]) Set(text string) error {
-	if r.over {
-		r.Values, r.over = nil, false
+	if r.replaceNext {
+		r.Values, r.replaceNext = nil, false
 	}
 	for _, one := range strings.Split(text, ",") {
 		value, err := r.read(strings.TrimSpace(one))
@@ -49,5 +49,5 @@ func (r *Repeated[T]) Set(text string) error {
 	return nil
 }
 
-// replace has what comes next replace the values.
-func (r *Repeated[T]) replace() { r.over = true }
+// replace makes the next Set replace the values.
+func (r *Repeated[T]) replace() { r.replaceNext = true }

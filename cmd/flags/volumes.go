@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// Volumes are the flags that say what volumes mean. Whoever derives what a node derives must have those of the node plugin.
+// Volumes are the flags that say what attributes mean. The controller needs the same values as the node plugin.
 type Volumes struct {
 	DriverNames *Repeated[string]
 	Issuer      signer.Issuer
@@ -22,20 +22,27 @@ type Volumes struct {
 	AsPod       bool
 }
 
-// Add sets the flags to their defaults.
+// Add defines the flags in f, with their defaults.
 func (v *Volumes) Add(f *flag.FlagSet) {
-	v.DriverNames = Repeat(driverName, "csi.mayfly.dev")
-	f.Var(v.DriverNames, "driver-name", "name of the CSI driver, as in its CSIDriver object; may be repeated, or be several with commas between them")
+	v.DriverNames = Repeat(driverName, volume.Driver)
+	f.Var(v.DriverNames, "driver-name",
+		"name of the CSI driver, as in its CSIDriver object; may be repeated, or be several with commas between them")
 	f.StringVar(&v.Issuer.Name, "issuer-name", "", "issuer of volumes that name none; empty: each must")
 	f.StringVar(&v.Issuer.Kind, "issuer-kind", "Issuer", "kind of that issuer")
 	f.StringVar(&v.Issuer.Group, "issuer-group", "cert-manager.io", "API group of that issuer")
-	f.StringVar(&v.TrustDomain, "trust-domain", "cluster.local", "SPIFFE trust domain of the pods' SPIFFE IDs; empty: none")
-	f.StringVar(&v.SPIFFEPath, "spiffe-path", volume.StandardSPIFFEPath, "path of the pods' SPIFFE IDs, with the variables of the attributes")
-	f.StringVar(&v.ConfigMap, "config-map", "", "ConfigMap, as <namespace>/<name>, with profiles of attributes and the issuer of volumes that name none; it is watched; empty: none")
-	f.BoolVar(&v.AsPod, "use-token-request", false, "certificates of volumes that do not say are asked for as the pod's service account, with the token that the kubelet passes on (CSIDriver: tokenRequests, requiresRepublish)")
+	f.StringVar(&v.TrustDomain, "trust-domain", "cluster.local",
+		"SPIFFE trust domain of the pods' SPIFFE IDs; empty: none")
+	f.StringVar(&v.SPIFFEPath, "spiffe-path", volume.StandardSPIFFEPath,
+		"path of the pods' SPIFFE IDs, with the variables of the attributes")
+	f.StringVar(&v.ConfigMap, "config-map", "",
+		"ConfigMap, as <namespace>/<name>, with profiles of attributes and the issuer of volumes that name none; "+
+			"it is watched; empty: none")
+	f.BoolVar(&v.AsPod, "use-token-request", false,
+		"certificates of volumes that do not say are asked for as the pod's service account, "+
+			"with the token that the kubelet passes on (CSIDriver: tokenRequests, requiresRepublish)")
 }
 
-// Check is for what the flags must say.
+// Check checks the values of the flags.
 func (v *Volumes) Check() error {
 	if v.ConfigMap != "" && !objectName.MatchString(v.ConfigMap) {
 		return fmt.Errorf("--config-map=%s: <namespace>/<name> is needed", v.ConfigMap)
@@ -43,7 +50,7 @@ func (v *Volumes) Check() error {
 	return nil
 }
 
-// Defaults are what volumes get that do not say.
+// Defaults returns the values for volumes that give none.
 func (v *Volumes) Defaults() volume.Defaults {
 	return volume.Defaults{
 		IssuerName: v.Issuer.Name, IssuerKind: v.Issuer.Kind, IssuerGroup: v.Issuer.Group,
@@ -51,13 +58,14 @@ func (v *Volumes) Defaults() volume.Defaults {
 	}
 }
 
-// driverNames is what the CSI specification allows (csi.proto, GetPluginInfoResponse.name).
+// driverNames matches what the CSI specification allows (csi.proto, GetPluginInfoResponse.name).
 var driverNames = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$`)
 
-// objectName is the namespace and name of an object (k8s.io/apimachinery pkg/util/validation, DNS-1123 label and subdomain).
+// objectName matches the namespace and name of an object (k8s.io/apimachinery pkg/util/validation, DNS-1123 label
+// and subdomain).
 var objectName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 
-// driverName reads a driver's name.
+// driverName parses a driver's name.
 func driverName(value string) (string, error) {
 	if !driverNames.MatchString(value) {
 		return "", fmt.Errorf("%q: a driver's name has up to 63 letters, digits, dots and dashes", value)
@@ -71,13 +79,13 @@ type Log struct {
 	LogFormat string
 }
 
-// Add sets the flags to their defaults.
+// Add defines the flags in f, with their defaults.
 func (l *Log) Add(f *flag.FlagSet) {
 	f.TextVar(&l.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	f.StringVar(&l.LogFormat, "log-format", "json", "json or text")
 }
 
-// Check is for what the flags must say.
+// Check checks the values of the flags.
 func (l *Log) Check() error {
 	if !slices.Contains([]string{"json", "text"}, l.LogFormat) {
 		return fmt.Errorf("--log-format=%s: there are json and text", l.LogFormat)
@@ -85,7 +93,7 @@ func (l *Log) Check() error {
 	return nil
 }
 
-// Logger writes the log.
+// Logger makes the log.
 func (l *Log) Logger(w io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: l.LogLevel}
 	if l.LogFormat == "text" {

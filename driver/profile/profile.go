@@ -16,7 +16,8 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
-// A ConfigMap is the ConfigMap, as it was when it could be understood last. One watch of this one object keeps it up to date.
+// A ConfigMap has the profiles of a ConfigMap as it was last valid. One watch of this one object keeps them up to
+// date.
 type ConfigMap struct {
 	namespace, name string
 	core            rest.Interface
@@ -31,21 +32,22 @@ type ConfigMap struct {
 	unseen   string // Why they could not be read again, as it was told last.
 }
 
-// New is the ConfigMap of that namespace and name.
+// New makes a reader of the ConfigMap with that namespace and name. Run reads it.
 func New(config *rest.Config, namespace, name string, log *slog.Logger) (*ConfigMap, error) {
 	core, err := api.Core(config)
 	if err != nil {
 		return nil, err
 	}
 	return &ConfigMap{
-		namespace: namespace, name: name, core: core, log: log, known: make(chan struct{}), err: errors.New("the API server did not answer yet"),
+		namespace: namespace, name: name, core: core, log: log, known: make(chan struct{}),
+		err: errors.New("the API server did not answer yet"),
 	}, nil
 }
 
 // Run keeps the profiles up to date until ctx ends.
 func (c *ConfigMap) Run(ctx context.Context) error {
 	informer, err := api.Inform(api.One(c.core, "configmaps", c.namespace, c.name), &corev1.ConfigMap{}, api.Handler{
-		Set: c.sees, Unset: c.loses, Fail: c.unread,
+		Set: c.update, Unset: c.deleted, Fail: c.reportError,
 	})
 	if err != nil {
 		return err
@@ -61,8 +63,8 @@ func (c *ConfigMap) Run(ctx context.Context) error {
 	return nil
 }
 
-// sees takes the profiles, if they are understood.
-func (c *ConfigMap) sees(object any) {
+// update takes the profiles, if they are valid.
+func (c *ConfigMap) update(object any) {
 	cm, ok := object.(*corev1.ConfigMap)
 	if !ok {
 		return
@@ -72,56 +74,61 @@ func (c *ConfigMap) sees(object any) {
 	defer c.mu.Unlock()
 	c.seen, c.err = true, err
 	if err != nil {
-		c.log.Error("the profiles are not understood: what was known before counts", "configMap", c.namespace+"/"+c.name, "error", err)
+		c.log.Error("the profiles are not understood: what was known before counts",
+			"configMap", c.namespace+"/"+c.name, "error", err)
 		return
 	}
-	c.log.Info("profiles read", "configMap", c.namespace+"/"+c.name, "profiles", len(profiles.Profiles), "namespaces", len(profiles.Namespaces))
-	c.take(profiles)
+	c.log.Info("profiles read", "configMap", c.namespace+"/"+c.name,
+		"profiles", len(profiles.Profiles), "namespaces", len(profiles.Namespaces))
+	c.set(profiles)
 }
 
-// take makes profiles count. The lock must be held.
-func (c *ConfigMap) take(profiles *volume.Profiles) {
+// set replaces the profiles; c.mu must be held.
+func (c *ConfigMap) set(profiles *volume.Profiles) {
 	if c.profiles == nil {
 		close(c.known)
 	}
 	c.profiles = profiles
 }
 
-// loses keeps what a ConfigMap said that was deleted: it may be about to be made anew.
-func (c *ConfigMap) loses(any) {
+// deleted keeps the profiles of a ConfigMap that was deleted: it may be about to be made again.
+func (c *ConfigMap) deleted(any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.profiles == nil { // It was never understood.
 		c.err = nil
-		c.take(&volume.Profiles{})
+		c.set(&volume.Profiles{})
 		return
 	}
 	c.err = errors.New("it was deleted")
-	c.log.Error("the profiles are gone: what was known before counts", "configMap", c.namespace+"/"+c.name)
+	c.log.Error("the profiles are gone: what was known before counts",
+		"configMap", c.namespace+"/"+c.name)
 }
 
-// absent is that there has been no ConfigMap so far, and so no profile.
+// absent sets no profiles, if there has been no ConfigMap so far.
 func (c *ConfigMap) absent() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.seen {
 		c.err = nil
-		c.take(&volume.Profiles{})
+		c.set(&volume.Profiles{})
 	}
 }
 
-func (c *ConfigMap) unread(err error) {
+func (c *ConfigMap) reportError(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.profiles == nil {
 		c.err = err
 	} else if c.unseen != err.Error() { // The informer tries again and again.
 		c.unseen = err.Error()
-		c.log.Warn("the profiles can't be read again: what was known counts", "configMap", c.namespace+"/"+c.name, "error", err)
+		c.log.Warn("the profiles can't be read again: what was known counts",
+			"configMap", c.namespace+"/"+c.name, "error", err)
 	}
 }
 
-// Get returns the profiles when they were read once: a ConfigMap that does not exist has none. When ctx ends before, the error says why.
+// Get returns the profiles once they have been read: a ConfigMap that does not exist has none. When ctx ends
+// before, the error says why.
 func (c *ConfigMap) Get(ctx context.Context) (*volume.Profiles, error) {
 	select {
 	case <-c.known:
@@ -135,7 +142,7 @@ func (c *ConfigMap) Get(ctx context.Context) (*volume.Profiles, error) {
 	return c.profiles, nil
 }
 
-// Valid reports whether the ConfigMap is understood as it is now.
+// Valid reports whether the ConfigMap as it is now is valid.
 func (c *ConfigMap) Valid() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

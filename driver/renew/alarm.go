@@ -15,7 +15,7 @@ type WallClock struct {
 	timer *os.File
 }
 
-// NewWallClock is an alarm that is not set.
+// NewWallClock makes an alarm that is not set.
 func NewWallClock() (*WallClock, error) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
 	if err != nil {

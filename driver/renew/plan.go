@@ -13,10 +13,12 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// At is when a certificate is renewed that was received at receivedAt and ends at notAfter: before its end, or after
-// two thirds of the time from receipt if before is zero or not less than that time. Issuers backdate NotBefore, so it does not count.
+// At returns when a certificate is renewed that was received at receivedAt and ends at notAfter: before its end, or
+// after two thirds of the time from receipt if before is zero or not less than that time. Issuers backdate
+// NotBefore, so it does not count.
 //
-// Volumes that were made together are spread over the last tenth of the wait. The spread is a function of the volume alone.
+// Volumes that were made together are spread over the last tenth of the wait. The spread is a function of the
+// volume alone.
 func At(id string, receivedAt, notAfter time.Time, before time.Duration) time.Time {
 	lifetime := notAfter.Sub(receivedAt)
 	if before <= 0 || before >= lifetime {
@@ -26,14 +28,15 @@ func At(id string, receivedAt, notAfter time.Time, before time.Duration) time.Ti
 	return receivedAt.Add(wait - time.Duration(fraction(id, 0)*float64(wait/10)))
 }
 
-// Within moves a renewal that is planned for a volume into the nearest window. It is never earlier than half of the wait, and leaves half of the time
-// between plan and end for tries that fail; where no window is in between, the plan stays. In its window a volume's time is spread, too.
+// Within moves a planned renewal of a volume into the nearest window. It is never earlier than half of the wait,
+// and leaves half of the time between plan and end for retries; where no window is in between, the plan stays.
+// Within its window a volume's time is spread, too.
 func Within(w volume.Window, id string, receivedAt, planned, notAfter time.Time) time.Time {
 	earliest, latest := receivedAt.Add(planned.Sub(receivedAt)/2), planned.Add(notAfter.Sub(planned)/2)
 	best, distance := planned, time.Duration(math.MaxInt64)
 	for day := earliest.AddDate(0, 0, -1); !day.After(latest.AddDate(0, 0, 1)); day = day.AddDate(0, 0, 1) {
 		begins, ends, ok := w.On(day)
-		begins, ends = later(begins, earliest), sooner(ends, latest)
+		begins, ends = laterOf(begins, earliest), earlierOf(ends, latest)
 		if !ok || !begins.Before(ends) {
 			continue
 		}
@@ -47,22 +50,23 @@ func Within(w volume.Window, id string, receivedAt, planned, notAfter time.Time)
 	return best
 }
 
-func later(a, b time.Time) time.Time {
+func laterOf(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
 	}
 	return b
 }
 
-func sooner(a, b time.Time) time.Time {
+func earlierOf(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a
 	}
 	return b
 }
 
-// Backoff is how long a volume rests after the count-th failure in a row, by the kind of the last one. A pod that is not served, because it has
-// no valid certificate, waits less for what time may mend. The last quarter of the rest is spread, anew for every count.
+// Backoff returns how long a volume waits after the count-th failure in a row, by the kind of the last one. A pod
+// that has no valid certificate waits less for what time may mend. The last quarter of the wait is spread,
+// differently for every count.
 func Backoff(id string, kind signer.Kind, count int, served bool) time.Duration {
 	first, longest := 2*time.Second, 5*time.Minute
 	switch {
@@ -76,7 +80,7 @@ func Backoff(id string, kind signer.Kind, count int, served bool) time.Duration 
 	return wait + time.Duration(fraction(id, count)*float64(wait/4))
 }
 
-// fraction is a number in [0, 1) that volume and count alone decide.
+// fraction returns a number in [0, 1) that depends on volume and count alone.
 func fraction(id string, count int) float64 {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%d", id, count))
 	return float64(binary.BigEndian.Uint32(sum[:])) / (1 << 32)

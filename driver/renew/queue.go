@@ -33,8 +33,8 @@ type entry struct {
 	at, expiry time.Time
 }
 
-// NewQueue is a queue that calls do for at most workers volumes at once, and at most perSecond new ones a second.
-// A volume leaves the queue when do is called for it.
+// NewQueue makes a queue that calls do for at most workers volumes at once, and at most perSecond new ones a
+// second. A volume leaves the queue when do is called for it.
 func NewQueue(alarm Alarm, perSecond float64, workers int, do func(ctx context.Context, id string)) *Queue {
 	return &Queue{
 		alarm:   alarm,
@@ -45,7 +45,7 @@ func NewQueue(alarm Alarm, perSecond float64, workers int, do func(ctx context.C
 	}
 }
 
-// Set says when the volume is due, in place of what was said before, and when its certificate ends: zero if it has none.
+// Set sets when the volume is due, and when its certificate ends: zero if it has none.
 func (q *Queue) Set(id string, at, expiry time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -83,7 +83,7 @@ func (q *Queue) Run(ctx context.Context) error {
 	var calls sync.WaitGroup
 	defer calls.Wait()
 	for {
-		if err := q.turn(ctx); err != nil {
+		if err := q.waitToStart(ctx); err != nil {
 			return err
 		}
 		// The choice comes after the waiting: something more urgent may have become due.
@@ -99,8 +99,8 @@ func (q *Queue) Run(ctx context.Context) error {
 	}
 }
 
-// turn returns when a volume is due, and it may start, and there is a worker for it.
-func (q *Queue) turn(ctx context.Context) error {
+// waitToStart returns when a volume is due, may start, and has a worker.
+func (q *Queue) waitToStart(ctx context.Context) error {
 	if err := q.wait(ctx); err != nil {
 		return err
 	}
@@ -142,7 +142,8 @@ func (q *Queue) plan(now time.Time) (due bool) {
 	return false
 }
 
-// pop takes the volume that expires first of those that are due; those without a certificate come last, for nothing of theirs ends.
+// pop takes the volume that expires first of those that are due; those without a certificate come last: nothing of
+// theirs ends.
 func (q *Queue) pop(now time.Time) (id string, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

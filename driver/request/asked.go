@@ -24,8 +24,8 @@ type name struct {
 
 func (n name) String() string { return fmt.Sprintf("%s %q", n.kind, n.value) }
 
-// covers demands every name that was asked for. More names are the issuer's choice. In the old driver's dialect a
-// warning tells of those that are missing, unless all are: so it mounts what the old driver mounts.
+// covers requires every name that was asked for. More names are the issuer's choice. In the old driver's dialect
+// missing names are a warning, unless all are missing: so it mounts what the old driver mounts.
 func (p *Pair) covers(v volume.Volume) error {
 	names := asked(v, p.Chain.Leaf())
 	missing := slices.DeleteFunc(slices.Clone(names), func(n name) bool { return n.there })
@@ -61,7 +61,7 @@ func asked(v volume.Volume, leaf *x509.Certificate) (names []name) {
 	return names
 }
 
-// commonName returns that of the subject.
+// commonName returns the common name of the subject.
 func commonName(v volume.Volume) string {
 	var sequence pkix.RDNSequence
 	if v.RawSubject == nil {
@@ -80,8 +80,8 @@ func named(leaf *x509.Certificate, name string) bool {
 	return slices.ContainsFunc(leaf.DNSNames, func(n string) bool { return strings.EqualFold(n, name) })
 }
 
-// serves demands the usages that the pod itself asked for, but for those that the pair before lacks, too. Where one of
-// them, or of those that it has by default, is missing, a warning tells of it: what the pod does may not need it.
+// serves requires the usages that the pod itself asked for, except those that the previous pair lacks, too. A
+// warning names the others that are missing: what the pod does may not need them.
 func (p *Pair) serves(v volume.Volume, before Pair, now time.Time) error {
 	missing := slices.DeleteFunc(slices.Clone(v.Usages), p.has)
 	if len(missing) == 0 {

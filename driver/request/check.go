@@ -30,14 +30,16 @@ type Warning struct {
 	Reason, Message string
 }
 
-// NotYetValid is the error of a certificate that begins more than [MaxSkew] ahead. It is worth waiting for: asking again brings another one like it.
+// NotYetValid is the error of a certificate that begins more than [MaxSkew] ahead. The caller should wait for that
+// time: asking again brings another one like it.
 type NotYetValid struct {
 	NotBefore time.Time
 }
 
-// Error names the time.
+// Error returns the message, with the time.
 func (e *NotYetValid) Error() string {
-	return fmt.Sprintf("the certificate is not valid before %s: the clocks of the signer and of this node differ", e.NotBefore.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("the certificate is not valid before %s: the clocks of the signer and of this node differ",
+		e.NotBefore.UTC().Format(time.RFC3339))
 }
 
 // Check makes a pair of our key and a signer's answer. An answer that is not for our key, lacks a name that the
@@ -113,7 +115,7 @@ func validAt(c chain.Chain, now time.Time) error {
 	return nil
 }
 
-// authorities reads an issuer's CA certificates, which it need not tell.
+// authorities reads an issuer's CA certificates, which may be absent.
 func authorities(text []byte) (chain.Bundle, error) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, nil

@@ -51,7 +51,7 @@ func extensions(v volume.Volume) (all []pkix.Extension, err error) {
 	return all, err
 }
 
-// names returns the volume's as general names (RFC 5280, section 4.2.1.6), in the order of crypto/x509.
+// names returns the volume's names as general names (RFC 5280, section 4.2.1.6), in the order of crypto/x509.
 func names(v volume.Volume) (all []asn1.RawValue) {
 	add := func(tag int, value []byte) {
 		all = append(all, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tag, Bytes: value})

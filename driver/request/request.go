@@ -1,6 +1,7 @@
 // Package request turns a volume into a key and a certificate signing request, and checks the answer against it.
 //
-// It is pure but for the random source: the approver of a cluster derives from a pod the very request that the node derives.
+// It is pure but for the random source: the approver of a cluster derives from a pod the very request that the node
+// derives.
 package request
 
 import (
@@ -20,10 +21,10 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// NewAttempt is the id of a fresh try: 26 characters of [a-z2-7], 130 random bits.
+// NewAttempt returns the id of a new attempt: 26 characters of [a-z2-7], 130 random bits.
 func NewAttempt() string { return strings.ToLower(rand.Text()) }
 
-// NewKey is a fresh private key of the kind that the volume asks for.
+// NewKey makes a private key of the kind that the volume asks for.
 func NewKey(k volume.Key) (crypto.Signer, error) {
 	switch k.Algorithm {
 	case volume.RSA:
@@ -37,7 +38,7 @@ func NewKey(k volume.Key) (crypto.Signer, error) {
 	return nil, fmt.Errorf("make a key: unknown algorithm %q", k.Algorithm)
 }
 
-// KindOf is the kind of a public key, without an encoding; the zero kind if it is none that a pod may ask for.
+// KindOf returns the kind of a public key, without an encoding; the zero kind if it is none that a pod may ask for.
 func KindOf(public crypto.PublicKey) volume.Key {
 	switch k := public.(type) {
 	case *rsa.PublicKey:
@@ -89,7 +90,7 @@ func CSR(v volume.Volume, key crypto.Signer) ([]byte, error) {
 	return csr, nil
 }
 
-// New is what the signer is asked in an attempt.
+// New returns the request of an attempt to the signer.
 func New(v volume.Volume, attempt string, csr []byte) signer.Request {
 	return signer.Request{
 		Attempt:  signer.Attempt{ID: attempt, Pod: v.Pod},
@@ -104,7 +105,7 @@ func New(v volume.Volume, attempt string, csr []byte) signer.Request {
 	}
 }
 
-// EncodeKey is the key in PEM. PKCS#1 is for RSA keys alone, which [volume.Parse] sees to.
+// EncodeKey encodes the key in PEM. PKCS#1 is for RSA keys alone, as [volume.Parse] ensures.
 func EncodeKey(key crypto.Signer, encoding volume.Encoding) ([]byte, error) {
 	if rsaKey, ok := key.(*rsa.PrivateKey); ok && encoding == volume.PKCS1 {
 		return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rsaKey)}), nil
@@ -116,8 +117,9 @@ func EncodeKey(key crypto.Signer, encoding volume.Encoding) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
-// EncodePending is a key and the request that it signed, in PEM: what must survive a restart while the signer has the request.
-// A signing request can't be made again: its signature is random, and a signer knows a request by its bytes.
+// EncodePending encodes a key and the request that it signed in PEM: what must survive a restart while the signer
+// has the request. A signing request can't be made again: its signature is random, and a signer knows a request by
+// its bytes.
 func EncodePending(key crypto.Signer, csr []byte) ([]byte, error) {
 	text, err := EncodeKey(key, volume.PKCS8)
 	if err != nil {
@@ -126,7 +128,7 @@ func EncodePending(key crypto.Signer, csr []byte) ([]byte, error) {
 	return append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})...), nil
 }
 
-// DecodePending is what EncodePending wrote.
+// DecodePending decodes what EncodePending wrote.
 func DecodePending(text []byte) (key crypto.Signer, csr []byte, err error) {
 	key, rest, err := decodeKey(text)
 	if err != nil {
@@ -139,13 +141,13 @@ func DecodePending(text []byte) (key crypto.Signer, csr []byte, err error) {
 	return key, block.Bytes, nil
 }
 
-// DecodeKey is the key of the pair that EncodePair wrote.
+// DecodeKey decodes the key of the pair that EncodePair wrote.
 func DecodeKey(text []byte) (crypto.Signer, error) {
 	key, _, err := decodeKey(text)
 	return key, err
 }
 
-// decodeKey is the PKCS#8 key at the beginning of a PEM text, and what follows it.
+// decodeKey returns the PKCS#8 key at the beginning of a PEM text, and what follows it.
 func decodeKey(text []byte) (crypto.Signer, []byte, error) {
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != "PRIVATE KEY" {

@@ -7,25 +7,28 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// AskedBy is what the kubelet asks for an inline volume of a pod: the attributes that the pod's author gave, and the kubelet's own keys, which overwrite them.
-// Whoever derives from a pod what its node derives begins with it.
+// AskedBy returns what the kubelet asks for an inline volume of a pod: the attributes that the pod's author gave,
+// and the kubelet's own keys, which overwrite them. The controller derives a request from it as the node does.
 func AskedBy(pod signer.Pod, driver string, attributes map[string]string) Asked {
 	all := map[string]string{}
 	maps.Copy(all, attributes)
 	maps.Copy(all, map[string]string{
-		podName: pod.Name, podNamespace: pod.Namespace, podUID: pod.UID, serviceAccountName: pod.ServiceAccount, ephemeral: "true",
+		podName: pod.Name, podNamespace: pod.Namespace, podUID: pod.UID, serviceAccountName: pod.ServiceAccount,
+		ephemeral: "true",
 	})
 	delete(all, Tokens)
 	return Asked{Driver: driver, Attributes: all}
 }
 
-// AsPod reports whether the certificate of a volume is asked for as the pod's service account, even if the rest of the volume is not understood.
+// AsPod reports whether the certificate of a volume is asked for as the pod's service account, even if the rest of
+// the volume is not valid.
 func AsPod(asked Asked, defaults Defaults) bool {
 	p, _ := parse(asked, defaults)
 	return p.AsPod
 }
 
-// SPIFFEID is the one that the attribute spiffe gives to a pod with these IPs; nil where there is no trust domain.
+// SPIFFEID returns the SPIFFE ID that the attribute spiffe gives to a pod with these IPs; nil where there is no
+// trust domain.
 func (d Defaults) SPIFFEID(pod signer.Pod, ips []string) (*url.URL, error) {
 	if d.TrustDomain == "" {
 		return nil, nil

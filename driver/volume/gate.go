@@ -12,7 +12,8 @@ import (
 
 // A PodState is what the API server knows of a pod.
 type PodState struct {
-	IPs         []string          // status.podIPs; none until the kubelet has made the pod's sandbox, which is after its volumes are mounted.
+	// IPs are status.podIPs: none until the kubelet has made the pod's sandbox, after its volumes are mounted.
+	IPs         []string
 	Conditions  map[string]string // status.conditions: status by type.
 	Annotations map[string]string
 }
@@ -28,7 +29,8 @@ const (
 	conditionGate  = "pod-condition"
 	annotationGate = "pod-annotation"
 
-	gateForms = ipGate + ":any, " + ipGate + ":ipv4, " + ipGate + ":ipv6, " + conditionGate + ":<type>[=<status>] and " + annotationGate + ":<key>"
+	gateForms = ipGate + ":any, " + ipGate + ":ipv4, " + ipGate + ":ipv6, " +
+		conditionGate + ":<type>[=<status>] and " + annotationGate + ":<key>"
 )
 
 // anyIP is open once the pod has an IP.
@@ -64,7 +66,7 @@ func ParseGate(text string) (Gate, error) {
 	return g, nil
 }
 
-// String is the gate as ParseGate reads it.
+// String returns the gate as ParseGate reads it.
 func (g Gate) String() string {
 	if g.value != "" {
 		return g.kind + ":" + g.key + "=" + g.value
@@ -90,7 +92,8 @@ func (g Gate) Open(pod PodState) bool {
 	return false
 }
 
-// Awaits is why the pod's certificate can't be asked for yet; nil: it can. Gates hold back the first one alone: no renewal waits for them.
+// Awaits returns why the pod's certificate can't be asked for yet, or nil. Gates hold for the first certificate
+// alone: no renewal waits for them.
 func (v Volume) Awaits(pod PodState, first bool) error {
 	for _, g := range v.Gates {
 		if first && !g.Open(pod) {
@@ -100,14 +103,16 @@ func (v Volume) Awaits(pod PodState, first bool) error {
 	if !v.NeedsIP || anyIP.Open(pod) {
 		return nil
 	}
-	const noIP = "the pod has no IP yet, which ${POD_IP} stands for: the kubelet gives it one after its volumes are mounted"
+	const noIP = "the pod has no IP yet, which ${POD_IP} stands for: " +
+		"the kubelet gives it one after its volumes are mounted"
 	if v.StartsWithout {
 		return errors.New(noIP)
 	}
-	return errors.New(noIP + ", unless it has the host's network; set " + Prefix + `continue-on-not-ready: "true" to let the pod start before its certificate is there`)
+	return errors.New(noIP + ", unless it has the host's network; set " + Prefix +
+		`continue-on-not-ready: "true" to let the pod start before its certificate is there`)
 }
 
-func (p *parser) gates(value string) error {
+func (p *parser) setGates(value string) error {
 	p.Gates = slices.Clone(p.defaults.Gates)
 	return p.each(value, list(value), func(text string) error {
 		g, err := ParseGate(text)
@@ -121,26 +126,10 @@ func (p *parser) gates(value string) error {
 	})
 }
 
-func (p *parser) continueOnNotReady(value string) error {
-	p.StartsWithout = p.defaults.StartsWithout
-	if value == "" {
-		return nil
-	}
-	return truth(&p.StartsWithout, value)
-}
-
-func (p *parser) useTokenRequest(value string) error {
-	p.AsPod = p.defaults.AsPod
-	if value == "" {
-		return nil
-	}
-	return truth(&p.AsPod, value)
-}
-
 // unknownIP stands for the pod's IP where it is not known yet, so that all else can be checked (RFC 5737, TEST-NET-1).
 const unknownIP = "192.0.2.1"
 
-// podIPs are the pod's, the first one first. Who asks for them needs them.
+// podIPs returns the pod's IPs, the first one first, and notes that the volume needs them.
 func (p *parser) podIPs() []string {
 	p.NeedsIP = true
 	if p.LacksIP = len(p.ips) == 0; p.LacksIP {

@@ -47,7 +47,7 @@ type Layout struct {
 	rename func(p *parser, files []File) ([]File, error)
 }
 
-// Layouts are all layouts, in the order of the reference.
+// Layouts returns all layouts, in the order of the reference.
 func Layouts() []Layout {
 	return []Layout{
 		{
@@ -67,11 +67,14 @@ func Layouts() []Layout {
 			Name: "gke", Meaning: "The names of GKE's workload certificates, which Istio's agent knows, too.",
 			Files: []File{{"certificates.pem", ChainPart}, {"private_key.pem", KeyPart}, {"ca_certificates.pem", CAPart}},
 		}, {
-			Name: "spiffe", Meaning: "SPIFFE's draft for files. The volume needs a SPIFFE ID; its trust domain is part of a name.",
-			Files:  []File{{bundleFile, BundlePart}, {"<trust domain>" + trustBundleFile, CAPart}},
-			rename: spiffeNames,
+			Name:    "spiffe",
+			Meaning: "SPIFFE's draft for files. The volume needs a SPIFFE ID; its trust domain is part of a name.",
+			Files:   []File{{bundleFile, BundlePart}, {"<trust domain>" + trustBundleFile, CAPart}},
+			rename:  spiffeNames,
 		}, {
-			Name: "pkcs12", Meaning: "Java's stores, and those of whoever else reads PKCS#12. `pkcs12-filename` changes the name of the first.",
+			Name: "pkcs12",
+			Meaning: "Java's stores, and those of whoever else reads PKCS#12. " +
+				"`pkcs12-filename` changes the name of the first.",
 			Files:  []File{{pkcs12File, PKCS12Part}, {"truststore.p12", PKCS12TrustPart}},
 			rename: pkcs12Names,
 		}, {
@@ -94,26 +97,24 @@ func spiffeNames(p *parser, files []File) ([]File, error) {
 		if id, err := spiffeid.FromURI(uri); err == nil {
 			name := id.TrustDomain().Name() + trustBundleFile
 			if err := fileName(&name, name); err != nil {
-				return nil, problem(p.key("layout"), "has spiffe, and the file of the trust domain %w", err)
+				return nil, problem(p.keyOf("layout"), "has spiffe, and the file of the trust domain %w", err)
 			}
 			return []File{files[0], {name, CAPart}}, nil
 		}
 	}
-	return nil, problem(p.key("layout"), "has spiffe, which needs a SPIFFE ID: set spiffe or uri-sans")
+	return nil, problem(p.keyOf("layout"), "has spiffe, which needs a SPIFFE ID: set spiffe or uri-sans")
 }
 
-func (p *parser) layout(value string) error {
+func (p *parser) setLayout(value string) error {
 	names := list(value)
 	if len(names) == 0 {
-		return namesNothing(value)
+		return emptyList(value)
 	}
 	return p.each(value, names, func(name string) error {
 		if !slices.ContainsFunc(Layouts(), func(l Layout) bool { return l.Name == name }) {
 			return fmt.Errorf("has %s: known are %s", quote(name), layoutNames())
 		}
-		if !slices.Contains(p.layouts, name) {
-			p.layouts = append(p.layouts, name)
-		}
+		p.layouts = append(p.layouts, name)
 		return nil
 	})
 }
@@ -126,8 +127,9 @@ func layoutNames() string {
 	return strings.Join(names, ", ")
 }
 
-// arrange sets the volume's files by its layouts. Two contents for one name are an error; one content that two layouts have is not.
-func (p *parser) arrange() error {
+// setFiles sets the volume's files by its layouts. Two contents for one name are an error; the same content in two
+// layouts is not.
+func (p *parser) setFiles() error {
 	p.Files = map[string]Part{}
 	for _, layout := range Layouts() {
 		if !slices.Contains(p.layouts, layout.Name) {
@@ -138,55 +140,56 @@ func (p *parser) arrange() error {
 			files, err = layout.rename(p, files)
 		}
 		for _, f := range files {
-			err = cmp.Or(err, p.place(f))
+			err = cmp.Or(err, p.addFile(f))
 		}
 		if err != nil {
 			return err
 		}
 	}
 	if p.pkcs12 { // The keystore that the old driver knows.
-		if err := p.place(File{p.pkcs12File, PKCS12Part}); err != nil {
+		if err := p.addFile(File{p.pkcs12File, PKCS12Part}); err != nil {
 			return err
 		}
 	}
-	return p.idleNames()
+	return p.checkFileNames()
 }
 
-// place adds a file. Its name, or that of the other one, is then what an attribute gave.
-func (p *parser) place(f File) error {
+// addFile adds a file. Where another one has its name, the error names the attribute that gave it.
+func (p *parser) addFile(f File) error {
 	other, taken := p.Files[f.Name]
 	p.Files[f.Name] = f.Part
 	if !taken || other == f.Part {
 		return nil
 	}
-	key := p.key("layout")
+	key := p.keyOf("layout")
 	for _, name := range []string{"ca-file", "certificate-file", "privatekey-file", "pkcs12-filename"} {
-		if p.said[name].value == f.Name {
-			key = p.key(name)
+		if p.inputs[name].value == f.Name {
+			key = p.keyOf(name)
 		}
 	}
 	return problem(key, "gives two files the name %s: %s, and %s", quote(f.Name), other, f.Part)
 }
 
-// idleNames checks that each name that is given is that of a file.
-func (p *parser) idleNames() error {
+// checkFileNames checks that each file name that is given is that of a file.
+func (p *parser) checkFileNames() error {
 	if !slices.Contains(p.layouts, "pem") {
-		if err := p.idle("layout has no pem, whose file it is", "ca-file", "certificate-file", "privatekey-file"); err != nil {
+		err := p.unused("layout has no pem, whose file it is", "ca-file", "certificate-file", "privatekey-file")
+		if err != nil {
 			return err
 		}
 	}
-	if !p.gives("pkcs12-enable") && !slices.Contains(p.layouts, "pkcs12") {
-		return p.idle("layout has no pkcs12, whose file it is", "pkcs12-filename")
+	if !p.isSet("pkcs12-enable") && !slices.Contains(p.layouts, "pkcs12") {
+		return p.unused("layout has no pkcs12, whose file it is", "pkcs12-filename")
 	}
 	return nil
 }
 
-// idle is the error of attributes that are given and count for nothing.
-func (p *parser) idle(reason string, names ...string) error {
+// unused returns an error for each attribute that is given and has no effect.
+func (p *parser) unused(reason string, names ...string) error {
 	var problems Problems
 	for _, name := range names {
-		if p.gives(name) {
-			problems = append(problems, problem(p.key(name), "is given, and %s", reason))
+		if p.isSet(name) {
+			problems = append(problems, problem(p.keyOf(name), "is given, and %s", reason))
 		}
 	}
 	return problems.err()

@@ -14,24 +14,22 @@ import (
 
 // Each function here sets an attribute of names that are not the subject's.
 
-// label is a label of a host name (RFC 1123); underscores are found in real service names.
+// label matches a label of a host name (RFC 1123); underscores are found in real service names.
 var label = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)
 
-func (p *parser) dnsNames(value string) error {
+func (p *parser) setDNSNames(value string) error {
 	return p.each(value, list(value), func(name string) error {
-		if !slices.Contains(p.DNSNames, name) {
-			p.DNSNames = append(p.DNSNames, name)
-		}
-		return p.dnsName(name)
+		p.DNSNames = append(p.DNSNames, name)
+		return p.checkDNSName(name)
 	})
 }
 
-// dnsName checks a host name, which may be a wildcard. The old driver takes whatever a request can hold.
-func (p *parser) dnsName(name string) error {
+// checkDNSName checks a host name, which may be a wildcard. The old driver takes whatever a request can hold.
+func (p *parser) checkDNSName(name string) error {
 	switch {
-	case !ascii(name):
+	case !isASCII(name):
 		return fmt.Errorf("has %s, which is not a DNS name: write it in ASCII, as xn--…", quote(name))
-	case p.old && !strings.ContainsFunc(name, unicode.IsControl):
+	case p.Old && !strings.ContainsFunc(name, unicode.IsControl):
 		return nil
 	case net.ParseIP(name) != nil:
 		return fmt.Errorf("has %s, which is not a DNS name: IP addresses are for ip-sans", quote(name))
@@ -48,7 +46,7 @@ func (p *parser) dnsName(name string) error {
 	return nil
 }
 
-func (p *parser) ipSANs(value string) error {
+func (p *parser) setIPSANs(value string) error {
 	return p.each(value, list(value), func(text string) error {
 		ip := net.ParseIP(text)
 		if ip == nil {
@@ -61,17 +59,18 @@ func (p *parser) ipSANs(value string) error {
 	})
 }
 
-func (p *parser) uriSANs(value string) error {
-	ids := 0
+func (p *parser) setURISANs(value string) error {
+	ids, known := 0, map[string]bool{}
 	return p.each(value, list(value), func(text string) error {
-		uri, err := p.uri(text)
-		if err != nil || slices.ContainsFunc(p.URIs, func(u *url.URL) bool { return u.String() == uri.String() }) {
+		uri, err := p.parseURI(text)
+		if err != nil || known[uri.String()] {
 			return err
 		}
+		known[uri.String()] = true
 		if uri.Scheme == "spiffe" {
 			ids++
 		}
-		if ids > 1 && !p.old {
+		if ids > 1 && !p.Old {
 			return fmt.Errorf("has %s, a second SPIFFE ID: a certificate has one (SPIFFE's X509-SVID, section 2)", quote(text))
 		}
 		p.URIs = append(p.URIs, uri)
@@ -79,24 +78,25 @@ func (p *parser) uriSANs(value string) error {
 	})
 }
 
-// uri reads a URI that a request can hold.
-func (p *parser) uri(text string) (*url.URL, error) {
+// parseURI reads a URI that a request can hold.
+func (p *parser) parseURI(text string) (*url.URL, error) {
 	parse := url.Parse
-	if p.old {
+	if p.Old {
 		parse = url.ParseRequestURI // As the old driver does: it takes a path, too.
 	}
 	uri, err := parse(text)
-	if err != nil || !portable(uri) || !p.old && (uri.Scheme == "" || uri.Host+uri.Opaque == "") {
+	if err != nil || !survivesEncoding(uri) || !p.Old && (uri.Scheme == "" || uri.Host+uri.Opaque == "") {
 		return nil, fmt.Errorf("has %s, which is not a URI such as spiffe://example.org/web", quote(text))
 	}
-	if p.old {
+	if p.Old {
 		return uri, nil
 	}
 	if _, secret := uri.User.Password(); secret {
 		return nil, fmt.Errorf("has a URI of %s with a password, which all could read in the certificate", quote(uri.Host))
 	}
-	if strings.ContainsFunc(text, escaped) {
-		return nil, fmt.Errorf("has %s, with a character that a URI has only as %%20 and the like (RFC 3986, section 2.1)", quote(text))
+	if strings.ContainsFunc(text, needsEscape) {
+		return nil, fmt.Errorf("has %s, with a character that a URI has only as %%20 and the like (RFC 3986, section 2.1)",
+			quote(text))
 	}
 	if uri.Scheme == "spiffe" {
 		if _, err := spiffeid.FromURI(uri); err != nil {
@@ -106,43 +106,56 @@ func (p *parser) uri(text string) (*url.URL, error) {
 	return uri, nil
 }
 
-// portable reports whether a URI comes out of a request as it went in: crypto/x509 refuses some hosts (domainNameValid).
-func portable(uri *url.URL) bool {
+// survivesEncoding reports whether a URI comes out of a request as it went in: crypto/x509 refuses some hosts
+// (domainNameValid).
+func survivesEncoding(uri *url.URL) bool {
 	text := uri.String()
 	again, err := url.Parse(text)
-	return err == nil && again.String() == text && ascii(text) &&
-		(again.Host == "" || !slices.Contains(strings.Split(again.Host, "."), "") && !strings.ContainsFunc(again.Host, func(r rune) bool { return r <= ' ' || r == 0x7f }))
+	if err != nil || again.String() != text || !isASCII(text) {
+		return false
+	}
+	control := func(r rune) bool { return r <= ' ' || r == 0x7f }
+	labels := strings.Split(again.Host, ".")
+	return again.Host == "" || !slices.Contains(labels, "") && !strings.ContainsFunc(again.Host, control)
 }
 
-// escaped reports whether a character is none of RFC 3986, section 2.
-func escaped(r rune) bool {
+// needsEscape reports whether a character is none of RFC 3986, section 2.
+func needsEscape(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"<>\\^`{|}", r)
 }
 
-// list splits at commas and trims; empty elements are dropped.
+// list splits a value at commas, trims the elements, and drops those that are empty or repeated.
 func list(value string) (elements []string) {
-	for _, e := range strings.Split(value, ",") {
-		if e = strings.TrimSpace(e); e != "" {
+	known := map[string]bool{}
+	for e := range strings.SplitSeq(value, ",") {
+		if e = strings.TrimSpace(e); e != "" && !known[e] {
+			known[e] = true
 			elements = append(elements, e)
 		}
 	}
 	return elements
 }
 
-// each takes all elements of a list, and is all that is wrong with them.
+// each calls take for each element of a list, and returns all that is wrong with them.
 func (p *parser) each(value string, elements []string, take func(string) error) error {
-	if len(elements) == 0 && value != "" && !p.old {
-		return namesNothing(value)
+	if len(elements) == 0 && value != "" && !p.Old {
+		return emptyList(value)
+	}
+	if err := checkCount(len(elements), maxElements, "elements"); err != nil {
+		return err
 	}
 	var problems Problems
 	for _, e := range elements {
 		if err := take(e); err != nil {
 			problems = append(problems, err)
 		}
+		if len(problems) == maxProblems {
+			break
+		}
 	}
 	return problems.err()
 }
 
-func namesNothing(value string) error {
+func emptyList(value string) error {
 	return fmt.Errorf("is %s, which names nothing", quote(value))
 }

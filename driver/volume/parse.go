@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -26,6 +25,11 @@ const (
 	Tokens = kubeletPrefix + "serviceAccount.tokens"
 )
 
+// kubeletKeys returns those that the kubelet sets with podInfoOnMount.
+func kubeletKeys() []string {
+	return []string{podName, podNamespace, podUID, serviceAccountName, ephemeral}
+}
+
 // Defaults are what the driver's operator sets for volumes that do not say.
 type Defaults struct {
 	IssuerName  string // Empty: a volume must name its issuer.
@@ -38,7 +42,8 @@ type Defaults struct {
 	StartsWithout bool   // Of volumes that do not say.
 	AsPod         bool   // Of volumes that do not say.
 
-	// PodCertificates is that certificates are asked for by PodCertificateRequests, which can't say all that a volume may ask for.
+	// PodCertificates is set where certificates are asked for by PodCertificateRequests, which can't say all that a
+	// volume may ask for.
 	PodCertificates bool
 
 	Live         *Profiles // nil: not known; what a volume's record has of them counts.
@@ -47,11 +52,10 @@ type Defaults struct {
 	AnyTrustFile bool      // Those are not checked: for a volume that was understood when the driver had other files.
 }
 
-// Check says what no volume could do with the defaults.
+// Check returns an error for defaults that no volume could use.
 func (d Defaults) Check() error {
-	p := &parser{defaults: d}
-	p.Pod = signer.Pod{Namespace: "namespace", Name: "pod", UID: "uid", ServiceAccount: "account"}
-	if err := p.trust(""); err != nil {
+	p := placeholderParser(d)
+	if err := p.setTrust(""); err != nil {
 		return fmt.Errorf("the trust of volumes that do not say %w", err)
 	}
 	if d.TrustDomain == "" {
@@ -67,12 +71,11 @@ func (d Defaults) Check() error {
 // StandardSPIFFEPath is the path that Istio and cert-manager's csi-driver-spiffe give to SPIFFE IDs.
 const StandardSPIFFEPath = "/ns/${POD_NAMESPACE}/sa/${SERVICE_ACCOUNT_NAME}"
 
-// parser is the volume under construction.
+// A parser builds a volume.
 type parser struct {
 	Volume
-	old      bool // The pod speaks the old driver's dialect.
 	defaults Defaults
-	said     map[string]said // By the attribute's name.
+	inputs   map[string]input // By the attribute's name.
 
 	layouts                          []string
 	caFile, certificateFile, keyFile string
@@ -82,46 +85,57 @@ type parser struct {
 	secrets                          bool // The call came with a Secret.
 	ips                              []string
 	recorded                         Profile // What counted for the certificate that was asked for last.
-	mesh                             bool    // The volume is of csi-driver-spiffe's name.
+	spiffeDialect                    bool    // The volume is of csi-driver-spiffe's name.
 	spiffe                           bool
 	gidGiven                         *int
 	fsGroupGiven                     bool
 }
 
-// said is what the pod says of an attribute.
-type said struct {
+// placeholderParser returns a parser with a made-up pod, to check values that are for all pods.
+func placeholderParser(defaults Defaults) *parser {
+	p := &parser{defaults: defaults}
+	p.Pod = signer.Pod{Namespace: "namespace", Name: "pod", UID: "uid", ServiceAccount: "account"}
+	return p
+}
+
+// An input is what the pod says of an attribute.
+type input struct {
 	key, value string // As the pod's author writes it; the value is empty if it is absent.
 	wrong      bool
 }
 
-// Parse is the volume that was asked for. Its error is [Problems]: everything that is wrong, not only the first.
+// Parse returns the volume that was asked for. Its error is [Problems]: everything that is wrong, not only the
+// first.
 func Parse(asked Asked, defaults Defaults) (Volume, error) {
 	p, problems := parse(asked, defaults)
 	if len(problems) > 0 {
 		return Volume{}, problems
 	}
-	if p.mesh {
+	if p.spiffeDialect {
 		p.Annotations = map[string]string{SPIFFEDriver + "/identity": p.URIs[0].String()}
 	}
 	return p.Volume, nil
 }
 
-// parse is as much of the volume as is understood, with what is wrong.
+// parse returns as much of the volume as is understood, with what is wrong: nothing of one that is over the limits.
 func parse(asked Asked, defaults Defaults) (*parser, Problems) {
+	p := &parser{defaults: defaults, inputs: map[string]input{}}
+	if err := checkTotal(asked.Attributes); err != nil {
+		return p, Problems{err}
+	}
 	problems := translate(&asked)
-	p := &parser{old: asked.Driver == OldDriver || usesOldPrefix(asked.Attributes), defaults: defaults, said: map[string]said{}}
-	p.Old, p.mesh = p.old, asked.Driver == SPIFFEDriver
+	p.Old, p.spiffeDialect = asked.Driver == OldDriver || usesOldPrefix(asked.Attributes), asked.Driver == SPIFFEDriver
 	p.ID, p.Target = asked.ID, asked.Target
 	p.secretPassword, p.secrets = asked.Password, asked.Secrets
 	p.ips, p.recorded = asked.IPs, asked.Profile
-	problems = append(problems, p.pod(asked.Attributes)...)
-	problems = append(problems, p.others(asked.Attributes)...)
-	mistakes := p.attributes(asked.Attributes)
-	problems = append(problems, flat(p.issuer())...) // Before the others, as it matters more.
+	problems = append(problems, p.setPod(asked.Attributes)...)
+	problems = append(problems, p.setAnnotations(asked.Attributes)...)
+	mistakes := p.setAttributes(asked.Attributes)
+	problems = append(problems, problemsOf(p.checkIssuer())...) // Before the others, as it matters more.
 	problems = append(problems, mistakes...)
-	problems = append(problems, p.mountGroup(asked.Group)...)
-	problems = append(problems, p.mountFlags(asked.MountFlags)...)
-	return p, append(problems, p.together()...)
+	problems = append(problems, p.setMountGroup(asked.Group)...)
+	problems = append(problems, p.setMountFlags(asked.MountFlags)...)
+	return p, append(problems, p.checkCombinations()...)
 }
 
 func usesOldPrefix(attributes map[string]string) bool {
@@ -133,8 +147,8 @@ func usesOldPrefix(attributes map[string]string) bool {
 	return false
 }
 
-// pod takes the pod's identity from the kubelet's keys.
-func (p *parser) pod(attributes map[string]string) (problems Problems) {
+// setPod reads the pod's identity from the kubelet's keys.
+func (p *parser) setPod(attributes map[string]string) (problems Problems) {
 	p.Pod = PodOf(Asked{Attributes: attributes})
 	for _, key := range []string{podName, podNamespace, podUID, serviceAccountName} {
 		if attributes[key] == "" {
@@ -142,41 +156,45 @@ func (p *parser) pod(attributes map[string]string) (problems Problems) {
 		}
 	}
 	if attributes[ephemeral] != "true" {
-		problems = append(problems, problem(ephemeral, "is not true: only inline (ephemeral) volumes are served, not persistent ones"))
+		problems = append(problems, problem(ephemeral,
+			"is not true: only inline (ephemeral) volumes are served, not persistent ones"))
 	}
 	return problems
 }
 
-// attributes sets each attribute to what was given, or to what its profile says, or to its default.
-func (p *parser) attributes(attributes map[string]string) (problems Problems) {
-	for _, a := range Attributes() {
+// setAttributes sets each attribute to what was given, or to what its profile says, or to its default.
+func (p *parser) setAttributes(attributes map[string]string) (problems Problems) {
+	for _, a := range table() {
 		key, value, err := a.given(attributes)
-		given := said{key: p.spoken(a, key), value: value}
+		given := input{key: p.spelling(a, key), value: value}
 		if err == nil && !utf8.ValidString(value) {
 			err = problem(given.key, "is not valid UTF-8")
 		}
 		given.wrong = err != nil
-		p.said[a.Name] = given
-		problems = append(problems, flat(err)...)
+		p.inputs[a.Name] = given
+		problems = append(problems, problemsOf(err)...)
 	}
-	for _, a := range Attributes() {
-		given := p.said[a.Name]
+	for _, a := range table() {
+		given := p.inputs[a.Name]
 		if given.wrong {
 			continue
 		}
-		err := p.take(a, given)
+		err := p.setAttribute(a, given)
 		given.wrong = err != nil
-		p.said[a.Name] = given
-		problems = append(problems, flat(err)...)
+		p.inputs[a.Name] = given
+		problems = append(problems, problemsOf(err)...)
 	}
 	return problems
 }
 
-// take sets one attribute.
-func (p *parser) take(a Attribute, given said) (err error) {
+// setAttribute sets one attribute.
+func (p *parser) setAttribute(a Attribute, given input) (err error) {
 	key, value := given.key, given.value
-	if profiled := p.profiled(a); value == "" && profiled != "" {
+	if profiled := p.profileValue(a); value == "" && profiled != "" {
 		key, value = key+" (of the profile)", profiled
+	}
+	if err := checkValue(value); err != nil {
+		return withKey(key, err)
 	}
 	if a.Expanded {
 		if value, err = p.expand(key, value); err != nil {
@@ -184,23 +202,23 @@ func (p *parser) take(a Attribute, given said) (err error) {
 		}
 	}
 	if value == "" {
-		value = a.standard(p.old)
+		value = a.defaultValue(p.Old)
 	}
-	return about(key, a.set(p, value))
+	return withKey(key, a.set(p, value))
 }
 
-// key is an attribute's, as the pod's author writes it.
-func (p *parser) key(name string) string { return p.said[name].key }
+// keyOf returns an attribute's key as the pod's author writes it.
+func (p *parser) keyOf(name string) string { return p.inputs[name].key }
 
-// gives reports whether the pod says something of an attribute.
-func (p *parser) gives(name string) bool { return p.said[name].value != "" }
+// isSet reports whether the pod says something of an attribute.
+func (p *parser) isSet(name string) bool { return p.inputs[name].value != "" }
 
-// spoken is an attribute's key in the words of the pod's author.
-func (p *parser) spoken(a Attribute, key string) string {
+// spelling returns an attribute's key as the author of a pod in this dialect writes it.
+func (p *parser) spelling(a Attribute, key string) string {
 	switch {
-	case p.mesh:
+	case p.spiffeDialect:
 		return SPIFFEDriver + "/" + a.Name
-	case p.old && a.Old && key == Prefix+a.Name:
+	case p.Old && a.Old && key == Prefix+a.Name:
 		return OldPrefix + a.Name
 	}
 	return key
@@ -208,19 +226,36 @@ func (p *parser) spoken(a Attribute, key string) string {
 
 // expand replaces ${NAME} and $NAME.
 func (p *parser) expand(key, value string) (string, error) {
-	variables := p.variables()
-	var err error
-	if !p.old && unfinished.MatchString(value) { // os.Expand drops such a thing without a word, and so does the old driver.
-		err = problem(key, "is %s, with a variable that has no end or no name", quote(value))
+	if !strings.Contains(value, "$") {
+		return value, nil
 	}
+	// os.Expand drops such a thing without a word, and so does the old driver.
+	if !p.Old && unfinished.MatchString(value) {
+		return "", problem(key, "is %s, with a variable that has no end or no name", quote(value))
+	}
+	if err := checkCount(strings.Count(value, "$"), maxElements, "variables"); err != nil {
+		return "", withKey(key, err)
+	}
+	var err error
+	variables, room := p.variables(), maxValue
 	expanded := os.Expand(value, func(name string) string {
 		replacement, ok := variables[name]
-		if !ok {
-			err = cmp.Or(err, problem(key, "has an unknown variable %s: known are %s", quote("${"+name+"}"), strings.Join(slices.Sorted(maps.Keys(variables)), ", ")))
+		if !ok && err == nil {
+			err = problem(key, "has an unknown variable %s: known are %s",
+				quote("${"+name+"}"), strings.Join(slices.Sorted(maps.Keys(variables)), ", "))
+		}
+		if err != nil {
 			return ""
 		}
-		return replacement()
+		text := replacement()
+		if room -= len(text); room < 0 {
+			return ""
+		}
+		return text
 	})
+	if err == nil && (room < 0 || len(expanded) > maxValue) {
+		err = problem(key, "has more than %d bytes once its variables are replaced", maxValue)
+	}
 	return expanded, err
 }
 

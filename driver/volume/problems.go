@@ -11,8 +11,9 @@ import (
 // Problems are all that is wrong with a volume, each a sentence that names its attribute.
 type Problems []error
 
-// Error is the problems in one line: the line is read in `kubectl describe pod`. An event has 1024 characters, some 144 of which are the kubelet's
-// (its words, and the volume's name of up to 63); the problems that do not fit are counted.
+// Error returns the problems in one line, as `kubectl describe pod` shows it. An event has 1024 characters, some
+// 144 of which are the kubelet's (its words, and the volume's name of up to 63); the problems that do not fit are
+// counted.
 func (p Problems) Error() string {
 	const longest, rest = 1024 - 144, len("; and 999 more")
 	var line strings.Builder
@@ -30,10 +31,10 @@ func (p Problems) Error() string {
 	return line.String()
 }
 
-// Unwrap are the problems.
+// Unwrap returns the problems.
 func (p Problems) Unwrap() []error { return p }
 
-// err is the problems as an error: nil if there are none.
+// err returns the problems as an error: nil if there are none.
 func (p Problems) err() error {
 	if len(p) == 0 {
 		return nil
@@ -41,8 +42,8 @@ func (p Problems) err() error {
 	return p
 }
 
-// flat are the problems of an error, which may be several.
-func flat(err error) Problems {
+// problemsOf returns the problems of an error, which may be several.
+func problemsOf(err error) Problems {
 	var several Problems
 	switch {
 	case err == nil:
@@ -57,10 +58,10 @@ func problem(key, format string, args ...any) error {
 	return fmt.Errorf("%s "+format, append([]any{key}, args...)...)
 }
 
-// about puts a key before each problem of an error.
-func about(key string, err error) error {
+// withKey puts a key before each problem of an error.
+func withKey(key string, err error) error {
 	var problems Problems
-	for _, e := range flat(err) {
+	for _, e := range problemsOf(err) {
 		problems = append(problems, problem(key, "%w", e))
 	}
 	return problems.err()

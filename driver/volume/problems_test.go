@@ -89,8 +89,8 @@ func TestMistakesOfTheWhole(t *testing.T) {
 		edit func(a *volume.Asked)
 		want string
 	}{
-		{"many attributes", func(a *volume.Asked) { a.Attributes = asked(many).Attributes }, "volumeAttributes are 260: at most 256; csi.mayfly.dev/issuer-name is required"},
-		{"large annotations", func(a *volume.Asked) { a.Attributes["example.org/a"] = strings.Repeat("x", 256<<10) }, "volumeAttributes have 262212 bytes: at most 262144"},
+		{"many attributes", func(a *volume.Asked) { a.Attributes = asked(many).Attributes }, "volumeAttributes are 260: at most 256"},
+		{"large annotations", func(a *volume.Asked) { a.Attributes["example.org/a"] = strings.Repeat("x", 256<<10) }, "volumeAttributes have 262383 bytes, with those of the kubelet: at most 262144"},
 		{"an annotation that is no text", func(a *volume.Asked) { a.Attributes["example.org/a"] = "\xff" }, `"example.org/a" can't be an annotation of the request: its value is not valid UTF-8`},
 		{"a value that is no text", func(a *volume.Asked) { a.Attributes["csi.mayfly.dev/organizations"] = "\xff" }, "csi.mayfly.dev/organizations is not valid UTF-8"},
 		{"a variable without an end", func(a *volume.Asked) { a.Attributes["csi.mayfly.dev/dns-names"] = "${POD_NAME.web" }, `csi.mayfly.dev/dns-names is "${POD_NAME.web", with a variable that has no end or no name`},

@@ -8,14 +8,13 @@ import (
 	"strings"
 
 	"sigs.k8s.io/yaml"
-
-	"github.com/mayfly-csi/mayfly/signer"
 )
 
 // Profiles are what a platform team sets for the volumes of its cluster, in a ConfigMap.
 type Profiles struct {
-	Profiles   map[string]Profile `json:"profiles"`
-	Namespaces map[string]string  `json:"namespaces"` // The profile of a namespace's volumes that name none; that of AllNamespaces for the others.
+	Profiles map[string]Profile `json:"profiles"`
+	// Namespaces has the profile of a namespace's volumes that name none; that of AllNamespaces is for the others.
+	Namespaces map[string]string `json:"namespaces"`
 
 	Issuer Profile `json:"-"` // The issuer of volumes for which neither pod nor profile names one.
 }
@@ -26,15 +25,16 @@ type Profile map[string]string
 // AllNamespaces stands for the namespaces that are not named.
 const AllNamespaces = "*"
 
-// ProfilesKey is the key of the ConfigMap that has the profiles, as YAML. The issuer has keys of its own: those of csi-driver-spiffe.
+// ProfilesKey is the key of the ConfigMap that has the profiles, as YAML. The issuer has keys of its own, those of
+// csi-driver-spiffe.
 const ProfilesKey = "profiles.yaml"
 
-// issuerRows are the attributes that name an issuer.
-func issuerRows() []string { return []string{"issuer-name", "issuer-kind", "issuer-group"} }
+// issuerAttributeNames returns the attributes that name an issuer.
+func issuerAttributeNames() []string { return []string{"issuer-name", "issuer-kind", "issuer-group"} }
 
 // ParseProfiles reads the data of the ConfigMap. Its error is all that is wrong with it.
 func ParseProfiles(data map[string]string) (*Profiles, error) {
-	known := append([]string{ProfilesKey}, issuerRows()...)
+	known := append([]string{ProfilesKey}, issuerAttributeNames()...)
 	var problems Problems
 	found := &Profiles{Issuer: Profile{}}
 	for _, key := range slices.Sorted(maps.Keys(data)) {
@@ -56,9 +56,12 @@ func ParseProfiles(data map[string]string) (*Profiles, error) {
 	return found, nil
 }
 
-// check tries each value for a pod that stands for all.
+// check tries each value for a made-up pod.
 func (p *Profiles) check() (problems Problems) {
 	for _, name := range slices.Sorted(maps.Keys(p.Profiles)) {
+		if len(problems) >= maxProblems {
+			return problems
+		}
 		if len(p.Profiles[name]) == 0 {
 			problems = append(problems, fmt.Errorf("profile %s has no values", quote(name)))
 		}
@@ -77,21 +80,25 @@ func (p *Profiles) check() (problems Problems) {
 
 func (p Profile) check() (problems Problems) {
 	rows := map[string]Attribute{}
-	for _, a := range Attributes() {
+	for _, a := range table() {
 		if !a.OnlyOld && !a.Secret && a.Name != "profile" { // A ConfigMap is no place for passwords.
 			rows[a.Name] = a
 		}
 	}
-	standIn := &parser{defaults: Defaults{AnyTrustFile: true}}
-	standIn.Pod = signer.Pod{Namespace: "namespace", Name: "pod", UID: "uid", ServiceAccount: "account"}
+	standIn := placeholderParser(Defaults{AnyTrustFile: true})
 	for _, name := range slices.Sorted(maps.Keys(p)) {
+		if len(problems) == maxProblems {
+			break
+		}
 		row, ok := rows[name]
 		if !ok {
-			problems = append(problems, problem(quote(name), "is not an attribute of profiles: did you mean %s?", nearest(name, slices.Collect(maps.Keys(rows)))))
+			problems = append(problems, problem(quote(name), "is not an attribute of profiles: did you mean %s?",
+				nearest(name, slices.Sorted(maps.Keys(rows)))))
 			continue
 		}
-		value, err := p[name], error(nil)
-		if row.Expanded {
+		value := p[name]
+		err := withKey(name, checkValue(value))
+		if err == nil && row.Expanded {
 			value, err = standIn.expand(name, value)
 		}
 		if err == nil {
@@ -106,7 +113,7 @@ func (p Profile) check() (problems Problems) {
 	return problems
 }
 
-// names says which profiles there are.
+// names lists the profiles that there are.
 func (p *Profiles) names() string {
 	if len(p.Profiles) == 0 {
 		return "there are none"
@@ -114,8 +121,8 @@ func (p *Profiles) names() string {
 	return "known are " + strings.Join(slices.Sorted(maps.Keys(p.Profiles)), ", ")
 }
 
-// takeProfile settles on the volume's profile. What was recorded counts only where the profiles of today are not known.
-func (p *parser) takeProfile(name string) error {
+// setProfile chooses the volume's profile. The recorded one counts only where the current profiles are not known.
+func (p *parser) setProfile(name string) error {
 	live := p.defaults.Live
 	if live == nil {
 		p.Profile = p.recorded
@@ -124,7 +131,7 @@ func (p *parser) takeProfile(name string) error {
 		}
 		return nil
 	}
-	if name == "" && !p.old && !p.mesh {
+	if name == "" && !p.Old && !p.spiffeDialect {
 		name = cmp.Or(live.Namespaces[p.Pod.Namespace], live.Namespaces[AllNamespaces])
 	}
 	profile, ok := live.Profiles[name]
@@ -132,11 +139,11 @@ func (p *parser) takeProfile(name string) error {
 		return fmt.Errorf("is %s: %s", quote(name), live.names())
 	}
 	p.Profile = maps.Clone(profile)
-	if p.Profile["issuer-name"] == "" && !p.old && live.Issuer["issuer-name"] != "" {
+	if p.Profile["issuer-name"] == "" && !p.Old && live.Issuer["issuer-name"] != "" {
 		if p.Profile == nil {
 			p.Profile = Profile{}
 		}
-		for _, row := range issuerRows() {
+		for _, row := range issuerAttributeNames() {
 			p.Profile[row] = live.Issuer[row]
 		}
 	}
@@ -146,10 +153,14 @@ func (p *parser) takeProfile(name string) error {
 	return nil
 }
 
-// profiled is the profile's value of an attribute, where it counts: of attributes that go together the pod's count alone.
-func (p *parser) profiled(a Attribute) string {
-	for _, group := range [][]string{issuerRows(), {"key-algorithm", "key-size", "key-encoding"}, {"fs-group", "gid"}, {"renew", "renew-before", "renew-window"}} {
-		if slices.Contains(group, a.Name) && slices.ContainsFunc(group, p.gives) {
+// profileValue returns the profile's value of an attribute, if it counts: where the pod gives one attribute of a
+// group, the profile's values of that group do not.
+func (p *parser) profileValue(a Attribute) string {
+	for _, group := range [][]string{
+		issuerAttributeNames(), {"key-algorithm", "key-size", "key-encoding"},
+		{"fs-group", "gid"}, {"renew", "renew-before", "renew-window"},
+	} {
+		if slices.Contains(group, a.Name) && slices.ContainsFunc(group, p.isSet) {
 			return ""
 		}
 	}

@@ -2,44 +2,48 @@ package volume
 
 import "time"
 
-// Where certificates are asked for by PodCertificateRequests, what those can't say is refused, with what can be said instead
-// (kubernetes pkg/apis/certificates/validation, ValidatePodCertificateRequestCreate).
+// Where certificates are asked for by PodCertificateRequests, what those can't say is refused
+// (kubernetes pkg/apis/certificates/validation, ValidatePodCertificateRequestCreate). The error says what to write.
 
 const byPodCertificates = "this driver asks by PodCertificateRequests (--signer=pod-certificate)"
 
-func (p *parser) requestableKey() error {
+func (p *parser) checkRequestableKey() error {
 	size := p.Key.Size
 	if !p.defaults.PodCertificates || p.Key.Algorithm != RSA || size == 3072 || size == 4096 {
 		return nil
 	}
 	absent := ""
-	if !p.gives("key-size") && p.Profile["key-size"] == "" {
+	if !p.isSet("key-size") && p.Profile["key-size"] == "" {
 		absent = " if absent"
 	}
-	return problem(p.origin("key-size"), `is %d%s, and `+byPodCertificates+`, which take RSA keys of 3072 or 4096 bits: set %s: "3072", or %s: ECDSA`,
-		size, absent, p.key("key-size"), p.key("key-algorithm"))
+	return problem(p.originOf("key-size"), `is %d%s, and `+byPodCertificates+
+		`, which take RSA keys of 3072 or 4096 bits: set %s: "3072", or %s: ECDSA`,
+		size, absent, p.keyOf("key-size"), p.keyOf("key-algorithm"))
 }
 
-func (p *parser) requestableDuration() error {
-	const shortest, longest = time.Hour, 91 * 24 * time.Hour // Of spec.maxExpirationSeconds (kubernetes pkg/apis/certificates/types.go).
+func (p *parser) checkRequestableDuration() error {
+	// Of spec.maxExpirationSeconds (kubernetes pkg/apis/certificates/types.go).
+	const shortest, longest = time.Hour, 91 * 24 * time.Hour
 	d := p.Duration
 	if !p.defaults.PodCertificates || shortest <= d && d <= longest && d%time.Second == 0 {
 		return nil
 	}
-	return problem(p.origin("duration"), "is %s, and "+byPodCertificates+", which take 1h to 2184h (91 days), in whole seconds: set %s to one of those", d, p.key("duration"))
+	return problem(p.originOf("duration"), "is %s, and "+byPodCertificates+
+		", which take 1h to 2184h (91 days), in whole seconds: set %s to one of those", d, p.keyOf("duration"))
 }
 
-func (p *parser) requestedAsPod() error {
+func (p *parser) checkRequestableAsPod() error {
 	if !p.defaults.PodCertificates || !p.AsPod {
 		return nil
 	}
-	return problem(p.origin("use-token-request"), "is true, and "+byPodCertificates+", as the node and never as the pod: set %s: \"false\"", p.key("use-token-request"))
+	return problem(p.originOf("use-token-request"), "is true, and "+byPodCertificates+
+		", as the node and never as the pod: set %s: \"false\"", p.keyOf("use-token-request"))
 }
 
-// origin is an attribute's key, with a word where its value is not the pod's.
-func (p *parser) origin(name string) string {
-	if !p.gives(name) && p.Profile[name] != "" {
-		return p.key(name) + " (of the profile)"
+// originOf returns an attribute's key, marked where its value is the profile's.
+func (p *parser) originOf(name string) string {
+	if !p.isSet(name) && p.Profile[name] != "" {
+		return p.keyOf(name) + " (of the profile)"
 	}
-	return p.key(name)
+	return p.keyOf(name)
 }

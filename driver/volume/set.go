@@ -16,15 +16,15 @@ import (
 
 // Each function here sets one attribute from its value: the value that was given, or the default, or "".
 
-func (p *parser) issuerName(value string) error {
+func (p *parser) setIssuerName(value string) error {
 	p.Issuer.Name = value
-	if value == "" && !p.old { // The old driver has no default issuer.
+	if value == "" && !p.Old { // The old driver has no default issuer.
 		p.Issuer = signer.Issuer{Name: p.defaults.IssuerName, Kind: p.defaults.IssuerKind, Group: p.defaults.IssuerGroup}
 	}
-	if p.said["profile"].wrong {
+	if p.inputs["profile"].wrong {
 		return nil
 	}
-	if p.Issuer.Name == "" && p.mesh {
+	if p.Issuer.Name == "" && p.spiffeDialect {
 		return errors.New("is not an attribute here, and this driver has no issuer: its operator sets --issuer-name")
 	}
 	if p.Issuer.Name == "" {
@@ -33,59 +33,64 @@ func (p *parser) issuerName(value string) error {
 	return nil
 }
 
-func (p *parser) issuerKind(value string) error {
+func (p *parser) setIssuerKind(value string) error {
 	p.Issuer.Kind = cmp.Or(value, p.Issuer.Kind, "Issuer")
 	return nil
 }
 
-func (p *parser) issuerGroup(value string) error {
+func (p *parser) setIssuerGroup(value string) error {
 	p.Issuer.Group = cmp.Or(value, p.Issuer.Group, "cert-manager.io")
 	return nil
 }
 
-// truth reads a switch: true or false and nothing else, as the old driver does.
-func truth(to *bool, value string) error {
+// boolean reads true or false and nothing else, as the old driver does; any other value leaves the standard one.
+func boolean(to *bool, value string, standard bool) error {
+	*to = standard
 	switch value {
 	case "true":
 		*to = true
-	case "false", "":
+	case "false":
 		*to = false
+	case "":
 	default:
 		return fmt.Errorf("is %s: true or false", quote(value))
 	}
 	return nil
 }
 
-func (p *parser) setSPIFFE(value string) error { return truth(&p.spiffe, value) }
-func (p *parser) isCA(value string) error      { return truth(&p.IsCA, value) }
-func (p *parser) reuseKey(value string) error  { return truth(&p.ReuseKey, value) }
-func (p *parser) pkcs12Enable(value string) error {
-	return truth(&p.pkcs12, value)
+func (p *parser) setSPIFFE(value string) error       { return boolean(&p.spiffe, value, false) }
+func (p *parser) setIsCA(value string) error         { return boolean(&p.IsCA, value, false) }
+func (p *parser) setReuseKey(value string) error     { return boolean(&p.ReuseKey, value, false) }
+func (p *parser) setPKCS12Enable(value string) error { return boolean(&p.pkcs12, value, false) }
+
+func (p *parser) setContinueOnNotReady(value string) error {
+	return boolean(&p.StartsWithout, value, p.defaults.StartsWithout)
 }
 
-func (p *parser) renew(value string) error {
-	renewed := true
-	if value != "" {
-		if err := truth(&renewed, value); err != nil {
-			return err
-		}
-	}
+func (p *parser) setUseTokenRequest(value string) error {
+	return boolean(&p.AsPod, value, p.defaults.AsPod)
+}
+
+func (p *parser) setRenew(value string) error {
+	var renewed bool
+	err := boolean(&renewed, value, true)
 	p.Once = !renewed
-	return nil
+	return err
 }
 
-func (p *parser) duration(value string) error { return p.span(&p.Duration, value, false) }
+func (p *parser) setLifetime(value string) error { return p.setDuration(&p.Duration, value, false) }
 
-// renewBefore takes what the old driver takes: a time at the end or after it, which here is a third of the lifetime, as one before its begin is.
-func (p *parser) renewBefore(value string) error {
+// setRenewBefore accepts what the old driver accepts: a time before the certificate's begin or after its end means
+// a third of the lifetime.
+func (p *parser) setRenewBefore(value string) error {
 	if value == "" {
 		return nil
 	}
-	return p.span(&p.RenewBefore, value, p.old)
+	return p.setDuration(&p.RenewBefore, value, p.Old)
 }
 
-// span reads a duration. One that is too short is none, where it may be so.
-func (p *parser) span(to *time.Duration, value string, orNone bool) error {
+// setDuration parses a duration. With orNone, one that is too short counts as absent.
+func (p *parser) setDuration(to *time.Duration, value string, orNone bool) error {
 	const longest = 10 * 365 * 24 * time.Hour
 	d, err := time.ParseDuration(value)
 	switch {
@@ -95,39 +100,38 @@ func (p *parser) span(to *time.Duration, value string, orNone bool) error {
 		return nil
 	case d < time.Second:
 		return fmt.Errorf("is %s: the shortest is 1s", quote(value))
-	case d > longest && !p.old:
+	case d > longest && !p.Old:
 		return fmt.Errorf("is %s: the longest is 87600h, ten years", quote(value))
 	}
 	*to = d
 	return nil
 }
 
-func (p *parser) keyUsages(value string) error {
-	p.NamesUsages = p.gives("key-usages")
+func (p *parser) setKeyUsages(value string) error {
+	p.NamesUsages = p.isSet("key-usages")
 	known, names := signer.Usages(), list(value)
 	if len(names) == 0 {
-		return namesNothing(value)
+		return emptyList(value)
 	}
 	return p.each(value, names, func(name string) error {
 		if !slices.Contains(known, name) {
-			return fmt.Errorf("has %s, which is not a key usage%s", quote(name), cmp.Or(suggestion(name, "%q", known), " such as server auth"))
+			return fmt.Errorf("has %s, which is not a key usage%s",
+				quote(name), cmp.Or(suggestion(name, "%q", known), " such as server auth"))
 		}
-		if u := signer.Usage(name); !slices.Contains(p.Usages, u) {
-			p.Usages = append(p.Usages, u)
-		}
+		p.Usages = append(p.Usages, signer.Usage(name))
 		return nil
 	})
 }
 
-// usagesInRequest is off for volumes of csi-driver-spiffe's name, too, which can't say otherwise.
-func (p *parser) usagesInRequest(value string) error {
-	if p.mesh {
+// setUsagesInRequest ignores the value for volumes of csi-driver-spiffe's name, which can't say otherwise.
+func (p *parser) setUsagesInRequest(value string) error {
+	if p.spiffeDialect {
 		value = "false"
 	}
-	return truth(&p.SignsUsages, value)
+	return boolean(&p.SignsUsages, value, false)
 }
 
-func (p *parser) keyAlgorithm(value string) error {
+func (p *parser) setKeyAlgorithm(value string) error {
 	for _, a := range []Algorithm{RSA, ECDSA, Ed25519} {
 		if strings.EqualFold(value, string(a)) {
 			p.Key.Algorithm = a
@@ -137,18 +141,18 @@ func (p *parser) keyAlgorithm(value string) error {
 	return fmt.Errorf("is %s: known are RSA, ECDSA and Ed25519", quote(value))
 }
 
-func (p *parser) keySize(value string) (err error) {
+func (p *parser) setKeySize(value string) (err error) {
 	if value == "" {
 		return nil
 	}
 	p.Key.Size, err = strconv.Atoi(value)
-	if err != nil || p.Key.Size <= 0 || !p.plain(value) {
+	if err != nil || p.Key.Size <= 0 || !p.isCanonical(value) {
 		return fmt.Errorf("is %s, which is not a number of bits", quote(value))
 	}
 	return nil
 }
 
-func (p *parser) keyEncoding(value string) error {
+func (p *parser) setKeyEncoding(value string) error {
 	for _, e := range []Encoding{"", PKCS1, PKCS8} {
 		if strings.EqualFold(value, string(e)) {
 			p.Key.Encoding = e
@@ -165,9 +169,9 @@ func (p *parser) setPKCS12File(value string) error      { return p.fileName(&p.p
 
 func (p *parser) setPKCS12Password(value string) error { p.pkcs12Password = value; return nil }
 
-func (p *parser) keystorePassword(value string) error { p.Keystore.Password = value; return nil }
+func (p *parser) setKeystorePassword(value string) error { p.Keystore.Password = value; return nil }
 
-func (p *parser) keystoreAlgorithms(value string) error {
+func (p *parser) setKeystoreAlgorithms(value string) error {
 	switch value {
 	case "modern":
 	case "legacy":
@@ -179,7 +183,7 @@ func (p *parser) keystoreAlgorithms(value string) error {
 }
 
 func (p *parser) fileName(name *string, value string) error {
-	if !p.old && strings.ContainsFunc(value, unicode.IsControl) {
+	if !p.Old && strings.ContainsFunc(value, unicode.IsControl) {
 		return fmt.Errorf("is %s: a file name has no control characters", quote(value))
 	}
 	return fileName(name, value)
@@ -198,12 +202,12 @@ func fileName(name *string, value string) error {
 	return nil
 }
 
-func (p *parser) fsGroup(value string) error { return p.id(&p.Owner.Group, value, 1) }
-func (p *parser) gid(value string) error     { return p.id(&p.gidGiven, value, 0) }
-func (p *parser) uid(value string) error     { return p.id(&p.Owner.User, value, 0) }
+func (p *parser) setFSGroup(value string) error { return p.setID(&p.Owner.Group, value, 1) }
+func (p *parser) setGID(value string) error     { return p.setID(&p.gidGiven, value, 0) }
+func (p *parser) setUID(value string) error     { return p.setID(&p.Owner.User, value, 0) }
 
-// id reads the id of a user or group, if there is one.
-func (p *parser) id(to **int, value string, first int64) error {
+// setID reads the id of a user or group, if there is one.
+func (p *parser) setID(to **int, value string, first int64) error {
 	if value == "" {
 		return nil
 	}
@@ -212,19 +216,20 @@ func (p *parser) id(to **int, value string, first int64) error {
 	switch {
 	case err != nil || n < first || n >= nobody:
 		return fmt.Errorf("is %s: an id is %d to 4294967294", quote(value), first)
-	case !p.plain(value):
+	case !p.isCanonical(value):
 		return fmt.Errorf("is %s: write %d, without a sign or zeros in front", quote(value), n)
 	}
 	*to = new(int(n))
 	return nil
 }
 
-// plain reports whether a number has neither sign nor leading zeros, which might mean octal. The old driver takes them.
-func (p *parser) plain(number string) bool {
-	return p.old || number == "0" || number[0] >= '1' && number[0] <= '9'
+// isCanonical reports whether a number has neither sign nor leading zeros, which might mean octal. The old driver
+// takes them.
+func (p *parser) isCanonical(number string) bool {
+	return p.Old || number == "0" || number[0] >= '1' && number[0] <= '9'
 }
 
-func (p *parser) mode(value string) error {
+func (p *parser) setMode(value string) error {
 	if value == "" {
 		return nil
 	}
@@ -239,6 +244,6 @@ func (p *parser) mode(value string) error {
 	return nil
 }
 
-func ascii(s string) bool {
+func isASCII(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r > 127 }) < 0
 }

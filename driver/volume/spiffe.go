@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// translate puts the words of a volume of cert-manager's csi-driver-spiffe in ours. That driver knows one attribute, and gives every pod the same:
-// its SPIFFE ID and nothing else (its internal/csi/driver).
+// translate turns the attributes of a volume of cert-manager's csi-driver-spiffe into ours. That driver knows one
+// attribute, and gives every pod the same: its SPIFFE ID and nothing else (its internal/csi/driver).
 func translate(asked *Asked) (problems Problems) {
 	if asked.Driver != SPIFFEDriver {
 		return nil
@@ -23,7 +23,7 @@ func translate(asked *Asked) (problems Problems) {
 			ours[key] = value
 		case key == fsGroup:
 			ours[Prefix+"fs-group"] = value
-		default:
+		case len(problems) < maxProblems:
 			problems = append(problems, problem(quote(key), "is not a known attribute: %s knows %s", SPIFFEDriver, fsGroup))
 		}
 	}

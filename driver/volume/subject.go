@@ -20,45 +20,52 @@ import (
 
 // Each function here sets an attribute of the certificate's subject.
 
-func (p *parser) commonName(value string) error {
+func (p *parser) setCommonName(value string) error {
 	p.Subject.CommonName = value
-	return p.field("CN", value)
+	return p.checkField("CN", value)
 }
 
-func (p *parser) serialNumber(value string) error {
+func (p *parser) setSerialNumber(value string) error {
 	p.Subject.SerialNumber = value
-	return p.field("SERIALNUMBER", value)
+	return p.checkField("SERIALNUMBER", value)
 }
 
-func (p *parser) organizations(value string) error {
-	return p.fields(&p.Subject.Organization, "O", value)
+func (p *parser) setOrganizations(value string) error {
+	return p.setFields(&p.Subject.Organization, "O", value)
 }
-func (p *parser) organizationalUnits(value string) error {
-	return p.fields(&p.Subject.OrganizationalUnit, "OU", value)
+func (p *parser) setOrganizationalUnits(value string) error {
+	return p.setFields(&p.Subject.OrganizationalUnit, "OU", value)
 }
-func (p *parser) countries(value string) error  { return p.fields(&p.Subject.Country, "C", value) }
-func (p *parser) provinces(value string) error  { return p.fields(&p.Subject.Province, "ST", value) }
-func (p *parser) localities(value string) error { return p.fields(&p.Subject.Locality, "L", value) }
-func (p *parser) streetAddresses(value string) error {
-	return p.fields(&p.Subject.StreetAddress, "STREET", value)
+func (p *parser) setCountries(value string) error { return p.setFields(&p.Subject.Country, "C", value) }
+func (p *parser) setProvinces(value string) error {
+	return p.setFields(&p.Subject.Province, "ST", value)
 }
-func (p *parser) postalCodes(value string) error {
-	return p.fields(&p.Subject.PostalCode, "POSTALCODE", value)
+func (p *parser) setLocalities(value string) error {
+	return p.setFields(&p.Subject.Locality, "L", value)
+}
+func (p *parser) setStreetAddresses(value string) error {
+	return p.setFields(&p.Subject.StreetAddress, "STREET", value)
+}
+func (p *parser) setPostalCodes(value string) error {
+	return p.setFields(&p.Subject.PostalCode, "POSTALCODE", value)
 }
 
-// fields takes the values of one kind.
-func (p *parser) fields(to *[]string, kind, value string) error {
+// setFields sets all values of one kind.
+func (p *parser) setFields(to *[]string, kind, value string) error {
 	values, err := csvList(value)
 	if err != nil {
 		return err
 	}
 	*to = values
-	return p.each(value, values, func(v string) error { return p.field(kind, v) })
+	return p.each(value, values, func(v string) error { return p.checkField(kind, v) })
 }
 
-// bounds are how many characters a value has at most, by its kind (RFC 5280, appendix A.1; street and postal code: X.520, annex C).
-func bounds() map[string]int {
-	return map[string]int{"CN": 64, "SERIALNUMBER": 64, "C": 2, "L": 128, "ST": 128, "STREET": 128, "O": 64, "OU": 64, "POSTALCODE": 40}
+// maxLengths returns how many characters a value has at most, by its kind (RFC 5280, appendix A.1; street and
+// postal code: X.520, annex C).
+func maxLengths() map[string]int {
+	return map[string]int{
+		"CN": 64, "SERIALNUMBER": 64, "C": 2, "L": 128, "ST": 128, "STREET": 128, "O": 64, "OU": 64, "POSTALCODE": 40,
+	}
 }
 
 var (
@@ -66,12 +73,13 @@ var (
 	printable = regexp.MustCompile(`^[A-Za-z0-9 '()+,./:=?-]*$`) // ASN.1's PrintableString.
 )
 
-// field checks a value of the subject. The old driver does not.
-func (p *parser) field(kind, value string) error {
-	longest, bounded := bounds()[kind]
-	switch n := utf8.RuneCountInString(value); {
-	case p.old || value == "":
+// checkField checks a value of the subject. The old driver does not.
+func (p *parser) checkField(kind, value string) error {
+	if p.Old || value == "" {
 		return nil
+	}
+	longest, bounded := maxLengths()[kind]
+	switch n := utf8.RuneCountInString(value); {
 	case strings.ContainsFunc(value, unicode.IsControl):
 		return fmt.Errorf("has %s, with a control character", quote(value))
 	case kind == "C" && !country.MatchString(value):
@@ -84,30 +92,20 @@ func (p *parser) field(kind, value string) error {
 	return nil
 }
 
-// literalSubject takes a distinguished name as RFC 4514 writes it: the last one first. The subject is in the other order (RFC 4514, section 2.1).
-func (p *parser) literalSubject(value string) error {
+// setLiteralSubject parses a distinguished name (RFC 4514). Its text begins with the last element of the subject
+// (section 2.1).
+func (p *parser) setLiteralSubject(value string) error {
 	if value == "" {
 		return nil
 	}
 	name, err := ldap.ParseDN(value)
 	if err != nil {
-		return fmt.Errorf("is %s, which is not a distinguished name (RFC 4514) such as CN=web,O=Shop: %s", quote(value), strings.Trim(quote(err.Error()), `"`))
+		return fmt.Errorf("is %s, which is not a distinguished name (RFC 4514) such as CN=web,O=Shop: %s",
+			quote(value), strings.Trim(quote(err.Error()), `"`))
 	}
-	var sequence pkix.RDNSequence
-	var problems Problems
-	for _, rdn := range slices.Backward(name.RDNs) {
-		var set pkix.RelativeDistinguishedNameSET
-		for _, a := range rdn.Attributes {
-			oid, err := p.attribute(a)
-			if err != nil {
-				problems = append(problems, err)
-			}
-			set = append(set, pkix.AttributeTypeAndValue{Type: oid, Value: a.Value})
-		}
-		sequence = append(sequence, set)
-	}
-	if len(problems) > 0 {
-		return problems
+	sequence, err := p.sequence(name)
+	if err != nil {
+		return err
 	}
 	if p.RawSubject, err = asn1.Marshal(sequence); err != nil {
 		return fmt.Errorf("is %s, which can't be encoded: %w", quote(value), err)
@@ -115,19 +113,43 @@ func (p *parser) literalSubject(value string) error {
 	return nil
 }
 
-// attribute checks one attribute of a distinguished name, and is its type.
-func (p *parser) attribute(a *ldap.AttributeTypeAndValue) (asn1.ObjectIdentifier, error) {
+// sequence returns the elements of a distinguished name in the order of a subject.
+func (p *parser) sequence(name *ldap.DN) (sequence pkix.RDNSequence, err error) {
+	n := 0
+	for _, rdn := range name.RDNs {
+		n += len(rdn.Attributes)
+	}
+	if err := checkCount(n, maxElements, "attributes"); err != nil {
+		return nil, err
+	}
+	var problems Problems
+	for _, rdn := range slices.Backward(name.RDNs) {
+		var set pkix.RelativeDistinguishedNameSET
+		for _, a := range rdn.Attributes {
+			oid, err := p.attributeTypeOf(a)
+			if err != nil && len(problems) < maxProblems {
+				problems = append(problems, err)
+			}
+			set = append(set, pkix.AttributeTypeAndValue{Type: oid, Value: a.Value})
+		}
+		sequence = append(sequence, set)
+	}
+	return sequence, problems.err()
+}
+
+// attributeTypeOf checks one attribute of a distinguished name, and returns its type.
+func (p *parser) attributeTypeOf(a *ldap.AttributeTypeAndValue) (asn1.ObjectIdentifier, error) {
 	oid, err := attributeType(a.Type)
 	switch {
 	case err != nil:
 		return nil, err
-	case a.Value == "" && !p.old:
+	case a.Value == "" && !p.Old:
 		return nil, fmt.Errorf("has an empty %s", strings.ToUpper(a.Type))
 	}
-	return oid, p.field(strings.ToUpper(a.Type), a.Value)
+	return oid, p.checkField(strings.ToUpper(a.Type), a.Value)
 }
 
-// attributeTypes are the short names of RFC 4514, section 3, and what certificates have besides.
+// attributeTypes returns the short names of RFC 4514, section 3, and others that certificates have.
 func attributeTypes() map[string]asn1.ObjectIdentifier {
 	return map[string]asn1.ObjectIdentifier{
 		"CN": {2, 5, 4, 3}, "SERIALNUMBER": {2, 5, 4, 5}, "C": {2, 5, 4, 6}, "L": {2, 5, 4, 7}, "ST": {2, 5, 4, 8},
@@ -142,7 +164,8 @@ func attributeType(name string) (asn1.ObjectIdentifier, error) {
 	}
 	oid, err := x509.ParseOID(name)
 	if err != nil {
-		return nil, fmt.Errorf("has the attribute type %s: known are %s, and object identifiers", quote(name), strings.Join(slices.Sorted(maps.Keys(attributeTypes())), ", "))
+		return nil, fmt.Errorf("has the attribute type %s: known are %s, and object identifiers",
+			quote(name), strings.Join(slices.Sorted(maps.Keys(attributeTypes())), ", "))
 	}
 	var parsed asn1.ObjectIdentifier
 	for _, arc := range strings.Split(oid.String(), ".") {
@@ -157,6 +180,9 @@ func attributeType(name string) (asn1.ObjectIdentifier, error) {
 
 // csvList splits a line of comma-separated values, which may be quoted (RFC 4180). Empty values are dropped.
 func csvList(value string) (values []string, err error) {
+	if value == "" {
+		return nil, nil
+	}
 	reader := csv.NewReader(strings.NewReader(value))
 	reader.TrimLeadingSpace = true
 	records, err := reader.ReadAll()

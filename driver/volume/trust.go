@@ -20,17 +20,18 @@ const (
 	FileSource      SourceKind = "file"                 // A file that the driver's operator names.
 )
 
-// A Source is one place that the CA certificates of a volume come from. Sources that are equal have the same certificates.
+// A Source is one place that the CA certificates of a volume come from. Equal sources have the same certificates.
 type Source struct {
 	Kind      SourceKind
 	Namespace string // Of a ConfigMap.
 	Name      string // Of the object or file; empty for all bundles of a signer.
 	Key       string // Of a ConfigMap.
 	Signer    string // Of bundles without a name.
-	Labels    string // That bundles of the signer have: key=value, in order, with & between them; empty: all of the signer's.
+	// Labels are those of the signer's bundles: key=value, in order, with & between them; empty: all bundles.
+	Labels string
 }
 
-// String is the source in the words of the attribute.
+// String returns the source as the attribute writes it.
 func (s Source) String() string {
 	text := string(s.Kind)
 	switch {
@@ -47,26 +48,26 @@ func (s Source) String() string {
 }
 
 const (
-	mostSources = 16
-	// longestSource is more than any name, signer or selector of a few labels has.
-	longestSource = 1024
+	maxSources = 16 // Each is watched.
+	// maxSource is more bytes than any name, signer or selector of a few labels has.
+	maxSource = 1024
 )
 
-// trust reads the sources of the CA certificates. One that is named twice counts once.
-func (p *parser) trust(value string) error {
+// setTrust parses the sources of the CA certificates. One that is named twice counts once.
+func (p *parser) setTrust(value string) error {
 	if value == "" {
 		value = p.defaults.trust()
 	}
 	words := list(value)
-	switch {
-	case len(words) == 0:
-		return namesNothing(value)
-	case len(words) > mostSources:
-		return fmt.Errorf("names %d sources: at most %d", len(words), mostSources)
+	if len(words) == 0 {
+		return emptyList(value)
+	}
+	if err := checkCount(len(words), maxSources, "sources"); err != nil {
+		return err
 	}
 	p.Trust = nil
 	return p.each(value, words, func(word string) error {
-		source, err := p.source(word)
+		source, err := p.parseSource(word)
 		if err != nil {
 			return fmt.Errorf("has %s: %w", quote(word), err)
 		}
@@ -79,7 +80,7 @@ func (p *parser) trust(value string) error {
 
 const sourceKinds = "issuer, cluster-trust-bundle:<name or signer>, config-map:<name>/<key> and file:<name>"
 
-// trust is what volumes get that do not say.
+// trust returns the sources of volumes that name none.
 func (d Defaults) trust() string {
 	if d.Trust == "" {
 		return string(IssuerSource)
@@ -87,10 +88,10 @@ func (d Defaults) trust() string {
 	return d.Trust
 }
 
-// source is what one word of the attribute means.
-func (p *parser) source(word string) (Source, error) {
-	if len(word) > longestSource {
-		return Source{}, fmt.Errorf("%d bytes, at most %d", len(word), longestSource)
+// parseSource parses one source.
+func (p *parser) parseSource(word string) (Source, error) {
+	if len(word) > maxSource {
+		return Source{}, fmt.Errorf("%d bytes, at most %d", len(word), maxSource)
 	}
 	kind, rest, _ := strings.Cut(word, ":")
 	switch SourceKind(kind) {
@@ -100,31 +101,31 @@ func (p *parser) source(word string) (Source, error) {
 		}
 		return Source{Kind: IssuerSource}, nil
 	case BundleSource:
-		return bundles(rest)
+		return parseBundle(rest)
 	case ConfigMapSource:
-		return configMap(p.Pod.Namespace, rest)
+		return parseConfigMap(p.Pod.Namespace, rest)
 	case FileSource:
-		return p.file(rest)
+		return p.parseFile(rest)
 	}
 	return Source{}, fmt.Errorf("known are %s", sourceKinds)
 }
 
-func configMap(namespace, rest string) (Source, error) {
+func parseConfigMap(namespace, rest string) (Source, error) {
 	name, key, _ := strings.Cut(rest, "/")
 	if key == "" {
 		return Source{}, errors.New("it lacks the key: config-map:<name>/<key>")
 	}
-	if err := valid("the ConfigMap's name", name, validation.IsDNS1123Subdomain); err != nil {
+	if err := validate("the ConfigMap's name", name, validation.IsDNS1123Subdomain); err != nil {
 		return Source{}, err
 	}
-	if err := valid("the key", key, validation.IsConfigMapKey); err != nil {
+	if err := validate("the key", key, validation.IsConfigMapKey); err != nil {
 		return Source{}, err
 	}
 	return Source{Kind: ConfigMapSource, Namespace: namespace, Name: name, Key: key}, nil
 }
 
-func (p *parser) file(name string) (Source, error) {
-	if err := valid("the file's name", name, validation.IsDNS1123Label); err != nil {
+func (p *parser) parseFile(name string) (Source, error) {
+	if err := validate("the file's name", name, validation.IsDNS1123Label); err != nil {
 		return Source{}, fmt.Errorf("%w; it is one of those that --trust-file gives, not a path", err)
 	}
 	switch known := p.defaults.TrustFiles; {
@@ -137,28 +138,30 @@ func (p *parser) file(name string) (Source, error) {
 	}
 }
 
-// bundles are one ClusterTrustBundle by its name, or by their signer, which has a slash as no name has, and by labels.
-func bundles(rest string) (Source, error) {
+// parseBundle parses the name of a ClusterTrustBundle, or a signer, which has a slash as no name has, and labels.
+func parseBundle(rest string) (Source, error) {
 	signer, labels, selects := strings.Cut(rest, "?")
 	if !strings.Contains(signer, "/") {
 		if selects {
-			return Source{}, errors.New("labels go with a signer, such as example.org/ca?tier=web, not with the name of a bundle")
+			return Source{}, errors.New(
+				"labels go with a signer, such as example.org/ca?tier=web, not with the name of a bundle")
 		}
-		return Source{Kind: BundleSource, Name: rest}, bundleName(rest)
+		return Source{Kind: BundleSource, Name: rest}, checkBundleName(rest)
 	}
-	if err := signerName(strings.Split(signer, "/")); err != nil {
+	if err := checkSignerName(strings.Split(signer, "/")); err != nil {
 		return Source{}, err
 	}
-	canonical, err := selector(labels, selects)
+	canonical, err := canonicalLabels(labels, selects)
 	return Source{Kind: BundleSource, Signer: signer, Labels: canonical}, err
 }
 
-// bundleName demands a name that a ClusterTrustBundle may have: with colons, it is that of its signer, with a colon for the slash, and one of its own
-// (kubernetes pkg/apis/certificates/validation/validation.go, ValidateClusterTrustBundleName).
-func bundleName(name string) error {
+// checkBundleName checks the name of a ClusterTrustBundle. One with colons is that of its signer, with a colon for
+// the slash, and a name (kubernetes pkg/apis/certificates/validation/validation.go,
+// ValidateClusterTrustBundleName).
+func checkBundleName(name string) error {
 	parts := strings.Split(name, ":")
 	if len(parts) == 3 {
-		if err := signerName(parts[:2]); err != nil {
+		if err := checkSignerName(parts[:2]); err != nil {
 			return err
 		}
 		parts = parts[2:]
@@ -166,22 +169,23 @@ func bundleName(name string) error {
 	if len(parts) != 1 {
 		return errors.New("the bundle's name has another number of colons than none, or two as in example.org:ca:name")
 	}
-	return valid("the bundle's name", parts[0], validation.IsDNS1123Subdomain)
+	return validate("the bundle's name", parts[0], validation.IsDNS1123Subdomain)
 }
 
-// signerName demands a domain and a path (kubernetes pkg/apis/certificates/validation/validation.go, ValidateSignerName).
-func signerName(parts []string) error {
+// checkSignerName checks a domain and a path (kubernetes pkg/apis/certificates/validation/validation.go,
+// ValidateSignerName).
+func checkSignerName(parts []string) error {
 	if len(parts) != 2 || !strings.Contains(parts[0], ".") {
 		return errors.New("a signer's name is a domain with a dot, a slash and a path, such as example.org/ca")
 	}
-	if err := valid("the signer's domain", parts[0], validation.IsDNS1123Subdomain); err != nil {
+	if err := validate("the signer's domain", parts[0], validation.IsDNS1123Subdomain); err != nil {
 		return err
 	}
-	return valid("the signer's path", parts[1], validation.IsDNS1123Subdomain)
+	return validate("the signer's path", parts[1], validation.IsDNS1123Subdomain)
 }
 
-// selector is labels in their canonical form.
-func selector(text string, given bool) (string, error) {
+// canonicalLabels sorts and checks labels.
+func canonicalLabels(text string, given bool) (string, error) {
 	if !given {
 		return "", nil
 	}
@@ -194,10 +198,10 @@ func selector(text string, given bool) (string, error) {
 		if !ok {
 			return "", fmt.Errorf("%s is no label: key=value, with & between several", quote(pair))
 		}
-		if err := valid("the label's key", key, validation.IsQualifiedName); err != nil {
+		if err := validate("the label's key", key, validation.IsQualifiedName); err != nil {
 			return "", err
 		}
-		if err := valid("the label's value", value, validation.IsValidLabelValue); err != nil {
+		if err := validate("the label's value", value, validation.IsValidLabelValue); err != nil {
 			return "", err
 		}
 		if key == last {
@@ -208,8 +212,8 @@ func selector(text string, given bool) (string, error) {
 	return strings.Join(pairs, "&"), nil
 }
 
-// valid puts the first of what a check of Kubernetes says in an error, without its example and regular expression.
-func valid(what, text string, check func(string) []string) error {
+// validate runs a check of Kubernetes, and returns its first error without example and regular expression.
+func validate(what, text string, check func(string) []string) error {
 	if problems := check(text); len(problems) > 0 {
 		reason, _, _ := strings.Cut(problems[0], " (e.g.")
 		return fmt.Errorf("%s is %s: %s", what, quote(text), reason)

@@ -13,7 +13,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// The prefixes of the attributes. A pod that uses the old prefix, or whose volume is of the old driver's name, gets the old driver's defaults.
+// The prefixes of the attributes. A pod that uses the old prefix, or whose volume is of the old driver's name, gets
+// the old driver's defaults.
 const (
 	Prefix    = "csi.mayfly.dev/"
 	OldPrefix = "csi.cert-manager.io/" // Of cert-manager's csi-driver.

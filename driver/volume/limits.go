@@ -1,0 +1,52 @@
+package volume
+
+import (
+	"fmt"
+	"slices"
+)
+
+// The limits of what a pod may ask for. They bound the time that [Parse] takes, a volume's record, and what the API
+// server and the signer are sent.
+const (
+	maxAttributes = 256
+	// maxTotal is in bytes, and what an object's annotations may have (k8s.io/apimachinery pkg/api/validation,
+	// TotalAnnotationSizeLimitB).
+	maxTotal    = 256 << 10
+	maxValue    = 64 << 10 // Bytes of one attribute, before and after its variables are replaced.
+	maxElements = 1000     // Elements of a list, and variables of a value.
+	maxProblems = 16       // Problems of one kind: an event has no room for more.
+)
+
+// checkTotal bounds all attributes. Those of the kubelet count by their size alone: without podInfoOnMount they are
+// what the pod says.
+func checkTotal(attributes map[string]string) error {
+	n, size := 0, 0
+	for key, value := range attributes {
+		size += len(key) + len(value)
+		if !slices.Contains(kubeletKeys(), key) {
+			n++
+		}
+	}
+	switch {
+	case n > maxAttributes:
+		return problem("volumeAttributes", "are %d: at most %d", n, maxAttributes)
+	case size > maxTotal:
+		return problem("volumeAttributes", "have %d bytes, with those of the kubelet: at most %d", size, maxTotal)
+	}
+	return nil
+}
+
+func checkValue(value string) error {
+	if len(value) > maxValue {
+		return fmt.Errorf("has %d bytes: at most %d", len(value), maxValue)
+	}
+	return nil
+}
+
+// checkCount bounds a list, whose elements have a name in the plural.
+func checkCount(n, most int, elements string) error {
+	if n > most {
+		return fmt.Errorf("has %d %s: at most %d", n, elements, most)
+	}
+	return nil
+}
