@@ -84,10 +84,21 @@ func (r *Resolver) current(ctx context.Context, v *store.Volume, asked volume.As
 	defaults.AnyTrustFile = true // The pod is told of one that is missing.
 	spec, err := volume.Parse(asked, defaults)
 	if err != nil {
-		spec = v.Spec()
+		spec = r.before(v, asked)
 	}
 	r.note(v.ID(), spec.Pod, err)
 	return spec
+}
+
+// before returns the volume by the flags of now and the profile that counted last, with the IPs of asked; where the flags
+// don't fit, either, as it was resolved last.
+func (r *Resolver) before(v *store.Volume, asked volume.Asked) volume.Volume {
+	defaults := r.Flags
+	defaults.AnyTrustFile = true
+	if spec, err := volume.Parse(asked, defaults); err == nil {
+		return spec
+	}
+	return v.Spec()
 }
 
 // IssuerChanged reports whether the profiles have given the volume another issuer since its attempt was begun: the one
