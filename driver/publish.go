@@ -213,8 +213,7 @@ func (d *Driver) unpublish(ctx context.Context, id, target string) error {
 	ctx, cancel := answerable(ctx)
 	defer cancel()
 	v := d.store.Get(id)
-	v.Interrupt()
-	if _, err := v.Take(ctx, "an unpublish call"); err != nil {
+	if err := v.TakeOver(ctx, "an unpublish call"); err != nil {
 		return err
 	}
 	defer d.release(v)

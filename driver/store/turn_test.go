@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -24,10 +25,9 @@ func newVolume(t *testing.T) *store.Volume {
 	return s.Get("csi-1")
 }
 
-// Who waits in vain learns for what; an interrupt ends the operation, and only that one.
+// Who waits in vain learns for what; who takes over ends the operation, and only that one.
 func TestTheTurn(t *testing.T) {
 	v := newVolume(t)
-	v.Interrupt() // Nobody is at work.
 	first, err := v.Take(t.Context(), "a renewal")
 	if err != nil || first.Err() != nil {
 		t.Fatal(err, first.Err())
@@ -40,7 +40,9 @@ func TestTheTurn(t *testing.T) {
 	if _, ok := v.Try(t.Context(), "a renewal"); ok {
 		t.Error("two have the turn")
 	}
-	v.Interrupt()
+	if err := v.TakeOver(ended, "an unpublish call"); !errors.Is(err, store.ErrBusy) {
+		t.Errorf("a wait in vain: %v", err)
+	}
 	if !errors.Is(first.Err(), context.Canceled) {
 		t.Error("the operation goes on")
 	}
@@ -57,6 +59,40 @@ func TestTheTurn(t *testing.T) {
 	if second.Err() == nil {
 		t.Error("a context outlives its operation")
 	}
+}
+
+// Who takes over has the turn before those who waited longer.
+func TestTakeOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVolume(t)
+		first, err := v.Take(t.Context(), "a renewal")
+		if err != nil {
+			t.Fatal(err)
+		}
+		waited := make(chan error, 1)
+		go func() {
+			_, err := v.Take(t.Context(), "a publish call")
+			waited <- err
+		}()
+		synctest.Wait()
+		go func() {
+			<-first.Done()
+			if _, ok := v.Try(t.Context(), "a renewal"); ok {
+				t.Error("another operation began")
+			}
+			v.Release()
+		}()
+		if err := v.TakeOver(t.Context(), "an unpublish call"); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-waited; !errors.Is(err, store.ErrBusy) {
+			t.Errorf("who waited got %v", err)
+		}
+		v.Release()
+		if _, err := v.Take(t.Context(), "a publish call"); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+	})
 }
 
 // The end of an attempt wakes those who asked before it.

@@ -27,6 +27,7 @@ type Volume struct {
 	operation string             // Of who has the turn.
 	cancel    context.CancelFunc // Ends that.
 	missed    bool               // Try failed since the turn was taken.
+	takeOvers int                // How many wait for the turn before all others.
 	tried     chan struct{}      // Closed at the end of the next attempt.
 }
 
