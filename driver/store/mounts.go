@@ -51,8 +51,8 @@ func (v *Volume) Bind(target string) error {
 }
 
 // Remove takes all of the volume away: the pod's view, then the secrets, then the mount. It returns the last record.
-// After an error the volume is as usable as what is left of it, and Remove goes on where it stopped. The volume's turn
-// must be held.
+// After an error the volume is as usable as what is left of it, and Remove goes on where it stopped. Until Forget the
+// store still has the volume, so that no other one has its id. The volume's turn must be held.
 func (s *Store) Remove(v *Volume, target string) (last Record, err error) {
 	if err := mount.Unmount(target); err != nil {
 		return Record{}, err
@@ -66,7 +66,6 @@ func (s *Store) Remove(v *Volume, target string) (last Record, err error) {
 		v.setRemoved(false)
 		return Record{}, err
 	}
-	s.remove(v)
 	return last, nil
 }
 

@@ -102,7 +102,8 @@ func (s *Store) FirstEnd() (first time.Time) {
 	return first
 }
 
-func (s *Store) remove(v *Volume) {
+// Forget forgets a volume that is removed.
+func (s *Store) Forget(v *Volume) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.volumes, v.id)
