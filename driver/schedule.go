@@ -148,11 +148,12 @@ func (d *Driver) next(v *store.Volume) time.Time {
 // replan plans the renewal of a volume whose record is that of a driver that went by the leaf alone.
 func (d *Driver) replan(v *store.Volume) {
 	pair, ok := v.Pair()
-	if r := v.Record(); !ok || v.Spec().ID == "" || !r.EndsAt.IsZero() || r.IssuedAt.IsZero() {
+	r := v.Record()
+	if !ok || v.Spec().ID == "" || !r.EndsAt.IsZero() || r.IssuedAt.IsZero() {
 		return
 	}
+	at := issue.RenewalAt(v, r.IssuedAt, pair.NotAfter)
 	v.Amend(func(r *store.Record) {
-		at := issue.RenewalAt(v, r.IssuedAt, pair.NotAfter)
 		if r.RenewAt.IsZero() || at.Before(r.RenewAt) {
 			r.RenewAt = at
 		}

@@ -104,7 +104,7 @@ func (v *Volume) Record() Record {
 }
 
 // Update changes the record, in the file first: what is not written did not happen. It does nothing to a volume that
-// was removed, for no tmpfs is mounted any more.
+// was removed, for no tmpfs is mounted any more. The change calls none of the volume's methods: its lock is held.
 func (v *Volume) Update(change func(*Record)) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -120,7 +120,7 @@ func (v *Volume) Update(change func(*Record)) error {
 	return nil
 }
 
-// Amend changes the record in memory alone, where the file can't be written or need not be.
+// Amend changes the record in memory alone, where the file can't be written or need not be. See Update for the change.
 func (v *Volume) Amend(change func(*Record)) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
