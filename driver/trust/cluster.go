@@ -37,8 +37,9 @@ func newCluster(config *rest.Config) (*cluster, error) {
 	return &cluster{bundles: bundles, configMaps: configMaps}, errors.Join(err1, err2)
 }
 
-// watch reports each content of a source in the cluster, until ctx ends. A watch by name costs the API server only that
-// object's events (k8s.io/apiserver pkg/storage/cacher/cacher.go); for a signer's bundles it filters those of all.
+// watch reports each content of a source in the cluster, until ctx ends. A watch by name costs the API server only
+// that object's events (k8s.io/apiserver pkg/storage/cacher/cacher.go); for a signer's bundles it filters those of
+// all.
 func (c *cluster) watch(ctx context.Context, source volume.Source, report func(Answer)) {
 	s := &sourceStore{source: source, report: report}
 	l := &lister{api: c.bundles, resource: "clustertrustbundles", list: &certificatesv1.ClusterTrustBundleList{},
@@ -219,7 +220,8 @@ func (s *sourceStore) explain(err error) error {
 	switch {
 	case apierrors.IsForbidden(err) && s.source.Kind == volume.ConfigMapSource:
 		return fmt.Errorf("%w (manifests/options/config-maps.yaml grants it)", err)
-	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err), apierrors.IsBadRequest(err), apierrors.IsInvalid(err):
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err), apierrors.IsBadRequest(err),
+		apierrors.IsInvalid(err):
 		return err
 	case apierrors.IsNotFound(err):
 		return errors.New("this API server does not serve ClusterTrustBundles of certificates.k8s.io/v1")

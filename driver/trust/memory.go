@@ -53,8 +53,8 @@ type Answer struct {
 	Err          error
 }
 
-// Update returns the memory with the current content of the sources. The pod has the chain, leaf first; it is empty for
-// a pod without a certificate. A source that can't be read keeps the certificates that it had.
+// Update returns the memory with the current content of the sources. The pod has the chain, leaf first; it is empty
+// for a pod without a certificate. A source that can't be read keeps the certificates that it had.
 func (m Memory) Update(
 	sources []volume.Source, answer func(volume.Source) Answer, leafFirst chain.Bundle, now time.Time,
 ) Memory {
@@ -82,7 +82,8 @@ func (m Memory) update(
 		case a.Certificates != nil:
 			next := m.with(s, sourceState{read: true, certificates: a.Certificates})
 			if n := next.union(sources).Size(); n > MaxSize {
-				before.problem = fmt.Sprintf("all sources together have %d bytes of CA certificates: more than %d", n, MaxSize)
+				const format = "all sources together have %d bytes of CA certificates: more than %d"
+				before.problem = fmt.Sprintf(format, n, MaxSize)
 				next, refused = m.with(s, before), append(refused, s)
 			}
 			m = next

@@ -96,7 +96,7 @@ func (u *Updater) Close() error {
 func (u *Updater) Follow(v *store.Volume) {
 	sources := v.Spec().Trust
 	u.mu.Lock()
-	f := u.of(v.ID())
+	f := u.state(v.ID())
 	same := slices.Equal(f.sources, sources)
 	f.sources = sources
 	u.mu.Unlock()
@@ -137,8 +137,8 @@ func (u *Updater) Forget(id string) {
 	}
 }
 
-// of returns the state of a volume. The lock must be held.
-func (u *Updater) of(id string) *followed {
+// state returns the state of a volume, a new one if there is none. u.mu must be held.
+func (u *Updater) state(id string) *followed {
 	if u.volumes[id] == nil {
 		u.volumes[id] = &followed{}
 	}
@@ -174,7 +174,7 @@ func (u *Updater) schedule(id string, at time.Time) {
 func (u *Updater) nextChange(id string) <-chan struct{} {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	f := u.of(id)
+	f := u.state(id)
 	if f.changed == nil {
 		f.changed = make(chan struct{})
 	}
@@ -224,8 +224,8 @@ func (u *Updater) Wait(ctx context.Context, v *store.Volume) error {
 	}
 }
 
-// checkSources returns an error if a source of the volume was never read. What was read from the others is kept, should
-// they be removed before the certificate is issued.
+// checkSources returns an error if a source of the volume was never read. What was read from the others is kept,
+// should they be removed before the certificate is issued.
 func (u *Updater) checkSources(v *store.Volume) error {
 	defer v.LockFiles()()
 	spec := v.Spec()
@@ -331,7 +331,7 @@ func write(v *store.Volume, m Memory) error {
 
 // installed caches the memory, schedules the end of removed issuers, and queues warnings of new problems with sources.
 func (u *Updater) installed(v *store.Volume, spec volume.Volume, before, after Memory) {
-	if len(after.Problems()) > 0 { // Its certificates may be shared with no other volume, as those of the last answer are.
+	if len(after.Problems()) > 0 { // Unlike those of the last answer, its certificates may be its alone.
 		u.setMemory(v.ID(), nil)
 	} else {
 		u.setMemory(v.ID(), &after)
@@ -360,14 +360,14 @@ func (u *Updater) warn(v *store.Volume, reason string, before, after map[string]
 func (u *Updater) setMemory(id string, m *Memory) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.of(id).memory = m
+	u.state(id).memory = m
 }
 
 // memory returns the memory of a volume: cached, from its file, or, for a volume of an older driver or without a
 // readable record, from the pod's files. The files must be locked.
 func (u *Updater) memory(v *store.Volume, spec volume.Volume) Memory {
 	u.mu.Lock()
-	cached := u.of(v.ID()).memory
+	cached := u.state(v.ID()).memory
 	u.mu.Unlock()
 	if cached != nil {
 		return *cached
@@ -380,7 +380,7 @@ func (u *Updater) memory(v *store.Volume, spec volume.Volume) Memory {
 		}
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		u.log.Error("record of CA certificates unreadable: taken from the volume's files", "volume", v.ID(), "error", err)
+		u.log.Error("record of CA certificates unreadable: rebuilt from files", "volume", v.ID(), "error", err)
 	}
 	return fromFiles(v, spec)
 }
