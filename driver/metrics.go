@@ -40,7 +40,7 @@ func newMetrics(d *Driver, registry prometheus.Registerer) (*metrics, error) {
 	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mayfly_first_expiry_timestamp_seconds", Help: "When the first certificate of this node expires, as Unix time; 0 without any."}, func() float64 { return unix(d.store.FirstEnd()) })
 	troubled := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "mayfly_trust_sources_in_trouble", Help: "Sources of CA certificates, of those that volumes of this node use, that are missing or of no use now."}, func() float64 { return float64(d.trust.InTrouble()) })
+		Name: "mayfly_trust_sources_in_trouble", Help: "Sources of CA certificates, of those that volumes of this node use, that are missing or of no use now."}, func() float64 { return float64(d.trust.FailingSources()) })
 	earlier := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mayfly_volumes_with_earlier_settings", Help: "Volumes that the flags and profiles of now don't fit: those of before count."},
 		func() float64 { return float64(d.resolve.Earlier()) })

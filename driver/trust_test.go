@@ -343,7 +343,7 @@ func TestASourceThatIsNewAndMissing(t *testing.T) {
 
 func TestAVolumeOfADriverWithoutSources(t *testing.T) {
 	n := newNode(t, nil)
-	n.fails(web(trusts+"config-map:corp/ca.crt"), "trust source config-map:corp/ca.crt: this driver knows no source but the issuer")
+	n.fails(web(trusts+"config-map:corp/ca.crt"), "trust source config-map:corp/ca.crt: this driver has no source but the issuer")
 }
 
 // A source that vanishes or turns to garbage changes nothing but what the pod is told, once; nor does a restart without it.

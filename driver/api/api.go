@@ -1,6 +1,6 @@
-// Package api reads and writes the few kinds of Kubernetes that the node plugin needs.
+// Package api makes clients and informers for the few kinds of objects that the node plugin needs.
 //
-// client-go's clientset knows every kind of Kubernetes, which the process would hold in memory.
+// client-go's clientset registers every kind of Kubernetes, which takes memory.
 package api
 
 import (
@@ -19,19 +19,22 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Core is a client for Events, pods and ConfigMaps.
+// Core makes a client for Events, pods and ConfigMaps.
 func Core(config *rest.Config) (rest.Interface, error) {
 	return client(config, "/api", corev1.SchemeGroupVersion,
 		&corev1.Event{}, &corev1.Pod{}, &corev1.PodList{}, &corev1.ConfigMap{}, &corev1.ConfigMapList{})
 }
 
-// Certificates is a client for ClusterTrustBundles.
+// Certificates makes a client for ClusterTrustBundles.
 func Certificates(config *rest.Config) (rest.Interface, error) {
-	return client(config, "/apis", certificatesv1.SchemeGroupVersion, &certificatesv1.ClusterTrustBundle{}, &certificatesv1.ClusterTrustBundleList{})
+	return client(config, "/apis", certificatesv1.SchemeGroupVersion,
+		&certificatesv1.ClusterTrustBundle{}, &certificatesv1.ClusterTrustBundleList{})
 }
 
-// client knows a few kinds. It sets no limit of its own to the requests: the node plugin bounds them.
-func client(config *rest.Config, path string, version schema.GroupVersion, kinds ...runtime.Object) (rest.Interface, error) {
+// client makes a client for a few kinds, without a rate limit: the node plugin limits its requests itself.
+func client(
+	config *rest.Config, path string, version schema.GroupVersion, kinds ...runtime.Object,
+) (rest.Interface, error) {
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypes(version, kinds...)
 	metav1.AddToGroupVersion(scheme, version)
@@ -46,28 +49,29 @@ func client(config *rest.Config, path string, version schema.GroupVersion, kinds
 	return c, nil
 }
 
-// One is a list and watch of one object by its name: the API server dispatches nothing to it but that object's events
+// One makes a list and watch of one object by its name: the API server sends it only that object's events
 // (k8s.io/apiserver pkg/storage/cacher/cacher.go, watches by namespace and name).
 func One(client rest.Interface, resource, namespace, name string) *cache.ListWatch {
-	return cache.NewListWatchFromClient(client, resource, namespace, fields.OneTermEqualSelector(metav1.ObjectNameField, name))
+	byName := fields.OneTermEqualSelector(metav1.ObjectNameField, name)
+	return cache.NewListWatchFromClient(client, resource, namespace, byName)
 }
 
-// A Handler is told of what an informer sees, one call at a time.
+// A Handler handles an informer's events, one call at a time.
 type Handler struct {
-	Set   func(object any) // It is there, or has changed.
-	Unset func(object any) // It is gone.
-	Fail  func(err error)  // It could not be read, or watched; the informer tries again.
+	Set   func(object any) // The object was added or changed.
+	Unset func(object any) // The object was deleted.
+	Fail  func(err error)  // A list or watch failed; the informer tries again.
 }
 
-// Listed is read by a list before it is watched. client-go would begin with a watch that streams the list, and takes the
-// end of such a connection for an empty watch (rest/request.go, Watch): behind a balancer that accepts while the API
-// server is away, nobody would hear of it.
+// Listed makes client-go list before it watches. By default it begins with a watch that streams the list, and takes
+// the end of such a connection for an empty watch (rest/request.go, Watch): behind a load balancer that accepts
+// connections while the API server is down, no error would be reported.
 type Listed struct{ *cache.ListWatch }
 
-// IsWatchListSemanticsUnSupported has client-go begin with a list (k8s.io/client-go util/watchlist).
+// IsWatchListSemanticsUnSupported makes client-go begin with a list (k8s.io/client-go util/watchlist).
 func (Listed) IsWatchListSemanticsUnSupported() bool { return true }
 
-// Inform is an informer that tells the handler. Run it once.
+// Inform makes an informer that calls the handler. Run it once.
 func Inform(source *cache.ListWatch, kind runtime.Object, h Handler) (cache.SharedInformer, error) {
 	informer := cache.NewSharedInformer(Listed{source}, kind, 0)
 	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -80,11 +84,12 @@ func Inform(source *cache.ListWatch, kind runtime.Object, h Handler) (cache.Shar
 			h.Unset(object)
 		},
 	})
-	return informer, errors.Join(err, informer.SetWatchErrorHandler(func(_ *cache.Reflector, err error) { h.Fail(plain(err)) }))
+	failed := func(_ *cache.Reflector, err error) { h.Fail(statusError(err)) }
+	return informer, errors.Join(err, informer.SetWatchErrorHandler(failed))
 }
 
-// plain is the API server's own answer, where there is one.
-func plain(err error) error {
+// statusError returns the API server's answer if err has one, else err.
+func statusError(err error) error {
 	var answer *apierrors.StatusError
 	if errors.As(err, &answer) {
 		return answer

@@ -1,4 +1,4 @@
-// Package event tells a pod's author of trouble, as an Event of the pod: it shows in `kubectl describe pod`.
+// Package event sends warnings to a pod's author, as Events of the pod: `kubectl describe pod` shows them.
 package event
 
 import (
@@ -16,14 +16,14 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// A Writer writes Events to the API server. There is one for each failed attempt, whose backoff bounds their number.
+// A Writer writes Events to the API server, without a limit of its own.
 type Writer struct {
 	api    rest.Interface
 	driver string
 	node   string
 }
 
-// New is a writer that names the driver and its node as the source.
+// New makes a writer that names the driver and its node as the source.
 func New(config *rest.Config, driver, node string) (*Writer, error) {
 	core, err := api.Core(config)
 	if err != nil {
@@ -32,13 +32,15 @@ func New(config *rest.Config, driver, node string) (*Writer, error) {
 	return &Writer{api: core, driver: driver, node: node}, nil
 }
 
-// Warn writes a Warning. Its message is cut to what the API server takes.
+// Warn writes a Warning. A message that the API server would refuse as too long is cut.
 func (w *Writer) Warn(ctx context.Context, pod signer.Pod, reason, message string) error {
 	const longest = 1024 // k8s.io/kubernetes pkg/apis/core/validation/events.go, NoteLengthLimit.
 	now := metav1.NewTime(time.Now())
 	event := &corev1.Event{
-		ObjectMeta:          metav1.ObjectMeta{GenerateName: "mayfly-", Namespace: pod.Namespace},
-		InvolvedObject:      corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID)},
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "mayfly-", Namespace: pod.Namespace},
+		InvolvedObject: corev1.ObjectReference{
+			APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID),
+		},
 		Type:                corev1.EventTypeWarning,
 		Reason:              reason,
 		Message:             strings.ToValidUTF8(message[:min(len(message), longest)], ""),

@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	// perSecond is how many pods of a node get Events each second: what is wrong may be wrong for all pods of the cluster.
+	// perSecond is how many pods of a node get Events each second: a problem may concern all pods of the cluster.
 	perSecond = 5
 	senders   = 4
-	// timeout is how long one Event may take.
+	// timeout is how long one Event may dequeue.
 	timeout = 30 * time.Second
-	// retryDelay is after how long an Event is sent again that could not be sent.
+	// retryDelay is the delay after an Event that could not be sent.
 	retryDelay = time.Minute
 )
 
@@ -27,11 +27,11 @@ type Sender interface {
 	Warn(ctx context.Context, pod signer.Pod, reason, message string) error
 }
 
-// A Warning is what an Event says.
+// A Warning is the content of an Event.
 type Warning struct{ Reason, Message string }
 
-// A Queue sends warnings in the background, so that no work on a volume waits for the API server. Warnings that can't
-// be sent are sent later. Make one with [NewQueue], run it once and close it.
+// A Queue sends warnings in the background, so that no work on a volume waits for the API server, and tries again
+// those that can't be sent. Make one with [NewQueue], run it once and close it.
 type Queue struct {
 	sender Sender
 	log    *slog.Logger
@@ -41,13 +41,13 @@ type Queue struct {
 	volumes map[string]*warnings
 }
 
-// warnings are those of a volume's pod that are not sent yet, by what they are about.
+// warnings holds the unsent warnings of a volume's pod, by their topics.
 type warnings struct {
-	pod signer.Pod
-	by  map[string]Warning
+	pod     signer.Pod
+	byTopic map[string]Warning
 }
 
-// NewQueue makes a queue; without a sender its warnings go nowhere.
+// NewQueue makes a queue. Without a sender it drops its warnings.
 func NewQueue(sender Sender, log *slog.Logger) (q *Queue, err error) {
 	q = &Queue{sender: sender, log: log, volumes: map[string]*warnings{}}
 	q.queue, err = renew.NewClockQueue(perSecond, senders, q.send)
@@ -60,8 +60,8 @@ func (q *Queue) Run(ctx context.Context) error { return q.queue.Run(ctx) }
 // Close frees the queue's clock.
 func (q *Queue) Close() error { return q.queue.Close() }
 
-// Warn sends a warning to the pod of a volume after a delay, in place of an unsent one about the same.
-func (q *Queue) Warn(id string, pod signer.Pod, about string, w Warning, delay time.Duration) {
+// Warn sends a warning to the pod of a volume after a delay, in place of an unsent one on the same topic.
+func (q *Queue) Warn(id string, pod signer.Pod, topic string, w Warning, delay time.Duration) {
 	if q.sender == nil {
 		return
 	}
@@ -69,19 +69,19 @@ func (q *Queue) Warn(id string, pod signer.Pod, about string, w Warning, delay t
 	defer q.mu.Unlock()
 	of := q.volumes[id]
 	if of == nil {
-		of = &warnings{by: map[string]Warning{}}
+		of = &warnings{byTopic: map[string]Warning{}}
 		q.volumes[id] = of
 	}
-	of.pod, of.by[about] = pod, w
+	of.pod, of.byTopic[topic] = pod, w
 	q.queue.Set(id, time.Now().Add(delay), time.Time{})
 }
 
-// Withdraw drops an unsent warning: what it is about is over.
-func (q *Queue) Withdraw(id, about string) {
+// Withdraw drops the unsent warning on a topic, if there is one.
+func (q *Queue) Withdraw(id, topic string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if of := q.volumes[id]; of != nil {
-		delete(of.by, about)
+		delete(of.byTopic, topic)
 	}
 }
 
@@ -95,50 +95,50 @@ func (q *Queue) Forget(id string) {
 
 // send sends the warnings of a volume.
 func (q *Queue) send(ctx context.Context, id string) {
-	pod, unsent := q.take(id)
-	for _, about := range slices.Sorted(maps.Keys(unsent)) {
+	pod, unsent := q.dequeue(id)
+	for _, topic := range slices.Sorted(maps.Keys(unsent)) {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
-		err := q.sender.Warn(ctx, pod, unsent[about].Reason, unsent[about].Message)
+		err := q.sender.Warn(ctx, pod, unsent[topic].Reason, unsent[topic].Message)
 		cancel()
 		if err == nil {
-			delete(unsent, about)
+			delete(unsent, topic)
 			continue
 		}
 		q.log.Warn("an Event was not sent", "pod", pod.Namespace+"/"+pod.Name, "error", err)
 	}
-	q.putBack(id, unsent)
+	q.requeue(id, unsent)
 }
 
-// take returns the volume's warnings, which are its own from now on.
-func (q *Queue) take(id string) (signer.Pod, map[string]Warning) {
+// dequeue removes the volume's warnings from the queue and returns them.
+func (q *Queue) dequeue(id string) (signer.Pod, map[string]Warning) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	of := q.volumes[id]
 	if of == nil {
 		return signer.Pod{}, nil
 	}
-	unsent := of.by
-	of.by = map[string]Warning{}
+	unsent := of.byTopic
+	of.byTopic = map[string]Warning{}
 	return of.pod, unsent
 }
 
-// putBack keeps what could not be sent, unless a newer warning about the same came meanwhile.
-func (q *Queue) putBack(id string, unsent map[string]Warning) {
+// requeue queues what could not be sent again, unless there is a newer warning on the same topic.
+func (q *Queue) requeue(id string, unsent map[string]Warning) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	of := q.volumes[id]
 	if of == nil {
 		return
 	}
-	for about, w := range unsent {
-		if _, newer := of.by[about]; !newer {
-			of.by[about] = w
+	for topic, w := range unsent {
+		if _, newer := of.byTopic[topic]; !newer {
+			of.byTopic[topic] = w
 		}
 	}
 	switch {
 	case len(unsent) > 0:
 		q.queue.Set(id, time.Now().Add(retryDelay), time.Time{})
-	case len(of.by) == 0:
+	case len(of.byTopic) == 0:
 		delete(q.volumes, id)
 	}
 }

@@ -1,15 +1,15 @@
-// Package files is what lies in a volume: the files that the pod reads, swapped as a whole, and beside them,
-// out of the pod's sight, what the driver must know after a restart.
+// Package files reads and writes the content of a volume: the files that the pod reads, which are replaced all at
+// once, and next to them, where the pod can't see it, what the driver needs after a restart.
 //
 //	<state directory>/<volume id>/   the volume's tmpfs, 0700
-//	  record.json                    what was asked, what is under way
+//	  record.json                    what the pod asked for, the attempt under way
 //	  pending.key                    the key of the attempt under way
 //	  pair.<generation>              the key and chain of a generation
 //	  keystore.password              the password of its keystores, from its Secret
-//	  trust.<generation>             what is known of its CA certificates
-//	  data/                          what the pod sees: bind-mounted read-only on its target
+//	  trust.<generation>             the record of its CA certificates
+//	  data/                          bind-mounted read-only on the pod's target
 //	    tls.crt -> ..data/tls.crt
-//	    ..data -> ..<generation>     what is in force: the one truth
+//	    ..data -> ..<generation>     the generation in force
 //	    ..<generation>/tls.crt
 package files
 
@@ -25,7 +25,7 @@ import (
 // A Dir is the root of one volume's tmpfs.
 type Dir string
 
-// Data is the directory that the pod sees.
+// Data returns the directory that is mounted into the pod.
 func (d Dir) Data() string { return d.path("data") }
 
 func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
@@ -33,7 +33,7 @@ func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
 // RecordFile is the name of the record.
 const RecordFile = "record.json"
 
-// The other files of the driver.
+// The names of the driver's other files.
 const (
 	pendingFile = "pending.key"
 	pairFile    = "pair." // And the generation.
@@ -48,13 +48,13 @@ func (d Dir) WriteRecord(text []byte) error { return d.write(RecordFile, text) }
 // Record reads the record; the error is [fs.ErrNotExist] if there is none.
 func (d Dir) Record() ([]byte, error) { return os.ReadFile(d.path(RecordFile)) }
 
-// WritePendingKey keeps the key of the attempt under way. It must lie here before its request leaves the node.
+// WritePendingKey stores the key of the attempt under way. Call it before the request is sent.
 func (d Dir) WritePendingKey(key []byte) error { return d.write(pendingFile, key) }
 
-// PendingKey is the key of the attempt under way; the error is [fs.ErrNotExist] if there is none.
+// PendingKey reads the key of the attempt under way; the error is [fs.ErrNotExist] if there is none.
 func (d Dir) PendingKey() ([]byte, error) { return os.ReadFile(d.path(pendingFile)) }
 
-// RemovePendingKey forgets the key of an attempt that is over.
+// RemovePendingKey removes the key of an attempt that has ended.
 func (d Dir) RemovePendingKey() error {
 	if err := os.Remove(d.path(pendingFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the pending key: %w", err)
@@ -62,26 +62,29 @@ func (d Dir) RemovePendingKey() error {
 	return nil
 }
 
-// Recover removes what an interrupted installation left, and names what an older driver wrote after the generation in
-// force. It does nothing where nothing was installed.
+// Recover removes the remains of an interrupted installation, and renames the files of an older driver after the
+// generation in force. It does nothing if nothing was installed.
 func (d Dir) Recover() error {
 	current, err := d.current()
 	if err == nil {
-		err = cmp.Or(rename(d.path(pairFile+"pem"), d.path(pairFile+current)), rename(d.path(trustFile+"json"), d.path(trustFile+current)))
+		err = cmp.Or(
+			rename(d.path(pairFile+"pem"), d.path(pairFile+current)),
+			rename(d.path(trustFile+"json"), d.path(trustFile+current)),
+		)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("name the pair: %w", err)
+		return fmt.Errorf("rename the pair: %w", err)
 	}
 	if err := d.prune(func(string) bool { return false }); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove what an interrupted installation left: %w", err)
+		return fmt.Errorf("remove an interrupted installation: %w", err)
 	}
 	return nil
 }
 
-// WritePassword keeps the password that a Secret has for the volume's keystores, for the renewals: the Secret comes with a publish call alone.
+// WritePassword stores the keystores' password from a Secret, for renewals: only publish calls bring the Secret.
 func (d Dir) WritePassword(password string) error { return d.write(passwordFile, []byte(password)) }
 
-// Password is what WritePassword kept; empty if nothing was.
+// Password returns the stored password; empty if there is none.
 func (d Dir) Password() (string, error) {
 	text, err := os.ReadFile(d.path(passwordFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -90,16 +93,16 @@ func (d Dir) Password() (string, error) {
 	return string(text), err
 }
 
-// WriteTrust keeps what is known of the volume's CA certificates, beside the generation in force.
+// WriteTrust stores the record of the volume's CA certificates, with the generation in force.
 func (d Dir) WriteTrust(text []byte) error {
 	current, err := d.current()
 	if err != nil {
-		return fmt.Errorf("keep what is known of the CA certificates: %w", err)
+		return fmt.Errorf("write the record of CA certificates: %w", err)
 	}
 	return d.write(trustFile+current, text)
 }
 
-// Trust returns what is kept beside the generation in force; the error is [fs.ErrNotExist] if nothing is.
+// Trust reads the record that WriteTrust or Install stored; the error is [fs.ErrNotExist] if there is none.
 func (d Dir) Trust() ([]byte, error) {
 	current, err := d.current()
 	if err != nil {
@@ -108,7 +111,7 @@ func (d Dir) Trust() ([]byte, error) {
 	return os.ReadFile(d.path(trustFile + current))
 }
 
-// rename renames a file if it is there.
+// rename renames a file if it exists.
 func rename(from, to string) error {
 	if err := os.Rename(from, to); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -116,13 +119,13 @@ func rename(from, to string) error {
 	return nil
 }
 
-// Shown is a file that the pod has.
-func (d Dir) Shown(name string) ([]byte, error) {
+// InstalledFile reads a file of the pod.
+func (d Dir) InstalledFile(name string) ([]byte, error) {
 	return os.ReadFile(filepath.Join(d.Data(), Current, name)) // #nosec G304 -- A volume's file names are plain.
 }
 
-// write replaces a file of the driver: it is there as a whole or not at all. What a crash leaves aside, the next write takes over.
-// A tmpfs has nothing to sync.
+// write replaces a file of the driver atomically. The next write replaces a temporary file that a crash left. A tmpfs
+// needs no sync.
 func (d Dir) write(name string, content []byte) error {
 	aside := d.path(name + ".new")
 	if err := os.WriteFile(aside, content, 0o600); err != nil {
@@ -134,23 +137,23 @@ func (d Dir) write(name string, content []byte) error {
 	return nil
 }
 
-// Wipe empties the volume: a mount namespace that still holds the tmpfs holds no secret then. The record goes last,
-// so that an interrupted wipe is known for what it is.
-func (d Dir) Wipe() error {
+// RemoveAll removes all files of the volume, so that a mount namespace in which the tmpfs is still mounted has no
+// secrets. It removes the record last, so that an interrupted removal is continued.
+func (d Dir) RemoveAll() error {
 	entries, err := os.ReadDir(string(d))
 	if err != nil {
-		return fmt.Errorf("wipe the volume: %w", err)
+		return fmt.Errorf("empty the volume: %w", err)
 	}
 	for _, e := range entries {
 		if e.Name() == RecordFile {
 			continue
 		}
 		if err := os.RemoveAll(d.path(e.Name())); err != nil {
-			return fmt.Errorf("wipe the volume: %w", err)
+			return fmt.Errorf("empty the volume: %w", err)
 		}
 	}
 	if err := os.RemoveAll(d.path(RecordFile)); err != nil {
-		return fmt.Errorf("wipe the volume: %w", err)
+		return fmt.Errorf("empty the volume: %w", err)
 	}
 	return nil
 }

@@ -193,7 +193,7 @@ func TestThePairInForceIsThatOfTheLink(t *testing.T) {
 	demand := func(attempt, pair string) {
 		t.Helper()
 		got, text, err := d.InForce()
-		shown, shownErr := d.Shown("tls.crt")
+		shown, shownErr := d.InstalledFile("tls.crt")
 		known, knownErr := d.Trust()
 		if err := errors.Join(err, shownErr, knownErr); err != nil || got != attempt || string(text) != pair || string(shown) != pair || string(known) != "of "+pair {
 			t.Errorf("%s has %q, the pod %q (%v, %v); want %s with %q", got, text, shown, err, shownErr, attempt, pair)
@@ -260,7 +260,7 @@ func TestAWipeThatIsInterrupted(t *testing.T) {
 		if _, err := mount.Tmpfs(busy, ""); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.Wipe(); err == nil {
+		if err := d.RemoveAll(); err == nil {
 			t.Error("what is mounted was removed")
 		}
 		if err := mount.Unmount(busy); err != nil {
@@ -281,7 +281,7 @@ func TestWipe(t *testing.T) {
 	if err := errors.Join(d.Install(g), d.WritePendingKey([]byte("x")), d.WriteRecord([]byte("{}"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Wipe(); err != nil {
+	if err := d.RemoveAll(); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := os.ReadDir(string(d)); err != nil || len(left) > 0 {

@@ -15,6 +15,7 @@ import (
 // alias is the name of the pod's entry in a JKS keystore: that of cert-manager's own keystores.
 const alias = "certificate"
 
+// encoder returns the encoder of PKCS#12 stores.
 func encoder(legacy bool) *pkcs12.Encoder {
 	if legacy {
 		return pkcs12.LegacyDES
@@ -24,7 +25,7 @@ func encoder(legacy bool) *pkcs12.Encoder {
 
 // pkcs12 makes a PKCS#12 store with the key and its chain.
 func (c Content) pkcs12(legacy bool) ([]byte, error) {
-	all := stored(c.Chain)
+	all := derOnly(c.Chain)
 	return encoder(legacy).Encode(c.Private, all[0], all[1:], c.Password)
 }
 
@@ -32,7 +33,7 @@ func (c Content) pkcs12(legacy bool) ([]byte, error) {
 func (c Content) pkcs12Trust(legacy bool) ([]byte, error) {
 	// Java keeps one entry a name, and an old root and its successor have one subject.
 	entries := make([]pkcs12.TrustStoreEntry, len(c.CA))
-	for i, ca := range stored(c.CA) {
+	for i, ca := range derOnly(c.CA) {
 		entries[i] = pkcs12.TrustStoreEntry{Cert: ca, FriendlyName: trustAlias(i)}
 	}
 	return encoder(legacy).EncodeTrustStoreEntries(entries, c.Password)
@@ -52,7 +53,7 @@ func (c Content) jks() ([]byte, error) {
 	if err := store.SetPrivateKeyEntry(alias, entry, []byte(c.Password)); err != nil {
 		return nil, err
 	}
-	return written(store, c.Password)
+	return encodeJKS(store, c.Password)
 }
 
 // jksTrust makes a JKS store with the CA certificates.
@@ -64,24 +65,26 @@ func (c Content) jksTrust() ([]byte, error) {
 			return nil, err
 		}
 	}
-	return written(store, c.Password)
+	return encodeJKS(store, c.Password)
 }
 
-// trustAlias is the name of a CA certificate in a truststore.
+// trustAlias returns the name of a CA certificate in a truststore.
 func trustAlias(i int) string { return fmt.Sprintf("ca-%d", i+1) }
 
+// jksCertificate returns a certificate in the library's form.
 func jksCertificate(c chain.Certificate) keystore.Certificate {
 	return keystore.Certificate{Type: "X509", Content: c.Raw()}
 }
 
-func written(store keystore.KeyStore, password string) ([]byte, error) {
+// encodeJKS encodes a JKS store.
+func encodeJKS(store keystore.KeyStore, password string) ([]byte, error) {
 	var out bytes.Buffer
 	err := store.Store(&out, []byte(password))
 	return out.Bytes(), err
 }
 
-// stored returns certificates as the library takes them, which reads nothing but their DER.
-func stored(all chain.Bundle) (certificates []*x509.Certificate) {
+// derOnly returns certificates of which only the DER is set: the library reads nothing else.
+func derOnly(all chain.Bundle) (certificates []*x509.Certificate) {
 	for _, c := range all {
 		certificates = append(certificates, &x509.Certificate{Raw: c.Raw()})
 	}

@@ -10,18 +10,18 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
-// A Content is what the files are made of. The texts are PEM.
+// A Content has the parts of which files are made. Texts are PEM.
 type Content struct {
 	Key    []byte       // As the volume's encoding says.
 	Chain  chain.Bundle // The leaf first.
-	CA     chain.Bundle // May be empty: not every issuer tells its CA.
+	CA     chain.Bundle // May be empty: not every issuer sends its CA.
 	Bundle []byte       // The key as PKCS#8, then the chain.
 
 	Private  crypto.Signer // The key, for keystores.
 	Password string        // Of the stores.
 }
 
-// Arrange is the set of files that the volume asks for, made of the content.
+// Arrange returns the files that the volume asks for, made of the content.
 func Arrange(v volume.Volume, c Content) (Set, error) {
 	set := Set{}
 	for _, name := range slices.Sorted(maps.Keys(v.Files)) {
@@ -34,6 +34,7 @@ func Arrange(v volume.Volume, c Content) (Set, error) {
 	return set, nil
 }
 
+// part returns the content of one file.
 func (c Content) part(part volume.Part, legacy bool) ([]byte, error) {
 	switch part {
 	case volume.KeyPart:

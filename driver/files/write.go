@@ -13,36 +13,38 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
-// A Set is all files that the pod sees, by name. Names have no slash and do not begin with a dot.
+// A Set holds all files of the pod, by name. Names have no slash and do not begin with a dot.
 type Set map[string][]byte
 
-// Current is the link to the generation of files that is in force: what a reader opens once to read a matching pair.
+// Current is the link to the generation in force. A reader that opens it once reads a matching pair.
 const Current = "..data"
 
-// A Generation is all that is put in force at once.
+// A Generation holds all that is put in force at once.
 type Generation struct {
-	Attempt string // The id of the attempt that brought the pair; empty for a volume without one.
-	Pair    []byte // The PKCS#8 key, then the chain, leaf first, whatever the pod's layouts are; nil for a volume without one.
-	Trust   []byte // What is known of the CA certificates; nil for a volume without a pair.
+	Attempt string // The id of the attempt of the pair; empty without a pair.
+	Pair    []byte // The PKCS#8 key, then the chain, leaf first, for any layout; nil: there is none.
+	Trust   []byte // The record of the CA certificates; nil without a pair.
 	Files   Set
 	Owner   volume.Owner // Who may read the files.
 }
 
 // Install replaces all files of the pod at once, as the kubelet does for Secrets (kubernetes
-// pkg/volume/util/atomic_writer.go), and the pair that is kept beside them. The rename of the link [Current] is the one
-// commit point: if Install fails, the files in force are those of before; if it is interrupted, [Dir.InForce] says which
-// they are. What was in force before goes at once: a program that watches one of its files hears of it.
+// pkg/volume/util/atomic_writer.go), and the pair that is kept beside them. The rename of the link [Current] is the
+// one commit point: if Install fails, the files in force have not changed; if it is interrupted, [Dir.InForce]
+// returns which are. The old generation is removed at once, so that a program that watches one of its files is
+// notified.
 func (d Dir) Install(g Generation) error {
 	if err := d.install(g); err != nil {
 		return fmt.Errorf("install the files: %w", err)
 	}
-	_ = d.prune(func(name string) bool { // What can't be removed now goes with the next one.
+	_ = d.prune(func(name string) bool { // The next one removes what this one can't.
 		_, named := g.Files[name]
 		return !named
 	})
 	return nil
 }
 
+// install writes a generation and puts it in force.
 func (d Dir) install(g Generation) error {
 	if err := os.Mkdir(d.Data(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -65,7 +67,7 @@ func (d Dir) install(g Generation) error {
 	return nil
 }
 
-// nextGeneration names a generation: the attempt that brought its pair, and how many generations of it were before.
+// nextGeneration returns the name of a new generation: its pair's attempt, and how many it had before.
 func nextGeneration(current, attempt string) string {
 	before, number, _ := strings.Cut(current, ".")
 	n := 0
@@ -76,7 +78,7 @@ func nextGeneration(current, attempt string) string {
 	return attempt + "." + strconv.Itoa(n)
 }
 
-// InForce returns the attempt whose pair the pod has, and the pair; the error is [fs.ErrNotExist] if it has none.
+// InForce returns the pod's pair and its attempt; the error is [fs.ErrNotExist] if the pod has none.
 func (d Dir) InForce() (attempt string, pair []byte, err error) {
 	current, err := d.current()
 	if err != nil {
@@ -102,8 +104,8 @@ func (d Dir) current() (string, error) {
 	return strings.TrimPrefix(to, ".."), err
 }
 
-// generation writes the generation aside, and links to it by the names of its files: a link that leads nowhere yet is
-// as good as none.
+// generation writes a generation that is not in force yet, and makes the links by the names of its files: until the
+// swap, a new link is dangling.
 func (d Dir) generation(name string, g Generation) error {
 	for prefix, text := range map[string][]byte{pairFile: g.Pair, trustFile: g.Trust} {
 		if text == nil {
@@ -113,7 +115,7 @@ func (d Dir) generation(name string, g Generation) error {
 			return err
 		}
 	}
-	if err := fill(filepath.Join(d.Data(), ".."+name), g.Files, g.Owner); err != nil {
+	if err := writeSet(filepath.Join(d.Data(), ".."+name), g.Files, g.Owner); err != nil {
 		return err
 	}
 	for name := range g.Files {
@@ -122,10 +124,11 @@ func (d Dir) generation(name string, g Generation) error {
 			return err
 		}
 	}
-	return give(d.Data(), g.Owner, true)
+	return setOwner(d.Data(), g.Owner, true)
 }
 
-func fill(dir string, set Set, owner volume.Owner) error {
+// writeSet writes files into a new directory.
+func writeSet(dir string, set Set, owner volume.Owner) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
@@ -134,15 +137,15 @@ func fill(dir string, set Set, owner volume.Owner) error {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			return err
 		}
-		if err := give(path, owner, false); err != nil {
+		if err := setOwner(path, owner, false); err != nil {
 			return err
 		}
 	}
-	return give(dir, owner, true)
+	return setOwner(dir, owner, true)
 }
 
-// give gives a path to its owner. Who may read a file may enter its directory.
-func give(path string, owner volume.Owner, dir bool) error {
+// setOwner sets owner and mode of a path. Who may read a file may enter its directory.
+func setOwner(path string, owner volume.Owner, dir bool) error {
 	user, group := -1, -1 // As it is.
 	if owner.User != nil {
 		user = *owner.User
@@ -160,7 +163,8 @@ func give(path string, owner volume.Owner, dir bool) error {
 	return os.Chmod(path, mode)
 }
 
-// modeOf is a file's mode. Where the pod names nobody, everyone who sees the file may read it: the volume is mounted in its pod alone.
+// modeOf returns a file's mode. Without an owner everyone who can reach the file may read it: the volume is mounted in
+// its pod only.
 func modeOf(owner volume.Owner) fs.FileMode {
 	switch {
 	case owner.Mode != nil:
@@ -180,9 +184,9 @@ func (d Dir) swap(generation string) error {
 	return os.Rename(aside, filepath.Join(d.Data(), Current))
 }
 
-// prune removes what is not in force: other generations with their pairs, what a crash left aside, and links by names that
-// are no longer those of files.
-func (d Dir) prune(unnamed func(name string) bool) error {
+// prune removes what is not in force: other generations with their pairs, temporary files that a crash left, and links
+// that are stale.
+func (d Dir) prune(stale func(name string) bool) error {
 	current, err := d.current()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -192,7 +196,7 @@ func (d Dir) prune(unnamed func(name string) bool) error {
 			if strings.HasPrefix(name, "..") {
 				return name != Current && name != ".."+current
 			}
-			return unnamed(name)
+			return stale(name)
 		}),
 		remove(string(d), func(name string) bool {
 			kind, generation, _ := strings.Cut(name, ".")
@@ -201,13 +205,14 @@ func (d Dir) prune(unnamed func(name string) bool) error {
 	)
 }
 
-func remove(dir string, unwanted func(name string) bool) error {
+// remove removes the entries of a directory that match.
+func remove(dir string, match func(name string) bool) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if !unwanted(e.Name()) {
+		if !match(e.Name()) {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {

@@ -52,7 +52,7 @@ func (i *Issuer) clean(v *store.Volume, keep int) {
 // Forget drops what is kept for a volume that was removed, and has the signer forget its requests.
 func (i *Issuer) Forget(v *store.Volume, last store.Record) {
 	i.tokens.set(v.ID(), Token{})
-	i.end(&last)
+	i.endAttempt(&last)
 	i.forget(v, last.Finished)
 }
 

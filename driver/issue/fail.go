@@ -26,7 +26,7 @@ func (i *Issuer) Fail(v *store.Volume, cause error) error {
 		}
 		r.Failure = next
 		if kind.Ends() {
-			i.end(r)
+			i.endAttempt(r)
 		}
 	})
 	if err != nil { // Without a failure the volume would be due again at once.

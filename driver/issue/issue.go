@@ -72,7 +72,7 @@ func (i *Issuer) Begin(v *store.Volume) (a Attempt, err error) {
 		return Attempt{}, err
 	}
 	return a, v.Update(func(r *store.Record) {
-		i.end(r)
+		i.endAttempt(r)
 		r.Attempt = a.ID
 	})
 }
@@ -149,9 +149,9 @@ func (i *Issuer) Finish(v *store.Volume, pair request.Pair, received time.Time) 
 		pair.Warnings = append(pair.Warnings, endsSoon(pair.Chain))
 	}
 	err := v.Update(func(r *store.Record) {
-		i.end(r)
+		i.endAttempt(r)
 		r.Failure, r.IssuedAt, r.EndsAt, r.RenewAt = nil, received, end, renewAt
-		r.Stalled, r.Told = stalled, messages(pair.Warnings)
+		r.Stalled, r.Warned = stalled, messages(pair.Warnings)
 	})
 	if err != nil {
 		return err
@@ -162,13 +162,13 @@ func (i *Issuer) Finish(v *store.Volume, pair request.Pair, received time.Time) 
 	i.Metrics.Issued(received, leaf)
 	i.Log.Info("certificate issued", "volume", v.ID(), "pod", spec.Pod.Namespace+"/"+spec.Pod.Name,
 		"serial", leaf.SerialNumber.Text(16), "notAfter", leaf.NotAfter, "chainEnds", end, "renewAt", renewAt)
-	i.warn(v, before.Told, pair.Warnings)
+	i.warn(v, before.Warned, pair.Warnings)
 	i.Clean(v)
 	return nil
 }
 
-// end ends the attempt under way, if there is one.
-func (i *Issuer) end(r *store.Record) {
+// endAttempt ends the attempt under way, if there is one.
+func (i *Issuer) endAttempt(r *store.Record) {
 	if _, ok := i.Signer.(signer.Forgetter); ok {
 		r.Finish(r.Attempt)
 	}

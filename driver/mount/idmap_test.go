@@ -13,8 +13,9 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/mount"
 )
 
-// A container runtime shows a volume to a pod with a user namespace of its own through an id-mapped mount (mount_setattr(2)): users and groups
-// are the container's in the volume, and the node's in the pod. A tmpfs allows it from Linux 6.3.
+// A container runtime shows a volume to a pod with a user namespace of its own through an id-mapped mount
+// (mount_setattr(2)): users and groups are the container's in the volume, and the node's in the pod. A tmpfs allows
+// it from Linux 6.3.
 func TestAVolumeOfAPodWithAUserNamespace(t *testing.T) {
 	const group, first = 2000, 100000 // In the volume; of the range on the node.
 	source, target := filepath.Join(t.TempDir(), "source"), filepath.Join(t.TempDir(), "target")

@@ -1,4 +1,5 @@
-// Package mount makes and removes the mounts of a volume by system calls: its tmpfs, and the bind mount on a pod's target.
+// Package mount makes and removes the mounts of a volume by system calls: its tmpfs, and the bind mount on a pod's
+// target.
 package mount
 
 import (
@@ -11,18 +12,18 @@ import (
 	mountutils "k8s.io/mount-utils"
 )
 
-// flags are what no mount of ours lacks: a certificate volume has no programs and no devices.
+// flags are set on every mount: a certificate volume has no programs and no devices.
 const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 
-// Limits of a volume's tmpfs. One volume can't fill another, nor the node's memory: two generations of the files of all layouts, with chain and CA
-// certificates of the greatest size that is accepted, and two of what is known of those certificates fit. They take some 9 and 3 MiB each.
+// The limits of a volume's tmpfs. Two generations of the files of all layouts, with chain and CA certificates of the
+// greatest size that is accepted, and two records of those certificates fit. They take some 9 and 3 MiB each.
 const (
 	size   = 32 << 20
 	inodes = 128
 )
 
 // Tmpfs mounts a tmpfs on dir, with the SELinux context if one is given. It is kept out of swap where kernel and
-// user namespace allow it (noswap: Linux 6.4, initial user namespace; Documentation/filesystems/tmpfs.rst): noswap tells.
+// user namespace allow it, as noswap reports (Linux 6.4, initial user namespace; Documentation/filesystems/tmpfs.rst).
 func Tmpfs(dir, context string) (noswap bool, err error) {
 	options := fmt.Sprintf("size=%d,nr_inodes=%d,mode=0700", size, inodes)
 	if context != "" {
@@ -41,8 +42,8 @@ func Tmpfs(dir, context string) (noswap bool, err error) {
 	return false, nil
 }
 
-// Bind shows source, read-only, at target. A bind mount takes its flags from its source; read-only comes with a second call
-// (mount(2), "Remounting an existing mount"), which drops the flags that it does not repeat.
+// Bind mounts source, read-only, on target. A bind mount takes its flags from its source; a second call makes it
+// read-only (mount(2), "Remounting an existing mount") and drops the flags that it does not repeat.
 func Bind(source, target string) error {
 	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("bind %s on %s: %w", source, target, err)
@@ -53,6 +54,7 @@ func Bind(source, target string) error {
 	return nil
 }
 
+// readOnly remounts target read-only.
 func readOnly(target string) error {
 	if err := unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|flags, ""); err != nil {
 		return fmt.Errorf("make %s read-only: %w", target, err)
@@ -60,7 +62,7 @@ func readOnly(target string) error {
 	return nil
 }
 
-// Bound reports whether target shows source, read-only. Two directories are the same only through a bind mount.
+// Bound reports whether source is mounted on target, read-only. Only a bind mount makes two directories the same.
 func Bound(source, target string) bool {
 	a, errA := os.Lstat(source)
 	b, errB := os.Lstat(target)
@@ -71,7 +73,7 @@ func Bound(source, target string) bool {
 
 // Is reports whether path is a mount point. A path that does not exist is none.
 func Is(path string) (bool, error) {
-	is, err := new(mountutils.Mounter).IsMountPoint(path) // Its constructors execute umount.
+	is, err := new(mountutils.Mounter).IsMountPoint(path) // mountutils.New executes umount.
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -81,7 +83,7 @@ func Is(path string) (bool, error) {
 	return is, nil
 }
 
-// Unmount takes away every mount on path. It succeeds if there is none. Who has files of it open keeps them.
+// Unmount removes every mount on path, and succeeds if there is none. Files that are open stay usable.
 func Unmount(path string) error {
 	for {
 		// EINVAL: not a mount point (umount(2)).

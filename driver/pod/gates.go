@@ -10,26 +10,26 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// API tells what the API server knows of the node's pods.
+// API reads the node's pods from the API server.
 type API interface {
-	// Await returns the pod's state when ready has nothing against it. When ctx ends before, the error is what ready
-	// had last.
+	// Await waits until ready returns nil for the pod's state, and returns that state. When ctx ends before, it
+	// returns the last error of ready.
 	Await(ctx context.Context, pod signer.Pod, ready func(volume.PodState) error) (volume.PodState, error)
-	// Renewals calls renew for pods that are to get new certificates at a time, and fail when it can't tell, until ctx
-	// ends.
+	// Renewals calls renew for pods whose annotation asks for new certificates at a time, and fail when the pods can't
+	// be watched, until ctx ends.
 	Renewals(ctx context.Context, renew func(pod signer.Pod, at time.Time, err error), fail func(error)) error
 }
 
 // ErrNoAPI is the error where there is no API server to ask.
 var ErrNoAPI = errors.New("this driver can't read pods: it has no API server to ask")
 
-// Gates waits for what pods must have before their certificates are asked for: the gates of volumes, and IPs for names.
-// Run it once.
+// Gates waits until pods fulfil what their certificates depend on: the gates of volumes, and IPs for names. Make one
+// with [NewGates] and close it.
 type Gates struct {
 	api    API // nil: pods can't be read.
 	opened func(id string)
 
-	ctx  context.Context // Of the waits in the background.
+	ctx  context.Context // Ends the waits in the background.
 	stop context.CancelFunc
 	wait sync.WaitGroup
 
@@ -39,12 +39,12 @@ type Gates struct {
 
 // A gate is the state of one volume.
 type gate struct {
-	blocked error              // Why the certificate can't be asked for.
+	blocked error              // Why the certificate can't be requested yet; nil: nothing is known to block it.
 	cancel  context.CancelFunc // Ends the wait in the background; nil: there is none.
-	open    bool               // That has ended well.
+	open    bool               // The wait in the background succeeded.
 }
 
-// NewGates makes gates that call opened when a wait in the background has ended well.
+// NewGates makes gates that call opened when a wait in the background succeeds. A nil api can't read pods.
 func NewGates(api API, opened func(id string)) *Gates {
 	g := &Gates{api: api, opened: opened, volumes: map[string]*gate{}}
 	g.ctx, g.stop = context.WithCancel(context.Background())
@@ -60,32 +60,34 @@ func (g *Gates) Close() {
 // CanRead reports whether pods can be read.
 func (g *Gates) CanRead() bool { return g.api != nil }
 
-// Await waits until the certificate of the volume can be asked for, its first one or another, and returns the pod's IPs.
+// Await waits until a certificate of the volume can be requested, its first or another, and returns the pod's IPs.
 func (g *Gates) Await(ctx context.Context, v volume.Volume, first bool) (ips []string, err error) {
 	if g.api == nil {
 		return nil, ErrNoAPI
 	}
-	state, err := g.api.Await(ctx, v.Pod, func(pod volume.PodState) error { return g.block(v.ID, v.Awaits(pod, first)) })
+	state, err := g.api.Await(ctx, v.Pod, func(pod volume.PodState) error {
+		return g.setBlocked(v.ID, v.Awaits(pod, first))
+	})
 	return state.IPs, err
 }
 
-// Look looks at the pod once, and returns why the first certificate can't be asked for, or why the pod can't be read.
-func (g *Gates) Look(ctx context.Context, v volume.Volume) (blocked, unread error) {
+// Check reads the pod, and returns why the first certificate can't be requested yet, or why the pod can't be read.
+func (g *Gates) Check(ctx context.Context, v volume.Volume) (blocked, unread error) {
 	_, unread = g.api.Await(ctx, v.Pod, func(pod volume.PodState) error {
-		blocked = g.block(v.ID, v.Awaits(pod, true))
+		blocked = g.setBlocked(v.ID, v.Awaits(pod, true))
 		return nil
 	})
 	if unread != nil {
-		_ = g.block(v.ID, unread)
+		_ = g.setBlocked(v.ID, unread)
 	}
 	return blocked, unread
 }
 
-// Watch waits in the background until the first certificate can be asked for. It does nothing where it waits already.
+// Watch waits in the background until the first certificate can be requested. It does nothing if it waits already.
 func (g *Gates) Watch(v volume.Volume) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	of := g.of(v.ID)
+	of := g.state(v.ID)
 	if of.cancel != nil || g.ctx.Err() != nil {
 		return
 	}
@@ -94,7 +96,7 @@ func (g *Gates) Watch(v volume.Volume) {
 	g.wait.Go(func() {
 		defer cancel()
 		if _, err := g.Await(ctx, v, true); err != nil {
-			return // The volume or the driver has ended.
+			return // Forget or Close ended the wait.
 		}
 		g.mu.Lock()
 		of.open = true
@@ -103,7 +105,7 @@ func (g *Gates) Watch(v volume.Volume) {
 	})
 }
 
-// Open reports whether a wait in the background has ended well.
+// Open reports whether the volume's wait in the background succeeded.
 func (g *Gates) Open(id string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -111,7 +113,7 @@ func (g *Gates) Open(id string) bool {
 	return of != nil && of.open
 }
 
-// BlockedBy returns why the certificate can't be asked for, as it was last; nil: nothing is known against it.
+// BlockedBy returns why the certificate could not be requested at the last check; nil: nothing is known to block it.
 func (g *Gates) BlockedBy(id string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -121,7 +123,7 @@ func (g *Gates) BlockedBy(id string) error {
 	return nil
 }
 
-// Forget ends the volume's wait.
+// Forget ends the volume's wait and removes its state.
 func (g *Gates) Forget(id string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -131,16 +133,16 @@ func (g *Gates) Forget(id string) {
 	delete(g.volumes, id)
 }
 
-// block notes what blocks the volume, and returns it.
-func (g *Gates) block(id string, by error) error {
+// setBlocked records what blocks the volume, and returns it.
+func (g *Gates) setBlocked(id string, by error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.of(id).blocked = by
+	g.state(id).blocked = by
 	return by
 }
 
-// of returns the state of a volume. The lock must be held.
-func (g *Gates) of(id string) *gate {
+// state returns the state of a volume, a new one if there is none. g.mu must be held.
+func (g *Gates) state(id string) *gate {
 	if g.volumes[id] == nil {
 		g.volumes[id] = &gate{}
 	}

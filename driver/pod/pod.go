@@ -1,6 +1,7 @@
-// Package pod reads from the API server what the kubelet does not tell a CSI driver: a pod's IPs, conditions and annotations.
+// Package pod reads from the API server what the kubelet does not pass to a CSI driver: a pod's IPs, conditions and
+// annotations.
 //
-// Nothing is read or watched for volumes that don't need it.
+// Pods whose volumes need none of these are not read.
 package pod
 
 import (
@@ -25,7 +26,7 @@ type Reader struct {
 	node string
 }
 
-// New is a reader of the node's pods.
+// New makes a reader of the node's pods.
 func New(config *rest.Config, node string) (*Reader, error) {
 	core, err := api.Core(config)
 	if err != nil {
@@ -38,15 +39,16 @@ func New(config *rest.Config, node string) (*Reader, error) {
 	return &Reader{core: core, meta: meta, node: node}, nil
 }
 
-// Await returns the pod's state when ready has nothing against it. When ctx ends before, the error is what ready had last, or why the pod could not be read.
-//
-// The API server is asked for this one pod and its changes.
-func (r *Reader) Await(ctx context.Context, of signer.Pod, ready func(volume.PodState) error) (volume.PodState, error) {
+// Await waits until ready returns nil for the pod's state, and returns that state. When ctx ends before, it returns
+// the last error of ready, or why the pod could not be read. It lists and watches this one pod by its name.
+func (r *Reader) Await(
+	ctx context.Context, of signer.Pod, ready func(volume.PodState) error,
+) (volume.PodState, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	w := &wait{of: of, ready: ready, end: cancel, err: fmt.Errorf("read pod %s/%s: the API server does not know it", of.Namespace, of.Name)}
+	w := &wait{of: of, ready: ready, end: cancel, err: fmt.Errorf("read pod %s/%s: not found", of.Namespace, of.Name)}
 	informer, err := api.Inform(api.One(r.core, "pods", of.Namespace, of.Name), &corev1.Pod{}, api.Handler{
-		Set: w.sees, Unset: func(any) { w.fails(errors.New("it is gone")) }, Fail: w.fails,
+		Set: w.set, Unset: func(any) { w.fail(errors.New("it was deleted")) }, Fail: w.fail,
 	})
 	if err != nil {
 		return volume.PodState{}, err
@@ -66,7 +68,8 @@ type wait struct {
 	err   error
 }
 
-func (w *wait) sees(object any) {
+// set handles a new state of the pod.
+func (w *wait) set(object any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p, ok := object.(*corev1.Pod)
@@ -83,7 +86,8 @@ func (w *wait) sees(object any) {
 	}
 }
 
-func (w *wait) fails(err error) {
+// fail records why the pod can't be read, unless the wait has succeeded.
+func (w *wait) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {
@@ -91,13 +95,14 @@ func (w *wait) fails(err error) {
 	}
 }
 
+// result returns the last state and what is wrong with it.
 func (w *wait) result() (volume.PodState, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.state, w.err
 }
 
-// state is what a volume may need of the pod.
+// state returns the part of the pod that volumes may need.
 func state(p *corev1.Pod) volume.PodState {
 	s := volume.PodState{Conditions: map[string]string{}, Annotations: p.Annotations}
 	for _, ip := range p.Status.PodIPs {

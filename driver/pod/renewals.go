@@ -17,29 +17,32 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// RenewAt is the annotation of a pod by which someone asks for new certificates: those of its volumes that were received before this
-// time (RFC 3339) are renewed at it.
+// RenewAt is the pod annotation that asks for new certificates: those of the pod's volumes that were received before
+// this time (RFC 3339) are renewed at it.
 const RenewAt = volume.Prefix + "renew-at"
 
-// Renewals calls renew for every pod of the node that has the annotation, and again when it changes, until ctx ends: with the zero time when it is gone,
-// with an error when it is no time. It calls fail when the pods can't be watched, and goes on.
+// Renewals calls renew for every pod of the node that has the annotation, and again when it changes, until ctx ends:
+// with the zero time when it was removed, with an error when it can't be parsed. It calls fail when the pods can't be
+// watched, and continues.
 //
-// It is one watch of the metadata of the node's pods, for which the API server keeps an index by node
+// It uses one watch of the metadata of the node's pods, for which the API server keeps an index by node
 // (kubernetes pkg/registry/core/pod/strategy.go, NodeNameTriggerFunc).
-func (r *Reader) Renewals(ctx context.Context, renew func(pod signer.Pod, at time.Time, err error), fail func(error)) error {
+func (r *Reader) Renewals(
+	ctx context.Context, renew func(pod signer.Pod, at time.Time, err error), fail func(error),
+) error {
 	pods := r.meta.Resource(corev1.SchemeGroupVersion.WithResource("pods"))
-	ours := fields.OneTermEqualSelector("spec.nodeName", r.node).String()
+	onNode := fields.OneTermEqualSelector("spec.nodeName", r.node).String()
 	a := annotations{renew: renew, last: map[string]annotation{}}
 	informer, err := api.Inform(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			o.FieldSelector = ours
+			o.FieldSelector = onNode
 			return pods.List(ctx, o)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			o.FieldSelector = ours
+			o.FieldSelector = onNode
 			return pods.Watch(ctx, o)
 		},
-	}, &metav1.PartialObjectMetadata{}, api.Handler{Set: a.sees, Unset: a.loses, Fail: fail})
+	}, &metav1.PartialObjectMetadata{}, api.Handler{Set: a.set, Unset: a.unset, Fail: fail})
 	if err != nil {
 		return err
 	}
@@ -50,7 +53,7 @@ func (r *Reader) Renewals(ctx context.Context, renew func(pod signer.Pod, at tim
 	return nil
 }
 
-// onlyAnnotation keeps of a pod what is looked at.
+// onlyAnnotation reduces a pod to its identity and the annotation.
 func onlyAnnotation(object any) (any, error) {
 	p, ok := object.(*metav1.PartialObjectMetadata)
 	if !ok {
@@ -63,7 +66,8 @@ func onlyAnnotation(object any) (any, error) {
 	return &metav1.PartialObjectMetadata{TypeMeta: p.TypeMeta, ObjectMeta: kept}, nil
 }
 
-// annotations are those of the node's pods, by namespace and name. The informer calls from one goroutine.
+// annotations holds the annotations of the node's pods, by namespace and name. The informer calls it from one
+// goroutine.
 type annotations struct {
 	renew func(pod signer.Pod, at time.Time, err error)
 	last  map[string]annotation
@@ -71,29 +75,32 @@ type annotations struct {
 
 type annotation struct{ uid, text string }
 
-func (a annotations) sees(object any) {
+// set handles a pod that was added or changed.
+func (a annotations) set(object any) {
 	p, ok := object.(*metav1.PartialObjectMetadata)
 	if !ok {
 		return
 	}
 	name, now := p.Namespace+"/"+p.Name, annotation{string(p.UID), p.Annotations[RenewAt]}
 	last := a.last[name]
-	if last.text != "" && last.uid != now.uid { // Another pod of the name, whose predecessor's end was not seen.
-		a.tell(p, annotation{last.uid, ""})
+	if last.text != "" && last.uid != now.uid { // Another pod of that name; the first one's deletion was missed.
+		a.report(p, annotation{last.uid, ""})
 	}
 	if last != now && now.text+last.text != "" {
-		a.tell(p, now)
+		a.report(p, now)
 	}
 }
 
-func (a annotations) loses(object any) {
+// unset handles a pod that was deleted.
+func (a annotations) unset(object any) {
 	p, ok := object.(*metav1.PartialObjectMetadata)
 	if ok && a.last[p.Namespace+"/"+p.Name].text != "" {
-		a.tell(p, annotation{string(p.UID), ""})
+		a.report(p, annotation{string(p.UID), ""})
 	}
 }
 
-func (a annotations) tell(p *metav1.PartialObjectMetadata, now annotation) {
+// report records the annotation of a pod and calls renew.
+func (a annotations) report(p *metav1.PartialObjectMetadata, now annotation) {
 	name, pod := p.Namespace+"/"+p.Name, signer.Pod{Namespace: p.Namespace, Name: p.Name, UID: now.uid}
 	if now.text == "" {
 		delete(a.last, name)
@@ -103,7 +110,8 @@ func (a annotations) tell(p *metav1.PartialObjectMetadata, now annotation) {
 	a.last[name] = now
 	at, err := time.Parse(time.RFC3339, now.text)
 	if err != nil {
-		err = fmt.Errorf("annotation %s is %q, which is not a time such as 2026-01-31T12:00:00Z (RFC 3339)", RenewAt, now.text)
+		const format = "annotation %s is %q, which is not a time such as 2026-01-31T12:00:00Z (RFC 3339)"
+		err = fmt.Errorf(format, RenewAt, now.text)
 	}
 	a.renew(pod, at, err)
 }

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Wanted is when annotations ask for renewals, by the UIDs of pods. The zero Wanted is ready for use.
+// Wanted holds the times at which annotations ask for renewals, by the UIDs of pods. The zero Wanted is ready for use.
 type Wanted struct {
 	mu sync.Mutex
 	at map[string]time.Time
 }
 
-// Set says when the certificates of a pod are to be renewed; the zero time: nobody asks for that.
+// Set records when the certificates of a pod are to be renewed; the zero time removes that.
 func (w *Wanted) Set(uid string, at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -24,7 +24,7 @@ func (w *Wanted) Set(uid string, at time.Time) {
 	}
 }
 
-// At returns what was set.
+// At returns the time that was set; zero: none.
 func (w *Wanted) At(uid string) time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -239,7 +239,7 @@ func (r *Resolver) canAsk(ctx context.Context, v *store.Volume, spec volume.Volu
 	}
 	ctx, cancel := context.WithTimeout(ctx, briefTimeout)
 	defer cancel()
-	blocked, unread := r.Gates.Look(ctx, spec)
+	blocked, unread := r.Gates.Check(ctx, spec)
 	if unread != nil {
 		r.Log.Warn("a pod starts without its certificate: it can't be read", "volume", v.ID(), "error", unread)
 		w := event.Warning{Reason: "CertificateNotIssued", Message: "the pod starts without its certificate: " + unread.Error()}

@@ -40,7 +40,7 @@ func (v *Volume) InstalledKey() (crypto.Signer, error) {
 func (v *Volume) InstalledAt() (time.Time, error) { return v.dir.InstalledAt() }
 
 // InstalledFile reads a file that the pod has.
-func (v *Volume) InstalledFile(name string) ([]byte, error) { return v.dir.Shown(name) }
+func (v *Volume) InstalledFile(name string) ([]byte, error) { return v.dir.InstalledFile(name) }
 
 // Install puts the pair of an attempt and its CA certificates in force, with what is known of these: all at once. The
 // files must be locked.

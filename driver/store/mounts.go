@@ -62,7 +62,7 @@ func (s *Store) Remove(v *Volume, target string) (last Record, err error) {
 	}
 	last = v.setRemoved(true)
 	defer v.LockFiles()()
-	if err := erase(v.dir); err != nil {
+	if err := removeDir(v.dir); err != nil {
 		v.setRemoved(false)
 		return Record{}, err
 	}
@@ -78,14 +78,14 @@ func (v *Volume) setRemoved(removed bool) Record {
 	return v.record
 }
 
-// erase empties and unmounts a volume's tmpfs, if it is there, and removes its directory.
-func erase(dir files.Dir) error {
+// removeDir empties and unmounts a volume's tmpfs, if it is there, and removes its directory.
+func removeDir(dir files.Dir) error {
 	mounted, err := mount.Is(string(dir))
 	if err != nil {
 		return err
 	}
 	if mounted {
-		if err := dir.Wipe(); err != nil {
+		if err := dir.RemoveAll(); err != nil {
 			return err
 		}
 		if err := mount.Unmount(string(dir)); err != nil {
@@ -93,7 +93,7 @@ func erase(dir files.Dir) error {
 		}
 	}
 	// What was written after somebody else had taken the tmpfs away.
-	if err := dir.Wipe(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := dir.RemoveAll(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := os.Remove(string(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -30,7 +30,7 @@ type Record struct {
 	EndsAt   time.Time `json:"endsAt,omitzero"`    // When the pair's path to its CA ends; zero: as the pair says.
 	RenewAt  time.Time `json:"renewAt,omitzero"`   // When the pair is to be renewed; zero if there is none.
 	Stalled  int       `json:"stalled,omitempty"`  // Answers in a row that ended no later than the pair before.
-	Told     []string  `json:"told,omitempty"`     // Warnings of the last answer: each is an Event once.
+	Warned   []string  `json:"told,omitempty"`     // Warnings of the last answer: each is an Event once.
 	Failure  *Failure  `json:"failure,omitempty"`  // What the last attempt met; nil after a success.
 }
 

@@ -99,7 +99,7 @@ func (s *Store) recover(stateDir, id string) *Volume {
 	record, err := ReadRecord(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // A crash between the mount and the first record: no target shows it yet.
-		if err := erase(dir); err != nil {
+		if err := removeDir(dir); err != nil {
 			log.Error("an empty volume can't be removed", "error", err)
 		}
 		return nil

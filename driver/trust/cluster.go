@@ -26,7 +26,7 @@ import (
 
 var errNoAPI = errors.New("this driver knows no API server: its operator sets --kubeconfig, or another --signer")
 
-// A cluster is what an API server has of sources.
+// A cluster watches the sources that an API server has.
 type cluster struct {
 	bundles, configMaps rest.Interface
 }
@@ -37,16 +37,19 @@ func newCluster(config *rest.Config) (*cluster, error) {
 	return &cluster{bundles: bundles, configMaps: configMaps}, errors.Join(err1, err2)
 }
 
-// watch tells what a source in the cluster has, until ctx ends. What is watched by its name costs the API server nothing but that object's events
-// (k8s.io/apiserver pkg/storage/cacher/cacher.go); a signer's bundles are found among the events of all bundles.
-func (c *cluster) watch(ctx context.Context, source volume.Source, tell func(Answer)) {
-	s := &shelf{source: source, tell: tell}
-	l := &lister{api: c.bundles, resource: "clustertrustbundles", list: &certificatesv1.ClusterTrustBundleList{}, refused: s.refused}
+// watch reports each content of a source in the cluster, until ctx ends. A watch by name costs the API server only
+// that object's events (k8s.io/apiserver pkg/storage/cacher/cacher.go); for a signer's bundles it filters those of
+// all.
+func (c *cluster) watch(ctx context.Context, source volume.Source, report func(Answer)) {
+	s := &sourceStore{source: source, report: report}
+	l := &lister{api: c.bundles, resource: "clustertrustbundles", list: &certificatesv1.ClusterTrustBundleList{},
+		listFailed: s.listFailed}
 	var kind runtime.Object = &certificatesv1.ClusterTrustBundle{}
 	l.fields = fields.OneTermEqualSelector(metav1.ObjectNameField, source.Name).String()
 	switch {
 	case source.Kind == volume.ConfigMapSource:
-		l.api, l.resource, l.namespace, l.list, kind = c.configMaps, "configmaps", source.Namespace, &corev1.ConfigMapList{}, &corev1.ConfigMap{}
+		l.api, l.resource, l.namespace = c.configMaps, "configmaps", source.Namespace
+		l.list, kind = &corev1.ConfigMapList{}, &corev1.ConfigMap{}
 	case source.Signer != "":
 		l.fields = fields.OneTermEqualSelector("spec.signerName", source.Signer).String()
 		l.labels = strings.ReplaceAll(source.Labels, "&", ",")
@@ -62,81 +65,84 @@ type lister struct {
 	resource       string
 	fields, labels string
 	list           runtime.Object // An empty one of its kind.
-	refused        func(error)    // Hears of each list that failed.
+	listFailed     func(error)    // Called with the error of each list.
 }
 
 func (l *lister) request(o *metav1.ListOptions) *rest.Request {
 	o.FieldSelector, o.LabelSelector = l.fields, l.labels
-	return l.api.Get().NamespaceIfScoped(l.namespace, l.namespace != "").Resource(l.resource).VersionedParams(o, metav1.ParameterCodec)
+	return l.api.Get().NamespaceIfScoped(l.namespace, l.namespace != "").Resource(l.resource).
+		VersionedParams(o, metav1.ParameterCodec)
 }
 
-// List lists them.
+// List lists the source's objects.
 func (l *lister) List(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 	list := l.list.DeepCopyObject()
 	err := l.request(&o).Do(ctx).Into(list)
 	if err != nil && ctx.Err() == nil {
-		l.refused(err)
+		l.listFailed(err)
 	}
 	return list, err
 }
 
-// Watch watches them. Its errors lead to a list or to another watch.
+// Watch watches the source's objects. After an error the reflector lists or watches again.
 func (l *lister) Watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 	o.Watch = true
 	return l.request(&o).Watch(ctx)
 }
 
-// A shelf has what the objects of one source say, and tells it. The reflector of the source fills it; it implements [cache.ReflectorStore].
-type shelf struct {
-	source volume.Source
-	tell   func(Answer)
-	told   bool
-	found  map[string]Answer // By the names of the objects.
+// A sourceStore holds the certificates of one source's objects and reports each change. The source's reflector fills
+// it: it implements [cache.ReflectorStore].
+type sourceStore struct {
+	source   volume.Source
+	report   func(Answer)
+	reported bool
+	found    map[string]Answer // By the names of the objects.
 }
 
 // Replace implements [cache.ReflectorStore].
-func (s *shelf) Replace(objects []any, _ string) error {
+func (s *sourceStore) Replace(objects []any, _ string) error {
 	s.found = map[string]Answer{}
 	for _, o := range objects {
-		s.put(o)
+		s.set(o)
 	}
-	s.say()
+	s.publish()
 	return nil
 }
 
 // Add implements [cache.ReflectorStore].
-func (s *shelf) Add(object any) error {
-	s.put(object)
-	s.say()
+func (s *sourceStore) Add(object any) error {
+	s.set(object)
+	s.publish()
 	return nil
 }
 
 // Update implements [cache.ReflectorStore].
-func (s *shelf) Update(object any) error { return s.Add(object) }
+func (s *sourceStore) Update(object any) error { return s.Add(object) }
 
 // Delete implements [cache.ReflectorStore].
-func (s *shelf) Delete(object any) error {
+func (s *sourceStore) Delete(object any) error {
 	if o, ok := object.(metav1.Object); ok {
 		delete(s.found, o.GetName())
 	}
-	s.say()
+	s.publish()
 	return nil
 }
 
 // Resync implements [cache.ReflectorStore].
-func (s *shelf) Resync() error { return nil }
+func (s *sourceStore) Resync() error { return nil }
 
-func (s *shelf) put(object any) {
+// set stores the content of an object.
+func (s *sourceStore) set(object any) {
 	switch o := object.(type) {
 	case *corev1.ConfigMap:
-		s.found[o.Name] = s.value(o)
+		s.found[o.Name] = s.fromConfigMap(o)
 	case *certificatesv1.ClusterTrustBundle:
 		s.found[o.Name] = answer([]byte(o.Spec.TrustBundle), "ClusterTrustBundle "+o.Name)
 	}
 }
 
-// value is what a ConfigMap has under the key.
-func (s *shelf) value(o *corev1.ConfigMap) Answer {
+// fromConfigMap returns the content of the source's key.
+func (s *sourceStore) fromConfigMap(o *corev1.ConfigMap) Answer {
 	what := fmt.Sprintf("ConfigMap %s/%s", o.Namespace, o.Name)
 	if text, ok := o.Data[s.source.Key]; ok {
 		return answer([]byte(text), what+", key "+s.source.Key)
@@ -155,7 +161,7 @@ func (s *shelf) value(o *corev1.ConfigMap) Answer {
 	return Answer{Err: fmt.Errorf("%s has no key %s; it has %s", what, s.source.Key, strings.Join(there, ", "))}
 }
 
-// answer reads a text.
+// answer parses PEM text; what names its origin in errors.
 func answer(text []byte, what string) Answer {
 	certificates, err := chain.Parse(text)
 	if err != nil {
@@ -164,25 +170,26 @@ func answer(text []byte, what string) Answer {
 	return Answer{Certificates: chain.Unite(certificates)}
 }
 
-// say tells what all objects say together, in the order of their names.
-func (s *shelf) say() {
-	s.told = true
+// publish reports the certificates of all objects, in the order of the objects' names, or the first error.
+func (s *sourceStore) publish() {
+	s.reported = true
 	var lists []chain.Bundle
 	for _, name := range slices.Sorted(maps.Keys(s.found)) {
 		if a := s.found[name]; a.Err != nil {
-			s.tell(a)
+			s.report(a)
 			return
 		}
 		lists = append(lists, s.found[name].Certificates)
 	}
 	if len(lists) == 0 {
-		s.tell(Answer{Err: s.absent()})
+		s.report(Answer{Err: s.absent()})
 		return
 	}
-	s.tell(Answer{Certificates: chain.Unite(lists...)})
+	s.report(Answer{Certificates: chain.Unite(lists...)})
 }
 
-func (s *shelf) absent() error {
+// absent returns the error of a source without any object.
+func (s *sourceStore) absent() error {
 	switch {
 	case s.source.Kind == volume.ConfigMapSource:
 		return fmt.Errorf("ConfigMap %s/%s not found", s.source.Namespace, s.source.Name)
@@ -194,23 +201,27 @@ func (s *shelf) absent() error {
 	return fmt.Errorf("ClusterTrustBundle %s not found", s.source.Name)
 }
 
-// refused hears that the source can't be read. After a first answer, an API server that is away is none: what it said stands.
-func (s *shelf) refused(err error) {
+// listFailed reports that the source can't be read. After the first report an unreachable API server is not reported:
+// the last answer stands.
+func (s *sourceStore) listFailed(err error) {
 	explained := s.explain(err)
-	if !s.told || !errors.Is(explained, ErrNoAnswer) {
-		s.tell(Answer{Err: explained})
+	if !s.reported || !errors.Is(explained, ErrNoAnswer) {
+		s.report(Answer{Err: explained})
 	}
 }
 
-// ErrNoAnswer is that of a source of which nothing is known, for its API server is away. It is no trouble for who has its certificates.
+// ErrNoAnswer is the error of a source whose API server can't be reached. A pod that has the source's certificates is
+// not warned of it.
 var ErrNoAnswer = errors.New("the API server did not answer")
 
-func (s *shelf) explain(err error) error {
+// explain returns the error of a list in terms of the source.
+func (s *sourceStore) explain(err error) error {
 	var unanswered *url.Error
 	switch {
 	case apierrors.IsForbidden(err) && s.source.Kind == volume.ConfigMapSource:
 		return fmt.Errorf("%w (manifests/options/config-maps.yaml grants it)", err)
-	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err), apierrors.IsBadRequest(err), apierrors.IsInvalid(err):
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err), apierrors.IsBadRequest(err),
+		apierrors.IsInvalid(err):
 		return err
 	case apierrors.IsNotFound(err):
 		return errors.New("this API server does not serve ClusterTrustBundles of certificates.k8s.io/v1")

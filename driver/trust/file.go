@@ -16,25 +16,26 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// settle is for how long a file is left alone after a change: who does not rename writes in pieces.
-const settle = 100 * time.Millisecond
+// settleDelay is how long after its last change a file is read: a writer that does not rename writes in pieces.
+const settleDelay = 100 * time.Millisecond
 
-// watchFile tells what a file has, until ctx ends.
-func watchFile(ctx context.Context, name, path string, tell func(Answer)) {
+// watchFile reports each content of a file, until ctx ends.
+func watchFile(ctx context.Context, name, path string, report func(Answer)) {
 	if path == "" {
-		tell(Answer{Err: fmt.Errorf("this driver has no file %s any more: its operator sets --trust-file", name)})
+		report(Answer{Err: fmt.Errorf("this driver has no file %s any more: its operator sets --trust-file", name)})
 		<-ctx.Done()
 		return
 	}
 	for ctx.Err() == nil {
-		if err := readChanges(ctx, path, tell); err != nil {
-			tell(Answer{Err: fmt.Errorf("watch %s: %w", path, err)})
+		if err := readChanges(ctx, path, report); err != nil {
+			report(Answer{Err: fmt.Errorf("watch %s: %w", path, err)})
 			pause(ctx)
 		}
 	}
 }
 
-// pause is for a node that has no inotify descriptors or watches left (inotify(7), /proc interfaces): others may give some back.
+// pause waits before the next try on a node that has no inotify descriptors or watches left (inotify(7), /proc
+// interfaces): other processes may free some.
 func pause(ctx context.Context) {
 	timer := time.NewTimer(30 * time.Second)
 	defer timer.Stop()
@@ -44,8 +45,8 @@ func pause(ctx context.Context) {
 	}
 }
 
-// readChanges reads the file whenever it has changed.
-func readChanges(ctx context.Context, path string, tell func(Answer)) error {
+// readChanges reads the file, and again after its next change.
+func readChanges(ctx context.Context, path string, report func(Answer)) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return err
@@ -53,26 +54,27 @@ func readChanges(ctx context.Context, path string, tell func(Answer)) error {
 	defer watcher.Close()
 	for {
 		// The watch comes before the read: no change is missed.
-		names, err := arm(watcher, path)
+		names, err := addWatches(watcher, path)
 		if err != nil {
 			return err
 		}
-		tell(read(path))
-		if !changed(ctx, watcher, names) {
+		report(read(path))
+		if !waitForChange(ctx, watcher, names) {
 			return nil
 		}
 	}
 }
 
-// arm watches the directories of all names that decide what the path is, and returns those names.
-func arm(watcher *fsnotify.Watcher, path string) (names []string, err error) {
+// addWatches watches the directories of all names through which the path is resolved, and returns those names.
+func addWatches(watcher *fsnotify.Watcher, path string) (names []string, err error) {
 	for last := []string(nil); ; last = names {
-		if names = deciding(path); slices.Equal(names, last) {
-			break // Nothing changed between the look and the watch.
+		if names = pathNames(path); slices.Equal(names, last) {
+			break // Nothing changed between reading the links and watching them.
 		}
 		for _, name := range names {
 			// Where one is missing, its parents are watched, too.
-			if err := watcher.Add(filepath.Dir(name)); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+			err := watcher.Add(filepath.Dir(name))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 				return nil, err
 			}
 		}
@@ -85,8 +87,9 @@ func arm(watcher *fsnotify.Watcher, path string) (names []string, err error) {
 	return names, nil
 }
 
-// deciding are the names of all directories and links on the way to a file, in order: the kubelet's volumes have links, and so may their parents.
-func deciding(path string) []string {
+// pathNames returns the names of all directories and links through which the path of a file is resolved, in order: the
+// kubelet's volumes have links, and so may their parents.
+func pathNames(path string) []string {
 	names := map[string]bool{}
 	for paths := []string{path}; len(paths) > 0; paths = paths[1:] {
 		whole := paths[0]
@@ -107,19 +110,19 @@ func deciding(path string) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// changed waits for a change of one of the names, and until it has settled; it is false if ctx ends.
-func changed(ctx context.Context, watcher *fsnotify.Watcher, names []string) bool {
-	for seen := false; !seen; {
+// waitForChange waits for a change of one of the names and then for settleDelay; it returns false if ctx ends.
+func waitForChange(ctx context.Context, watcher *fsnotify.Watcher, names []string) bool {
+	for relevant := false; !relevant; {
 		select {
 		case e := <-watcher.Events:
-			seen = slices.Contains(names, filepath.Clean(e.Name))
+			relevant = slices.Contains(names, filepath.Clean(e.Name))
 		case <-watcher.Errors: //nolint:errcheck // Events were lost: the file is read again.
-			seen = true
+			relevant = true
 		case <-ctx.Done():
 			return false
 		}
 	}
-	timer := time.NewTimer(settle)
+	timer := time.NewTimer(settleDelay)
 	defer timer.Stop()
 	for {
 		select {
@@ -133,7 +136,7 @@ func changed(ctx context.Context, watcher *fsnotify.Watcher, names []string) boo
 	}
 }
 
-// read is what the file has now.
+// read reads the file.
 func read(path string) Answer {
 	f, err := os.Open(path) // #nosec G304 -- The operator names it.
 	if errors.Is(err, fs.ErrNotExist) {

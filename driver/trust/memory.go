@@ -1,7 +1,7 @@
-// Package trust is where the CA certificates of volumes come from: it watches their sources, as many as volumes use
-// and each of them once, and knows what a volume shows when they change.
+// Package trust provides the CA certificates of volumes: it watches their sources, each once however many volumes use
+// it, and updates the volumes when a source changes.
 //
-// What it decides is pure: a [Memory] of one volume. What it watches, a [Watcher] tells.
+// A [Memory] decides for one volume and is pure; a [Watcher] watches; an [Updater] writes.
 package trust
 
 import (
@@ -22,65 +22,68 @@ import (
 // MaxSize is the greatest size of a volume's CA certificates in PEM, of all sources together.
 const MaxSize = chain.MaxSize
 
-// maxChecks is how many signatures are checked when a source or the issuer says what it has. A chain takes one for each
-// of its certificates.
+// maxChecks is how many signatures are checked for one change of a source or one answer of the issuer. A chain takes
+// one for each of its certificates.
 const maxChecks = 16
 
-// A Memory is what one volume knows of CA certificates: enough to go on when a source is gone and the driver was
-// restarted. Its methods are pure.
+// A Memory is what is known of one volume's CA certificates: enough to go on after a restart when a source is gone.
+// Its methods are pure.
 type Memory struct {
-	heard map[string]heard // By the words of the source.
-	under []root           // The latest end first.
-	shown string           // What the pod has: a digest.
+	sources   map[string]sourceState // By the name of the source.
+	issuers   []issuer               // The latest end first.
+	installed string                 // What the pod has: a digest.
 }
 
-// heard is what a source said last.
-type heard struct {
-	known        bool // It once said what it has.
+// sourceState is the last known state of a source.
+type sourceState struct {
+	read         bool // It was read at least once.
 	certificates chain.Bundle
-	trouble      string // What is wrong with it since.
+	problem      string // What is wrong with it now; empty: nothing.
 }
 
-// A root is a CA certificate with a certificate of this volume under it, which ends at endsAt.
-type root struct {
+// An issuer is a CA certificate that issued, directly or not, a certificate of this volume that ends at endsAt.
+type issuer struct {
 	certificate chain.Certificate
 	endsAt      time.Time
 }
 
-// An Answer is what a source has: certificates, or the reason why there are none. The zero Answer: nobody knows yet.
+// An Answer is the content of a source: certificates, or the reason why there are none. The zero Answer: not read yet.
 type Answer struct {
 	Certificates chain.Bundle
 	Err          error
 }
 
-// Hear takes in what the sources have now, for a pod that has the chain, leaf first; that is empty for one that has
-// none yet. What is good takes the place of what they had; a source in trouble keeps what it had.
-func (m Memory) Hear(
+// Update returns the memory with the current content of the sources. The pod has the chain, leaf first; it is empty
+// for a pod without a certificate. A source that can't be read keeps the certificates that it had.
+func (m Memory) Update(
 	sources []volume.Source, answer func(volume.Source) Answer, leafFirst chain.Bundle, now time.Time,
 ) Memory {
-	next, refused := m.hear(sources, sources, answer)
-	if len(refused) > 0 { // One that was looked at later may have made room.
-		next, _ = next.hear(refused, sources, answer)
+	next, refused := m.update(sources, sources, answer)
+	if len(refused) > 0 { // A later one may have become smaller.
+		next, _ = next.update(refused, sources, answer)
 	}
-	return next.vouch(leafFirst, now, chain.NewChecks(maxChecks)).tidy(sources)
+	return next.noteIssuers(leafFirst, now, chain.NewChecks(maxChecks)).prune(sources)
 }
 
-// hear takes in what some of the sources have, and returns those whose certificates there is no room for.
-func (m Memory) hear(some, sources []volume.Source, answer func(volume.Source) Answer) (_ Memory, refused []volume.Source) {
+// update updates some of the sources, and returns those whose certificates exceed MaxSize.
+func (m Memory) update(
+	some, sources []volume.Source, answer func(volume.Source) Answer,
+) (_ Memory, refused []volume.Source) {
 	for _, s := range some {
 		if s.Kind == volume.IssuerSource {
 			continue
 		}
-		before := m.heard[s.String()]
+		before := m.sources[s.String()]
 		switch a := answer(s); {
-		case before.known && errors.Is(a.Err, ErrNoAnswer):
+		case before.read && errors.Is(a.Err, ErrNoAnswer):
 		case a.Err != nil:
-			before.trouble = a.Err.Error()
+			before.problem = a.Err.Error()
 			m = m.with(s, before)
 		case a.Certificates != nil:
-			next := m.with(s, heard{known: true, certificates: a.Certificates})
+			next := m.with(s, sourceState{read: true, certificates: a.Certificates})
 			if n := next.union(sources).Size(); n > MaxSize {
-				before.trouble = fmt.Sprintf("all sources together have %d bytes of CA certificates: more than %d", n, MaxSize)
+				const format = "all sources together have %d bytes of CA certificates: more than %d"
+				before.problem = fmt.Sprintf(format, n, MaxSize)
 				next, refused = m.with(s, before), append(refused, s)
 			}
 			m = next
@@ -89,56 +92,56 @@ func (m Memory) hear(some, sources []volume.Source, answer func(volume.Source) A
 	return m, refused
 }
 
-// Issued takes in the issuer's CA certificates, where the volume wants them, and the chain that the pod has from now
-// on, leaf first. An issuer that tells no CA keeps what it told before, as long as that is above its certificates.
+// Issued returns the memory with the issuer's CA certificates, where the volume wants them, and with the pod's new
+// chain, leaf first. An issuer that sends no CA keeps the one that it sent before, while that issued the chain.
 func (m Memory) Issued(sources []volume.Source, ca, leafFirst chain.Bundle, now time.Time) Memory {
 	issuer := volume.Source{Kind: volume.IssuerSource}
-	before := m.heard[issuer.String()]
+	before := m.sources[issuer.String()]
 	checks := chain.NewChecks(maxChecks)
-	if len(ca) == 0 && len(above(leafFirst, before.certificates, now, checks)) > 0 {
+	if len(ca) == 0 && len(issuers(leafFirst, before.certificates, now, checks)) > 0 {
 		ca = before.certificates
 	}
-	if before.known || slices.Contains(sources, issuer) {
-		m = m.with(issuer, heard{known: true, certificates: ca})
+	if before.read || slices.Contains(sources, issuer) {
+		m = m.with(issuer, sourceState{read: true, certificates: ca})
 	}
-	return m.vouch(leafFirst, now, checks).tidy(sources)
+	return m.noteIssuers(leafFirst, now, checks).prune(sources)
 }
 
-// Found makes the memory of a volume of which nothing is known but what its pod has. That stays until its sources
-// have said what they have.
-func Found(sources []volume.Source, roots, leafFirst chain.Bundle, now time.Time) Memory {
-	had := heard{known: true, certificates: roots}
-	m := Memory{heard: map[string]heard{"": had}} // Of no source.
+// FromFiles makes the memory of a volume of which only the files are known. Their CA certificates stay until its
+// sources have been read.
+func FromFiles(sources []volume.Source, roots, leafFirst chain.Bundle, now time.Time) Memory {
+	had := sourceState{read: true, certificates: roots}
+	m := Memory{sources: map[string]sourceState{"": had}} // Of no source.
 	if issuer := (volume.Source{Kind: volume.IssuerSource}); slices.Contains(sources, issuer) {
-		m = m.with(issuer, had) // It says what it has when it issues.
+		m = m.with(issuer, had) // It is read when it issues.
 	}
-	return m.vouch(leafFirst, now, chain.NewChecks(maxChecks)).Show(roots)
+	return m.noteIssuers(leafFirst, now, chain.NewChecks(maxChecks)).SetInstalled(roots)
 }
 
-// vouch notes which of the certificates have the chain's leaf under them.
-func (m Memory) vouch(leafFirst chain.Bundle, now time.Time, checks *chain.Checks) Memory {
-	ends := map[string]root{}
-	for _, r := range m.under {
+// noteIssuers records the certificates that issued the chain's leaf, directly or not, and forgets those that expired.
+func (m Memory) noteIssuers(leafFirst chain.Bundle, now time.Time, checks *chain.Checks) Memory {
+	ends := map[string]issuer{}
+	for _, r := range m.issuers {
 		if r.endsAt.After(now) {
 			ends[string(r.certificate.Raw())] = r
 		}
 	}
-	for _, c := range m.carriers(leafFirst, now, checks) {
+	for _, c := range m.issuersOf(leafFirst, now, checks) {
 		end := endOf(leafFirst[0])
-		if own := endOf(c); !own.IsZero() && own.Before(end) { // A root that is over vouches for nobody.
+		if own := endOf(c); !own.IsZero() && own.Before(end) { // An expired root verifies nothing.
 			end = own
 		}
 		if before := ends[string(c.Raw())]; before.endsAt.Before(end) {
-			ends[string(c.Raw())] = root{c, end}
+			ends[string(c.Raw())] = issuer{c, end}
 		}
 	}
-	m.under = bounded(slices.SortedFunc(maps.Values(ends), func(a, b root) int {
+	m.issuers = capped(slices.SortedFunc(maps.Values(ends), func(a, b issuer) int {
 		return cmp.Or(b.endsAt.Compare(a.endsAt), slices.Compare(a.certificate.Raw(), b.certificate.Raw()))
 	}))
 	return m
 }
 
-// endOf returns when a certificate ends; zero: that is not known.
+// endOf returns when a certificate ends; zero: it can't be parsed.
 func endOf(c chain.Certificate) time.Time {
 	parsed, err := c.X509()
 	if err != nil {
@@ -147,27 +150,27 @@ func endOf(c chain.Certificate) time.Time {
 	return parsed.NotAfter
 }
 
-// carriers returns the certificates that have the chain's leaf under them: those that the sources have, or, if there
-// are none, those that are gone. A root that is gone is not kept by a cross certificate in the chain, when another
-// carries the leaf.
-func (m Memory) carriers(leafFirst chain.Bundle, now time.Time, checks *chain.Checks) chain.Bundle {
-	present := above(leafFirst, m.notedFirst(m.present()), now, checks)
+// issuersOf returns the certificates that issued the chain's leaf, directly or not: those that the sources have or, if
+// no root is among these, those that were removed from them, too. A removed root is not kept because of a cross
+// certificate in the chain while the sources have another root of the leaf.
+func (m Memory) issuersOf(leafFirst chain.Bundle, now time.Time, checks *chain.Checks) chain.Bundle {
+	present := issuers(leafFirst, m.issuersFirst(m.present()), now, checks)
 	if slices.ContainsFunc(present, chain.Certificate.SelfIssued) {
 		return present
 	}
-	return above(leafFirst, m.notedFirst(m.all()), now, checks)
+	return issuers(leafFirst, m.issuersFirst(m.all()), now, checks)
 }
 
-// notedFirst puts first those that once had a certificate of the volume under them: however many a source brings, the
-// checks do not end before them.
-func (m Memory) notedFirst(all chain.Bundle) chain.Bundle {
-	noted := map[string]bool{}
-	for _, r := range m.under {
-		noted[string(r.certificate.Raw())] = true
+// issuersFirst returns the certificates with the recorded issuers first: however many a source has, the limited number
+// of checks reaches those.
+func (m Memory) issuersFirst(all chain.Bundle) chain.Bundle {
+	recorded := map[string]bool{}
+	for _, r := range m.issuers {
+		recorded[string(r.certificate.Raw())] = true
 	}
 	first, rest := chain.Bundle{}, chain.Bundle{}
 	for _, c := range all {
-		if noted[string(c.Raw())] {
+		if recorded[string(c.Raw())] {
 			first = append(first, c)
 		} else {
 			rest = append(rest, c)
@@ -176,36 +179,35 @@ func (m Memory) notedFirst(all chain.Bundle) chain.Bundle {
 	return append(first, rest...)
 }
 
-// bounded leaves out the first to end of more roots than any volume has: whoever writes a source can make any number of them, for a CA's name and key
-// are public.
-func bounded(under []root) []root {
+// capped leaves out the first to end of more issuers than any volume has: who writes a source can make any number of
+// them, for a CA's name and key are public.
+func capped(all []issuer) []issuer {
 	left := MaxSize / 4
-	for i, r := range under {
+	for i, r := range all {
 		if left -= (chain.Bundle{r.certificate}).Size(); left < 0 {
-			return under[:i]
+			return all[:i]
 		}
 	}
-	return under
+	return all
 }
 
-// Roots returns the CA certificates that the volume shows: those of its sources in order, then those that are gone
-// from them and still have a certificate of the volume under them, which is not the only one that was issued under
-// them: the pod's peers were issued alike.
+// Roots returns the CA certificates for the pod: those of its sources in order, then those that were removed from them
+// but issued a certificate of the volume that has not expired. The pod's peers have such certificates, too.
 func (m Memory) Roots(sources []volume.Source, now time.Time) chain.Bundle {
 	all := m.union(sources)
-	if len(m.lacking(sources)) > 0 { // What was asked for before stays until what is asked for now is known.
+	if len(m.unread(sources)) > 0 { // Earlier sources stay until the current ones were read.
 		all = chain.Unite(all, m.all())
 	}
-	return chain.Unite(all, m.alive(now))
+	return chain.Unite(all, m.unexpired(now))
 }
 
-// NextEnd is when the first root goes that is gone from the sources; zero: none is there.
+// NextEnd returns when the first issuer ends that was removed from the sources; zero: there is none.
 func (m Memory) NextEnd(sources []volume.Source, now time.Time) (first time.Time) {
 	present := map[string]bool{}
 	for _, c := range m.union(sources) {
 		present[string(c.Raw())] = true
 	}
-	for _, r := range m.under {
+	for _, r := range m.issuers {
 		if r.endsAt.After(now) && !present[string(r.certificate.Raw())] {
 			first = r.endsAt // The latest comes first.
 		}
@@ -213,122 +215,127 @@ func (m Memory) NextEnd(sources []volume.Source, now time.Time) (first time.Time
 	return first
 }
 
-// Complete reports whether every source has said once what it has.
-func (m Memory) Complete(sources []volume.Source) bool { return len(m.lacking(sources)) == 0 }
+// Complete reports whether every source was read at least once.
+func (m Memory) Complete(sources []volume.Source) bool { return len(m.unread(sources)) == 0 }
 
-// Lacking is the first source without which a pod can't begin, and what is wrong with it; ok is false if there is none. The issuer speaks when it issues.
-func (m Memory) Lacking(sources []volume.Source) (s volume.Source, trouble string, ok bool) {
-	for _, s := range m.lacking(sources) {
+// Missing returns the first source that was never read, without which a pod can't start, and what is wrong with it; ok
+// is false if there is none. The issuer is not among them: it is read when it issues.
+func (m Memory) Missing(sources []volume.Source) (s volume.Source, problem string, ok bool) {
+	for _, s := range m.unread(sources) {
 		if s.Kind != volume.IssuerSource {
-			return s, cmp.Or(m.heard[s.String()].trouble, "it has not been read yet"), true
+			return s, cmp.Or(m.sources[s.String()].problem, "it has not been read yet"), true
 		}
 	}
 	return volume.Source{}, "", false
 }
 
-// Troubles are what is wrong with sources, by their words, and what that means for a pod that has begun.
-func (m Memory) Troubles() map[string]string {
-	troubles := map[string]string{}
-	for words, h := range m.heard {
+// Problems returns what is wrong with sources, by their names, and what that means for a running pod.
+func (m Memory) Problems() map[string]string {
+	problems := map[string]string{}
+	for name, h := range m.sources {
 		switch {
-		case h.trouble == "":
-		case h.known:
-			troubles[words] = fmt.Sprintf("%s; the pod keeps the CA certificates that it has from %s", h.trouble, words)
+		case h.problem == "":
+		case h.read:
+			problems[name] = fmt.Sprintf("%s; the pod keeps the CA certificates that it has from %s", h.problem, name)
 		default:
-			troubles[words] = fmt.Sprintf("%s; the pod goes on without CA certificates from %s", h.trouble, words)
+			problems[name] = fmt.Sprintf("%s; the pod goes on without CA certificates from %s", h.problem, name)
 		}
 	}
-	return troubles
+	return problems
 }
 
-// Unparsed names the certificates of sources that can't be parsed, by the sources' words.
+// Unparsed returns the certificates that can't be parsed, by the names of their sources.
 func (m Memory) Unparsed() map[string]string {
 	unparsed := map[string]string{}
-	for words, h := range m.heard {
-		if words == (volume.Source{Kind: volume.IssuerSource}).String() {
+	for name, h := range m.sources {
+		if name == (volume.Source{Kind: volume.IssuerSource}).String() {
 			continue // Those come with a certificate, which has its own warnings.
 		}
 		if all := h.certificates.Unparsed(); len(all) > 0 {
-			unparsed[words] = words + ": " + strings.Join(all, "; ")
+			unparsed[name] = name + ": " + strings.Join(all, "; ")
 		}
 	}
 	return unparsed
 }
 
-// Knows reports whether it is known what the pod has.
-func (m Memory) Knows() bool { return m.shown != "" }
+// HasInstalled reports whether SetInstalled was called.
+func (m Memory) HasInstalled() bool { return m.installed != "" }
 
-// Show notes what the pod has now.
-func (m Memory) Show(roots chain.Bundle) Memory {
-	m.shown = digest(roots)
+// SetInstalled returns the memory with these as the CA certificates in the pod's files.
+func (m Memory) SetInstalled(roots chain.Bundle) Memory {
+	m.installed = digest(roots)
 	return m
 }
 
-// Shows reports whether that is what the pod has.
-func (m Memory) Shows(roots chain.Bundle) bool { return m.shown == digest(roots) }
+// IsInstalled reports whether these are the CA certificates in the pod's files.
+func (m Memory) IsInstalled(roots chain.Bundle) bool { return m.installed == digest(roots) }
 
+// digest returns a hash of the certificates in their order.
 func digest(roots chain.Bundle) string {
 	sum := sha256.New()
 	for _, c := range roots {
-		sum.Write(c.Raw()) // DER says where it ends.
+		sum.Write(c.Raw()) // DER is self-delimiting.
 	}
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-func (m Memory) with(s volume.Source, h heard) Memory {
-	if m.heard = maps.Clone(m.heard); m.heard == nil {
-		m.heard = map[string]heard{}
+// with returns the memory with the state of a source.
+func (m Memory) with(s volume.Source, h sourceState) Memory {
+	if m.sources = maps.Clone(m.sources); m.sources == nil {
+		m.sources = map[string]sourceState{}
 	}
-	m.heard[s.String()] = h
+	m.sources[s.String()] = h
 	return m
 }
 
-// tidy forgets what is not asked for any more.
-func (m Memory) tidy(sources []volume.Source) Memory {
+// prune removes sources that the volume no longer has, once all that it has were read.
+func (m Memory) prune(sources []volume.Source) Memory {
 	if !m.Complete(sources) {
 		return m
 	}
-	kept := map[string]heard{}
+	kept := map[string]sourceState{}
 	for _, s := range sources {
-		kept[s.String()] = m.heard[s.String()]
+		kept[s.String()] = m.sources[s.String()]
 	}
-	m.heard = kept
+	m.sources = kept
 	return m
 }
 
-func (m Memory) lacking(sources []volume.Source) []volume.Source {
-	return slices.DeleteFunc(slices.Clone(sources), func(s volume.Source) bool { return m.heard[s.String()].known })
+// unread returns those of the sources that were never read.
+func (m Memory) unread(sources []volume.Source) []volume.Source {
+	return slices.DeleteFunc(slices.Clone(sources), func(s volume.Source) bool { return m.sources[s.String()].read })
 }
 
-// union returns what the sources have.
+// union returns the certificates of the sources.
 func (m Memory) union(sources []volume.Source) chain.Bundle {
 	var lists []chain.Bundle
 	for _, s := range sources {
-		lists = append(lists, m.heard[s.String()].certificates)
+		lists = append(lists, m.sources[s.String()].certificates)
 	}
 	return chain.Unite(lists...)
 }
 
-// present returns the certificates of all sources that were ever asked for.
+// present returns the certificates of all recorded sources.
 func (m Memory) present() chain.Bundle {
 	var lists []chain.Bundle
-	for _, words := range slices.Sorted(maps.Keys(m.heard)) {
-		lists = append(lists, m.heard[words].certificates)
+	for _, name := range slices.Sorted(maps.Keys(m.sources)) {
+		lists = append(lists, m.sources[name].certificates)
 	}
 	return chain.Unite(lists...)
 }
 
-// all returns those, and those that stay.
+// all returns the certificates of all recorded sources and the recorded issuers.
 func (m Memory) all() chain.Bundle {
 	lists := []chain.Bundle{m.present()}
-	for _, r := range m.under {
+	for _, r := range m.issuers {
 		lists = append(lists, chain.Bundle{r.certificate})
 	}
 	return chain.Unite(lists...)
 }
 
-func (m Memory) alive(now time.Time) (roots chain.Bundle) {
-	for _, r := range m.under {
+// unexpired returns the recorded issuers that have not ended.
+func (m Memory) unexpired(now time.Time) (roots chain.Bundle) {
+	for _, r := range m.issuers {
 		if r.endsAt.After(now) {
 			roots = append(roots, r.certificate)
 		}
@@ -336,10 +343,9 @@ func (m Memory) alive(now time.Time) (roots chain.Bundle) {
 	return roots
 }
 
-// above returns those candidates that lead up from the chain's leaf, each as the issuer of one below it. Whoever can
-// write a source can make roots with any name and key identifier: these say which signatures are checked. What has
-// expired at t leads nowhere.
-func above(leafFirst, candidates chain.Bundle, t time.Time, checks *chain.Checks) chain.Bundle {
+// issuers returns those candidates that issued the chain's leaf, directly or through others, and have not expired at
+// t. Names and key identifiers select the signatures to check; who writes a source can choose both.
+func issuers(leafFirst, candidates chain.Bundle, t time.Time, checks *chain.Checks) chain.Bundle {
 	if len(leafFirst) == 0 || leafFirst[0].Expired(t) {
 		return nil
 	}
@@ -349,16 +355,16 @@ func above(leafFirst, candidates chain.Bundle, t time.Time, checks *chain.Checks
 			bySubject[string(c.Subject())] = append(bySubject[string(c.Subject())], c)
 		}
 	}
-	line, reached := leafFirst[:1:1], map[string]bool{string(leafFirst[0].Raw()): true}
-	for i := 0; i < len(line); i++ {
-		below, issuer := line[i], string(line[i].Issuer())
+	path, reached := leafFirst[:1:1], map[string]bool{string(leafFirst[0].Raw()): true}
+	for i := 0; i < len(path); i++ {
+		below, issuer := path[i], string(path[i].Issuer())
 		bySubject[issuer] = slices.DeleteFunc(bySubject[issuer], func(c chain.Certificate) bool {
 			if !checks.Issued(c, below) {
 				return false
 			}
 			reached[string(c.Raw())] = true
 			if root := c.SelfIssued() && c.MayIssue(c); !root {
-				line = append(line, c)
+				path = append(path, c)
 			}
 			return true
 		})

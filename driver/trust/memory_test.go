@@ -56,7 +56,7 @@ func says(s volume.Source, trouble string, cas ...*ca) event {
 		answer = trust.Answer{Err: errors.New(trouble)}
 	}
 	return func(story *story) {
-		story.Memory = story.Hear(story.sources, func(of volume.Source) trust.Answer {
+		story.Memory = story.Update(story.sources, func(of volume.Source) trust.Answer {
 			if of == s {
 				return answer
 			}
@@ -166,11 +166,11 @@ func TestWhatAPodHas(t *testing.T) {
 	leaf := b.leaf(t, time.Hour)
 	found := func(sources ...volume.Source) *story {
 		s := &story{sources: sources, now: time.Now(), chain: chain.BundleOf(leaf)}
-		s.Memory = again(t, trust.Found(sources, list(a, b), s.chain, s.now))
+		s.Memory = again(t, trust.FromFiles(sources, list(a, b), s.chain, s.now))
 		return s
 	}
 	s := found(issuer)
-	if !s.Complete(s.sources) || !s.Shows(s.roots()) {
+	if !s.Complete(s.sources) || !s.IsInstalled(s.roots()) {
 		t.Errorf("what the pod has changes: %v", names(s.roots()))
 	}
 	s.goOn(t, issued(c, c.leaf(t, time.Hour)))
@@ -195,15 +195,15 @@ func TestWhatAPodHas(t *testing.T) {
 func TestWhatIsLacking(t *testing.T) {
 	a := newCA(t, "a", nil)
 	s := tell(t, []volume.Source{issuer, corp, mesh})
-	if source, trouble, ok := s.Lacking(s.sources); !ok || source != corp || trouble != "it has not been read yet" {
+	if source, trouble, ok := s.Missing(s.sources); !ok || source != corp || trouble != "it has not been read yet" {
 		t.Errorf("%v: %s", source, trouble)
 	}
 	s.goOn(t, says(corp, "", a), says(mesh, "ConfigMap shop/mesh not found"))
-	if source, trouble, ok := s.Lacking(s.sources); !ok || source != mesh || trouble != "ConfigMap shop/mesh not found" {
+	if source, trouble, ok := s.Missing(s.sources); !ok || source != mesh || trouble != "ConfigMap shop/mesh not found" {
 		t.Errorf("%v: %s", source, trouble)
 	}
 	s.goOn(t, says(mesh, "", a))
-	if source, _, ok := s.Lacking(s.sources); ok || s.Complete(s.sources) { // The issuer speaks when it issues.
+	if source, _, ok := s.Missing(s.sources); ok || s.Complete(s.sources) { // The issuer speaks when it issues.
 		t.Errorf("lacking: %v", source)
 	}
 }
@@ -211,15 +211,15 @@ func TestWhatIsLacking(t *testing.T) {
 func TestTrouble(t *testing.T) {
 	a := newCA(t, "a", nil)
 	s := tell(t, []volume.Source{corp}, says(corp, "away"))
-	if got := s.Troubles(); !maps.Equal(got, map[string]string{"file:corp": "away; the pod goes on without CA certificates from file:corp"}) {
+	if got := s.Problems(); !maps.Equal(got, map[string]string{"file:corp": "away; the pod goes on without CA certificates from file:corp"}) {
 		t.Errorf("%v", got)
 	}
 	s.goOn(t, says(corp, "", a), says(corp, "away"))
-	if got := s.Troubles(); !maps.Equal(got, map[string]string{"file:corp": "away; the pod keeps the CA certificates that it has from file:corp"}) {
+	if got := s.Problems(); !maps.Equal(got, map[string]string{"file:corp": "away; the pod keeps the CA certificates that it has from file:corp"}) {
 		t.Errorf("%v", got)
 	}
 	s.goOn(t, says(corp, "", a))
-	if got := s.Troubles(); len(got) != 0 {
+	if got := s.Problems(); len(got) != 0 {
 		t.Errorf("after it: %v", got)
 	}
 }
@@ -238,7 +238,7 @@ func TestTooMuchTogether(t *testing.T) {
 	before := s.roots()
 	s.goOn(t, says(mesh, "", sign(t, padded("big", trust.MaxSize/2), nil)))
 	equal(t, "roots", s.roots(), before)
-	if trouble := s.Troubles()["config-map:mesh/ca.crt"]; !strings.HasPrefix(trouble, "all sources together have ") {
+	if trouble := s.Problems()["config-map:mesh/ca.crt"]; !strings.HasPrefix(trouble, "all sources together have ") {
 		t.Errorf("trouble: %q", trouble)
 	}
 }
@@ -248,14 +248,14 @@ func TestRoomIsMade(t *testing.T) {
 	small := newCA(t, "small", nil)
 	big, other := sign(t, padded("big", trust.MaxSize/2), nil), sign(t, padded("other", trust.MaxSize/2), nil)
 	s := tell(t, []volume.Source{corp, mesh}, says(corp, "", small), says(mesh, "", big))
-	s.Memory = s.Hear(s.sources, func(of volume.Source) trust.Answer {
+	s.Memory = s.Update(s.sources, func(of volume.Source) trust.Answer {
 		if of == corp {
 			return trust.Answer{Certificates: list(other)}
 		}
 		return trust.Answer{Certificates: list(small)}
 	}, nil, s.now)
 	equal(t, "roots", s.roots(), list(other, small))
-	if got := s.Troubles(); len(got) != 0 {
+	if got := s.Problems(); len(got) != 0 {
 		t.Errorf("%v", got)
 	}
 }
@@ -293,8 +293,8 @@ func TestOldRootsAreBounded(t *testing.T) {
 
 func TestShown(t *testing.T) {
 	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
-	m := again(t, trust.Memory{}.Show(list(a)))
-	if !m.Shows(list(a)) || m.Shows(list(b)) || m.Shows(list(a, b)) || m.Shows(nil) || (trust.Memory{}).Shows(nil) {
+	m := again(t, trust.Memory{}.SetInstalled(list(a)))
+	if !m.IsInstalled(list(a)) || m.IsInstalled(list(b)) || m.IsInstalled(list(a, b)) || m.IsInstalled(nil) || (trust.Memory{}).IsInstalled(nil) {
 		t.Error("what the pod has is not what it has")
 	}
 }

@@ -47,7 +47,7 @@ func TestACertificateThatCantBeParsed(t *testing.T) {
 	old := unparsed(t, a)
 	has := func(all ...chain.Certificate) event {
 		return func(s *story) {
-			s.Memory = s.Hear(s.sources, func(volume.Source) trust.Answer { return trust.Answer{Certificates: all} }, s.chain, s.now)
+			s.Memory = s.Update(s.sources, func(volume.Source) trust.Answer { return trust.Answer{Certificates: all} }, s.chain, s.now)
 		}
 	}
 	s := tell(t, []volume.Source{corp}, has(old, chain.Of(b.Certificate)), issued(nil, a.leaf(t, time.Hour)))
@@ -56,7 +56,7 @@ func TestACertificateThatCantBeParsed(t *testing.T) {
 	if got := s.Unparsed(); len(got) != 1 || got["file:corp"] != want {
 		t.Errorf("%q", got)
 	}
-	if got := s.Troubles(); len(got) != 0 {
+	if got := s.Problems(); len(got) != 0 {
 		t.Errorf("troubles: %q", got)
 	}
 	s.goOn(t, says(corp, "", b))
@@ -167,7 +167,7 @@ func TestSourcesCostFewSignatures(t *testing.T) {
 	many = append(many, chain.Of(evil))
 	begin := time.Now()
 	s := tell(t, []volume.Source{corp}, func(s *story) {
-		s.Memory = s.Issued(s.sources, nil, chain.BundleOf(leaf), s.now).Hear(s.sources, func(volume.Source) trust.Answer { return trust.Answer{Certificates: many} }, chain.BundleOf(leaf), s.now)
+		s.Memory = s.Issued(s.sources, nil, chain.BundleOf(leaf), s.now).Update(s.sources, func(volume.Source) trust.Answer { return trust.Answer{Certificates: many} }, chain.BundleOf(leaf), s.now)
 	})
 	if took := time.Since(begin); took > 2*time.Second || len(s.roots()) != len(many) {
 		t.Errorf("one look took %s, and %d certificates are shown", took, len(s.roots()))

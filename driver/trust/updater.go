@@ -21,36 +21,35 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
-// Sources knows the sources of CA certificates beside the issuers.
+// Sources provides the sources of CA certificates other than issuers.
 type Sources interface {
-	// Follow watches the source until stop is called, and calls changed after each change of what Answer says.
+	// Follow watches the source until stop is called, and calls changed after each change of its Answer.
 	Follow(source volume.Source, changed func()) (stop func())
-	// Answer is what a source that is followed has.
+	// Answer returns the last answer of a source that is followed.
 	Answer(source volume.Source) Answer
 }
 
 const (
-	// concurrentUpdates is how many volumes get other CA certificates at once: that is work for the processor, and for
-	// no longer than a moment.
+	// concurrentUpdates is how many volumes are updated at once. An update is short and bound by the processor.
 	concurrentUpdates = 8
-	// retryDelay is after how long files are written again that could not be written.
+	// retryDelay is the delay after an update that failed.
 	retryDelay = time.Minute
-	// warningDelay is for how long a source is in trouble before its pods are told: a bundle that is replaced is gone
-	// for a moment, and an API server that starts refuses what it will grant.
+	// warningDelay is how long a problem with a source lasts before its pods get a warning: a bundle that is replaced
+	// is absent for a moment, and an API server that starts refuses requests that it will later grant.
 	warningDelay = 10 * time.Second
 )
 
-// An Updater brings the CA certificates of volumes to what their sources have: with a new pair, and beside the pair in
-// force when a source changes or an old root's time is over. Make one with [NewUpdater], run it once and close it.
+// An Updater writes the CA certificates of volumes: with a new pair, and next to the pair in force when a source
+// changes or a removed issuer ends. Make one with [NewUpdater], run it once and close it.
 type Updater struct {
-	sources Sources // nil: issuers alone are sources.
+	sources Sources // nil: issuers are the only sources.
 	store   *store.Store
 	events  *event.Queue
 	log     *slog.Logger
 	updated func() // Called after each change without a new pair.
 	queue   *renew.ClockQueue
 
-	stopping context.Context // Of the waits.
+	stopping context.Context // Ends the calls of Wait.
 	stop     context.CancelFunc
 
 	mu      sync.Mutex
@@ -59,18 +58,20 @@ type Updater struct {
 
 // followed is the state of one volume.
 type followed struct {
-	sources []volume.Source
-	stop    func()        // Ends the watches.
-	memory  *Memory       // What is known; nil: it is in a file. The volume's files must be locked, too.
-	changed chan struct{} // Closed when a source changes; nil: nobody waits.
-	stale   bool          // A source changed, and that was not looked at yet.
+	sources   []volume.Source
+	stop      func()        // Ends the watches.
+	memory    *Memory       // nil: it is in a file. The volume's files must be locked, too.
+	changed   chan struct{} // Closed when a source changes; nil: no Wait is running.
+	unapplied bool          // A source changed since the last update began.
 }
 
 // NewUpdater makes an updater of the store's volumes.
 func NewUpdater(
 	sources Sources, volumes *store.Store, events *event.Queue, log *slog.Logger, updated func(),
 ) (u *Updater, err error) {
-	u = &Updater{sources: sources, store: volumes, events: events, log: log, updated: updated, volumes: map[string]*followed{}}
+	u = &Updater{
+		sources: sources, store: volumes, events: events, log: log, updated: updated, volumes: map[string]*followed{},
+	}
 	u.stopping, u.stop = context.WithCancel(context.Background())
 	u.queue, err = renew.NewClockQueue(math.MaxFloat64, concurrentUpdates, u.update)
 	return u, err
@@ -79,7 +80,7 @@ func NewUpdater(
 // Run updates volumes until ctx ends.
 func (u *Updater) Run(ctx context.Context) error { return u.queue.Run(ctx) }
 
-// Stop ends the waits for sources.
+// Stop ends the calls of Wait.
 func (u *Updater) Stop() { u.stop() }
 
 // Close ends all watches, and frees the queue's clock.
@@ -91,11 +92,11 @@ func (u *Updater) Close() error {
 	return u.queue.Close()
 }
 
-// Follow watches the sources of the volume, in place of those that it had.
+// Follow watches the sources that the volume has now, and no longer those that it had before.
 func (u *Updater) Follow(v *store.Volume) {
 	sources := v.Spec().Trust
 	u.mu.Lock()
-	f := u.of(v.ID())
+	f := u.state(v.ID())
 	same := slices.Equal(f.sources, sources)
 	f.sources = sources
 	u.mu.Unlock()
@@ -105,7 +106,7 @@ func (u *Updater) Follow(v *store.Volume) {
 	var stops []func()
 	for _, s := range sources {
 		if s.Kind != volume.IssuerSource && u.sources != nil {
-			stops = append(stops, u.sources.Follow(s, func() { u.notice(v) }))
+			stops = append(stops, u.sources.Follow(s, func() { u.sourceChanged(v) }))
 		}
 	}
 	u.mu.Lock()
@@ -116,15 +117,15 @@ func (u *Updater) Follow(v *store.Volume) {
 		}
 	}
 	u.mu.Unlock()
-	if before != nil { // Later: a source that stays is watched on.
+	if before != nil { // After the new ones: a source that stays is not watched anew.
 		before()
 	}
-	if v.HasPair() { // A volume without one looks for itself.
-		u.notice(v)
+	if v.HasPair() { // A volume without one reads them in Wait.
+		u.sourceChanged(v)
 	}
 }
 
-// Forget ends what Follow began.
+// Forget ends the watches of a volume and removes its state.
 func (u *Updater) Forget(id string) {
 	u.mu.Lock()
 	f := u.volumes[id]
@@ -136,16 +137,16 @@ func (u *Updater) Forget(id string) {
 	}
 }
 
-// of returns the state of a volume. The lock must be held.
-func (u *Updater) of(id string) *followed {
+// state returns the state of a volume, a new one if there is none. u.mu must be held.
+func (u *Updater) state(id string) *followed {
 	if u.volumes[id] == nil {
 		u.volumes[id] = &followed{}
 	}
 	return u.volumes[id]
 }
 
-// notice plans the update of a volume one of whose sources changed, and wakes who waits for that.
-func (u *Updater) notice(v *store.Volume) {
+// sourceChanged schedules an update of the volume and wakes up Wait.
+func (u *Updater) sourceChanged(v *store.Volume) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	f := u.volumes[v.ID()]
@@ -156,15 +157,15 @@ func (u *Updater) notice(v *store.Volume) {
 		close(f.changed)
 		f.changed = nil
 	}
-	f.stale = true
+	f.unapplied = true
 	u.queue.Set(v.ID(), time.Now(), time.Time{})
 }
 
-// plan has the volume looked at then, unless that happens sooner.
-func (u *Updater) plan(id string, at time.Time) {
+// schedule schedules an update of the volume at that time, unless one is due already.
+func (u *Updater) schedule(id string, at time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if f := u.volumes[id]; f != nil && !f.stale && !at.IsZero() {
+	if f := u.volumes[id]; f != nil && !f.unapplied && !at.IsZero() {
 		u.queue.Set(id, at, time.Time{})
 	}
 }
@@ -173,7 +174,7 @@ func (u *Updater) plan(id string, at time.Time) {
 func (u *Updater) nextChange(id string) <-chan struct{} {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	f := u.of(id)
+	f := u.state(id)
 	if f.changed == nil {
 		f.changed = make(chan struct{})
 	}
@@ -183,78 +184,77 @@ func (u *Updater) nextChange(id string) <-chan struct{} {
 // answer returns what a source has.
 func (u *Updater) answer(s volume.Source) Answer {
 	if u.sources == nil {
-		return Answer{Err: errors.New("this driver knows no source but the issuer")}
+		return Answer{Err: errors.New("this driver has no source but the issuer")}
 	}
 	return u.sources.Answer(s)
 }
 
-// A missing source is one of which a pod that has not begun has no CA certificates. Time may mend that, as it may a
+// A missingError is the error of a source that was never read, without which no pod starts. It is tried again, like a
 // request that is not signed yet.
-type missing struct {
+type missingError struct {
 	source  volume.Source
-	trouble string
+	problem string
 }
 
 // Error names the source and what is wrong with it.
-func (e missing) Error() string { return fmt.Sprintf("trust source %s: %s", e.source, e.trouble) }
+func (e missingError) Error() string { return fmt.Sprintf("trust source %s: %s", e.source, e.problem) }
 
-// Unwrap makes it an error that time may mend.
-func (e missing) Unwrap() error { return signer.Errorf(signer.NotYet, "%s", e.Error()) }
+// Unwrap returns it as an error of kind NotYet.
+func (e missingError) Unwrap() error { return signer.Errorf(signer.NotYet, "%s", e.Error()) }
 
-// Wait waits until each source of the volume has said what it has: no pod begins with some of its CA certificates. One
-// that has begun goes on with those that it has. The volume's turn must be held.
+// Wait waits until each source of the volume was read: no pod starts with only some of its CA certificates. A volume
+// that has a pair does not wait. The volume's turn must be held.
 func (u *Updater) Wait(ctx context.Context, v *store.Volume) error {
 	if v.HasPair() {
 		return nil
 	}
 	for {
 		changed := u.nextChange(v.ID())
-		lacking := u.lacking(v)
-		if lacking == nil || u.sources == nil {
-			return lacking
+		err := u.checkSources(v)
+		if err == nil || u.sources == nil {
+			return err
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return lacking
+			return err
 		case <-u.stopping.Done():
-			return lacking
+			return err
 		}
 	}
 }
 
-// lacking says which source the volume has nothing of. What the others said counts even if they are gone before the
-// certificate is there.
-func (u *Updater) lacking(v *store.Volume) error {
+// checkSources returns an error if a source of the volume was never read. What was read from the others is kept,
+// should they be removed before the certificate is issued.
+func (u *Updater) checkSources(v *store.Volume) error {
 	defer v.LockFiles()()
 	spec := v.Spec()
-	m := u.memory(v, spec).Hear(spec.Trust, u.answer, nil, time.Now())
-	u.keep(v.ID(), &m)
-	if source, trouble, ok := m.Lacking(spec.Trust); ok {
-		return missing{source, trouble}
+	m := u.memory(v, spec).Update(spec.Trust, u.answer, nil, time.Now())
+	u.setMemory(v.ID(), &m)
+	if source, problem, ok := m.Missing(spec.Trust); ok {
+		return missingError{source, problem}
 	}
 	return nil
 }
 
-// Install puts the pair of an attempt in force, with the CA certificates as they are now. The volume's turn must be
-// held.
+// Install puts the pair of an attempt in force, with the current CA certificates. The volume's turn must be held.
 func (u *Updater) Install(v *store.Volume, attempt string, pair request.Pair) error {
 	defer v.LockFiles()()
 	spec, now := v.Spec(), time.Now()
 	before := u.memory(v, spec)
-	after := before.Hear(spec.Trust, u.answer, nil, now).Issued(spec.Trust, pair.CA, pair.Chain.Certificates(), now)
+	after := before.Update(spec.Trust, u.answer, nil, now).Issued(spec.Trust, pair.CA, pair.Chain.Certificates(), now)
 	after, err := install(v, spec, attempt, pair, after, after.Roots(spec.Trust, now))
 	if err != nil {
 		return err
 	}
 	if !v.HasPair() {
-		before = Memory{} // The pod was told nothing yet.
+		before = Memory{} // The pod got no warnings yet.
 	}
 	u.installed(v, spec, before, after)
 	return nil
 }
 
-// update is what the queue calls: the sources have changed, or an old root's time is over.
+// update updates the volume; the queue calls it after a change of a source or at the end of a removed issuer.
 func (u *Updater) update(_ context.Context, id string) {
 	v := u.store.Find(id)
 	if v == nil {
@@ -262,14 +262,14 @@ func (u *Updater) update(_ context.Context, id string) {
 	}
 	if err := u.refresh(v); err != nil {
 		u.log.Error("CA certificates not changed", "volume", id, "error", err)
-		u.plan(id, time.Now().Add(retryDelay))
+		u.schedule(id, time.Now().Add(retryDelay))
 	}
 }
 
-// refresh brings the CA certificates of the pod to what they are now, beside the pair that it has.
+// refresh writes the current CA certificates into the volume, if they differ, next to the pair in force.
 func (u *Updater) refresh(v *store.Volume) error {
 	defer v.LockFiles()()
-	u.look(v.ID())
+	u.clearUnapplied(v.ID())
 	spec := v.Spec()
 	if v.Removed() || spec.ID == "" {
 		return nil
@@ -283,9 +283,9 @@ func (u *Updater) refresh(v *store.Volume) error {
 	}
 	now := time.Now()
 	before := u.memory(v, spec)
-	after := before.Hear(spec.Trust, u.answer, pair.Chain.Certificates(), now)
+	after := before.Update(spec.Trust, u.answer, pair.Chain.Certificates(), now)
 	roots := after.Roots(spec.Trust, now)
-	if (after.Complete(spec.Trust) || before.Knows()) && !after.Shows(roots) {
+	if (after.Complete(spec.Trust) || before.HasInstalled()) && !after.IsInstalled(roots) {
 		if after, err = install(v, spec, attempt, pair, after, roots); err != nil {
 			return err
 		}
@@ -299,20 +299,20 @@ func (u *Updater) refresh(v *store.Volume) error {
 	return nil
 }
 
-// look notes that what changes from now on was not looked at.
-func (u *Updater) look(id string) {
+// clearUnapplied notes that an update begins.
+func (u *Updater) clearUnapplied(id string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if f := u.volumes[id]; f != nil {
-		f.stale = false
+		f.unapplied = false
 	}
 }
 
-// install puts a pair in force with CA certificates, and returns what is known of these then.
+// install puts a pair in force with CA certificates, and returns the memory with these.
 func install(
 	v *store.Volume, spec volume.Volume, attempt string, pair request.Pair, known Memory, roots chain.Bundle,
 ) (Memory, error) {
-	pair.CA, known = roots, known.Show(roots)
+	pair.CA, known = roots, known.SetInstalled(roots)
 	text, err := known.Encode()
 	if err != nil {
 		return Memory{}, err
@@ -320,7 +320,7 @@ func install(
 	return known, v.Install(spec, attempt, pair, text)
 }
 
-// write keeps what is known of the CA certificates in force.
+// write writes the memory into the volume.
 func write(v *store.Volume, m Memory) error {
 	text, err := m.Encode()
 	if err != nil {
@@ -329,20 +329,19 @@ func write(v *store.Volume, m Memory) error {
 	return v.SetTrust(text)
 }
 
-// installed keeps in memory what is known, plans the end of old roots, and queues warnings of what is new among the
-// troubles of sources.
+// installed caches the memory, schedules the end of removed issuers, and queues warnings of new problems with sources.
 func (u *Updater) installed(v *store.Volume, spec volume.Volume, before, after Memory) {
-	if len(after.Troubles()) > 0 { // Its certificates may be no other volume's: what a source said last, all share.
-		u.keep(v.ID(), nil)
+	if len(after.Problems()) > 0 { // Unlike those of the last answer, its certificates may be its alone.
+		u.setMemory(v.ID(), nil)
 	} else {
-		u.keep(v.ID(), &after)
+		u.setMemory(v.ID(), &after)
 	}
-	u.plan(v.ID(), after.NextEnd(spec.Trust, time.Now()))
-	u.warn(v, "TrustBundleKept", before.Troubles(), after.Troubles())
+	u.schedule(v.ID(), after.NextEnd(spec.Trust, time.Now()))
+	u.warn(v, "TrustBundleKept", before.Problems(), after.Problems())
 	u.warn(v, "TrustBundleUnchecked", before.Unparsed(), after.Unparsed())
 }
 
-// warn queues a warning of each source about which something else is to be said now than before.
+// warn queues a warning for each source whose message changed, and withdraws those of sources without one.
 func (u *Updater) warn(v *store.Volume, reason string, before, after map[string]string) {
 	for source := range before {
 		if after[source] == "" {
@@ -351,26 +350,27 @@ func (u *Updater) warn(v *store.Volume, reason string, before, after map[string]
 	}
 	for source, message := range after {
 		if message != before[source] && !v.Removed() {
-			u.events.Warn(v.ID(), v.Spec().Pod, reason+" "+source, event.Warning{Reason: reason, Message: message}, warningDelay)
+			warning := event.Warning{Reason: reason, Message: message}
+			u.events.Warn(v.ID(), v.Spec().Pod, reason+" "+source, warning, warningDelay)
 		}
 	}
 }
 
-// keep keeps what is known of a volume's CA certificates; nil: it is in a file.
-func (u *Updater) keep(id string, m *Memory) {
+// setMemory caches the memory of a volume; nil: it is read from its file.
+func (u *Updater) setMemory(id string, m *Memory) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.of(id).memory = m
+	u.state(id).memory = m
 }
 
-// memory returns what is known of the volume's CA certificates. A volume of an older driver, or one whose record is
-// lost, is known by what its pod has. The files must be locked.
+// memory returns the memory of a volume: cached, from its file, or, for a volume of an older driver or without a
+// readable record, from the pod's files. The files must be locked.
 func (u *Updater) memory(v *store.Volume, spec volume.Volume) Memory {
 	u.mu.Lock()
-	kept := u.of(v.ID()).memory
+	cached := u.state(v.ID()).memory
 	u.mu.Unlock()
-	if kept != nil {
-		return *kept
+	if cached != nil {
+		return *cached
 	}
 	text, err := v.Trust()
 	if err == nil {
@@ -380,12 +380,12 @@ func (u *Updater) memory(v *store.Volume, spec volume.Volume) Memory {
 		}
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		u.log.Error("what is known of a volume's CA certificates is taken from its files", "volume", v.ID(), "error", err)
+		u.log.Error("record of CA certificates unreadable: rebuilt from files", "volume", v.ID(), "error", err)
 	}
 	return fromFiles(v, spec)
 }
 
-// fromFiles returns what the CA certificates say that the pod has, where a file of them is among its files.
+// fromFiles returns the memory that follows from the pod's file of CA certificates, if it has one.
 func fromFiles(v *store.Volume, spec volume.Volume) Memory {
 	_, pair, err := v.Installed()
 	if err != nil {
@@ -402,12 +402,12 @@ func fromFiles(v *store.Volume, spec volume.Volume) Memory {
 	if err != nil || parseErr != nil {
 		return Memory{}
 	}
-	return Found(spec.Trust, chain.Unite(ca), pair.Chain.Certificates(), time.Now())
+	return FromFiles(spec.Trust, chain.Unite(ca), pair.Chain.Certificates(), time.Now())
 }
 
-// InTrouble returns how many of the sources that volumes use are in trouble. That their API server does not answer is
-// not trouble.
-func (u *Updater) InTrouble() (n int) {
+// FailingSources returns how many of the sources that volumes use can't be read or used. An API server that does not
+// answer is not counted.
+func (u *Updater) FailingSources() (n int) {
 	for s := range u.used() {
 		if err := u.answer(s).Err; err != nil && !errors.Is(err, ErrNoAnswer) {
 			n++

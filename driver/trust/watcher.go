@@ -10,10 +10,10 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
-// Config is what a watcher is made of.
+// Config configures a Watcher.
 type Config struct {
 	API   *rest.Config      // nil: there is no API server, and only files are sources.
-	Files map[string]string // Paths by the names that volumes call them.
+	Files map[string]string // Paths by the names that volumes use.
 	Log   *slog.Logger
 }
 
@@ -34,7 +34,7 @@ type watched struct {
 	done      chan struct{}
 }
 
-// New is a watcher that watches nothing yet.
+// New makes a watcher.
 func New(config Config) (*Watcher, error) {
 	w := &Watcher{Config: config, watched: map[volume.Source]*watched{}}
 	if config.API == nil {
@@ -45,7 +45,8 @@ func New(config Config) (*Watcher, error) {
 	return w, err
 }
 
-// Follow watches the source until stop is called, and calls changed after each change of its answer. Neither may be called within changed, nor may that block.
+// Follow watches the source until stop is called, and calls changed after each change of its answer. Within changed
+// neither may be called, and it must not block.
 func (w *Watcher) Follow(source volume.Source, changed func()) (stop func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -56,10 +57,10 @@ func (w *Watcher) Follow(source volume.Source, changed func()) (stop func()) {
 	}
 	follower := &changed
 	s.followers[follower] = struct{}{}
-	return sync.OnceFunc(func() { w.leave(source, s, follower) })
+	return sync.OnceFunc(func() { w.unfollow(source, s, follower) })
 }
 
-// Answer is what the source said last; the zero Answer if it said nothing yet or nobody follows it.
+// Answer returns the last answer of the source; the zero Answer if it was not read yet or nobody follows it.
 func (w *Watcher) Answer(source volume.Source) Answer {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -69,24 +70,27 @@ func (w *Watcher) Answer(source volume.Source) Answer {
 	return Answer{}
 }
 
+// begin starts to watch a source. w.mu must be held.
 func (w *Watcher) begin(source volume.Source) *watched {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &watched{followers: map[*func()]struct{}{}, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
-		w.watch(ctx, source, func(a Answer) { w.hear(source, s, a) })
+		w.watch(ctx, source, func(a Answer) { w.setAnswer(source, s, a) })
 	}()
 	return s
 }
 
-func (w *Watcher) leave(source volume.Source, s *watched, follower *func()) {
-	if w.last(source, s, follower) {
+// unfollow removes a follower; the last one ends the watch and waits for its end.
+func (w *Watcher) unfollow(source volume.Source, s *watched, follower *func()) {
+	if w.removeFollower(source, s, follower) {
 		s.cancel()
 		<-s.done
 	}
 }
 
-func (w *Watcher) last(source volume.Source, s *watched, follower *func()) bool {
+// removeFollower removes a follower and reports whether it was the last one.
+func (w *Watcher) removeFollower(source volume.Source, s *watched, follower *func()) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(s.followers, follower)
@@ -97,21 +101,21 @@ func (w *Watcher) last(source volume.Source, s *watched, follower *func()) bool 
 	return true
 }
 
-// watch tells what the source has, until ctx ends.
-func (w *Watcher) watch(ctx context.Context, source volume.Source, tell func(Answer)) {
+// watch reports each content of the source, until ctx ends.
+func (w *Watcher) watch(ctx context.Context, source volume.Source, report func(Answer)) {
 	switch {
 	case source.Kind == volume.FileSource:
-		watchFile(ctx, source.Name, w.Files[source.Name], tell)
+		watchFile(ctx, source.Name, w.Files[source.Name], report)
 	case w.cluster == nil:
-		tell(Answer{Err: errNoAPI})
+		report(Answer{Err: errNoAPI})
 		<-ctx.Done()
 	default:
-		w.cluster.watch(ctx, source, tell)
+		w.cluster.watch(ctx, source, report)
 	}
 }
 
-// hear takes an answer in and tells the followers, unless it says what the last one said.
-func (w *Watcher) hear(source volume.Source, s *watched, a Answer) {
+// setAnswer records an answer and calls the followers, unless it equals the last one.
+func (w *Watcher) setAnswer(source volume.Source, s *watched, a Answer) {
 	w.mu.Lock()
 	before := s.answer
 	if same(before, a) {
@@ -126,7 +130,7 @@ func (w *Watcher) hear(source volume.Source, s *watched, a Answer) {
 	w.mu.Unlock()
 	log := w.Log.With("source", source.String(), "namespace", source.Namespace, "volumes", len(followers))
 	if a.Err != nil {
-		log.Warn("no CA certificates from a trust source: volumes keep what they have", "error", a.Err)
+		log.Warn("no CA certificates from a trust source: volumes keep those that they have", "error", a.Err)
 	} else {
 		log.Info("CA certificates from a trust source", "certificates", len(a.Certificates))
 		if unparsed := a.Certificates.Unparsed(); len(unparsed) > 0 {
@@ -138,6 +142,7 @@ func (w *Watcher) hear(source volume.Source, s *watched, a Answer) {
 	}
 }
 
+// same reports whether two answers are equal; errors are by their texts.
 func same(a, b Answer) bool {
 	if a.Err != nil || b.Err != nil {
 		return a.Err != nil && b.Err != nil && a.Err.Error() == b.Err.Error()
