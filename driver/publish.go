@@ -19,7 +19,7 @@ import (
 func (d *Driver) publish(ctx context.Context, asked volume.Asked, token issue.Token) error {
 	v := d.store.Get(asked.ID)
 	d.setToken(v, token)
-	if v.Known() && v.ValidAt(now()) && v.Bound(asked.Target) {
+	if v.Known() && v.ValidAt(now()) && v.Bound(asked.Target) && ofSameDriver(v.Record().Asked, asked) {
 		return nil
 	}
 	ctx, cancel := answerable(ctx)
@@ -115,7 +115,7 @@ func (d *Driver) reopen(v *store.Volume, asked volume.Asked) error {
 	switch {
 	case before.Target != asked.Target:
 		return fmt.Errorf("volume %s is published at %s: unpublish it there first", v.ID(), before.Target)
-	case before.Driver != "" && before.Driver != asked.Driver:
+	case !ofSameDriver(before, asked):
 		return fmt.Errorf("volume %s is one of driver %s, and the call came to %s", v.ID(), before.Driver, asked.Driver)
 	}
 	if v.Spec().ID == "" {
@@ -134,6 +134,11 @@ func (d *Driver) reopen(v *store.Volume, asked volume.Asked) error {
 		return nil
 	}
 	return v.SetPassword(asked.Password)
+}
+
+// ofSameDriver reports whether a call came to the driver that the record names.
+func ofSameDriver(before, asked volume.Asked) bool {
+	return before.Driver == "" || before.Driver == asked.Driver
 }
 
 // ensure sees to a valid pair in the volume. A volume that backs off is not tried again before its time.

@@ -2,9 +2,11 @@ package store_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -62,5 +64,47 @@ func TestRecordsThatAreNotOurs(t *testing.T) {
 				t.Errorf("%+v, %v", r, err)
 			}
 		})
+	}
+}
+
+// A signer that is away for long must not make the record grow for ever.
+func TestTheRecordNamesTheLastAttempts(t *testing.T) {
+	var r store.Record
+	r.Finish("")
+	for i := range 40 {
+		before := r.Finished
+		r.Finish(fmt.Sprint(i))
+		if len(before) > 0 && before[0] != fmt.Sprint(max(0, i-32)) {
+			t.Errorf("after %d: what was there before changed to %v", i, before)
+		}
+	}
+	if len(r.Finished) != 32 || r.Finished[0] != "8" || r.Finished[31] != "39" {
+		t.Errorf("%d: %v", len(r.Finished), r.Finished)
+	}
+	r.Forget([]string{"8", "39", "x"})
+	if len(r.Finished) != 30 || r.Finished[0] != "9" || r.Finished[29] != "38" {
+		t.Errorf("%d: %v", len(r.Finished), r.Finished)
+	}
+}
+
+// What a volume was resolved to comes back.
+func TestTheResolutionComesBack(t *testing.T) {
+	d := files.Dir(t.TempDir())
+	asked := volume.Asked{ID: "csi-1", Target: "/t"}
+	spec := volume.Volume{ID: "csi-1", Target: "/t", DNSNames: []string{"web"}, Duration: time.Hour}
+	var r store.Record
+	r.SetAsked(asked, spec)
+	if err := store.WriteRecord(d, r); err != nil {
+		t.Fatal(err)
+	}
+	r, err := store.ReadRecord(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.ResolvedSpec(); err != nil || !reflect.DeepEqual(got, spec) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := (store.Record{Asked: asked}).ResolvedSpec(); err == nil {
+		t.Errorf("of a record without: %+v", got)
 	}
 }
