@@ -100,6 +100,27 @@ func TestAMistakeUnderTheSPIFFEDriversName(t *testing.T) {
 	n.empty()
 }
 
+// What a volume means depends on the driver's name.
+func TestACallUnderAnotherDriversName(t *testing.T) {
+	n := newNode(t, allNames)
+	v := web()
+	target := n.publish(v)
+	before := pair(t, target)
+	old := n.under(volume.OldDriver)
+	for range 2 {
+		_, err := n.Publish(t.Context(), old, v)
+		want := "volume " + v.ID() + " is one of driver csi.mayfly.dev, and the call came to csi.cert-manager.io"
+		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\nwant %s", err, want)
+		}
+		unmount(t, target)
+		n.publish(v)
+	}
+	if !pair(t, target).Equal(before) {
+		t.Error("the pair changed")
+	}
+}
+
 // certificate is the leaf in tls.crt.
 func certificate(t *testing.T, target string) *x509.Certificate {
 	t.Helper()

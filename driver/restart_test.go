@@ -147,6 +147,26 @@ func gone(t *testing.T, n *node, v kubelet.Volume, target string) {
 	}
 }
 
+// A volume whose pod is gone and that can't be removed is tried again, a minute later.
+func TestARemovalThatFailsIsTriedAgain(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	target := n.publish(v)
+	must(t, n.stop())
+	inside := n.inState(v, "data/inside")
+	must(t, os.Mkdir(inside, 0o700), mount.Bind(t.TempDir(), inside))
+	gone(t, n, v, target)
+	n.start()
+	const words = "a volume whose pod is gone can't be removed"
+	until(t, "the removal fails", func() bool { return strings.Contains(n.log.String(), words) })
+	if r, err := store.ReadRecord(files.Dir(n.inState(v, ""))); err != nil || r.Asked.ID != v.ID() {
+		t.Errorf("the record: %+v, %v", r, err)
+	}
+	unmount(t, inside)
+	until(t, "the volume is removed", func() bool { return !exists(t, n.inState(v, "")) })
+	n.empty()
+}
+
 func TestADamagedRecordIsMadeAnewByTheNextPublish(t *testing.T) {
 	for name, spoil := range map[string]func([]byte) []byte{
 		"truncated": func(b []byte) []byte { return b[:len(b)/2] },

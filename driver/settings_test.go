@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,13 +13,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/mayfly-csi/mayfly/driver"
-	"github.com/mayfly-csi/mayfly/driver/files"
-	"github.com/mayfly-csi/mayfly/driver/mount"
-	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
@@ -71,7 +65,8 @@ func (s *settings) events() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, message := range s.told {
-		if strings.HasPrefix(message, "shop/web-0 EarlierSettings: the driver's settings don't fit this volume any more, and those of before count: ") {
+		const words = "the driver's settings don't fit this volume any more, and those of before count: "
+		if strings.HasPrefix(message, "shop/web-0 EarlierSettings: "+words) {
 			n++
 		}
 	}
@@ -107,7 +102,8 @@ func says(t *testing.T, r signer.Request) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprint(csr.Subject, csr.DNSNames, csr.IPAddresses, csr.URIs, r.Issuer, r.Duration, r.Usages, r.IsCA, r.Annotations)
+	names := fmt.Sprint(csr.Subject, csr.DNSNames, csr.IPAddresses, csr.URIs)
+	return fmt.Sprint(names, r.Issuer, r.Duration, r.Usages, r.IsCA, r.Annotations)
 }
 
 // amend changes the record's text. The driver must be stopped.
@@ -144,16 +140,22 @@ func TestSettingsThatDoNotFitAnyMore(t *testing.T) {
 		stricter bool                 // So is the parser.
 		fits     bool                 // All the same.
 	}
+	other := &volume.Profiles{Profiles: map[string]volume.Profile{"other": {"duration": "1h"}}}
+	first := func(c *driver.Config) {
+		endpoint := filepath.Join(c.KubeletRoot, "plugins", "first.example.org", "csi.sock")
+		c.Names = slices.Insert(c.Names, 0, driver.Name{Name: "first.example.org", Endpoint: endpoint})
+	}
+	noDomain := func(c *driver.Config) { c.Defaults.TrustDomain = "" }
+	noIssuer := func(c *driver.Config) { c.Defaults.IssuerName = "" }
+	noProfiles := func(c *driver.Config) { c.Profiles = nil }
 	for name, row := range map[string]row{
-		"no trust domain": {volume: web("csi.mayfly.dev/spiffe=true"), change: func(c *driver.Config) { c.Defaults.TrustDomain = "" }},
-		"no issuer":       {volume: without(web(), "issuer-name"), change: func(c *driver.Config) { c.Defaults.IssuerName = "" }},
-		"no such profile": {volume: profiled, profiles: profiles, now: &volume.Profiles{Profiles: map[string]volume.Profile{"other": {"duration": "1h"}}}},
-		"profiles empty":  {volume: profiled, profiles: profiles, now: &volume.Profiles{}},
-		"stricter parser": {volume: web(), stricter: true},
-		"no ConfigMap":    {volume: profiled, profiles: profiles, change: func(c *driver.Config) { c.Profiles = nil }, fits: true},
-		"another order of names": {volume: web(), fits: true, change: func(c *driver.Config) {
-			c.Names = slices.Insert(c.Names, 0, driver.Name{Name: "first.example.org", Endpoint: filepath.Join(c.KubeletRoot, "plugins", "first.example.org", "csi.sock")})
-		}},
+		"no trust domain":        {volume: web("csi.mayfly.dev/spiffe=true"), change: noDomain},
+		"no issuer":              {volume: without(web(), "issuer-name"), change: noIssuer},
+		"no such profile":        {volume: profiled, profiles: profiles, now: other},
+		"profiles empty":         {volume: profiled, profiles: profiles, now: &volume.Profiles{}},
+		"no ConfigMap":           {volume: profiled, profiles: profiles, change: noProfiles, fits: true},
+		"stricter parser":        {volume: web(), stricter: true},
+		"another order of names": {volume: web(), change: first, fits: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSettings(t, row.profiles)
@@ -276,44 +278,4 @@ func TestARecordThatIsNotUnderstoodKeepsTheVolume(t *testing.T) {
 	s.unpublish(v)
 	s.empty()
 	s.misfits(0)
-}
-
-// What a volume means depends on the driver's name.
-func TestACallUnderAnotherDriversName(t *testing.T) {
-	n := newNode(t, allNames)
-	v := web()
-	target := n.publish(v)
-	before := pair(t, target)
-	old := n.under(volume.OldDriver)
-	for range 2 {
-		_, err := n.Publish(t.Context(), old, v)
-		want := "volume " + v.ID() + " is one of driver csi.mayfly.dev, and the call came to csi.cert-manager.io"
-		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v\nwant %s", err, want)
-		}
-		unmount(t, target)
-		n.publish(v)
-	}
-	if !pair(t, target).Equal(before) {
-		t.Error("the pair changed")
-	}
-}
-
-// A volume whose pod is gone and that can't be removed is tried again, a minute later.
-func TestARemovalThatFailsIsTriedAgain(t *testing.T) {
-	n := newNode(t, nil)
-	v := web()
-	target := n.publish(v)
-	must(t, n.stop())
-	inside := n.inState(v, "data/inside")
-	must(t, os.Mkdir(inside, 0o700), mount.Bind(t.TempDir(), inside))
-	gone(t, n, v, target)
-	n.start()
-	until(t, "the removal fails", func() bool { return strings.Contains(n.log.String(), "a volume whose pod is gone can't be removed") })
-	if r, err := store.ReadRecord(files.Dir(n.inState(v, ""))); err != nil || r.Asked.ID != v.ID() {
-		t.Errorf("the record: %+v, %v", r, err)
-	}
-	unmount(t, inside)
-	until(t, "the volume is removed", func() bool { return !exists(t, n.inState(v, "")) })
-	n.empty()
 }

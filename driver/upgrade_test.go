@@ -25,7 +25,9 @@ import (
 // The state directory of the driver at commit ef3140a: testdata has its record of web() and what it kept of CA
 // certificates, with placeholders.
 func TestAVolumeOfAnOlderDriver(t *testing.T) {
-	for name, renewIn := range map[string]time.Duration{"is taken up": 5 * time.Minute, "is renewed at the recorded time": 4 * time.Second} {
+	for name, renewIn := range map[string]time.Duration{
+		"is taken up": 5 * time.Minute, "is renewed at the recorded time": 4 * time.Second,
+	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, nil)
 			if err := n.stop(); err != nil {
@@ -64,25 +66,31 @@ func (n *node) layOut(v kubelet.Volume, renewAt time.Time) {
 	key, issued := n.certified("web-0.shop.svc")
 	leaf, ca := parse(n.t, issued.Chain)[0], parse(n.t, issued.CA)[0]
 	digest, now := sha256.Sum256(ca.Raw), time.Now()
-	fill := strings.NewReplacer("ID", v.ID(), "TARGET", n.Target(v), "ISSUED_AT", now.Add(-8*time.Minute).UTC().Format(time.RFC3339Nano),
-		"RENEW_AT", renewAt.UTC().Format(time.RFC3339Nano), "CA_DER", base64.StdEncoding.EncodeToString(ca.Raw),
-		"CA_SHA256", hex.EncodeToString(digest[:]), "ENDS_AT", leaf.NotAfter.UTC().Format(time.RFC3339))
+	stamp := func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+	fill := strings.NewReplacer("ID", v.ID(), "TARGET", n.Target(v),
+		"ISSUED_AT", stamp(now.Add(-8*time.Minute)), "RENEW_AT", stamp(renewAt), "ENDS_AT", stamp(leaf.NotAfter),
+		"CA_DER", base64.StdEncoding.EncodeToString(ca.Raw), "CA_SHA256", hex.EncodeToString(digest[:]))
 	dir, generation := n.inState(v, ""), n.inState(v, "data/..2855649945")
 	err := os.Mkdir(dir, 0o700)
 	if err == nil {
 		_, err = mount.Tmpfs(dir, "")
 	}
-	must(n.t, err, os.MkdirAll(generation, 0o755), os.MkdirAll(n.Target(v), 0o750), os.Symlink("..2855649945", n.inState(v, "data/..data")))
+	must(n.t, err, os.MkdirAll(generation, 0o755), os.MkdirAll(n.Target(v), 0o750))
+	must(n.t, os.Symlink("..2855649945", n.inState(v, "data/..data")))
 	for _, name := range []string{"record.json", "trust.json"} {
 		text, err := os.ReadFile(filepath.Join("testdata", "ef3140a", name))
 		must(n.t, err, os.WriteFile(n.inState(v, name), []byte(fill.Replace(string(text))), 0o600))
 	}
 	bundle := slices.Concat(key, issued.Chain)
 	must(n.t, os.WriteFile(n.inState(v, "pair.pem"), bundle, 0o600))
-	for name, text := range map[string][]byte{"tls.key": key, "tls.crt": issued.Chain, "credential-bundle.pem": bundle, "ca.crt": issued.CA} {
-		must(n.t, os.WriteFile(filepath.Join(generation, name), text, 0o444), os.Symlink("..data/"+name, n.inState(v, "data/"+name)))
+	for name, text := range map[string][]byte{
+		"tls.key": key, "tls.crt": issued.Chain, "credential-bundle.pem": bundle, "ca.crt": issued.CA,
+	} {
+		must(n.t, os.WriteFile(filepath.Join(generation, name), text, 0o444))
+		must(n.t, os.Symlink("..data/"+name, n.inState(v, "data/"+name)))
 	}
-	must(n.t, os.Chmod(generation, 0o555), os.Chmod(n.inState(v, "data"), 0o555), mount.Bind(n.inState(v, "data"), n.Target(v)))
+	must(n.t, os.Chmod(generation, 0o555), os.Chmod(n.inState(v, "data"), 0o555))
+	must(n.t, mount.Bind(n.inState(v, "data"), n.Target(v)))
 }
 
 // certified is a new key as PEM, and a certificate of a quarter of an hour for it.
@@ -92,7 +100,9 @@ func (n *node) certified(name string) (key []byte, issued signer.Issued) {
 	der, err2 := x509.MarshalPKCS8PrivateKey(private)
 	csr, err3 := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name}}, private)
 	must(n.t, err1, err2, err3)
-	issued, err := n.signer.ca.Sign(n.t.Context(), signer.Request{CSR: csr, Duration: 15 * time.Minute, Usages: []signer.Usage{"digital signature", "server auth", "client auth"}})
+	issued, err := n.signer.ca.Sign(n.t.Context(), signer.Request{
+		CSR: csr, Duration: 15 * time.Minute, Usages: []signer.Usage{"digital signature", "server auth", "client auth"},
+	})
 	must(n.t, err)
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), issued
 }

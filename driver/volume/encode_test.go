@@ -20,7 +20,9 @@ func TestEncode(t *testing.T) {
 			}
 		}
 	}
-	for _, uri := range []string{"https://me@example.org/a%2Fb?q#f", "https://example.org", "urn:a:b", "https://example.org?", "spiffe://example.org/a#"} {
+	for _, uri := range []string{
+		"https://me@example.org/a%2Fb?q#f", "https://example.org", "urn:a:b", "https://example.org?", "spiffe://example.org/a#",
+	} {
 		comesBack(t, parse(t, map[string]string{"issuer-name": "ca", "uri-sans": uri}))
 	}
 	for _, a := range volume.Attributes() {
