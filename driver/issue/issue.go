@@ -162,6 +162,7 @@ func (i *Issuer) Finish(v *store.Volume, pair request.Pair, received time.Time) 
 	i.Metrics.Issued(received, leaf)
 	i.Log.Info("certificate issued", "volume", v.ID(), "pod", spec.Pod.Namespace+"/"+spec.Pod.Name,
 		"serial", leaf.SerialNumber.Text(16), "notAfter", leaf.NotAfter, "chainEnds", end, "renewAt", renewAt)
+	i.withdraw(v)
 	i.warn(v, before.Warned, pair.Warnings)
 	i.Clean(v)
 	return nil
