@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"math/big"
 	"os"
@@ -93,5 +94,7 @@ func TestAFailureThatIsOverIsNotTold(t *testing.T) {
 		t.Errorf("told of %s", got)
 	}
 	cancel()
-	<-ended
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
 }
