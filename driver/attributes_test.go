@@ -2,13 +2,18 @@ package driver_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"software.sslmate.com/src/go-pkcs12"
+
+	"github.com/mayfly-csi/mayfly/driver"
 )
 
 func TestAKeyThatIsKept(t *testing.T) {
@@ -66,6 +71,26 @@ func TestThePasswordOfASecret(t *testing.T) {
 	until(t, "the renewal", func() bool { return serial() != before })
 	n.unpublish(v)
 	n.empty()
+}
+
+// An attempt resolves a volume whose password came from a Secret as the call did.
+func TestAProfileAndThePasswordOfASecret(t *testing.T) {
+	p := &someProfiles{now: profile("duration=15m", "key-algorithm=ecdsa")}
+	n := newNode(t, func(c *driver.Config) { c.Profiles = p })
+	v := web("csi.mayfly.dev/profile=web", "csi.mayfly.dev/layout=pem,bundle,pkcs12")
+	delete(v.Attributes, "csi.mayfly.dev/duration")
+	v.Secrets = map[string]string{"keystore-password": "from-the-secret"}
+	target := n.publish(v)
+	p.set(profile("duration=15m", "key-size=384"), nil)
+	before := pair(t, target)
+	n.renew(v)
+	until(t, "the renewal", func() bool { return !pair(t, target).Equal(before) })
+	if key, ok := pair(t, target).PublicKey.(*ecdsa.PublicKey); !ok || key.Curve != elliptic.P384() {
+		t.Error("the renewal is not of the profile as it is now")
+	}
+	if strings.Contains(n.log.String(), "what counted before counts") {
+		t.Error("the profile does not fit")
+	}
 }
 
 func TestAnOwnerOfTheFiles(t *testing.T) {

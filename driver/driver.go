@@ -137,6 +137,8 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
+	defer d.issuer.Close() // It writes records: no other process has the state directory yet.
+	defer d.resolve.Gates.Close()
 	if err := d.recover(); err != nil {
 		return fmt.Errorf("recover the volumes in %s: %w", d.StateDir, err)
 	}
@@ -169,10 +171,8 @@ func (d *Driver) start(ctx context.Context, consequence string, run func(context
 	})
 }
 
-// close ends what Run began or New made.
+// close ends what New made.
 func (d *Driver) close() error {
-	d.resolve.Gates.Close()
-	d.issuer.Close()
 	return errors.Join(d.trust.Close(), d.events.Close(), d.queue.Close())
 }
 

@@ -91,7 +91,7 @@ func (d *Driver) open(ctx context.Context, v *store.Volume, asked volume.Asked, 
 	if spec.Keystore.Password == asked.Password { // It is kept in a file of its own.
 		spec.Keystore.Password = ""
 	}
-	asked.Password, asked.Profile = "", spec.Profile
+	asked.Password, asked.Secrets, asked.Profile = "", false, spec.Profile // It has what was in the Secret.
 	v.SetSpec(spec)
 	d.setToken(v, token)
 	d.trust.Follow(v)

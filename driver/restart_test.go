@@ -3,12 +3,15 @@ package driver_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/files"
@@ -423,6 +426,48 @@ func TestASuccessorWaitsForItsPredecessor(t *testing.T) {
 	pair(t, n.publish(v))
 	if asked := len(n.signer.asked()); asked != 1 {
 		t.Errorf("the signer was asked %d times", asked)
+	}
+}
+
+// forgetting is in the middle of a removal of requests when the driver ends.
+type forgetting struct {
+	*scripted
+	entered chan struct{}
+	forget  func()
+}
+
+func (f forgetting) Forget(ctx context.Context, _ signer.Attempt) error {
+	f.entered <- struct{}{}
+	<-ctx.Done()
+	f.forget()
+	return nil
+}
+
+// Nothing writes records any more when another process can have the state directory.
+func TestNothingIsWrittenAfterTheUnlock(t *testing.T) {
+	var dir string
+	f := forgetting{entered: make(chan struct{}, 1), forget: func() {
+		time.Sleep(200 * time.Millisecond) // Time enough to unlock.
+		fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer unix.Close(fd) //nolint:errcheck // It was read.
+		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+			t.Errorf("the state directory is not locked: %v", err)
+		}
+	}}
+	n := newNode(t, func(c *driver.Config) {
+		if s, ok := c.Signer.(*scripted); ok {
+			f.scripted = s
+		}
+		c.Signer, dir = f, c.StateDir
+	})
+	n.publish(web())
+	<-f.entered
+	if err := n.stop(); err != nil {
+		t.Error(err)
 	}
 }
 

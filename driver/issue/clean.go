@@ -83,6 +83,9 @@ func (i *Issuer) forget(v *store.Volume, attempts []string) {
 			}
 			forgotten = append(forgotten, id)
 		}
+		if len(forgotten) == 0 {
+			return
+		}
 		if err := v.Update(func(r *store.Record) { r.Forget(forgotten) }); err != nil {
 			i.Log.Warn("the record still names a request that was removed", "volume", v.ID(), "error", err)
 		}

@@ -60,6 +60,12 @@ func failure(id string, last *store.Failure, cause error, t time.Time, served bo
 	return f
 }
 
+// The reasons of Events of failed attempts.
+const (
+	notIssued  = "CertificateNotIssued"
+	notRenewed = "CertificateNotRenewed"
+)
+
 // eventThreshold is how long a volume backs off at least after a failure of which the pod gets an Event: what time
 // mends sooner is nobody's trouble.
 const eventThreshold = 30 * time.Second
@@ -71,16 +77,22 @@ func (i *Issuer) Report(v *store.Volume, cause error) {
 	if failure == nil || failure.RetryAt.Sub(failure.At) < eventThreshold || v.Removed() {
 		return
 	}
-	w := event.Warning{Reason: "CertificateNotIssued", Message: "the pod has no certificate"}
+	w := event.Warning{Reason: notIssued, Message: "the pod has no certificate"}
 	switch pair, ok := v.Pair(); {
 	case ok:
 		const format = "the pod keeps its certificate, which ends at %s"
-		w = event.Warning{Reason: "CertificateNotRenewed", Message: fmt.Sprintf(format, stamp(pair.NotAfter))}
+		w = event.Warning{Reason: notRenewed, Message: fmt.Sprintf(format, stamp(pair.NotAfter))}
 	case !spec.StartsWithout:
 		return // The kubelet tells the pod what its calls met: the pod has not started.
 	}
 	w.Message = fmt.Sprintf("%s; the next try is at %s; %s", failure.Reason, stamp(failure.RetryAt), w.Message)
 	i.Events.Warn(v.ID(), spec.Pod, w.Reason, w, 0)
+}
+
+// withdraw drops what Report could not send yet, as during an outage of the API server: it is over.
+func (i *Issuer) withdraw(v *store.Volume) {
+	i.Events.Withdraw(v.ID(), notIssued)
+	i.Events.Withdraw(v.ID(), notRenewed)
 }
 
 // stamp writes a time as all messages do.

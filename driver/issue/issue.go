@@ -129,11 +129,11 @@ func (i *Issuer) FinishInstalled(v *store.Volume) (finished bool, err error) {
 	attempt, pair, err := v.Installed()
 	unlock()
 	if err != nil || attempt == "" || attempt != v.Record().Attempt {
-		return false, nil
+		return false, nil //nolint:nilerr // The signer is asked for what can't be read.
 	}
 	at, err := v.InstalledAt()
 	if err != nil {
-		return false, nil
+		return false, nil //nolint:nilerr // As above.
 	}
 	return true, i.Finish(v, pair, at)
 }
@@ -162,6 +162,7 @@ func (i *Issuer) Finish(v *store.Volume, pair request.Pair, received time.Time) 
 	i.Metrics.Issued(received, leaf)
 	i.Log.Info("certificate issued", "volume", v.ID(), "pod", spec.Pod.Namespace+"/"+spec.Pod.Name,
 		"serial", leaf.SerialNumber.Text(16), "notAfter", leaf.NotAfter, "chainEnds", end, "renewAt", renewAt)
+	i.withdraw(v)
 	i.warn(v, before.Warned, pair.Warnings)
 	i.Clean(v)
 	return nil

@@ -62,9 +62,14 @@ func (t *tokens) set(id string, token Token) {
 // whether the volume waited for one and may be tried at once.
 func (i *Issuer) SetToken(v *store.Volume, token Token) (waited bool) {
 	if !v.Spec().AsPod {
+		i.tokens.set(v.ID(), Token{})
 		return false
 	}
 	i.tokens.set(v.ID(), token)
+	if v.Removed() { // After Forget, perhaps.
+		i.tokens.set(v.ID(), Token{})
+		return false
+	}
 	waiting := func(f *store.Failure) bool { return f != nil && f.Reason == errNoToken.Error() }
 	if !waiting(v.Record().Failure) {
 		return false

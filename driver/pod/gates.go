@@ -65,20 +65,25 @@ func (g *Gates) Await(ctx context.Context, v volume.Volume, first bool) (ips []s
 	if g.api == nil {
 		return nil, ErrNoAPI
 	}
+	return g.await(ctx, g.find(v.ID), v, first)
+}
+
+func (g *Gates) await(ctx context.Context, of *gate, v volume.Volume, first bool) (ips []string, err error) {
 	state, err := g.api.Await(ctx, v.Pod, func(pod volume.PodState) error {
-		return g.setBlocked(v.ID, v.Awaits(pod, first))
+		return g.setBlocked(of, v.Awaits(pod, first))
 	})
 	return state.IPs, err
 }
 
 // Check reads the pod, and returns why the first certificate can't be requested yet, or why the pod can't be read.
 func (g *Gates) Check(ctx context.Context, v volume.Volume) (blocked, unread error) {
+	of := g.find(v.ID)
 	_, unread = g.api.Await(ctx, v.Pod, func(pod volume.PodState) error {
-		blocked = g.setBlocked(v.ID, v.Awaits(pod, true))
+		blocked = g.setBlocked(of, v.Awaits(pod, true))
 		return nil
 	})
 	if unread != nil {
-		_ = g.setBlocked(v.ID, unread)
+		_ = g.setBlocked(of, unread)
 	}
 	return blocked, unread
 }
@@ -88,14 +93,14 @@ func (g *Gates) Watch(v volume.Volume) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	of := g.state(v.ID)
-	if of.cancel != nil || g.ctx.Err() != nil {
+	if g.api == nil || of.cancel != nil || g.ctx.Err() != nil {
 		return
 	}
 	ctx, cancel := context.WithCancel(g.ctx)
 	of.cancel = cancel
 	g.wait.Go(func() {
 		defer cancel()
-		if _, err := g.Await(ctx, v, true); err != nil {
+		if _, err := g.await(ctx, of, v, true); err != nil {
 			return // Forget or Close ended the wait.
 		}
 		g.mu.Lock()
@@ -133,12 +138,19 @@ func (g *Gates) Forget(id string) {
 	delete(g.volumes, id)
 }
 
-// setBlocked records what blocks the volume, and returns it.
-func (g *Gates) setBlocked(id string, by error) error {
+// setBlocked records what blocks a volume, and returns it.
+func (g *Gates) setBlocked(of *gate, by error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.state(id).blocked = by
+	of.blocked = by
 	return by
+}
+
+// find returns the state of a volume, a new one if there is none.
+func (g *Gates) find(id string) *gate {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.state(id)
 }
 
 // state returns the state of a volume, a new one if there is none. g.mu must be held.

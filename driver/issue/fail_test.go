@@ -1,0 +1,100 @@
+package issue_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"math/big"
+	"os"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/mayfly-csi/mayfly/driver/event"
+	"github.com/mayfly-csi/mayfly/driver/issue"
+	"github.com/mayfly-csi/mayfly/driver/request"
+	"github.com/mayfly-csi/mayfly/driver/store"
+	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/chain"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// sender passes on the reasons of Events.
+type sender chan string
+
+func (s sender) Warn(_ context.Context, _ signer.Pod, reason, _ string) error {
+	s <- reason
+	return nil
+}
+
+type uncounted struct{}
+
+func (uncounted) Issued(time.Time, *x509.Certificate) {}
+func (uncounted) Failed(signer.Kind)                  {}
+
+// newPair returns a pair that is valid for an hour.
+func newPair(t *testing.T) request.Pair {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: now, NotAfter: now.Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := chain.FromDER(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := chain.New(chain.Bundle{leaf}, nil, key.Public(), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return request.Pair{Key: key, Chain: c}
+}
+
+// An Event that was not sent before its volume had a new certificate is not sent any more.
+func TestAFailureThatIsOverIsNotTold(t *testing.T) {
+	log, events := slog.New(slog.DiscardHandler), make(sender, 10)
+	queue, err := event.NewQueue(events, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer queue.Close() //nolint:errcheck // It is not used any more.
+	dir := t.TempDir()
+	volumes, err := store.New(dir, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := volumes.Get("csi-1")
+	if err := os.Mkdir(dir+"/csi-1", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	i := &issue.Issuer{Signer: nil, Events: queue, Metrics: uncounted{}, Log: log}
+	defer i.Close()
+	v.SetPair(newPair(t).Chain.Leaf(), time.Now(), time.Now().Add(time.Hour))
+	i.Report(v, i.Fail(v, signer.Errorf(signer.Denied, "no")))
+	if err := i.Finish(v, newPair(t), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	queue.Warn("csi-2", signer.Pod{}, "Other", event.Warning{Reason: "Other"}, time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- queue.Run(ctx) }()
+	if got := <-events; got != "Other" {
+		t.Errorf("told of %s", got)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
