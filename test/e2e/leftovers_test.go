@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,7 +24,7 @@ func takeInventory(t *testing.T) inventory {
 	useEveryDriver(t)
 	var found inventory
 	err := eventually(t.Context(), "the inventory", func(ctx context.Context) (err error) {
-		found, err = count(ctx)
+		found, _, err = count(ctx)
 		return err
 	})
 	if err != nil {
@@ -45,14 +47,18 @@ func useEveryDriver(t *testing.T) {
 func backWhereItWas(t *testing.T, before inventory) {
 	useEveryDriver(t)
 	err := eventually(t.Context(), "everything to be back where it was", func(ctx context.Context) error {
-		after, err := count(ctx)
+		after, seen, err := count(ctx)
 		if err != nil {
 			return err
 		}
+		var more []string
 		for name, n := range after {
 			if n > before[name] {
-				return fmt.Errorf("%d %s, and %d before", n, name, before[name])
+				more = append(more, fmt.Sprintf("%d %s, and %d before", n, name, before[name]))
 			}
+		}
+		if len(more) > 0 {
+			return errors.New(strings.Join(append(more, seen...), "\n"))
 		}
 		return nil
 	})
@@ -63,29 +69,34 @@ func backWhereItWas(t *testing.T, before inventory) {
 	t.Logf("before the stories: %v", before)
 }
 
-// count takes the inventory of all nodes.
-func count(ctx context.Context) (inventory, error) {
-	found := inventory{}
+// count takes the inventory of all nodes. The mounts of the kubelet and the driver, which it counts, are listed, too.
+func count(ctx context.Context) (found inventory, mounted []string, err error) {
 	requests, err := shared.CertManager.CertmanagerV1().CertificateRequests(corev1.NamespaceAll).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	found["CertificateRequests"] = len(requests.Items)
+	found = inventory{"CertificateRequests": len(requests.Items)}
 	for _, node := range shared.Nodes {
+		all, err := mounts(ctx, node)
+		if err != nil {
+			return nil, nil, err
+		}
+		// The container runtime's own come and go with the sandboxes that it keeps.
+		ours := slices.DeleteFunc(all, func(line string) bool { return !strings.Contains(line, " /var/lib/kubelet/") })
+		for _, line := range ours {
+			mounted = append(mounted, node+": "+line)
+		}
 		of, err := countNode(ctx, node)
 		if err != nil {
-			return nil, fmt.Errorf("count what %s has: %w", node, err)
+			return nil, nil, fmt.Errorf("count what %s has: %w", node, err)
 		}
+		of["mounts on "+node] = len(ours)
 		maps.Copy(found, of)
 	}
-	return found, nil
+	return found, mounted, nil
 }
 
 func countNode(ctx context.Context, node string) (inventory, error) {
-	all, err := mounts(ctx, node)
-	if err != nil {
-		return nil, err
-	}
 	volumes, err := volumes(ctx, node)
 	if err != nil {
 		return nil, err
@@ -99,7 +110,6 @@ func countNode(ctx context.Context, node string) (inventory, error) {
 		return nil, err
 	}
 	found := inventory{
-		"mounts on " + node:            len(all),
 		"volumes on " + node:           len(volumes),
 		"state directories on " + node: len(strings.Fields(string(state))),
 	}
