@@ -9,8 +9,8 @@ import (
 // ErrBusy is the error of a call while another one works on the volume.
 var ErrBusy = errors.New("another operation is at work on this volume")
 
-// Take waits for the volume's turn, for an operation that is named to those who wait. The context that it returns ends
-// with ctx, and when the operation is interrupted. Give the turn back with [Volume.Release].
+// Take waits for the volume's turn. The operation's name is for the error of calls that wait meanwhile. The context
+// that it returns ends with ctx or by [Volume.Interrupt]. Release the turn with [Volume.Release].
 func (v *Volume) Take(ctx context.Context, operation string) (context.Context, error) {
 	select {
 	case v.turn <- struct{}{}:
@@ -24,7 +24,7 @@ func (v *Volume) Take(ctx context.Context, operation string) (context.Context, e
 	}
 }
 
-// Try takes the turn if it is free. If it is not, [Volume.Release] reports it.
+// Try takes the turn if it is free. If it is not, the next [Volume.Release] reports that.
 func (v *Volume) Try(ctx context.Context, operation string) (_ context.Context, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -37,14 +37,14 @@ func (v *Volume) Try(ctx context.Context, operation string) (_ context.Context, 
 	}
 }
 
-// begin notes the operation. The lock must be held.
+// begin records the operation. v.mu must be held.
 func (v *Volume) begin(ctx context.Context, operation string) context.Context {
 	ctx, v.cancel = context.WithCancel(ctx)
 	v.operation = operation
 	return ctx
 }
 
-// Release gives the turn back, and reports whether a [Volume.Try] failed meanwhile.
+// Release releases the turn, and reports whether a [Volume.Try] failed meanwhile.
 func (v *Volume) Release() (missed bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -54,7 +54,7 @@ func (v *Volume) Release() (missed bool) {
 	return missed
 }
 
-// Interrupt ends the operation under way, if there is one.
+// Interrupt cancels the context of the operation under way, if there is one.
 func (v *Volume) Interrupt() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -63,21 +63,22 @@ func (v *Volume) Interrupt() {
 	}
 }
 
-// Tried returns a channel that is closed at the end of the next attempt, or when the volume is removed. While the
-// volume's turn is held, no end is missed.
+// Tried returns a channel that is closed at the end of the next attempt, or when the volume is removed. The caller
+// must have the volume's turn, so that no end is missed.
 func (v *Volume) Tried() <-chan struct{} {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.tried
 }
 
-// AttemptEnded wakes those who wait for the end of an attempt.
+// AttemptEnded closes the channel of [Volume.Tried].
 func (v *Volume) AttemptEnded() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.wake()
 }
 
+// wake closes the channel of Tried and makes a new one. v.mu must be held.
 func (v *Volume) wake() {
 	close(v.tried)
 	v.tried = make(chan struct{})
