@@ -41,7 +41,7 @@ func code(err error) codes.Code {
 	return codes.Unavailable
 }
 
-// answer is the server's interceptor: it gives every error its code, and logs it once.
+// answer gives every error its code, and logs it once. It is the server's interceptor.
 func (d *Driver) answer(
 	ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
 ) (any, error) {

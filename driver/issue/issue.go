@@ -145,7 +145,7 @@ func (i *Issuer) Finish(v *store.Volume, pair request.Pair, received time.Time) 
 	spec, before, renewAt := v.Spec(), v.Record(), RenewalAt(v, received, end)
 	stalled := stalled(before, end, end.Sub(received) < spec.Duration*2/3)
 	if stalled > 0 {
-		renewAt = later(renewAt, sooner(received.Add(renew.Backoff(v.ID(), signer.Failed, stalled, true)), end))
+		renewAt = renew.Later(renewAt, renew.Earlier(received.Add(renew.Backoff(v.ID(), signer.Failed, stalled, true)), end))
 		pair.Warnings = append(pair.Warnings, endsSoon(pair.Chain))
 	}
 	err := v.Update(func(r *store.Record) {
@@ -231,17 +231,3 @@ func (i *Issuer) warn(v *store.Volume, before []string, warnings []request.Warni
 
 // now returns the wall clock time, without the monotonic reading, as certificates and records have it.
 func now() time.Time { return time.Now().Round(0) }
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-func sooner(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}

@@ -41,7 +41,7 @@ func (k *Checks) signed(issuer, issued Certificate) bool {
 	return issuer.parsed != nil && issued.parsed != nil && issuer.MayIssue(issued) && k.check(issuer, issued) == nil
 }
 
-// selfSigned is like [Certificate.SelfSigned]; it reports false when no check is left.
+// selfSigned reports what [Certificate.SelfSigned] does; false when no check is left.
 func (k *Checks) selfSigned(c Certificate) bool {
 	if !c.SelfIssued() || c.parsed == nil {
 		return c.SelfIssued()

@@ -31,10 +31,12 @@ func (p path) begin() time.Time { return p.beginsWith().parsed.NotBefore }
 // end returns when the first certificate ends.
 func (p path) end() time.Time { return p.endsWith().parsed.NotAfter }
 
+// beginsWith returns the certificate that becomes valid last.
 func (p path) beginsWith() Certificate {
 	return slices.MaxFunc(p, func(a, b Certificate) int { return a.parsed.NotBefore.Compare(b.parsed.NotBefore) })
 }
 
+// endsWith returns the certificate that ends first.
 func (p path) endsWith() Certificate {
 	return slices.MinFunc(p, func(a, b Certificate) int { return a.parsed.NotAfter.Compare(b.parsed.NotAfter) })
 }
