@@ -1,8 +1,8 @@
-// Package driver is the node plugin: the CSI services that the kubelet calls, and the way from a call to a certificate in
-// a pod.
+// Package driver is the node plugin: it serves the CSI services that the kubelet calls, and brings certificates into
+// pods.
 //
-// It alone knows the order of the steps, which the packages below it are (publish.go), when a volume is looked at next
-// (schedule.go), and the CSI status codes (status.go).
+// The packages below it do the steps. This one decides their order (publish.go), when a volume is due (schedule.go),
+// and the CSI status codes (status.go).
 package driver
 
 import (
@@ -27,32 +27,32 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// Config is what a driver is made of. All fields are required but those that say otherwise.
+// Config configures a driver. All fields are required but those that say otherwise.
 type Config struct {
 	Names       []Name // At least one.
 	Version     string
 	NodeName    string
 	KubeletRoot string // Empty: don't register with a kubelet, and accept targets anywhere.
-	StateDir    string // Where the volumes' tmpfs are mounted. Volumes in others under KubeletRoot stay where they are.
+	StateDir    string // Where new volumes' tmpfs are mounted.
 
 	Signer       signer.Signer
 	Defaults     volume.Defaults
-	KeepRequests int           // How many finished requests a volume keeps at its signer.
-	Trust        trust.Sources // nil: volumes can have their issuer's CA certificates alone.
+	KeepRequests int           // How many finished requests of a volume are not deleted.
+	Trust        trust.Sources // nil: volumes can have only their issuer's CA certificates.
 
 	RenewalsPerSecond float64 // How fast volumes that are overdue are renewed; 0: 10.
 
 	Profiles  resolve.Profiles // nil: there are none.
 	Pods      pod.API          // nil: they can't be read.
-	WatchPods bool             // For annotations that ask for renewals.
+	WatchPods bool             // Watch for annotations that ask for renewals.
 
-	Events  event.Sender          // Where pods are told of trouble; nil: nowhere.
-	Metrics prometheus.Registerer // nil: nowhere.
+	Events  event.Sender          // Sends warnings to pods; nil: none are sent.
+	Metrics prometheus.Registerer // nil: metrics are not registered.
 	Log     *slog.Logger
 }
 
-// A Name is one under which the driver serves: for the kubelet each is a CSI driver of its own, and a volume's attributes
-// mean what they mean under its name. All share one store of volumes.
+// A Name is a name under which the driver serves: for the kubelet each is a CSI driver of its own, and a volume's
+// attributes are parsed in the dialect of its name. All share one store of volumes.
 type Name struct {
 	Name     string // As in the CSIDriver object.
 	Endpoint string // Path of the CSI socket.
@@ -61,17 +61,17 @@ type Name struct {
 const (
 	defaultRenewalsPerSecond = 10
 	concurrentRenewals       = 32
-	// firstTimeout is how long a publish call waits for the signer before anybody was told that it waits.
+	// firstTimeout is how long the first publish call of a volume waits for the signer.
 	firstTimeout = 15 * time.Second
-	// publishTimeout is how long any publish call waits. The kubelet, which would wait for 2 minutes, can't unpublish the
-	// volume of a pod that goes before the call has ended.
+	// publishTimeout is how long any publish call waits. The kubelet would wait for 2 minutes, but can't unpublish the
+	// volume of a deleted pod before the call has ended.
 	publishTimeout = time.Minute
-	// renewalTimeout is how long one renewal waits for its signer. The attempt goes on later.
+	// renewalTimeout is how long one renewal waits for its signer. The next try continues the attempt.
 	renewalTimeout = time.Minute
-	// briefTimeout is how long a try in the background waits for a pod that has no certificate yet: the kubelet's calls
-	// wait longer.
+	// briefTimeout is how long a try in the background waits for the signer if the pod has no certificate yet: the
+	// kubelet's calls wait longer.
 	briefTimeout = 3 * time.Second
-	// drainTimeout is how long calls in flight have to end after a signal, well under a pod's grace period of 30 s.
+	// drainTimeout is how long calls in flight may last after a signal: well under a pod's grace period of 30 s.
 	drainTimeout = 10 * time.Second
 )
 
@@ -89,8 +89,8 @@ type Driver struct {
 	metrics *metrics
 
 	background sync.WaitGroup
-	stopping   chan struct{} // Closed when Run is told to stop: calls that only wait need not.
-	planning   sync.Mutex    // See schedule.
+	stopping   chan struct{} // Closed when Run's context ends: ends the waits of calls.
+	scheduling sync.Mutex    // See schedule.
 }
 
 // New makes a driver. Run recovers its volumes and serves; run it once.
@@ -116,7 +116,8 @@ func New(config Config) (d *Driver, err error) {
 		return nil, errors.Join(err, d.queue.Close(), d.events.Close())
 	}
 	d.issuer = &issue.Issuer{
-		Signer: config.Signer, KeepRequests: config.KeepRequests, Events: d.events, Metrics: d.metrics, Log: config.Log,
+		Signer: config.Signer, KeepRequests: config.KeepRequests,
+		Events: d.events, Metrics: d.metrics, Log: config.Log,
 	}
 	d.resolve = &resolve.Resolver{
 		Flags: config.Defaults, Profiles: config.Profiles, Gates: pod.NewGates(config.Pods, d.scheduleID),
@@ -125,7 +126,7 @@ func New(config Config) (d *Driver, err error) {
 	return d, nil
 }
 
-// Run serves until ctx ends, then drains: calls in flight end or are cancelled, the sockets go, the mounts stay.
+// Run serves until ctx ends, then drains: calls in flight end or are cancelled, sockets are removed, mounts stay.
 func (d *Driver) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, d.close()) }()
 	defer context.AfterFunc(ctx, func() {
@@ -149,7 +150,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	return d.serve(ctx)
 }
 
-// startQueues starts what works in the background until ctx ends.
+// startQueues starts the queues and watches, which run until ctx ends.
 func (d *Driver) startQueues(ctx context.Context) {
 	d.start(ctx, "no certificate is renewed any more", d.queue.Run)
 	d.start(ctx, "no volume gets other CA certificates any more", d.trust.Run)
@@ -162,7 +163,7 @@ func (d *Driver) startQueues(ctx context.Context) {
 	}
 }
 
-// start runs something in the background, and logs its end if that comes early.
+// start calls run in the background, and logs the consequence if it fails before ctx ends.
 func (d *Driver) start(ctx context.Context, consequence string, run func(context.Context) error) {
 	d.background.Go(func() {
 		if err := run(ctx); err != nil && ctx.Err() == nil {
@@ -176,7 +177,7 @@ func (d *Driver) close() error {
 	return errors.Join(d.trust.Close(), d.events.Close(), d.queue.Close())
 }
 
-// recover goes on with the volumes that the state directory has.
+// recover resumes the volumes of the state directory.
 func (d *Driver) recover() error {
 	ours := func(driver string) bool {
 		return slices.ContainsFunc(d.Names, func(n Name) bool { return n.Name == driver })
@@ -188,5 +189,5 @@ func (d *Driver) recover() error {
 	return err
 }
 
-// now returns the wall clock: what certificates are compared with, and what a record keeps.
+// now returns the wall clock time, without the monotonic reading, as certificates and records have it.
 func now() time.Time { return time.Now().Round(0) }

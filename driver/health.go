@@ -9,7 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/store"
 )
 
-// health returns what is wrong with a volume at t; nothing for a valid pair whose last attempt went well.
+// health returns what is wrong with a volume at t; nothing for a valid pair whose last attempt succeeded.
 func (d *Driver) health(v *store.Volume, t time.Time) []*csi.VolumeHealth_VolumeHealthEntry {
 	failure := v.Record().Failure
 	entry := &csi.VolumeHealth_VolumeHealthEntry{Message: "no certificate yet"}
@@ -34,5 +34,5 @@ func (d *Driver) health(v *store.Volume, t time.Time) []*csi.VolumeHealth_Volume
 	return []*csi.VolumeHealth_VolumeHealthEntry{entry}
 }
 
-// stamp writes a time as all messages do.
+// stamp formats a time for messages.
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

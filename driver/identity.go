@@ -19,12 +19,14 @@ func (i identity) GetPluginInfo(context.Context, *csi.GetPluginInfoRequest) (*cs
 	return &csi.GetPluginInfoResponse{Name: i.Name.Name, VendorVersion: i.Version}, nil
 }
 
-// GetPluginCapabilities implements the CSI Identity service: a node plugin has none.
-func (i identity) GetPluginCapabilities(context.Context, *csi.GetPluginCapabilitiesRequest) (*csi.GetPluginCapabilitiesResponse, error) {
+// GetPluginCapabilities implements the CSI Identity service: a node plugin has no capabilities.
+func (i identity) GetPluginCapabilities(
+	context.Context, *csi.GetPluginCapabilitiesRequest,
+) (*csi.GetPluginCapabilitiesResponse, error) {
 	return &csi.GetPluginCapabilitiesResponse{}, nil
 }
 
-// Probe implements the CSI Identity service. A signer that is away does not make the plugin unready: volumes that are valid are served.
+// Probe implements the CSI Identity service. The plugin is ready even if the signer is not: it serves valid volumes.
 func (i identity) Probe(context.Context, *csi.ProbeRequest) (*csi.ProbeResponse, error) {
 	return &csi.ProbeResponse{Ready: wrapperspb.Bool(true)}, nil
 }

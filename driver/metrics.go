@@ -10,7 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// metrics are what an operator watches. None is per volume: their number does not grow with the node's pods.
+// metrics holds the driver's metrics. None is per volume, so that their number does not grow with the node's pods.
 type metrics struct {
 	issued    prometheus.Counter
 	skewed    prometheus.Counter
@@ -19,6 +19,7 @@ type metrics struct {
 	failed    *prometheus.CounterVec
 }
 
+// newMetrics makes the metrics and registers them; a nil registry has none.
 func newMetrics(d *Driver, registry prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		issued: prometheus.NewCounter(prometheus.CounterOpts{
@@ -36,18 +37,24 @@ func newMetrics(d *Driver, registry prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	volumes := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "mayfly_volumes", Help: "Volumes that this node holds."}, func() float64 { return float64(len(d.store.All())) })
+		Name: "mayfly_volumes", Help: "Volumes that this node holds."},
+		func() float64 { return float64(len(d.store.All())) })
 	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "mayfly_first_expiry_timestamp_seconds", Help: "When the first certificate of this node expires, as Unix time; 0 without any."}, func() float64 { return unix(d.store.FirstEnd()) })
+		Name: "mayfly_first_expiry_timestamp_seconds", Help: "When the first certificate of this node expires, as Unix time; 0 without any."},
+		func() float64 { return unix(d.store.FirstEnd()) })
 	troubled := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "mayfly_trust_sources_in_trouble", Help: "Sources of CA certificates, of those that volumes of this node use, that are missing or of no use now."}, func() float64 { return float64(d.trust.FailingSources()) })
+		Name: "mayfly_trust_sources_in_trouble", Help: "Sources of CA certificates, of those that volumes of this node use, that are missing or unusable now."},
+		func() float64 { return float64(d.trust.FailingSources()) })
 	earlier := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "mayfly_volumes_with_earlier_settings", Help: "Volumes that the flags and profiles of now don't fit: those of before count."},
+		Name: "mayfly_volumes_with_earlier_settings", Help: "Volumes that the current flags and profiles don't fit: the last ones that did are used."},
 		func() float64 { return float64(d.resolve.Earlier()) })
-	all := []prometheus.Collector{m.issued, m.skewed, m.swappable, m.updated, m.failed, volumes, expiry, troubled, earlier}
+	all := []prometheus.Collector{
+		m.issued, m.skewed, m.swappable, m.updated, m.failed, volumes, expiry, troubled, earlier,
+	}
 	if d.Profiles != nil {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "mayfly_profiles_valid", Help: "1 if the ConfigMap of the profiles is understood as it is now; 0: what it said before counts."}, d.profilesValid))
+			Name: "mayfly_profiles_valid", Help: "1 if the last version of the profiles' ConfigMap was parsed; 0: the last valid one is used."},
+			d.profilesValid))
 	}
 	var errs []error
 	for _, c := range all {
@@ -56,7 +63,7 @@ func newMetrics(d *Driver, registry prometheus.Registerer) (*metrics, error) {
 	return m, errors.Join(errs...)
 }
 
-// Issued counts a certificate that was received then.
+// Issued counts a certificate and the time at which it was received.
 func (m *metrics) Issued(received time.Time, leaf *x509.Certificate) {
 	m.issued.Inc()
 	if leaf.NotBefore.After(received) {
@@ -64,9 +71,10 @@ func (m *metrics) Issued(received time.Time, leaf *x509.Certificate) {
 	}
 }
 
-// Failed counts an attempt that brought none.
+// Failed counts an attempt that failed.
 func (m *metrics) Failed(kind signer.Kind) { m.failed.WithLabelValues(kind.String()).Inc() }
 
+// profilesValid returns 1 if the last version of the profiles was parsed, else 0.
 func (d *Driver) profilesValid() float64 {
 	if d.Profiles.Valid() {
 		return 1
@@ -74,7 +82,7 @@ func (d *Driver) profilesValid() float64 {
 	return 0
 }
 
-// unix returns a time as Prometheus has it; 0 for none.
+// unix returns a time in Unix seconds; 0 for the zero time.
 func unix(t time.Time) float64 {
 	if t.IsZero() {
 		return 0

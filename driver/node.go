@@ -17,8 +17,8 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
-// node is the CSI Node service under one of the driver's names. Calls for one volume wait for each other: the kubelet's
-// overlap after a time-out.
+// node is the CSI Node service under one of the driver's names. Calls for one volume wait for each other: after a
+// time-out the kubelet's overlap.
 type node struct {
 	csi.UnimplementedNodeServer
 	*Driver
@@ -35,7 +35,7 @@ func (n *node) NodePublishVolume(
 	}
 	token, err := tokenOf(req)
 	if err != nil { // The call may be for a volume that needs none now.
-		n.Log.Warn("the token of a call is not understood", "volume", asked.ID, "error", err)
+		n.Log.Warn("the token of a call can't be parsed", "volume", asked.ID, "error", err)
 	}
 	return &csi.NodePublishVolumeResponse{}, n.publish(ctx, asked, token)
 }
@@ -45,32 +45,32 @@ func (n *node) NodeUnpublishVolume(
 	ctx context.Context, req *csi.NodeUnpublishVolumeRequest,
 ) (*csi.NodeUnpublishVolumeResponse, error) {
 	id, target := req.GetVolumeId(), req.GetTargetPath()
-	if err := cmp.Or(store.CheckID(id), n.target(target)); err != nil {
-		return nil, badCall{err}
+	if err := cmp.Or(store.CheckID(id), n.checkTarget(target)); err != nil {
+		return nil, invalidCall{err}
 	}
 	return &csi.NodeUnpublishVolumeResponse{}, n.unpublish(ctx, id, target)
 }
 
-// NodeGetVolumeHealth implements the CSI Node service: it says what is wrong with the pair, until when it is valid, and
-// what its renewal met. It took the place of the volume condition of NodeGetVolumeStats in CSI 1.13 (csi.proto,
+// NodeGetVolumeHealth implements the CSI Node service: it returns what is wrong with the pair, until when it is valid,
+// and why its renewal failed. It replaced the volume condition of NodeGetVolumeStats in CSI 1.13 (csi.proto,
 // VolumeHealth; kubernetes pkg/volume/csi/csi_client.go).
 func (n *node) NodeGetVolumeHealth(
 	_ context.Context, req *csi.NodeGetVolumeHealthRequest,
 ) (*csi.NodeGetVolumeHealthResponse, error) {
 	if err := store.CheckID(req.GetVolumeId()); err != nil {
-		return nil, badCall{err}
+		return nil, invalidCall{err}
 	}
 	v := n.store.Find(req.GetVolumeId())
 	if v == nil {
-		return nil, missing{fmt.Errorf("volume %s is not published here", req.GetVolumeId())}
+		return nil, notFound{fmt.Errorf("volume %s is not published here", req.GetVolumeId())}
 	}
 	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: &csi.VolumeHealth{
 		VolumeId: req.GetVolumeId(), HealthStatuses: n.health(v, now()),
 	}}, nil
 }
 
-// NodeGetCapabilities implements the CSI Node service. Volume statistics are not among them: a tmpfs of a fixed size has
-// no news for the kubelet, which would ask for them every minute (kubernetes pkg/kubelet/server/stats).
+// NodeGetCapabilities implements the CSI Node service. Volume statistics are not among them: the kubelet would ask for
+// those of a tmpfs of fixed size every minute (kubernetes pkg/kubelet/server/stats).
 func (n *node) NodeGetCapabilities(
 	context.Context, *csi.NodeGetCapabilitiesRequest,
 ) (*csi.NodeGetCapabilitiesResponse, error) {
@@ -91,12 +91,13 @@ func (n *node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeG
 	return &csi.NodeGetInfoResponse{NodeId: n.NodeName}, nil
 }
 
-// asked returns what a call asks for, if it is a call that an inline volume makes.
+// asked returns what a call asks for, or an error if the kubelet makes no such call for an inline volume.
 func (n *node) asked(req *csi.NodePublishVolumeRequest) (volume.Asked, error) {
 	capability := req.GetVolumeCapability()
-	err := cmp.Or(store.CheckID(req.GetVolumeId()), n.target(req.GetTargetPath()), fit(req), n.podOf(req))
+	err := cmp.Or(
+		store.CheckID(req.GetVolumeId()), n.checkTarget(req.GetTargetPath()), checkCall(req), n.checkPod(req))
 	if err != nil {
-		return volume.Asked{}, badCall{err}
+		return volume.Asked{}, invalidCall{err}
 	}
 	attributes := maps.Clone(req.GetVolumeContext())
 	secrets := maps.Clone(req.GetSecrets())
@@ -115,20 +116,23 @@ func (n *node) asked(req *csi.NodePublishVolumeRequest) (volume.Asked, error) {
 	}, nil
 }
 
-func fit(req *csi.NodePublishVolumeRequest) error {
+// checkCall returns an error for a call that is not one for an inline volume.
+func checkCall(req *csi.NodePublishVolumeRequest) error {
 	switch {
 	case req.GetVolumeCapability() == nil:
 		return errors.New("volume_capability is missing")
 	case req.GetVolumeCapability().GetBlock() != nil:
 		return errors.New("volume_capability is a block device: a certificate volume is a directory")
 	case !req.GetReadonly():
-		return errors.New("readOnly is not true: set readOnly: true in the pod's csi volume, for nobody but the driver writes certificates")
+		return errors.New("readOnly is not true: set readOnly: true in the pod's csi volume, " +
+			"for nobody but the driver writes certificates")
 	}
 	return nil
 }
 
-// target demands a path in a pod's directory that the driver may make and remove. It exists only if it is a directory.
-func (n *node) target(target string) error {
+// checkTarget returns an error for a path that is not in a pod's directory, or exists and is no directory: the driver
+// makes and removes it.
+func (n *node) checkTarget(target string) error {
 	pods := filepath.Join(n.KubeletRoot, "pods")
 	switch {
 	case target == "":
@@ -148,6 +152,7 @@ func (n *node) target(target string) error {
 	return nil
 }
 
+// kindOfFile returns a file's type in words.
 func kindOfFile(mode fs.FileMode) string {
 	switch {
 	case mode&fs.ModeSymlink != 0:
@@ -158,8 +163,9 @@ func kindOfFile(mode fs.FileMode) string {
 	return "special file"
 }
 
-// podOf demands that the pod's UID is that of the target's path: where podInfoOnMount is off, the UID would be the pod's own words.
-func (n *node) podOf(req *csi.NodePublishVolumeRequest) error {
+// checkPod returns an error if the pod's UID is not that of the target's path: where podInfoOnMount is off, the pod's
+// author could set it.
+func (n *node) checkPod(req *csi.NodePublishVolumeRequest) error {
 	uid := req.GetVolumeContext()["csi.storage.k8s.io/pod.uid"]
 	if n.KubeletRoot == "" || uid == "" {
 		return nil

@@ -12,25 +12,25 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// publish returns when a valid pair is in the volume and the volume on its target.
+// publish returns when a valid pair is in the volume and the volume is mounted on its target.
 //
-// While something of a volume exists its errors are not final, so that the kubelet tries again or unpublishes it; a
-// final one comes only when nothing was made or everything is removed.
+// While anything of the volume exists its errors are not final, so that the kubelet tries again or unpublishes it.
+// They are final only if nothing was made or everything was removed.
 func (d *Driver) publish(ctx context.Context, asked volume.Asked, token issue.Token) error {
 	v := d.store.Get(asked.ID)
 	d.setToken(v, token)
 	if v.Known() && v.ValidAt(now()) && v.Bound(asked.Target) && ofSameDriver(v.Record().Asked, asked) {
 		return nil
 	}
-	ctx, cancel := answerable(ctx)
+	ctx, cancel := withMargin(ctx)
 	defer cancel()
 	for {
 		tried, err := d.publishOnce(ctx, v, asked, token)
 		if tried == nil {
 			return err
 		}
-		// The end of the next attempt is waited for: the kubelet's own backoff would keep the pod waiting for up to 2
-		// minutes after it (kubernetes pkg/util/goroutinemap/exponentialbackoff).
+		// Wait for the end of the next attempt: the kubelet's own backoff would delay the pod by up to 2 minutes
+		// after it (kubernetes pkg/util/goroutinemap/exponentialbackoff).
 		select {
 		case <-tried:
 		case <-ctx.Done():
@@ -41,8 +41,8 @@ func (d *Driver) publish(ctx context.Context, asked volume.Asked, token issue.To
 	}
 }
 
-// publishOnce runs the steps once. Where the volume backs off and a later attempt may go better, tried is closed at the
-// end of the next one.
+// publishOnce runs the steps once. If the volume backs off and its attempt continues, tried is closed at the end of
+// the next try.
 func (d *Driver) publishOnce(
 	ctx context.Context, v *store.Volume, asked volume.Asked, token issue.Token,
 ) (tried <-chan struct{}, err error) {
@@ -63,7 +63,7 @@ func (d *Driver) publishOnce(
 	return nil, v.Bind(asked.Target)
 }
 
-// open makes the volume's tmpfs and record, or goes on with those that are there.
+// open makes the volume's tmpfs and record, or reopens those that exist.
 func (d *Driver) open(ctx context.Context, v *store.Volume, asked volume.Asked, token issue.Token) error {
 	if v.Known() {
 		return d.reopen(v, asked)
@@ -88,7 +88,7 @@ func (d *Driver) open(ctx context.Context, v *store.Volume, asked volume.Asked, 
 			return err
 		}
 	}
-	if spec.Keystore.Password == asked.Password { // It is kept in a file of its own.
+	if spec.Keystore.Password == asked.Password { // It is stored in a file of its own.
 		spec.Keystore.Password = ""
 	}
 	asked.Password, asked.Secrets, asked.Profile = "", false, spec.Profile // It has what was in the Secret.
@@ -98,18 +98,18 @@ func (d *Driver) open(ctx context.Context, v *store.Volume, asked volume.Asked, 
 	if err := v.Update(func(r *store.Record) { r.SetAsked(asked, spec) }); err != nil {
 		return err
 	}
-	d.schedule(v) // What lay there under a record that could not be read is renewed again.
+	d.schedule(v) // The tmpfs may have a pair, under a record that could not be read.
 	return nil
 }
 
-// defaults returns the flags and profiles of now.
+// defaults returns the current flags and profiles.
 func (d *Driver) defaults(ctx context.Context) (volume.Defaults, error) {
 	ctx, cancel := context.WithTimeout(ctx, firstTimeout)
 	defer cancel()
 	return d.resolve.Defaults(ctx)
 }
 
-// reopen goes on with a volume that is on record. What it asks for is resolved by its attempts.
+// reopen reopens a volume that is on record. Its attempts resolve what it asks for.
 func (d *Driver) reopen(v *store.Volume, asked volume.Asked) error {
 	before := v.Record().Asked
 	switch {
@@ -120,7 +120,7 @@ func (d *Driver) reopen(v *store.Volume, asked volume.Asked) error {
 	}
 	if v.Spec().ID == "" {
 		if err := d.resolve.Recorded(v); err != nil && !v.ValidAt(now()) {
-			return fmt.Errorf("the volume is kept as it is, for its attributes are not understood any more: %w", err)
+			return fmt.Errorf("the volume is kept as it is: its attributes are not valid any more: %w", err)
 		}
 	}
 	if _, err := v.Mount(v.Spec().SELinuxContext); err != nil {
@@ -129,8 +129,8 @@ func (d *Driver) reopen(v *store.Volume, asked volume.Asked) error {
 	if asked.Password == "" {
 		return nil
 	}
-	if err := d.resolve.Password(v, asked); err != nil {
-		d.Log.Warn("the password of a volume's keystores stays as it was", "volume", v.ID(), "error", err)
+	if err := d.resolve.CheckPassword(v, asked); err != nil {
+		d.Log.Warn("the password of a volume's keystores is not changed", "volume", v.ID(), "error", err)
 		return nil
 	}
 	return v.SetPassword(asked.Password)
@@ -152,20 +152,20 @@ func (d *Driver) ensure(ctx context.Context, v *store.Volume) (tried <-chan stru
 	}
 	switch r := v.Record(); {
 	case r.Failure == nil:
-		// The pod's author soon reads what the pod waits for; the kubelet's next call goes on with the same attempt.
+		// A short wait, so that the kubelet soon sends an Event; its next call continues the attempt.
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, firstTimeout)
 		defer cancel()
 	case r.Failure.Kind != signer.NotYet.String() && r.Failure.RetryAt.After(t):
-		if r.Attempt != "" { // It goes on.
+		if r.Attempt != "" { // A later try continues it.
 			tried = v.Tried()
 		}
-		return tried, restingError{*r.Failure, t}
+		return tried, backoffError{*r.Failure, t}
 	}
 	return nil, d.issue(ctx, v)
 }
 
-// issue brings a new pair into the volume. A renewal is the same call, later. The volume's turn must be held.
+// issue gets a new pair for the volume, its first or another. The volume's turn must be held.
 func (d *Driver) issue(ctx context.Context, v *store.Volume) error {
 	err := d.attempt(ctx, v)
 	if err != nil {
@@ -176,7 +176,7 @@ func (d *Driver) issue(ctx context.Context, v *store.Volume) error {
 	return err
 }
 
-// attempt goes through the steps in order. An attempt that was begun before, even by another process, goes on.
+// attempt runs the steps in order. It continues an attempt that was begun before, even by another process.
 func (d *Driver) attempt(ctx context.Context, v *store.Volume) error {
 	if err := v.Mounted(); err != nil {
 		return err
@@ -201,7 +201,7 @@ func (d *Driver) attempt(ctx context.Context, v *store.Volume) error {
 	return d.issuer.Finish(v, pair, now())
 }
 
-// begin returns the attempt under way, or begins one for what the volume asks for now.
+// begin returns the attempt under way, or begins one with the current flags and profiles.
 func (d *Driver) begin(ctx context.Context, v *store.Volume) (issue.Attempt, error) {
 	if a, ok := d.issuer.Pending(v); ok && !d.resolve.IssuerChanged(v) {
 		return a, nil
@@ -213,9 +213,9 @@ func (d *Driver) begin(ctx context.Context, v *store.Volume) (issue.Attempt, err
 	return d.issuer.Begin(v)
 }
 
-// unpublish removes the volume. It succeeds for one that is not there.
+// unpublish removes the volume. It succeeds if there is none.
 func (d *Driver) unpublish(ctx context.Context, id, target string) error {
-	ctx, cancel := answerable(ctx)
+	ctx, cancel := withMargin(ctx)
 	defer cancel()
 	v := d.store.Get(id)
 	if err := v.TakeOver(ctx, "an unpublish call"); err != nil {
@@ -228,7 +228,7 @@ func (d *Driver) unpublish(ctx context.Context, id, target string) error {
 	return d.discard(v, target)
 }
 
-// discard removes the volume from target and state directory, and what each package knows of it.
+// discard removes the volume from target and state directory, and its state in each package.
 func (d *Driver) discard(v *store.Volume, target string) error {
 	last, err := d.store.Remove(v, target)
 	if err != nil {
@@ -243,11 +243,13 @@ func (d *Driver) discard(v *store.Volume, target string) error {
 	return nil
 }
 
-// reject answers a volume that is not understood, and was never on record.
+// reject returns the answer for a volume whose attributes are invalid and which is not on record, and discards it
+// unless it has a pair.
 func (d *Driver) reject(v *store.Volume, asked volume.Asked, problems error) error {
-	if v.HasPair() { // Its record is lost: it was understood once.
+	if v.HasPair() { // Its record is lost; its attributes were valid once.
 		if v.ValidAt(now()) {
-			d.Log.Warn("a volume keeps its certificate, for its attributes are not understood", "volume", v.ID(), "error", problems)
+			d.Log.Warn("a volume keeps its certificate, but its attributes are invalid",
+				"volume", v.ID(), "error", problems)
 			return nil
 		}
 		return problems
@@ -255,21 +257,22 @@ func (d *Driver) reject(v *store.Volume, asked volume.Asked, problems error) err
 	if err := d.discard(v, asked.Target); err != nil {
 		return errors.Join(problems, err)
 	}
-	return badCall{problems}
+	return invalidCall{problems}
 }
 
-// restingError is the answer for a volume that backs off.
-type restingError struct {
+// backoffError is the error of a volume that backs off.
+type backoffError struct {
 	store.Failure
 	now time.Time
 }
 
-// Error says the last reason and the time of the next try.
-func (e restingError) Error() string {
+// Error returns the reason of the last failure and the time of the next try.
+func (e backoffError) Error() string {
 	return fmt.Sprintf("%s (%s; the next try is at %s, in %s)", e.Reason, times(e.Count),
 		stamp(e.RetryAt), e.RetryAt.Sub(e.now).Round(time.Second))
 }
 
+// times returns how often an attempt was tried, in words.
 func times(n int) string {
 	if n == 1 {
 		return "tried once"
@@ -277,9 +280,9 @@ func times(n int) string {
 	return fmt.Sprintf("tried %d times", n)
 }
 
-// answerable returns a context that ends after a call's time, and a little before the caller's: an answer that
-// names the reason must still reach the kubelet.
-func answerable(ctx context.Context) (context.Context, context.CancelFunc) {
+// withMargin returns a context that ends after publishTimeout, and a little before the caller's deadline, so that an
+// answer with the reason still reaches the kubelet.
+func withMargin(ctx context.Context) (context.Context, context.CancelFunc) {
 	const margin = 3 * time.Second
 	end := time.Now().Add(publishTimeout)
 	if deadline, ok := ctx.Deadline(); ok && deadline.Before(end) {

@@ -15,21 +15,21 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// discardDelay is after how long the removal of a volume is tried again that failed.
+// discardDelay is the delay after a removal that failed.
 const discardDelay = time.Minute
 
-// resume goes on with a volume that an earlier process left.
+// resume resumes a volume of an earlier process.
 func (d *Driver) resume(v *store.Volume) {
 	record := v.Record()
 	if record.Asked.ID != "" {
 		if err := d.resolve.Recorded(v); err != nil {
-			d.Log.Error("a volume is kept as it is, and not renewed: its attributes are not understood",
+			d.Log.Error("a volume is kept as it is, and not renewed: its attributes are invalid",
 				"volume", v.ID(), "error", err)
 		}
 	}
 	d.replan(v)
 	if target := record.Asked.Target; target != "" && abandoned(target) {
-		d.clear(v)
+		d.removeAbandoned(v)
 		return
 	}
 	spec := v.Spec()
@@ -43,7 +43,7 @@ func (d *Driver) resume(v *store.Volume) {
 	d.schedule(v)
 }
 
-// due is what the queue calls: a volume's pair is to be renewed, or an attempt that was left is to go on.
+// due runs what is due for a volume; the queue calls it.
 func (d *Driver) due(ctx context.Context, id string) {
 	v := d.store.Find(id)
 	if v == nil {
@@ -53,14 +53,14 @@ func (d *Driver) due(ctx context.Context, id string) {
 	defer cancel()
 	ctx, ok := v.Try(ctx, "a renewal")
 	if !ok {
-		return // Who has the turn looks again.
+		return // The operation that has the turn schedules the volume when it ends.
 	}
 	defer d.release(v)
 	d.work(ctx, v)
 }
 
-// timeout returns how long a try in the background may take. The workers are few: those who wait for a signer must not
-// keep pods that have a certificate from their renewal.
+// timeout returns how long a try in the background may take. There are few workers: volumes that wait for a signer
+// must not delay the renewal of others.
 func timeout(v *store.Volume) time.Duration {
 	if !v.HasPair() {
 		return briefTimeout
@@ -68,13 +68,13 @@ func timeout(v *store.Volume) time.Duration {
 	return renewalTimeout
 }
 
-// work does what is due, if it still is: who had the turn before may have done it.
+// work does what is due, unless another operation has done it meanwhile.
 func (d *Driver) work(ctx context.Context, v *store.Volume) {
 	target, at := v.Record().Asked.Target, d.next(v)
 	switch {
 	case v.Removed():
 	case target != "" && abandoned(target):
-		d.clear(v)
+		d.removeAbandoned(v)
 	case at.IsZero():
 	case at.After(now()):
 		d.schedule(v)
@@ -85,15 +85,15 @@ func (d *Driver) work(ctx context.Context, v *store.Volume) {
 	}
 }
 
-// abandoned reports whether the kubelet has taken away the directory that it made for the target: the pod is gone, and
-// nobody will unpublish its volume.
+// abandoned reports whether the kubelet has removed the directory that it made for the target: the pod is deleted, and
+// its volume will not be unpublished.
 func abandoned(target string) bool {
 	_, err := os.Stat(filepath.Dir(target))
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// clear removes a volume whose pod is gone. What can't be removed is tried again.
-func (d *Driver) clear(v *store.Volume) {
+// removeAbandoned removes a volume whose pod is deleted. If that fails it is tried again.
+func (d *Driver) removeAbandoned(v *store.Volume) {
 	if err := d.discard(v, v.Record().Asked.Target); err != nil {
 		d.Log.Error("a volume whose pod is gone can't be removed", "volume", v.ID(), "error", err)
 		d.queue.Set(v.ID(), now().Add(discardDelay), time.Time{})
@@ -102,34 +102,35 @@ func (d *Driver) clear(v *store.Volume) {
 	d.Log.Info("removed a volume whose pod is gone", "volume", v.ID())
 }
 
-// release gives the volume's turn back, and looks again at what was due meanwhile.
+// release releases the volume's turn, and schedules the volume if it was due meanwhile.
 func (d *Driver) release(v *store.Volume) {
 	if v.Release() {
 		d.schedule(v)
 	}
 }
 
-// schedule tells the queue when the volume is to be looked at next. It is called after each change of what that
-// depends on; only one such call works at a time, so that the last one counts.
+// schedule sets in the queue when the volume is due. It is called after each change of what that depends on; calls are
+// serialized, so that the last one counts.
 func (d *Driver) schedule(v *store.Volume) {
-	d.planning.Lock()
-	defer d.planning.Unlock()
+	d.scheduling.Lock()
+	defer d.scheduling.Unlock()
 	pair, _ := v.Pair()
 	if at := d.next(v); !at.IsZero() && !v.Removed() {
 		d.queue.Set(v.ID(), at, pair.NotAfter)
 	}
 }
 
+// scheduleID schedules the volume, if there is one.
 func (d *Driver) scheduleID(id string) {
 	if v := d.store.Find(id); v != nil {
 		d.schedule(v)
 	}
 }
 
-// next returns when the volume is to be looked at; zero: when a call comes.
+// next returns when the volume is due; zero: not before the next call.
 func (d *Driver) next(v *store.Volume) time.Time {
 	r, spec := v.Record(), v.Spec()
-	if spec.ID == "" { // What it asks for is not known.
+	if spec.ID == "" { // It could not be resolved.
 		return time.Time{}
 	}
 	s := renew.State{
@@ -139,13 +140,13 @@ func (d *Driver) next(v *store.Volume) time.Time {
 	if r.Failure != nil {
 		s.Resting = r.Failure.RetryAt
 	}
-	if pair, ok := v.Pair(); ok && r.RenewAt.IsZero() { // Of a record that was made anew, after one that could not be read.
+	if pair, ok := v.Pair(); ok && r.RenewAt.IsZero() { // The record replaced one that could not be read.
 		s.RenewAt = renew.At(v.ID(), pair.NotBefore, pair.NotAfter, spec.RenewBefore)
 	}
 	return renew.Next(s, now())
 }
 
-// replan plans the renewal of a volume whose record is that of a driver that went by the leaf alone.
+// replan sets the time of the renewal of a volume whose record is of a driver that considered only the leaf.
 func (d *Driver) replan(v *store.Volume) {
 	pair, ok := v.Pair()
 	r := v.Record()
@@ -157,21 +158,21 @@ func (d *Driver) replan(v *store.Volume) {
 	}
 }
 
-// setToken keeps the token that came with a call.
+// setToken stores the token that came with a call.
 func (d *Driver) setToken(v *store.Volume, token issue.Token) {
 	if token.Value != "" && d.issuer.SetToken(v, token) {
 		d.schedule(v)
 	}
 }
 
-// watchRenewals renews what an annotation of its pod asks for.
+// watchRenewals watches the annotations by which pods ask for renewals, until ctx ends.
 func (d *Driver) watchRenewals(ctx context.Context) error {
 	return d.Pods.Renewals(ctx, d.renewAt, func(err error) {
-		d.Log.Warn("the annotations of pods are not known: they are asked for again", "error", err)
+		d.Log.Warn("the annotations of pods can't be read: this is tried again", "error", err)
 	})
 }
 
-// renewAt has the pod's certificates that are older than at renewed at that time.
+// renewAt schedules the renewal of the pod's certificates that are older than at for that time.
 func (d *Driver) renewAt(pod signer.Pod, at time.Time, err error) {
 	d.wanted.Set(pod.UID, at)
 	for _, v := range d.store.All() {

@@ -9,7 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/registration"
 )
 
-// serve answers on the sockets of all names until ctx ends and the calls in flight have.
+// serve serves on the sockets of all names until ctx ends, and returns when the calls in flight have ended.
 func (d *Driver) serve(ctx context.Context) error {
 	server := registration.Server{KubeletRoot: d.KubeletRoot, Drain: drainTimeout, Log: d.Log}
 	for _, name := range d.Names {
@@ -21,9 +21,9 @@ func (d *Driver) serve(ctx context.Context) error {
 	return server.Serve(ctx)
 }
 
-// newServer returns a server with the CSI services under one name.
+// newServer makes a server with the CSI services under one name.
 func (d *Driver) newServer(name Name) *grpc.Server {
-	// Calls are small. To estimate a window would cost a ping for each of them (google.golang.org/grpc
+	// Calls are small: a fixed window saves the ping by which gRPC would estimate one for each (google.golang.org/grpc
 	// internal/transport/bdp_estimator.go).
 	const window = 64 << 10
 	server := grpc.NewServer(

@@ -11,25 +11,26 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/store"
 )
 
-// badCall is an error that the caller alone can mend. Nothing of the volume exists then.
-type badCall struct{ error }
+// invalidCall is the error of a call that only the caller can correct. Nothing of the volume exists then.
+type invalidCall struct{ error }
 
-// Unwrap is the reason.
-func (e badCall) Unwrap() error { return e.error }
+// Unwrap returns the reason.
+func (e invalidCall) Unwrap() error { return e.error }
 
-// missing is the error of a volume that is not there.
-type missing struct{ error }
+// notFound is the error of a volume that does not exist.
+type notFound struct{ error }
 
-// Unwrap is the reason.
-func (e missing) Unwrap() error { return e.error }
+// Unwrap returns the reason.
+func (e notFound) Unwrap() error { return e.error }
 
-// code is the one place where an error becomes a CSI status code. What is not known to be final is Unavailable:
-// the kubelet tries again, and unpublishes the volume if its pod goes (kubernetes pkg/volume/csi/csi_client.go, isFinalError).
+// code returns the CSI status code of an error; no other function chooses one. An error that is not known to be final
+// is Unavailable: the kubelet tries again, and unpublishes the volume if its pod is deleted (kubernetes
+// pkg/volume/csi/csi_client.go, isFinalError).
 func code(err error) codes.Code {
 	switch {
-	case errors.As(err, new(badCall)):
+	case errors.As(err, new(invalidCall)):
 		return codes.InvalidArgument
-	case errors.As(err, new(missing)):
+	case errors.As(err, new(notFound)):
 		return codes.NotFound
 	case errors.Is(err, store.ErrBusy):
 		return codes.Aborted
@@ -40,8 +41,10 @@ func code(err error) codes.Code {
 	return codes.Unavailable
 }
 
-// answer gives every error its code, and logs it once.
-func (d *Driver) answer(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+// answer gives every error its code, and logs it once. It is the server's interceptor.
+func (d *Driver) answer(
+	ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+) (any, error) {
 	resp, err := handler(ctx, req)
 	if err == nil {
 		return resp, nil
@@ -54,7 +57,7 @@ func (d *Driver) answer(ctx context.Context, req any, info *grpc.UnaryServerInfo
 	return nil, grpcstatus.Error(c, err.Error())
 }
 
-// volumeOf returns the id of the volume that a request is about.
+// volumeOf returns the volume id of a request; empty if it has none.
 func volumeOf(req any) string {
 	if v, ok := req.(interface{ GetVolumeId() string }); ok {
 		return v.GetVolumeId()

@@ -12,8 +12,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// tokenOf returns the token for the API server that came with the call; the zero token if there is none. It comes among
-// the secrets where the CSIDriver object has serviceAccountTokenInSecrets, else in the volume's context (kubernetes
+// tokenOf returns the token for the API server in the call; the zero Token if there is none. It is among the secrets
+// if the CSIDriver object has serviceAccountTokenInSecrets, else in the volume's context (kubernetes
 // pkg/volume/csi/csi_mounter.go).
 func tokenOf(req *csi.NodePublishVolumeRequest) (issue.Token, error) {
 	text := req.GetSecrets()[volume.Tokens]
@@ -31,6 +31,6 @@ func tokenOf(req *csi.NodePublishVolumeRequest) (issue.Token, error) {
 	if json.Unmarshal([]byte(text), &byAudience) != nil { // Its error could quote the token.
 		return issue.Token{}, errors.New(volume.Tokens + " is not the JSON of the kubelet")
 	}
-	found := byAudience[""] // That of the API server: another audience's token is not for its eyes.
+	found := byAudience[""] // That of the API server: it must not see another audience's token.
 	return issue.Token{Value: found.Token, ExpiresAt: found.ExpirationTimestamp}, nil
 }

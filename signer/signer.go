@@ -1,7 +1,7 @@
-// Package signer is the contract between the node plugin and whoever signs its certificates.
+// Package signer defines the interface between the node plugin and the backends that sign its certificates.
 //
-// A backend implements [Signer]. What a backend may answer, and how the node plugin understands it, is stated here
-// and held by the suite in signertest.
+// A backend implements [Signer]. This package states what a backend may answer, and what its errors mean; package
+// signertest tests it.
 package signer
 
 import (
@@ -12,17 +12,16 @@ import (
 
 // A Signer signs one certificate request at a time; calls for different attempts run concurrently.
 //
-// Sign waits until the request is decided or ctx ends. It is idempotent by [Request.Attempt]: called again with an equal
-// request, after a time-out or in another process, it finds what the first call began instead of beginning a second time.
-// Every error that it returns is an [*Error].
+// Sign waits until the request is decided or ctx ends. It is idempotent by [Request.Attempt]: called again with an
+// equal request, after a time-out or in another process, it continues what the first call began. Every error that it
+// returns is an [*Error].
 type Signer interface {
 	Sign(ctx context.Context, req Request) (Issued, error)
 }
 
-// A Forgetter is a Signer that keeps an object for each attempt until it is told to forget it.
+// A Forgetter is a Signer that keeps an object for each attempt until Forget is called.
 //
-// Forget removes what Sign left behind for the attempt. It succeeds if there is nothing to remove,
-// and never removes an object that is not the attempt's own.
+// Forget removes the attempt's object. It succeeds if there is none, and never removes another attempt's.
 type Forgetter interface {
 	Forget(ctx context.Context, attempt Attempt) error
 }
@@ -30,18 +29,18 @@ type Forgetter interface {
 // A Request is what a node plugin asks to be signed, for one volume of one pod.
 type Request struct {
 	Attempt     Attempt
-	Volume      string // The CSI volume's id, by which the pod's spec tells which of its volumes asks.
+	Volume      string // The CSI volume's id. It identifies the volume in the pod's spec.
 	Issuer      Issuer
-	Annotations map[string]string // What the pod's author tells the signer besides.
+	Annotations map[string]string // From the pod's author, for the signer.
 	CSR         []byte            // PKCS#10, DER.
-	Duration    time.Duration     // The lifetime that is wanted; a signer may give another.
+	Duration    time.Duration     // The requested lifetime; a signer may give another.
 	Usages      []Usage
 	IsCA        bool
 
-	Token Token // Of the pod's service account, to ask with. Empty: the signer asks as itself.
+	Token Token // Of the pod's service account. Empty: the request is made as the node plugin.
 }
 
-// A Token is a secret that no log shows.
+// A Token is a secret. Its methods hide it from logs.
 type Token string
 
 // String hides the token.
@@ -55,13 +54,14 @@ func (t Token) String() string {
 // GoString hides the token.
 func (t Token) GoString() string { return t.String() }
 
-// An Attempt names one try to get a certificate: it is all that is needed to find the try again.
+// An Attempt identifies one try to get a certificate, across calls and processes.
 type Attempt struct {
 	ID  string // Random, unique per try, made of [a-z0-9]; at most 32 characters.
-	Pod Pod    // For whom.
+	Pod Pod    // The pod that gets the certificate.
 }
 
-// ObjectName is the name of the attempt's object in the API server: the pod's name for who reads a list, and the attempt's id, which makes it unique.
+// ObjectName returns the name of the attempt's object in the API server: the pod's name, for people who read a list,
+// and the attempt's id, which makes it unique.
 func (a Attempt) ObjectName() string {
 	const longest = 253 // A DNS subdomain (k8s.io/apimachinery pkg/util/validation).
 	prefix := a.Pod.Name
@@ -69,17 +69,17 @@ func (a Attempt) ObjectName() string {
 	return strings.TrimRight(prefix, "-.") + "-" + a.ID
 }
 
-// A Pod is the identity of the pod that asks, as the kubelet told it.
+// A Pod identifies the pod that gets the certificate, as the kubelet does.
 type Pod struct {
 	Namespace, Name, UID, ServiceAccount string
 }
 
-// An Issuer names who is to sign, in cert-manager's terms.
+// An Issuer names the issuer, in cert-manager's terms.
 type Issuer struct {
 	Name, Kind, Group string
 }
 
-// Issued is a signer's answer, unchecked: PEM as it came.
+// Issued is a signer's answer: PEM that nothing has checked.
 type Issued struct {
 	Chain []byte // The leaf first.
 	CA    []byte // The issuer's CA certificates; may be empty.

@@ -24,7 +24,8 @@ type usage struct {
 	ext  x509.ExtKeyUsage
 }
 
-// usages are all names, in the order of RFC 5280, sections 4.2.1.3 and 4.2.1.12. A row has a key usage, or else an extended one.
+// usages returns all usages, in the order of RFC 5280, sections 4.2.1.3 and 4.2.1.12: a row has a key usage or else
+// an extended one.
 func usages() []usage {
 	return []usage{
 		{name: "signing", key: x509.KeyUsageDigitalSignature},
@@ -53,7 +54,7 @@ func usages() []usage {
 	}
 }
 
-// Usages are the names of all usages.
+// Usages returns the names of all usages.
 func Usages() []string {
 	var names []string
 	for _, u := range usages() {
@@ -62,7 +63,7 @@ func Usages() []string {
 	return names
 }
 
-// X509 is what the usages mean in a certificate. An unknown usage is an error.
+// X509 returns the usages as crypto/x509 has them. An unknown usage is an error.
 func X509(wanted []Usage) (key x509.KeyUsage, ext []x509.ExtKeyUsage, err error) {
 	all := usages()
 	for _, name := range wanted {

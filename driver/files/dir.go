@@ -28,6 +28,7 @@ type Dir string
 // Data returns the directory that is mounted into the pod.
 func (d Dir) Data() string { return d.path("data") }
 
+// path returns the path of a file of the driver.
 func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
 
 // RecordFile is the name of the record.

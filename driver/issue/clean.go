@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	// concurrentForgets is how many volumes have requests removed at once.
+	// concurrentForgets is how many volumes' requests are deleted at once.
 	concurrentForgets = 16
-	// forgetTimeout is how long the removal of one finished request may take.
+	// forgetTimeout is how long the deletion of one finished request may take.
 	forgetTimeout = 30 * time.Second
 )
 
-// cleanup removes finished requests in the background: pods are answered first.
+// cleanup deletes finished requests in the background, so that calls do not wait for it.
 type cleanup struct {
 	once  sync.Once
 	slots chan struct{}
@@ -25,6 +25,7 @@ type cleanup struct {
 	wait  sync.WaitGroup
 }
 
+// start makes the zero cleanup ready for use.
 func (c *cleanup) start() {
 	c.once.Do(func() {
 		c.slots = make(chan struct{}, concurrentForgets)
@@ -32,16 +33,17 @@ func (c *cleanup) start() {
 	})
 }
 
-// Close ends the removal of finished requests.
+// Close ends the deletion of finished requests.
 func (i *Issuer) Close() {
 	i.cleanup.start()
 	i.cleanup.stop()
 	i.cleanup.wait.Wait()
 }
 
-// Clean has the signer forget all but the last requests of the volume, in the background.
+// Clean deletes all but the last KeepRequests requests of the volume, in the background.
 func (i *Issuer) Clean(v *store.Volume) { i.clean(v, i.KeepRequests) }
 
+// clean deletes all but the last requests of the volume, in the background.
 func (i *Issuer) clean(v *store.Volume, keep int) {
 	finished := v.Record().Finished
 	if surplus := len(finished) - keep; surplus > 0 {
@@ -49,15 +51,15 @@ func (i *Issuer) clean(v *store.Volume, keep int) {
 	}
 }
 
-// Forget drops what is kept for a volume that was removed, and has the signer forget its requests.
+// Forget removes the state of a volume that was removed from the store, and deletes its requests.
 func (i *Issuer) Forget(v *store.Volume, last store.Record) {
 	i.tokens.set(v.ID(), Token{})
 	i.endAttempt(&last)
 	i.forget(v, last.Finished)
 }
 
-// forget has the signer forget attempts, and strikes those that it forgot from the record. What fails is tried again
-// after the next attempt; when the pod is gone, the API server collects what it owned.
+// forget deletes the requests of attempts, and removes those attempts from the record. Failures are tried again after
+// the next attempt; Kubernetes deletes what is left with the pod, which owns it.
 func (i *Issuer) forget(v *store.Volume, attempts []string) {
 	forgetter, ok := i.Signer.(signer.Forgetter)
 	if !ok || len(attempts) == 0 {

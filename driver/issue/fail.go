@@ -12,8 +12,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// Fail records what an attempt met and for how long the volume backs off. It returns the cause, with what went wrong in
-// recording it.
+// Fail records the failure of an attempt and how long the volume backs off. It returns the cause, joined with the
+// error of recording it.
 func (i *Issuer) Fail(v *store.Volume, cause error) error {
 	kind := signer.KindOf(cause)
 	i.Metrics.Failed(kind)
@@ -21,7 +21,7 @@ func (i *Issuer) Fail(v *store.Volume, cause error) error {
 	served := v.ValidAt(t)
 	next := failure(v.ID(), v.Record().Failure, cause, t, served)
 	err := v.Update(func(r *store.Record) {
-		if errors.Is(cause, errNoToken) && i.tokens.fresh(v.ID()) { // It came after the attempt had asked for it.
+		if errors.Is(cause, errNoToken) && i.tokens.fresh(v.ID()) { // A token came meanwhile.
 			next.RetryAt = t
 		}
 		r.Failure = next
@@ -32,14 +32,13 @@ func (i *Issuer) Fail(v *store.Volume, cause error) error {
 	if err != nil { // Without a failure the volume would be due again at once.
 		v.Amend(func(r *store.Record) { r.Failure = next })
 	}
-	// A request that was refused is kept until the next one: its conditions say more than a message does.
+	// A refused request is kept until the next one: its conditions have more than the message.
 	i.clean(v, max(i.KeepRequests, 1))
 	return errors.Join(cause, err)
 }
 
-// failure returns what the record says of a cause that was met at t after the last failure. A pod that is served has a
-// valid pair. What ends attempts has a backoff of its own: an outage does not lengthen it, and only a success begins it
-// anew.
+// failure returns the record of a failure at t after the last one. served says that the pod has a valid pair. Failures
+// that end their attempt have a backoff of their own: an outage does not lengthen it, and only a success resets it.
 func failure(id string, last *store.Failure, cause error, t time.Time, served bool) *store.Failure {
 	kind := signer.KindOf(cause)
 	f := &store.Failure{}
@@ -70,10 +69,11 @@ const (
 // mends sooner is nobody's trouble.
 const eventThreshold = 30 * time.Second
 
-// Report tells operator and pod's author of an attempt that failed in the background.
+// Report logs an attempt that failed in the background, and sends the pod an Event.
 func (i *Issuer) Report(v *store.Volume, cause error) {
 	spec, failure := v.Spec(), v.Record().Failure
-	i.Log.Error("certificate not issued", "volume", v.ID(), "pod", spec.Pod.Namespace+"/"+spec.Pod.Name, "error", cause)
+	i.Log.Error("certificate not issued",
+		"volume", v.ID(), "pod", spec.Pod.Namespace+"/"+spec.Pod.Name, "error", cause)
 	if failure == nil || failure.RetryAt.Sub(failure.At) < eventThreshold || v.Removed() {
 		return
 	}
@@ -83,7 +83,7 @@ func (i *Issuer) Report(v *store.Volume, cause error) {
 		const format = "the pod keeps its certificate, which ends at %s"
 		w = event.Warning{Reason: notRenewed, Message: fmt.Sprintf(format, stamp(pair.NotAfter))}
 	case !spec.StartsWithout:
-		return // The kubelet tells the pod what its calls met: the pod has not started.
+		return // The pod has not started: the kubelet sends an Event for each call that failed.
 	}
 	w.Message = fmt.Sprintf("%s; the next try is at %s; %s", failure.Reason, stamp(failure.RetryAt), w.Message)
 	i.Events.Warn(v.ID(), spec.Pod, w.Reason, w, 0)

@@ -1,8 +1,8 @@
-// Package issue has the steps of one attempt to get a certificate: begin, sign and check, finish or fail. Between them
-// the caller waits for what it needs, and puts the pair in force; see package driver for the order.
+// Package issue has the steps of one attempt to get a certificate: begin, sign and check, finish or fail. The caller
+// decides their order and puts the pair in force; see package driver.
 //
-// An attempt outlives a call and the process: its key lies in the volume before the record names it, and the record
-// before the signer sees it.
+// An attempt outlives a call and the process: its key is stored before the record names it, and the record before the
+// request is sent to the signer.
 package issue
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
-// Metrics counts what became of attempts.
+// Metrics counts the results of attempts.
 type Metrics interface {
 	Issued(received time.Time, leaf *x509.Certificate)
 	Failed(kind signer.Kind)
@@ -32,7 +32,7 @@ type Metrics interface {
 // An Issuer makes attempts. All fields are required. Close it when no attempt is under way.
 type Issuer struct {
 	Signer       signer.Signer
-	KeepRequests int // How many finished requests a volume keeps at its signer.
+	KeepRequests int // How many finished requests of a volume are not deleted.
 	Events       *event.Queue
 	Metrics      Metrics
 	Log          *slog.Logger
@@ -41,14 +41,14 @@ type Issuer struct {
 	cleanup cleanup
 }
 
-// An Attempt is one under way.
+// An Attempt is an attempt under way.
 type Attempt struct {
 	ID  string
 	Key crypto.Signer
 	CSR []byte
 }
 
-// Pending returns the attempt that is under way; ok is false if there is none, or what it needs is lost.
+// Pending returns the attempt under way; ok is false if there is none, or its key can't be read.
 func (i *Issuer) Pending(v *store.Volume) (a Attempt, ok bool) {
 	a.ID = v.Record().Attempt
 	if a.ID == "" {
@@ -59,7 +59,7 @@ func (i *Issuer) Pending(v *store.Volume) (a Attempt, ok bool) {
 	return a, err == nil
 }
 
-// Begin begins an attempt, in place of one that is under way.
+// Begin begins an attempt and ends the one under way, if there is one.
 func (i *Issuer) Begin(v *store.Volume) (a Attempt, err error) {
 	a.ID = request.NewAttempt()
 	if a.Key, err = newKey(v); err != nil {
@@ -77,8 +77,8 @@ func (i *Issuer) Begin(v *store.Volume) (a Attempt, err error) {
 	})
 }
 
-// newKey returns the key of a new attempt: a new one, unless the pod wants to keep the one that it has, and that is of
-// the kind which it wants now.
+// newKey returns the key of a new attempt: a new one, unless the pod asks to reuse its key and that has the kind that
+// it asks for.
 func newKey(v *store.Volume) (crypto.Signer, error) {
 	spec := v.Spec()
 	if spec.ReuseKey {
@@ -92,7 +92,7 @@ func newKey(v *store.Volume) (crypto.Signer, error) {
 	return request.NewKey(spec.Key)
 }
 
-// Sign asks the signer and checks its answer. An unusable answer ends the attempt, unless time mends it.
+// Sign calls the signer and checks its answer. An unusable answer ends the attempt, unless it is valid later.
 func (i *Issuer) Sign(ctx context.Context, v *store.Volume, a Attempt) (request.Pair, error) {
 	spec := v.Spec()
 	asking := request.New(spec, a.ID, a.CSR)
@@ -122,8 +122,8 @@ func (i *Issuer) Sign(ctx context.Context, v *store.Volume, a Attempt) (request.
 	return pair, nil
 }
 
-// FinishInstalled finishes an attempt that was interrupted after its pair was put in force: that needs no signer. It
-// reports whether there was one.
+// FinishInstalled finishes an attempt that was interrupted after its pair was put in force, without the signer. It
+// reports whether there was such an attempt.
 func (i *Issuer) FinishInstalled(v *store.Volume) (finished bool, err error) {
 	unlock := v.LockFiles()
 	attempt, pair, err := v.Installed()
@@ -138,14 +138,14 @@ func (i *Issuer) FinishInstalled(v *store.Volume) (finished bool, err error) {
 	return true, i.Finish(v, pair, at)
 }
 
-// Finish ends an attempt whose pair is in force, and plans the renewal.
+// Finish ends an attempt whose pair is in force, and schedules the renewal.
 func (i *Issuer) Finish(v *store.Volume, pair request.Pair, received time.Time) error {
 	leaf, end := pair.Chain.Leaf(), pair.Chain.End()
 	v.SetPair(leaf, pair.Chain.Begin(), end)
 	spec, before, renewAt := v.Spec(), v.Record(), RenewalAt(v, received, end)
 	stalled := stalled(before, end, end.Sub(received) < spec.Duration*2/3)
 	if stalled > 0 {
-		renewAt = later(renewAt, sooner(received.Add(renew.Backoff(v.ID(), signer.Failed, stalled, true)), end))
+		renewAt = renew.Later(renewAt, renew.Earlier(received.Add(renew.Backoff(v.ID(), signer.Failed, stalled, true)), end))
 		pair.Warnings = append(pair.Warnings, endsSoon(pair.Chain))
 	}
 	err := v.Update(func(r *store.Record) {
@@ -157,7 +157,7 @@ func (i *Issuer) Finish(v *store.Volume, pair request.Pair, received time.Time) 
 		return err
 	}
 	if err := v.RemovePending(); err != nil {
-		i.Log.Warn("the key of a finished attempt stays in the volume until the next one", "volume", v.ID(), "error", err)
+		i.Log.Warn("the key of a finished attempt was not removed", "volume", v.ID(), "error", err)
 	}
 	i.Metrics.Issued(received, leaf)
 	i.Log.Info("certificate issued", "volume", v.ID(), "pod", spec.Pod.Namespace+"/"+spec.Pod.Name,
@@ -176,7 +176,7 @@ func (i *Issuer) endAttempt(r *store.Record) {
 	r.Attempt = ""
 }
 
-// RenewalAt returns when a certificate is renewed that was received at t and whose path ends at end.
+// RenewalAt returns when to renew a certificate that was received at t and whose path ends at end.
 func RenewalAt(v *store.Volume, t, end time.Time) time.Time {
 	spec := v.Spec()
 	at := renew.At(v.ID(), t, end, spec.RenewBefore)
@@ -186,8 +186,8 @@ func RenewalAt(v *store.Volume, t, end time.Time) time.Time {
 	return at
 }
 
-// stalled counts the answers in a row that ended no later than the pair before, and early for what was asked: their
-// issuer, or one above it, ends soon and is not renewed.
+// stalled returns how many answers in a row, this one included, ended no later than the pair before and earlier than
+// requested: a CA of the path ends soon and was not renewed.
 func stalled(before store.Record, end time.Time, early bool) int {
 	if before.EndsAt.IsZero() || end.After(before.EndsAt) || !early {
 		return 0
@@ -195,7 +195,7 @@ func stalled(before store.Record, end time.Time, early bool) int {
 	return before.Stalled + 1
 }
 
-// endsSoon warns of such an answer.
+// endsSoon returns the warning for a stalled answer.
 func endsSoon(c chain.Chain) request.Warning {
 	first := "it"
 	if one := c.EndsWith(); !one.Equal(chain.Of(c.Leaf())) {
@@ -207,7 +207,7 @@ func endsSoon(c chain.Chain) request.Warning {
 	return request.Warning{Reason: "IssuerEndsSoon", Message: message}
 }
 
-// messages returns what the warnings say.
+// messages returns the messages of the warnings.
 func messages(warnings []request.Warning) (all []string) {
 	for _, w := range warnings {
 		all = append(all, w.Message)
@@ -215,14 +215,14 @@ func messages(warnings []request.Warning) (all []string) {
 	return all
 }
 
-// warn logs and queues those warnings of an answer that are new.
+// warn logs and queues the warnings of an answer that were not sent before.
 func (i *Issuer) warn(v *store.Volume, before []string, warnings []request.Warning) {
 	pod := v.Spec().Pod
 	for _, w := range warnings {
 		if slices.Contains(before, w.Message) {
 			continue
 		}
-		i.Log.Warn("a certificate is in force, with a reservation", "volume", v.ID(),
+		i.Log.Warn("certificate accepted with a warning", "volume", v.ID(),
 			"pod", pod.Namespace+"/"+pod.Name, "reason", w.Reason, "problem", w.Message)
 		if !v.Removed() {
 			i.Events.Warn(v.ID(), pod, w.Message, event.Warning(w), 0)
@@ -230,19 +230,5 @@ func (i *Issuer) warn(v *store.Volume, before []string, warnings []request.Warni
 	}
 }
 
-// now returns the wall clock: what certificates are compared with, and what a record keeps.
+// now returns the wall clock time, without the monotonic reading, as certificates and records have it.
 func now() time.Time { return time.Now().Round(0) }
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-func sooner(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}

@@ -8,31 +8,31 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// A Token is one of a pod's service account. It lies in memory alone.
+// A Token is a token of a pod's service account. It is kept only in memory.
 type Token struct {
 	Value     signer.Token
 	ExpiresAt time.Time
 }
 
-// errNoToken is the error of a certificate that is asked for as the pod, without a token.
+// errNoToken is the error of an attempt that needs a token of the pod and has none.
 var errNoToken = signer.Errorf(signer.NotYet, "there is no fresh token of the pod's service account, with which this "+
 	"driver asks (use-token-request): the kubelet brings one with its next call, if the CSIDriver object has "+
 	`tokenRequests: [{audience: ""}] and requiresRepublish: true`)
 
-// tokens are those of volumes, by their ids.
+// tokens holds the tokens of volumes, by their ids.
 type tokens struct {
 	mu  sync.Mutex
 	all map[string]Token
 }
 
-// fresh reports whether there is a token that has not expired.
+// fresh reports whether the volume has a token that has not expired.
 func (t *tokens) fresh(id string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.all[id].ExpiresAt.After(now())
 }
 
-// use returns the token with which to ask; none where the driver asks as itself.
+// use returns the token for a request; it is empty if the driver makes the request as itself.
 func (t *tokens) use(id string, asPod bool) (signer.Token, error) {
 	if !asPod {
 		return "", nil
@@ -45,7 +45,7 @@ func (t *tokens) use(id string, asPod bool) (signer.Token, error) {
 	return "", errNoToken
 }
 
-// set keeps a token; the zero Token: none.
+// set sets the token of a volume; the zero Token removes it.
 func (t *tokens) set(id string, token Token) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -58,8 +58,8 @@ func (t *tokens) set(id string, token Token) {
 	}
 }
 
-// SetToken keeps a token for the next attempt, where the volume's certificates are asked for as the pod, and reports
-// whether the volume waited for one and may be tried at once.
+// SetToken sets the token for the next attempt, if the volume's requests are made as the pod, and reports whether the
+// volume waited for one and may be tried at once.
 func (i *Issuer) SetToken(v *store.Volume, token Token) (waited bool) {
 	if !v.Spec().AsPod {
 		i.tokens.set(v.ID(), Token{})
@@ -82,7 +82,7 @@ func (i *Issuer) SetToken(v *store.Volume, token Token) (waited bool) {
 		}
 	})
 	if err != nil {
-		i.Log.Warn("a volume that waited for a token is not tried at once", "volume", v.ID(), "error", err)
+		i.Log.Warn("a volume that waited for a token can't be tried at once", "volume", v.ID(), "error", err)
 	}
 	return true
 }

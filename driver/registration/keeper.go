@@ -12,33 +12,33 @@ import (
 )
 
 const (
-	// rest is the time between a change and the look at the sockets. Another process may be about to put its own there, and one that removes a
-	// socket again and again gets it back once in this time.
-	rest = time.Second
-	// lookAgain is the time to the next look where nothing tells of a change: there is no inotify descriptor to be had (inotify(7), /proc
-	// interfaces), or another process has a socket's place, and may be killed.
-	lookAgain = 30 * time.Second
+	// repairDelay is the time between a change and the repair. Another process may be about to replace the socket; and
+	// against one that removes it again and again it is restored once in this time.
+	repairDelay = time.Second
+	// pollInterval is the time between checks where no event reports a change: no inotify descriptor is left
+	// (inotify(7), /proc interfaces), or another process has replaced a socket, and may be killed.
+	pollInterval = 30 * time.Second
 )
 
-// A keeper puts back sockets that were removed.
+// A keeper restores sockets that were removed.
 type keeper struct {
 	sockets   []*socket
-	failed    func(error) // Called where a socket that was put back fails.
+	failed    func(error) // Called when a restored socket fails.
 	log       *slog.Logger
 	unwatched bool
 }
 
-// run sees to the sockets until ctx ends. It sleeps while nothing changes.
+// run restores sockets until ctx ends. It sleeps while nothing changes.
 func (k *keeper) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		k.round(ctx)
-		sleep(ctx, rest)
+		sleep(ctx, repairDelay)
 	}
 }
 
-// round puts back what is lost; where nothing is, it waits for a change.
+// round restores the sockets that are lost; if none is, it waits for a change.
 func (k *keeper) round(ctx context.Context) {
-	// The watch comes before the look: no loss is missed.
+	// The watch is started before the check, so that no change is missed.
 	watcher, err := k.watch()
 	if err == nil {
 		defer watcher.Close()
@@ -48,18 +48,18 @@ func (k *keeper) round(ctx context.Context) {
 	}
 	k.report(err)
 	if err != nil {
-		sleep(ctx, lookAgain)
+		sleep(ctx, pollInterval)
 		return
 	}
 	if slices.ContainsFunc(k.sockets, func(s *socket) bool { return s.state == replaced }) {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, lookAgain)
+		ctx, cancel = context.WithTimeout(ctx, pollInterval)
 		defer cancel()
 	}
 	k.wait(ctx, watcher)
 }
 
-// watch watches the directories of the sockets. Each watch is a new one: a directory may be another under the same path.
+// watch watches the directories of the sockets. It makes new watches: a directory may have been replaced.
 func (k *keeper) watch() (*fsnotify.Watcher, error) {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -76,22 +76,22 @@ func (k *keeper) watch() (*fsnotify.Watcher, error) {
 // report logs that the sockets can't be watched, once until they can.
 func (k *keeper) report(err error) {
 	if err != nil && !k.unwatched {
-		k.log.Warn("the sockets can't be watched: they are looked at every 30 seconds", "error", err)
+		k.log.Warn("the sockets can't be watched: they are checked every 30 seconds", "error", err)
 	}
 	k.unwatched = err != nil
 }
 
-// repair puts back the sockets that are lost, in the order in which they were opened, and reports whether none was.
+// repair restores the sockets that are lost, in the order in which they were opened, and reports whether none was.
 func (k *keeper) repair(ctx context.Context) bool {
 	complete := true
 	for _, s := range k.sockets {
 		before := s.state
-		switch s.state = s.look(ctx); {
+		switch s.state = s.check(ctx); {
 		case ctx.Err() != nil:
 			return false
 		case s.state == lost:
 			complete = false
-			k.putBack(ctx, s, before)
+			k.restore(ctx, s, before)
 		case s.state == replaced && before != replaced:
 			k.log.Warn("another process answers on the socket: it has new calls until it ends", "path", s.path)
 		}
@@ -99,7 +99,8 @@ func (k *keeper) repair(ctx context.Context) bool {
 	return complete
 }
 
-func (k *keeper) putBack(ctx context.Context, s *socket, before state) {
+// restore opens a lost socket again, and logs that; of failures in a row only the first.
+func (k *keeper) restore(ctx context.Context, s *socket, before state) {
 	if err := s.open(ctx, k.failed); err == nil {
 		k.log.Warn("a socket was gone, and has been put back", "path", s.path)
 	} else if before != lost {
@@ -112,7 +113,8 @@ func (k *keeper) wait(ctx context.Context, watcher *fsnotify.Watcher) {
 	for {
 		select {
 		case e := <-watcher.Events:
-			if slices.ContainsFunc(k.sockets, func(s *socket) bool { return e.Name == s.path || e.Name == filepath.Dir(s.path) }) {
+			concerns := func(s *socket) bool { return e.Name == s.path || e.Name == filepath.Dir(s.path) }
+			if slices.ContainsFunc(k.sockets, concerns) {
 				return
 			}
 		case <-watcher.Errors: //nolint:errcheck // Events were lost.

@@ -28,7 +28,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const name = "csi.example.org"
 
-// newKubelet returns a kubelet on an empty root, which is not the test's own directory: a test's name would make a socket's path too long.
+// newKubelet returns a kubelet on an empty root, which is not the test's own directory: a test's name would make a
+// socket's path too long.
 func newKubelet(t *testing.T) *kubelet.Kubelet {
 	t.Helper()
 	t.Parallel()
@@ -52,7 +53,8 @@ func registrationSocket(k *kubelet.Kubelet, name string) string {
 	return filepath.Join(k.Root, "plugins_registry", name+"-reg.sock")
 }
 
-// A fakeNode is a CSI node service that answers with its instance's name. probe, if it is there, is what its Probe does.
+// A fakeNode is a CSI node service that answers with its instance's name. probe, if it is there, is what its Probe
+// does.
 type fakeNode struct {
 	csi.UnimplementedNodeServer
 	csi.UnimplementedIdentityServer

@@ -7,29 +7,31 @@ import (
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 )
 
-// A registrant answers the kubelet that has found a plugin's registration socket (k8s.io/kubelet pkg/apis/pluginregistration/v1).
+// A registrant serves the kubelet's calls on a plugin's registration socket (k8s.io/kubelet
+// pkg/apis/pluginregistration/v1).
 type registrant struct {
 	registerapi.UnimplementedRegistrationServer
 	Plugin
 	log *slog.Logger
 }
 
-// GetInfo tells the kubelet where the CSI socket is.
+// GetInfo returns the plugin's name and the path of its CSI socket.
 func (r registrant) GetInfo(context.Context, *registerapi.InfoRequest) (*registerapi.PluginInfo, error) {
 	return &registerapi.PluginInfo{
 		Type: registerapi.CSIPlugin, Name: r.Name, Endpoint: r.Endpoint,
-		SupportedVersions: []string{"1.0.0"}, // Of the CSI spec's major version (kubernetes pkg/volume/csi/csi_plugin.go).
+		SupportedVersions: []string{"1.0.0"}, // Of the CSI spec (kubernetes pkg/volume/csi/csi_plugin.go).
 	}, nil
 }
 
-// NotifyRegistrationStatus logs what became of the registration.
+// NotifyRegistrationStatus logs the result of the registration.
 func (r registrant) NotifyRegistrationStatus(
 	_ context.Context, status *registerapi.RegistrationStatus,
 ) (*registerapi.RegistrationStatusResponse, error) {
 	if status.GetPluginRegistered() {
 		r.log.Info("registered with the kubelet", "driver", r.Name)
 	} else {
-		r.log.Error("the kubelet refused the registration; it tries again", "driver", r.Name, "error", status.GetError())
+		r.log.Error("the kubelet refused the registration; it tries again",
+			"driver", r.Name, "error", status.GetError())
 	}
 	return &registerapi.RegistrationStatusResponse{}, nil
 }

@@ -1,5 +1,5 @@
-// Package registration serves a CSI node plugin: its sockets, and its registration with the kubelet. It puts back what others remove of these while
-// the plugin runs, and lets calls end when it stops.
+// Package registration serves a CSI node plugin on its sockets and registers it with the kubelet. While the plugin
+// runs it restores sockets that others remove; when it stops it lets calls end.
 package registration
 
 import (
@@ -15,7 +15,7 @@ import (
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 )
 
-// A Plugin is one name under which a node plugin serves, on a socket of its own.
+// A Plugin is a name under which a node plugin serves, with a socket of its own.
 type Plugin struct {
 	Name     string       // As in the CSIDriver object.
 	Endpoint string       // Path of the CSI socket.
@@ -30,14 +30,16 @@ type Server struct {
 	Log         *slog.Logger
 }
 
-// Serve answers on the sockets until ctx ends or one of them fails. Then it removes the sockets, lets the calls in flight end or cancels them after
-// Drain, and returns when all of them have. Call it once.
+// Serve serves on the sockets until ctx ends or one of them fails. Then it removes the sockets, lets the calls in
+// flight end or cancels them after Drain, and returns when all of them have ended. Call it once.
 //
-// A socket that is removed while Serve runs is put back a second later; so is one whose place was taken by something that nobody answers on. A socket that
-// another process answers on stays: that is a successor, or another driver of the same name, and two that replaced each other would have the kubelet
-// register without an end. It has the new calls until it ends. What it then removes is its own socket, and Serve puts another there.
+// A socket that is removed while Serve runs is restored a second later; so is one that was replaced by something on
+// which no process answers. A socket on which another process answers stays: that is a successor, or another driver of
+// the same name, and if two replaced each other's the kubelet would register without an end. The other process has the
+// new calls until it ends and removes its socket; then Serve restores its own.
 //
-// A path that can't be listened on is an error at the start, and a line in the log later: pods that run need the plugin even where no new ones can come.
+// A path that can't be listened on is an error at the start, and only logged later: running pods need the plugin even
+// if no new ones can start.
 func (s *Server) Serve(ctx context.Context) (err error) {
 	serving, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
@@ -59,7 +61,8 @@ func (s *Server) Serve(ctx context.Context) (err error) {
 	return nil
 }
 
-// sockets returns the sockets in the order in which they are opened: the kubelet calls the CSI sockets as soon as it sees those of the registration.
+// sockets returns the sockets in the order in which they are opened: the kubelet calls the CSI sockets as soon as it
+// finds those of the registration.
 func (s *Server) sockets() (all []*socket) {
 	for _, p := range s.Plugins {
 		all = append(all, &socket{path: filepath.Clean(p.Endpoint), server: p.Server})
@@ -76,7 +79,7 @@ func (s *Server) sockets() (all []*socket) {
 	return all
 }
 
-// close removes the sockets, the kubelet's view first, and ends their servers at the same time.
+// close removes the sockets, those of the registration first, and stops all servers concurrently.
 func (s *Server) close(sockets []*socket) error {
 	var errs []error
 	for _, socket := range slices.Backward(sockets) {

@@ -17,7 +17,8 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/registration"
 )
 
-// The kubelet calls the CSI sockets as soon as it sees those of the registration, and shall find no socket that is about to go.
+// The kubelet calls the CSI sockets as soon as it sees those of the registration, and shall find no socket that is
+// about to go.
 func TestTheRegistrationComesLastAndGoesFirst(t *testing.T) {
 	k := newKubelet(t)
 	other := "csi2.example.org"

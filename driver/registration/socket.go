@@ -15,27 +15,28 @@ import (
 	"google.golang.org/grpc"
 )
 
-// A socket is a path at which a server answers, unless another process has put something else there.
+// A socket is a path on which a server serves, unless another process has replaced it.
 type socket struct {
 	path   string
 	server *grpc.Server
 
 	listener net.Listener
-	file     os.FileInfo // What open put at path. No other file has its inode while listener is open.
+	file     os.FileInfo // The socket that open made. No other file has its inode while listener is open.
 	state    state
 	serving  sync.WaitGroup
 }
 
-// A state is what there is at a socket's path.
+// A state says who answers at a socket's path.
 type state int
 
 const (
 	ours     state = iota // The server answers.
-	lost                  // Nobody answers.
+	lost                  // No process answers.
 	replaced              // Another process answers.
 )
 
-// open puts a new socket at the path and serves on it, then closes the one that was open before. failed is called if the new one ends by itself.
+// open makes a new socket at the path and serves on it, then closes the one that was open before. failed is called if
+// serving fails.
 func (s *socket) open(ctx context.Context, failed func(error)) error {
 	listener, file, err := listen(ctx, s.path)
 	if err != nil {
@@ -53,8 +54,8 @@ func (s *socket) open(ctx context.Context, failed func(error)) error {
 	return nil
 }
 
-// look returns what there is at the path now.
-func (s *socket) look(ctx context.Context) state {
+// check returns who answers at the path now.
+func (s *socket) check(ctx context.Context) state {
 	there, err := os.Lstat(s.path)
 	if err != nil {
 		return lost
@@ -72,7 +73,7 @@ func (s *socket) look(ctx context.Context) state {
 	return replaced
 }
 
-// unlink removes the file at the path if open put it there.
+// unlink removes the file at the path if open made it.
 func (s *socket) unlink() error {
 	there, err := os.Lstat(s.path)
 	if err == nil && os.SameFile(there, s.file) {
@@ -84,16 +85,17 @@ func (s *socket) unlink() error {
 	return nil
 }
 
-// drain ends the server when its calls have ended.
+// drain stops the server when its calls have ended.
 func (s *socket) drain() {
 	s.server.GracefulStop()
 	s.serving.Wait()
 }
 
-// listen puts a new socket at the path. It is made aside and renamed into place, so that there is no time without one when it replaces that of a
-// predecessor. The kubelet overlooks names that begin with a dot (kubernetes pkg/kubelet/pluginmanager/pluginwatcher/plugin_watcher.go).
+// listen makes a new socket at the path, under another name that it then renames, so that it replaces a predecessor's
+// without a gap. The kubelet ignores names that begin with a dot (kubernetes
+// pkg/kubelet/pluginmanager/pluginwatcher/plugin_watcher.go).
 func listen(ctx context.Context, path string) (net.Listener, os.FileInfo, error) {
-	// Another process may be making a socket for the same path.
+	// A random name: another process may be making a socket for the same path.
 	aside := filepath.Join(filepath.Dir(path), "."+rand.Text()[:7])
 	const longest = 107 // unix(7), sun_path.
 	if limit := longest - max(0, len(aside)-len(path)); len(path) > limit {
@@ -114,7 +116,7 @@ func listen(ctx context.Context, path string) (net.Listener, os.FileInfo, error)
 	return listener, file, nil
 }
 
-// place moves the socket at aside to path, where root alone may connect to it.
+// place renames the socket at aside to path. Only root may connect to it.
 func place(aside, path string) (os.FileInfo, error) {
 	if err := os.Chmod(aside, 0o600); err != nil {
 		return nil, err

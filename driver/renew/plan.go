@@ -36,7 +36,7 @@ func Within(w volume.Window, id string, receivedAt, planned, notAfter time.Time)
 	best, distance := planned, time.Duration(math.MaxInt64)
 	for day := earliest.AddDate(0, 0, -1); !day.After(latest.AddDate(0, 0, 1)); day = day.AddDate(0, 0, 1) {
 		begins, ends, ok := w.On(day)
-		begins, ends = laterOf(begins, earliest), earlierOf(ends, latest)
+		begins, ends = Later(begins, earliest), Earlier(ends, latest)
 		if !ok || !begins.Before(ends) {
 			continue
 		}
@@ -50,14 +50,16 @@ func Within(w volume.Window, id string, receivedAt, planned, notAfter time.Time)
 	return best
 }
 
-func laterOf(a, b time.Time) time.Time {
+// Later returns the later of two times.
+func Later(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
 	}
 	return b
 }
 
-func earlierOf(a, b time.Time) time.Time {
+// Earlier returns the earlier of two times.
+func Earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a
 	}

@@ -1,6 +1,6 @@
-// Package resolve settles what a volume asks for: the pod's attributes by the driver's flags, the operator's profiles
-// and the pod's IPs, as they are when an attempt begins. Where these don't fit a volume any more, what counted last
-// stays: what a running pod has never depends on the flags of now.
+// Package resolve resolves what a volume asks for: the pod's attributes with the driver's flags, the operator's
+// profiles and the pod's IPs, as they are when an attempt begins. Where these don't fit a volume any more, its last
+// resolution is used: a running pod never depends on the current flags.
 package resolve
 
 import (
@@ -18,16 +18,16 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// briefTimeout is how long an attempt waits for profiles, and a renewal for the pod's IPs: it can do with those that
-// are known.
+// briefTimeout is how long an attempt waits for profiles, and a renewal for the pod's IPs: it can use those of the
+// last resolution.
 const briefTimeout = 3 * time.Second
 
-// Profiles are what the operator sets for volumes, as it is now.
+// Profiles reads what the operator sets for volumes.
 type Profiles interface {
 	Run(ctx context.Context) error
-	// Get waits until the profiles were read once. When ctx ends before, the error says why.
+	// Get returns the current profiles. It waits until they were read once; when ctx ends before, the error says why.
 	Get(ctx context.Context) (*volume.Profiles, error)
-	// Valid reports whether they are understood as they are now.
+	// Valid reports whether the last version of the profiles was parsed.
 	Valid() bool
 }
 
@@ -42,7 +42,7 @@ type Resolver struct {
 	earlier earlier
 }
 
-// Defaults returns the flags and profiles of now. It waits for profiles that were never read.
+// Defaults returns the current flags and profiles. It waits for profiles that were never read.
 func (r *Resolver) Defaults(ctx context.Context) (defaults volume.Defaults, err error) {
 	defaults = r.Flags
 	if r.Profiles != nil {
@@ -51,8 +51,8 @@ func (r *Resolver) Defaults(ctx context.Context) (defaults volume.Defaults, err 
 	return defaults, err
 }
 
-// Attempt settles what a new attempt asks for: by the flags and profiles of now, and with the pod's IPs. The volume's
-// turn must be held.
+// Attempt resolves what a new attempt asks for, with the current flags and profiles and the pod's IPs, and records it.
+// The volume's turn must be held.
 func (r *Resolver) Attempt(ctx context.Context, v *store.Volume) error {
 	spec, record := v.Spec(), v.Record()
 	fixed := r.Profiles == nil && !spec.NeedsIP && len(spec.Gates) == 0
@@ -70,25 +70,25 @@ func (r *Resolver) Attempt(ctx context.Context, v *store.Volume) error {
 	}
 	v.SetSpec(spec)
 	asked.Profile = spec.Profile
-	return v.Update(func(record *store.Record) { record.SetAsked(asked, spec) }) // A restart goes on from the same.
+	return v.Update(func(record *store.Record) { record.SetAsked(asked, spec) }) // A restart continues with the same.
 }
 
-// current returns the volume by the flags and profiles of now. Where those don't fit, or can't be read, the volume is
-// what it was, and its pod is told so.
+// current resolves the volume with the current flags and profiles. Where these don't fit it returns the last
+// resolution, and warns the pod.
 func (r *Resolver) current(ctx context.Context, v *store.Volume, asked volume.Asked) volume.Volume {
 	ctx, cancel := context.WithTimeout(ctx, briefTimeout)
 	defer cancel()
 	defaults, err := r.Defaults(ctx)
-	if err != nil { // What its record has of them counts.
-		r.Log.Warn("the profile of a volume stays as it was", "volume", v.ID(), "error", err)
+	if err != nil { // The profile in its record is used.
+		r.Log.Warn("the recorded profile of a volume is used", "volume", v.ID(), "error", err)
 		defaults = r.Flags
 	}
-	defaults.AnyTrustFile = true // The pod is told of one that is missing.
+	defaults.AnyTrustFile = true // The pod gets a warning if one is missing.
 	spec, err := volume.Parse(asked, defaults)
 	if err != nil {
 		spec = r.before(v, asked)
 	}
-	r.note(v.ID(), spec.Pod, err)
+	r.setProblems(v.ID(), spec.Pod, err)
 	return spec
 }
 
@@ -126,9 +126,9 @@ func (r *Resolver) IssuerChanged(v *store.Volume) bool {
 	return spec.Issuer != begun.Issuer
 }
 
-// Recorded settles what a volume on record asks for, by the flags of now and the profile that counted last. Where
-// the flags don't fit any more, what the record resolved last counts; the record of a driver that kept none is read as
-// that driver read it.
+// Recorded resolves what a recovered volume asks for, with the current flags and the recorded profile. Where the
+// flags don't fit any more it uses the recorded resolution; the record of a driver that recorded none is parsed as
+// that driver parsed it.
 func (r *Resolver) Recorded(v *store.Volume) error {
 	record := v.Record()
 	defaults := r.Flags
@@ -139,18 +139,18 @@ func (r *Resolver) Recorded(v *store.Volume) error {
 		if spec, err = record.ResolvedSpec(); err != nil {
 			defaults.PodCertificates = false
 			if spec, err = volume.Parse(record.Asked, defaults); err != nil {
-				r.note(v.ID(), volume.PodOf(record.Asked), problems)
+				r.setProblems(v.ID(), volume.PodOf(record.Asked), problems)
 				return problems
 			}
 		}
 	}
 	v.SetSpec(spec)
-	r.note(v.ID(), spec.Pod, problems)
+	r.setProblems(v.ID(), spec.Pod, problems)
 	return nil
 }
 
-// Password says why a password that came with a call for a volume on record can't be that of its keystores.
-func (r *Resolver) Password(v *store.Volume, asked volume.Asked) error {
+// CheckPassword returns why a password in a call for a volume on record can't be that of its keystores; nil if it can.
+func (r *Resolver) CheckPassword(v *store.Volume, asked volume.Asked) error {
 	before := v.Record().Asked
 	asked.Profile, asked.IPs = before.Profile, before.IPs
 	defaults := r.Flags
@@ -159,37 +159,37 @@ func (r *Resolver) Password(v *store.Volume, asked volume.Asked) error {
 	return err
 }
 
-// earlier are the volumes that the flags and profiles of now don't fit, and why: what was resolved before counts. The
+// earlier holds the volumes that the current flags and profiles don't fit, and why: their last resolution is used. The
 // zero earlier is ready for use.
 type earlier struct {
 	mu  sync.Mutex
 	why map[string]string
 }
 
-// set notes why; empty: the volume is as flags and profiles say. It reports whether that is new.
-func (e *earlier) set(id, why string) (isNew bool) {
+// set records why flags and profiles don't fit the volume; empty: they fit. It reports whether that changed.
+func (e *earlier) set(id, why string) (changed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.why == nil {
 		e.why = map[string]string{}
 	}
-	isNew = e.why[id] != why
+	changed = e.why[id] != why
 	e.why[id] = why
 	if why == "" {
 		delete(e.why, id)
 	}
-	return isNew
+	return changed
 }
 
-// count returns how many there are.
+// count returns how many volumes there are.
 func (e *earlier) count() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.why)
 }
 
-// note notes why flags and profiles don't fit a volume, nil if they do, and tells operator and pod's author.
-func (r *Resolver) note(id string, of signer.Pod, problems error) {
+// setProblems records why flags and profiles don't fit a volume, nil if they do, and warns operator and pod's author.
+func (r *Resolver) setProblems(id string, of signer.Pod, problems error) {
 	const reason = "EarlierSettings"
 	if problems == nil {
 		r.earlier.set(id, "")
@@ -199,14 +199,17 @@ func (r *Resolver) note(id string, of signer.Pod, problems error) {
 	if !r.earlier.set(id, problems.Error()) {
 		return
 	}
-	r.Log.Warn("flags and profiles don't fit a volume any more; what counted before counts", "volume", id, "error", problems)
+	r.Log.Warn("flags and profiles don't fit a volume any more: the last ones that did are used",
+		"volume", id, "error", problems)
 	message := "the driver's settings don't fit this volume any more, and those of before count: " + problems.Error()
 	r.Events.Warn(id, of, reason, event.Warning{Reason: reason, Message: message}, 0)
 }
 
-// awaitPod waits until the pod's certificate can be asked for, and returns its IPs. A renewal does not wait for long: it
-// can do with those that are known.
-func (r *Resolver) awaitPod(ctx context.Context, v *store.Volume, spec volume.Volume, known []string) ([]string, error) {
+// awaitPod waits until the pod's certificate can be requested, and returns its IPs. A renewal waits for briefTimeout,
+// and then uses those that are known.
+func (r *Resolver) awaitPod(
+	ctx context.Context, v *store.Volume, spec volume.Volume, known []string,
+) ([]string, error) {
 	first := !v.HasPair()
 	if !first {
 		var cancel context.CancelFunc
@@ -215,21 +218,21 @@ func (r *Resolver) awaitPod(ctx context.Context, v *store.Volume, spec volume.Vo
 	}
 	ips, err := r.Gates.Await(ctx, spec, first)
 	if err != nil && !errors.Is(err, pod.ErrNoAPI) && !first && len(known) > 0 {
-		r.Log.Warn("the IPs of a pod are taken as they were", "volume", v.ID(), "error", err)
+		r.Log.Warn("a pod can't be read: its recorded IPs are used", "volume", v.ID(), "error", err)
 		return known, nil
 	}
 	return ips, err
 }
 
-// StartsWithout reports whether the call for a volume without a pair succeeds all the same: the pod wants to start, or
-// has started, without its certificate.
+// StartsWithout reports whether a publish call for a volume without a pair succeeds nevertheless: the pod asks to
+// start without its certificate, or has started so.
 func (r *Resolver) StartsWithout(ctx context.Context, v *store.Volume) (bool, error) {
 	spec, record := v.Spec(), v.Record()
 	if !spec.StartsWithout || v.HasPair() || !r.Gates.CanRead() || !record.IssuedAt.IsZero() {
 		return false, nil
 	}
-	if !v.Bound(record.Asked.Target) { // Else it has started: the rest is done in the background.
-		if r.canAsk(ctx, v, spec) {
+	if !v.Bound(record.Asked.Target) { // Else the pod has started, and gets its certificate in the background.
+		if r.canRequest(ctx, v, spec) {
 			return false, nil
 		}
 		if err := v.InstallNothing(); err != nil {
@@ -240,9 +243,9 @@ func (r *Resolver) StartsWithout(ctx context.Context, v *store.Volume) (bool, er
 	return true, nil
 }
 
-// canAsk looks at the pod once, and reports whether its certificate can be asked for. A pod that can't be read is told
-// why it starts without.
-func (r *Resolver) canAsk(ctx context.Context, v *store.Volume, spec volume.Volume) bool {
+// canRequest reads the pod, and reports whether its certificate can be requested. A pod that can't be read gets a
+// warning that says why it starts without.
+func (r *Resolver) canRequest(ctx context.Context, v *store.Volume, spec volume.Volume) bool {
 	if !spec.NeedsIP && len(spec.Gates) == 0 || v.Record().Attempt != "" {
 		return true
 	}
@@ -251,17 +254,18 @@ func (r *Resolver) canAsk(ctx context.Context, v *store.Volume, spec volume.Volu
 	blocked, unread := r.Gates.Check(ctx, spec)
 	if unread != nil {
 		r.Log.Warn("a pod starts without its certificate: it can't be read", "volume", v.ID(), "error", unread)
-		w := event.Warning{Reason: "CertificateNotIssued", Message: "the pod starts without its certificate: " + unread.Error()}
+		message := "the pod starts without its certificate: " + unread.Error()
+		w := event.Warning{Reason: "CertificateNotIssued", Message: message}
 		r.Events.Warn(v.ID(), spec.Pod, w.Reason, w, 0)
 	}
 	return blocked == nil && unread == nil
 }
 
-// Forget drops what is known of a volume.
+// Forget removes the state of a volume.
 func (r *Resolver) Forget(id string) {
 	r.Gates.Forget(id)
 	r.earlier.set(id, "")
 }
 
-// Earlier returns how many volumes the flags and profiles of now don't fit.
+// Earlier returns how many volumes the current flags and profiles don't fit.
 func (r *Resolver) Earlier() int { return r.earlier.count() }

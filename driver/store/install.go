@@ -10,14 +10,14 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
-// LockFiles locks the pod's files and what is kept beside them, for a moment: the turn may be held for minutes.
+// LockFiles locks all files of the volume, for a short time: an operation may have the turn for minutes.
 func (v *Volume) LockFiles() (unlock func()) {
 	v.files.Lock()
 	return v.files.Unlock
 }
 
-// Installed reads the pair that the pod has, without its CA certificates, and the attempt that brought it; the error is
-// [fs.ErrNotExist] if the pod has none yet. The files must be locked.
+// Installed reads the pair in force, without its CA certificates, and the id of its attempt; the error is
+// [fs.ErrNotExist] if there is none. The files must be locked.
 func (v *Volume) Installed() (attempt string, pair request.Pair, err error) {
 	attempt, text, err := v.dir.InForce()
 	if err != nil {
@@ -27,7 +27,7 @@ func (v *Volume) Installed() (attempt string, pair request.Pair, err error) {
 	return attempt, pair, err
 }
 
-// InstalledKey reads the key that the pod has. The files must be locked.
+// InstalledKey reads the key in force. The files must be locked.
 func (v *Volume) InstalledKey() (crypto.Signer, error) {
 	_, text, err := v.dir.InForce()
 	if err != nil {
@@ -39,10 +39,10 @@ func (v *Volume) InstalledKey() (crypto.Signer, error) {
 // InstalledAt returns when the pod's files were put in force.
 func (v *Volume) InstalledAt() (time.Time, error) { return v.dir.InstalledAt() }
 
-// InstalledFile reads a file that the pod has.
+// InstalledFile reads a file of the pod.
 func (v *Volume) InstalledFile(name string) ([]byte, error) { return v.dir.InstalledFile(name) }
 
-// Install puts the pair of an attempt and its CA certificates in force, with what is known of these: all at once. The
+// Install puts the pair of an attempt and its CA certificates in force, with the record of these, all at once. The
 // files must be locked.
 func (v *Volume) Install(spec volume.Volume, attempt string, pair request.Pair, known []byte) error {
 	key, err := request.EncodeKey(pair.Key, spec.Key.Encoding)
@@ -66,16 +66,16 @@ func (v *Volume) Install(spec volume.Volume, attempt string, pair request.Pair, 
 	return v.dir.Install(files.Generation{Attempt: attempt, Pair: bundle, Trust: known, Files: set, Owner: spec.Owner})
 }
 
-// InstallNothing puts an empty set of files in force, for a pod that starts without its pair.
+// InstallNothing puts an empty set of files in force, for a pod that starts without a certificate.
 func (v *Volume) InstallNothing() error {
 	defer v.LockFiles()()
 	return v.dir.Install(files.Generation{Owner: v.Spec().Owner})
 }
 
-// SetPassword keeps the password of the volume's keystores that came with a call, for renewals.
+// SetPassword stores the keystores' password from a publish call, for renewals.
 func (v *Volume) SetPassword(password string) error { return v.dir.WritePassword(password) }
 
-// password returns that of the volume's stores: the pod's, or that of its Secret, or Java's own default.
+// password returns the keystores' password: the pod's, that of its Secret, or Java's default.
 func (v *Volume) password(spec volume.Volume) (string, error) {
 	if spec.Keystore.Password != "" {
 		return spec.Keystore.Password, nil
@@ -84,15 +84,14 @@ func (v *Volume) password(spec volume.Volume) (string, error) {
 	return cmp.Or(kept, volume.StandardPassword), err
 }
 
-// SetTrust keeps what is known of the CA certificates in force. The files must be locked.
+// SetTrust stores the record of the CA certificates in force. The files must be locked.
 func (v *Volume) SetTrust(known []byte) error { return v.dir.WriteTrust(known) }
 
-// Trust returns what is known of the CA certificates in force; the error is [fs.ErrNotExist] if nothing is. The files
+// Trust reads the record of the CA certificates in force; the error is [fs.ErrNotExist] if there is none. The files
 // must be locked.
 func (v *Volume) Trust() ([]byte, error) { return v.dir.Trust() }
 
-// SetPending keeps the key and the signing request of the attempt under way. They must lie here before the request
-// leaves the node.
+// SetPending stores the key and the signing request of the attempt under way. Call it before the request is sent.
 func (v *Volume) SetPending(key crypto.Signer, csr []byte) error {
 	text, err := request.EncodePending(key, csr)
 	if err != nil {
@@ -110,5 +109,5 @@ func (v *Volume) Pending() (key crypto.Signer, csr []byte, err error) {
 	return request.DecodePending(text)
 }
 
-// RemovePending removes them.
+// RemovePending removes the key and the signing request of the attempt under way.
 func (v *Volume) RemovePending() error { return v.dir.RemovePendingKey() }

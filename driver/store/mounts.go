@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/mount"
 )
 
-// Mount mounts the volume's tmpfs unless it is there. The kernel may write it to swap if swappable.
+// Mount mounts the volume's tmpfs unless it is mounted. If swappable, the kernel may write it to swap.
 func (v *Volume) Mount(selinuxContext string) (swappable bool, err error) {
 	switch err := os.Mkdir(string(v.dir), 0o700); {
 	case errors.Is(err, fs.ErrExist):
@@ -25,18 +25,18 @@ func (v *Volume) Mount(selinuxContext string) (swappable bool, err error) {
 	return !noswap && err == nil, err
 }
 
-// Mounted demands the volume's tmpfs: no key is ever on a disk.
+// Mounted returns an error if the volume's tmpfs is not mounted: no key may be written to a disk.
 func (v *Volume) Mounted() error {
 	if mounted, err := mount.Is(string(v.dir)); err != nil || !mounted {
-		return cmp.Or(err, fmt.Errorf("the tmpfs of volume %s is gone: somebody else unmounted it", v.id))
+		return cmp.Or(err, fmt.Errorf("the tmpfs of volume %s was unmounted by another process", v.id))
 	}
 	return nil
 }
 
-// Bound reports whether target shows the volume.
+// Bound reports whether the volume is mounted on target.
 func (v *Volume) Bound(target string) bool { return mount.Bound(v.dir.Data(), target) }
 
-// Bind makes the volume visible at target, in place of what a crash or another driver left there.
+// Bind mounts the volume on target, in place of what a crash or another driver left there.
 func (v *Volume) Bind(target string) error {
 	if v.Bound(target) {
 		return nil
@@ -69,7 +69,7 @@ func (s *Store) Remove(v *Volume, target string) (last Record, err error) {
 	return last, nil
 }
 
-// setRemoved says whether the volume is removed, and returns its record.
+// setRemoved sets whether the volume is removed, and returns its record.
 func (v *Volume) setRemoved(removed bool) Record {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -78,7 +78,7 @@ func (v *Volume) setRemoved(removed bool) Record {
 	return v.record
 }
 
-// removeDir empties and unmounts a volume's tmpfs, if it is there, and removes its directory.
+// removeDir empties and unmounts a volume's tmpfs, if it is mounted, and removes its directory.
 func removeDir(dir files.Dir) error {
 	mounted, err := mount.Is(string(dir))
 	if err != nil {
@@ -92,7 +92,7 @@ func removeDir(dir files.Dir) error {
 			return err
 		}
 	}
-	// What was written after somebody else had taken the tmpfs away.
+	// Files that were written after another process had unmounted the tmpfs.
 	if err := dir.RemoveAll(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -11,30 +11,31 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
-// RecordVersion is the version of the record that this driver writes. Version and Asked mean the same in every version.
+// RecordVersion is the version of the record that this driver writes. Version and Asked mean the same in every
+// version.
 const RecordVersion = 1
 
-// A Record is what the driver must know of a volume after a restart. It has no secrets but a password that the pod has
-// among its attributes. Its slices and pointers are replaced, never changed.
+// A Record has what the driver needs of a volume after a restart. It has no secrets except a password among the pod's
+// attributes. Its slices and pointers are replaced, never changed.
 type Record struct {
 	Version int          `json:"version"`
 	Asked   volume.Asked `json:"asked"`
 
-	// Resolved is what flags and profiles made of Asked last, as volume.Encode writes it. It counts where those of now
-	// don't fit.
+	// Resolved is the last resolution of Asked by flags and profiles, as volume.Encode writes it. It is used when the
+	// current ones don't fit.
 	Resolved json.RawMessage `json:"resolved,omitempty"`
 
-	Attempt  string    `json:"attempt,omitempty"`  // The id of the attempt under way: written before the signer sees it.
-	Finished []string  `json:"finished,omitempty"` // Ids of attempts whose requests the signer may still keep, oldest first.
+	Attempt  string    `json:"attempt,omitempty"`  // The id of the attempt under way: written before it is sent.
+	Finished []string  `json:"finished,omitempty"` // Ids of attempts whose requests may still exist, oldest first.
 	IssuedAt time.Time `json:"issuedAt,omitzero"`  // When the pair was received; zero if there is none.
-	EndsAt   time.Time `json:"endsAt,omitzero"`    // When the pair's path to its CA ends; zero: as the pair says.
+	EndsAt   time.Time `json:"endsAt,omitzero"`    // When the pair's path to its CA ends; zero: not known.
 	RenewAt  time.Time `json:"renewAt,omitzero"`   // When the pair is to be renewed; zero if there is none.
 	Stalled  int       `json:"stalled,omitempty"`  // Answers in a row that ended no later than the pair before.
-	Warned   []string  `json:"told,omitempty"`     // Warnings of the last answer: each is an Event once.
-	Failure  *Failure  `json:"failure,omitempty"`  // What the last attempt met; nil after a success.
+	Warned   []string  `json:"told,omitempty"`     // Warnings of the last answer that the pod was sent.
+	Failure  *Failure  `json:"failure,omitempty"`  // The failure of the last attempt; nil after a success.
 }
 
-// A Failure is why the last attempt brought no certificate, and how long the volume backs off.
+// A Failure says why the last attempt failed, and how long the volume backs off.
 type Failure struct {
 	Kind    string    `json:"kind"`
 	Reason  string    `json:"reason"`
@@ -45,18 +46,18 @@ type Failure struct {
 	RetryAt time.Time `json:"retryAt"`
 }
 
-// SetAsked says what was asked for, and what it was resolved to.
+// SetAsked sets what the pod asked for, and its resolution.
 func (r *Record) SetAsked(asked volume.Asked, spec volume.Volume) {
 	r.Asked, r.Resolved = asked, volume.Encode(spec)
 }
 
-// ResolvedSpec returns what it was resolved to.
+// ResolvedSpec returns the last resolution.
 func (r Record) ResolvedSpec() (volume.Volume, error) { return volume.Decode(r.Resolved) }
 
-// mostFinished bounds the attempts that a record names: the API server collects the requests of the others with the pod.
+// mostFinished limits Finished. The requests of older attempts are deleted with the pod, which owns them.
 const mostFinished = 32
 
-// Finish notes that an attempt is over and that the signer may still keep its request.
+// Finish adds an ended attempt to Finished.
 func (r *Record) Finish(attempt string) {
 	if attempt == "" {
 		return
@@ -65,13 +66,13 @@ func (r *Record) Finish(attempt string) {
 	r.Finished = all[max(0, len(all)-mostFinished):]
 }
 
-// Forget strikes attempts of which the signer keeps nothing any more.
+// Forget removes attempts from Finished.
 func (r *Record) Forget(attempts []string) {
 	gone := func(id string) bool { return slices.Contains(attempts, id) }
 	r.Finished = slices.DeleteFunc(slices.Clone(r.Finished), gone)
 }
 
-// ErrDamaged is the error of a record that can't be understood.
+// ErrDamaged is the error of a record that can't be decoded.
 var ErrDamaged = errors.New("the record is damaged")
 
 // WriteRecord replaces the record.
@@ -84,8 +85,8 @@ func WriteRecord(dir files.Dir, r Record) error {
 	return dir.WriteRecord(text)
 }
 
-// ReadRecord reads the record; the error is [fs.ErrNotExist] or [ErrDamaged]. Of a newer driver's record it takes what
-// it can trust: Version and Asked.
+// ReadRecord reads the record; the error is [fs.ErrNotExist] or [ErrDamaged]. Of a newer driver's record it returns
+// only Version and Asked, which mean the same in every version.
 func ReadRecord(dir files.Dir) (Record, error) {
 	text, err := dir.Record()
 	if err != nil {
@@ -98,6 +99,7 @@ func ReadRecord(dir files.Dir) (Record, error) {
 	return r, nil
 }
 
+// decodeRecord decodes a record of this version, or the stable part of a newer one.
 func decodeRecord(text []byte) (r Record, err error) {
 	var stable struct {
 		Version int          `json:"version"`

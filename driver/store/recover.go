@@ -11,11 +11,11 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/mount"
 )
 
-// Recover finds the volumes that an earlier process left, and removes what is left of removed ones. It asks nobody but
-// the node's own files. A volume that lies in another state directory under the kubelet's root, where a driver with
-// other flags mounted it, stays there if ours says so of the driver's name: the pods that run have that mount.
+// Recover finds the volumes of an earlier process, and finishes interrupted removals. It reads only the node's files.
+// A volume in another state directory under the kubelet's root, where a driver with other flags mounted it, stays
+// there if ours returns true for its driver's name: running pods have that mount.
 //
-// What the pod asked for is not resolved: see [Volume.SetSpec].
+// It does not resolve what the pods asked for: see [Volume.SetSpec].
 func (s *Store) Recover(kubeletRoot string, ours func(driver string) bool) (found []*Volume, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -59,7 +59,7 @@ func (s *Store) recoverElsewhere(kubeletRoot string, ours func(driver string) bo
 	return found, nil
 }
 
-// check says why a volume in another state directory is not one of this driver's.
+// check returns why a volume in another state directory does not belong to this driver; nil if it does.
 func (s *Store) check(dir files.Dir, id string, ours func(driver string) bool) error {
 	mounted, err := mount.Is(string(dir))
 	if err == nil && !mounted {
@@ -82,12 +82,12 @@ func (s *Store) check(dir files.Dir, id string, ours func(driver string) bool) e
 	return nil
 }
 
-// recover returns one volume of a state directory; nil if nothing is left of it.
+// recover recovers one volume of a state directory; it returns nil if the volume has no content.
 func (s *Store) recover(stateDir, id string) *Volume {
 	log, dir := s.log.With("volume", id), files.Dir(filepath.Join(stateDir, id))
 	mounted, err := mount.Is(string(dir))
 	if err != nil {
-		log.Error("left alone: can't tell whether it is mounted", "error", err)
+		log.Error("left alone: its mount can't be read", "error", err)
 		return nil
 	}
 	if !mounted { // A crash before the mount or after the unmount; or a reboot.
@@ -98,7 +98,7 @@ func (s *Store) recover(stateDir, id string) *Volume {
 	}
 	record, err := ReadRecord(dir)
 	switch {
-	case errors.Is(err, fs.ErrNotExist): // A crash between the mount and the first record: no target shows it yet.
+	case errors.Is(err, fs.ErrNotExist): // A crash between the mount and the first record: it is bound nowhere.
 		if err := removeDir(dir); err != nil {
 			log.Error("an empty volume can't be removed", "error", err)
 		}
@@ -106,7 +106,7 @@ func (s *Store) recover(stateDir, id string) *Volume {
 	case err != nil:
 		log.Error("this volume is kept as it is, and not renewed until the kubelet publishes it again", "error", err)
 	case record.Version > RecordVersion:
-		log.Warn("the record is of a newer driver: what was under way is begun anew", "version", record.Version)
+		log.Warn("the record is of a newer driver: the attempt under way begins anew", "version", record.Version)
 	}
 	if err := dir.Recover(); err != nil {
 		log.Error("the volume's files are left as they are", "error", err)
@@ -114,19 +114,19 @@ func (s *Store) recover(stateDir, id string) *Volume {
 	v := s.get(stateDir, id)
 	v.record = record
 	if err := v.recoverPair(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		log.Error("the pair that the pod has can't be read; it is renewed as planned", "error", err)
+		log.Error("the pair in force can't be read; it is renewed as scheduled", "error", err)
 	}
 	return v
 }
 
-// recoverPair finds what pair the pod has, and until when it is valid.
+// recoverPair sets the validity of the pair in force.
 func (v *Volume) recoverPair() error {
 	defer v.LockFiles()()
 	attempt, pair, err := v.Installed()
 	if err != nil {
 		return err
 	}
-	end := pair.Chain.End() // Of the path without its CA, which is not beside the pair.
+	end := pair.Chain.End() // Of the path without its CA, which is not stored with the pair.
 	if recorded := v.record.EndsAt; attempt != v.record.Attempt && !recorded.IsZero() && recorded.Before(end) {
 		end = recorded
 	}

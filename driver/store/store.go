@@ -1,6 +1,6 @@
 // Package store holds the volumes of this node: for each its directory, a tmpfs with the record and the generations of
 // its files, its mounts, and what is in force. [Store.Recover] finds them again after a restart. The store owns a
-// volume's turn: who has it works on the volume, one at a time.
+// volume's turn: operations on a volume take turns, one at a time.
 package store
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/files"
 )
 
-// A Store is the volumes of one state directory, by their ids. Make one with [New].
+// A Store holds the volumes of one state directory, by their ids. Make one with [New].
 type Store struct {
 	dir string
 	log *slog.Logger
@@ -30,7 +30,7 @@ type Store struct {
 	volumes map[string]*Volume
 }
 
-// New makes a store of a state directory, which is made if it is not there. The store is empty until [Store.Recover].
+// New makes a store, and its state directory if that does not exist. The store is empty until [Store.Recover].
 func New(dir string, log *slog.Logger) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state directory: %w", err)
@@ -38,8 +38,8 @@ func New(dir string, log *slog.Logger) (*Store, error) {
 	return &Store{dir: dir, log: log, volumes: map[string]*Volume{}}, nil
 }
 
-// Lock makes the state directory that of this process alone, until it ends or unlocks it (flock(2)). It waits for the
-// process that has it: a predecessor that is still ending, or another node plugin.
+// Lock locks the state directory until unlock is called or the process ends (flock(2)). It waits for another process
+// that has locked it: a predecessor that is still ending, or another node plugin.
 func (s *Store) Lock(ctx context.Context) (unlock func() error, err error) {
 	dir, err := os.Open(s.dir)
 	if err != nil {
@@ -57,7 +57,7 @@ func (s *Store) Lock(ctx context.Context) (unlock func() error, err error) {
 				"each needs its own (--state-dir)", "path", s.dir)
 		}
 		select {
-		case <-time.After(time.Second): // The kernel does not say when a lock is free.
+		case <-time.After(time.Second): // flock(2) has no wait with a timeout.
 		case <-ctx.Done():
 			return nil, errors.Join(ctx.Err(), dir.Close())
 		}
@@ -71,9 +71,10 @@ func (s *Store) Find(id string) *Volume {
 	return s.volumes[id]
 }
 
-// Get returns the volume, a new one if there is none. Nothing of a new one is on disk.
+// Get returns the volume, a new one if there is none. A new one has no directory yet.
 func (s *Store) Get(id string) *Volume { return s.get(s.dir, id) }
 
+// get returns the volume, a new one in the state directory if there is none.
 func (s *Store) get(dir, id string) *Volume {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,10 +110,10 @@ func (s *Store) Forget(v *Volume) {
 	delete(s.volumes, v.id)
 }
 
-// fileName is what an id must be. The kubelet's are csi- and 64 hex digits.
+// fileName matches valid ids. The kubelet's are csi- and 64 hex digits.
 var fileName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$`)
 
-// CheckID demands an id that is one file name, for it names the volume's directory.
+// CheckID returns an error for an id that is no plain file name: it names the volume's directory.
 func CheckID(id string) error {
 	if !fileName.MatchString(id) {
 		return fmt.Errorf("volume_id %q is not a plain file name", id)

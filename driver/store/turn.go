@@ -66,7 +66,7 @@ func (v *Volume) wait(ctx context.Context) error {
 	}
 }
 
-// Try takes the turn if it is free. If it is not, [Volume.Release] reports it.
+// Try takes the turn if it is free. If it is not, the next [Volume.Release] reports that.
 func (v *Volume) Try(ctx context.Context, operation string) (_ context.Context, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -83,14 +83,14 @@ func (v *Volume) Try(ctx context.Context, operation string) (_ context.Context, 
 	}
 }
 
-// begin notes the operation. The lock must be held.
+// begin records the operation. v.mu must be held.
 func (v *Volume) begin(ctx context.Context, operation string) context.Context {
 	ctx, v.cancel = context.WithCancel(ctx)
 	v.operation = operation
 	return ctx
 }
 
-// Release gives the turn back, and reports whether a [Volume.Try] failed meanwhile.
+// Release releases the turn, and reports whether a [Volume.Try] failed meanwhile.
 func (v *Volume) Release() (missed bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -108,13 +108,14 @@ func (v *Volume) Tried() <-chan struct{} {
 	return v.tried
 }
 
-// AttemptEnded wakes those who wait for the end of an attempt.
+// AttemptEnded closes the channel of [Volume.Tried].
 func (v *Volume) AttemptEnded() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.wake()
 }
 
+// wake closes the channel of Tried and makes a new one. v.mu must be held.
 func (v *Volume) wake() {
 	close(v.tried)
 	v.tried = make(chan struct{})

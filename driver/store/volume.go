@@ -11,32 +11,33 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
-// A Volume is one that the state directory has, or is about to have. Its methods may be called at any time; those that
-// say so demand its turn, or the lock on its files.
+// A Volume is a volume of the state directory. Its methods are safe for concurrent use; some require its turn, or the
+// lock on its files.
 type Volume struct {
 	id    string
 	dir   files.Dir
-	turn  chan struct{} // Full while somebody has it.
+	turn  chan struct{} // Full while an operation has the turn.
 	files sync.Mutex    // See LockFiles; it is locked before mu.
 
-	mu        sync.Mutex // Over what follows; never held during a wait.
+	mu        sync.Mutex // Guards what follows; never held during a wait.
 	spec      volume.Volume
 	record    Record
-	pair      *Validity // What the pod has; nil: nothing.
+	pair      *Validity // Of the pair in force; nil: there is none.
 	removed   bool
-	operation string             // Of who has the turn.
-	cancel    context.CancelFunc // Ends that.
+	operation string             // The name of that which has the turn.
+	cancel    context.CancelFunc // Cancels its context.
 	missed    bool               // Try failed since the turn was taken.
 	takeOvers int                // How many wait for the turn before all others.
 	tried     chan struct{}      // Closed at the end of the next attempt.
 }
 
-// A Validity says from when until when all certificates of a pair's path are valid, and names the pair.
+// A Validity is the time during which all certificates of a pair's path are valid.
 type Validity struct {
 	NotBefore, NotAfter time.Time
 	Serial              string // Of the leaf, in hexadecimal.
 }
 
+// newVolume makes a volume without a record.
 func newVolume(id string, dir files.Dir) *Volume {
 	return &Volume{id: id, dir: dir, turn: make(chan struct{}, 1), tried: make(chan struct{})}
 }
@@ -44,28 +45,28 @@ func newVolume(id string, dir files.Dir) *Volume {
 // ID returns the volume's id.
 func (v *Volume) ID() string { return v.id }
 
-// Spec returns what the pod asked for, as it was resolved last. Its ID is empty if that is not known.
+// Spec returns the last resolution of what the pod asked for. Its ID is empty if there is none.
 func (v *Volume) Spec() volume.Volume {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.spec
 }
 
-// SetSpec says what the pod asked for.
+// SetSpec sets the resolution of what the pod asked for.
 func (v *Volume) SetSpec(spec volume.Volume) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.spec = spec
 }
 
-// Removed reports whether nothing is left of the volume: who found it before looks again.
+// Removed reports whether the volume was removed from the store.
 func (v *Volume) Removed() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.removed
 }
 
-// Pair returns how long the pair that the pod has is valid; ok is false if it has none.
+// Pair returns the validity of the pair in force; ok is false if there is none.
 func (v *Volume) Pair() (p Validity, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -75,26 +76,26 @@ func (v *Volume) Pair() (p Validity, ok bool) {
 	return *v.pair, true
 }
 
-// HasPair reports whether the pod has a pair, valid or not.
+// HasPair reports whether a pair is in force, valid or not.
 func (v *Volume) HasPair() bool {
 	_, ok := v.Pair()
 	return ok
 }
 
-// ValidAt reports whether the pod has a pair that is valid at t. One that begins within the clocks' skew counts.
+// ValidAt reports whether the pair in force is valid at t, with an allowance for skewed clocks at its beginning.
 func (v *Volume) ValidAt(t time.Time) bool {
 	p, ok := v.Pair()
 	return ok && p.NotAfter.After(t) && !p.NotBefore.After(t.Add(request.MaxSkew))
 }
 
-// SetPair says what pair the pod has.
+// SetPair sets the validity of the pair in force.
 func (v *Volume) SetPair(leaf *x509.Certificate, begin, end time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.pair = &Validity{begin, end, leaf.SerialNumber.Text(16)}
 }
 
-// Known reports whether the record says what was asked.
+// Known reports whether the record has what the pod asked for.
 func (v *Volume) Known() bool { return v.Record().Asked.ID != "" }
 
 // Record returns the record.

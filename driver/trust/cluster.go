@@ -31,6 +31,7 @@ type cluster struct {
 	bundles, configMaps rest.Interface
 }
 
+// newCluster makes the clients of a cluster.
 func newCluster(config *rest.Config) (*cluster, error) {
 	configMaps, err1 := api.Core(config)
 	bundles, err2 := api.Certificates(config)
@@ -68,6 +69,7 @@ type lister struct {
 	listFailed     func(error)    // Called with the error of each list.
 }
 
+// request returns the request for the source's objects.
 func (l *lister) request(o *metav1.ListOptions) *rest.Request {
 	o.FieldSelector, o.LabelSelector = l.fields, l.labels
 	return l.api.Get().NamespaceIfScoped(l.namespace, l.namespace != "").Resource(l.resource).

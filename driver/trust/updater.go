@@ -117,7 +117,7 @@ func (u *Updater) Follow(v *store.Volume) {
 		}
 	}
 	u.mu.Unlock()
-	if before != nil { // After the new ones: a source that stays is not watched anew.
+	if before != nil { // After the new ones: a source that stays is watched throughout.
 		before()
 	}
 	if v.HasPair() { // A volume without one reads them in Wait.

@@ -1,7 +1,8 @@
-// Package ca is certificate authorities as values: read from PEM, made, and signed with. It knows nothing of where they are kept.
+// Package ca provides certificate authorities as values: it parses them from PEM, makes them, and signs with them. It
+// does no I/O.
 //
-// A CA that was read is whole: its key is the certificate's, and it is a CA's certificate. Whether it is good at a moment, and is trusted by what is
-// published with it, is asked with that moment's time.
+// A parsed CA is consistent: its key is that of the certificate, which is a CA's. [CA.ValidAt] reports whether it is
+// valid, and leads to its roots, at a time.
 package ca
 
 import (
@@ -16,16 +17,16 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
-// A CA signs certificates. Its key is seen by nobody.
+// A CA signs certificates. Its methods hide its key from logs.
 type CA struct {
 	Certificate   *x509.Certificate
-	Intermediates []*x509.Certificate // What goes with a leaf that it signs, up to a root and without it: its own certificate first, unless that is a root.
-	Roots         []*x509.Certificate // What those trust who trust the CA.
+	Intermediates []*x509.Certificate // Sent with each leaf: from its own certificate to a root, without roots.
+	Roots         []*x509.Certificate // The roots by which peers verify its certificates.
 
 	key crypto.Signer
 }
 
-// String is the CA's name; the key is not in it.
+// String returns the CA's subject, without the key.
 func (c CA) String() string {
 	if c.Certificate == nil {
 		return "no CA"
@@ -36,8 +37,8 @@ func (c CA) String() string {
 // GoString hides the key, too.
 func (c CA) GoString() string { return c.String() }
 
-// Parse reads a CA: its certificate, with others that lead to a root after it; its key; and the roots. All is PEM. Without roots those of certificates are
-// taken that signed themselves.
+// Parse parses a CA in PEM: its certificate, followed by others that lead to a root; its key; and the roots. Without
+// roots, the self-signed ones among the certificates are its roots.
 func Parse(certificates, key, roots []byte) (CA, error) {
 	pair, err := tls.X509KeyPair(certificates, key)
 	if err != nil {
@@ -51,19 +52,19 @@ func Parse(certificates, key, roots []byte) (CA, error) {
 	if err != nil {
 		return CA{}, fmt.Errorf("read the certificates: %w", err)
 	}
-	c := CA{Certificate: all[0], Roots: slices.DeleteFunc(slices.Clone(all), isNoRoot), key: signer}
+	c := CA{Certificate: all[0], Roots: slices.DeleteFunc(slices.Clone(all), notSelfSigned), key: signer}
 	if len(roots) > 0 {
 		if c.Roots, err = Decode(roots); err != nil {
 			return CA{}, fmt.Errorf("read the roots: %w", err)
 		}
 	}
 	c.Intermediates = slices.DeleteFunc(all, func(one *x509.Certificate) bool {
-		return !isNoRoot(one) || Has(c.Roots, one)
+		return !notSelfSigned(one) || Has(c.Roots, one)
 	})
 	return c, c.check()
 }
 
-// check is what must be true of a CA at any time.
+// check returns an error if the CA is not valid at any time.
 func (c CA) check() error {
 	switch own := c.Certificate; {
 	case !own.IsCA || !own.BasicConstraintsValid:
@@ -76,12 +77,12 @@ func (c CA) check() error {
 	return nil
 }
 
-// isNoRoot reports whether another signed the certificate.
-func isNoRoot(c *x509.Certificate) bool {
+// notSelfSigned reports whether another signed the certificate.
+func notSelfSigned(c *x509.Certificate) bool {
 	return !bytes.Equal(c.RawIssuer, c.RawSubject) || c.CheckSignatureFrom(c) != nil
 }
 
-// ValidAt is why certificates that the CA signs would not be accepted at a time by those who trust its roots; nil if they would.
+// ValidAt returns why peers that trust the roots would not accept certificates of the CA at a time; nil if they would.
 func (c CA) ValidAt(now time.Time) error {
 	switch own := c.Certificate; {
 	case now.Before(own.NotBefore):
@@ -93,14 +94,14 @@ func (c CA) ValidAt(now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("%s does not lead to its roots: %w", c, err)
 	}
-	if !slices.ContainsFunc(chains, leaves) {
+	if !slices.ContainsFunc(chains, allowsLeaf) {
 		return fmt.Errorf("the path length of a CA above %s does not allow it to sign", c)
 	}
 	return nil
 }
 
-// leaves reports whether the path lengths in a CA's chain allow one more certificate below it (RFC 5280, section 4.2.1.9).
-func leaves(chain []*x509.Certificate) bool {
+// allowsLeaf reports whether the path lengths in a CA's chain allow one more certificate (RFC 5280, section 4.2.1.9).
+func allowsLeaf(chain []*x509.Certificate) bool {
 	for below, one := range chain {
 		if one.MaxPathLen >= 0 && below > one.MaxPathLen {
 			return false
@@ -109,10 +110,14 @@ func leaves(chain []*x509.Certificate) bool {
 	return true
 }
 
+// verify returns the chains of a certificate to the roots at a time.
 func (c CA) verify(one *x509.Certificate, now time.Time, usages ...x509.ExtKeyUsage) ([][]*x509.Certificate, error) {
-	return one.Verify(x509.VerifyOptions{Roots: pool(c.Roots), Intermediates: pool(c.Intermediates), CurrentTime: now, KeyUsages: usages})
+	return one.Verify(x509.VerifyOptions{
+		Roots: pool(c.Roots), Intermediates: pool(c.Intermediates), CurrentTime: now, KeyUsages: usages,
+	})
 }
 
+// pool returns the certificates as a pool.
 func pool(certificates []*x509.Certificate) *x509.CertPool {
 	p := x509.NewCertPool()
 	for _, c := range certificates {
@@ -121,9 +126,10 @@ func pool(certificates []*x509.Certificate) *x509.CertPool {
 	return p
 }
 
+// stamp formats a time for messages.
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// Decode reads certificates in PEM, which a CA must be able to parse.
+// Decode parses certificates in PEM. One that crypto/x509 can't parse is an error.
 func Decode(text []byte) ([]*x509.Certificate, error) {
 	all, err := chain.Parse(text)
 	if err != nil {
@@ -132,7 +138,7 @@ func Decode(text []byte) ([]*x509.Certificate, error) {
 	return all.X509()
 }
 
-// Has reports whether a certificate is among others.
+// Has reports whether all has the certificate.
 func Has(all []*x509.Certificate, one *x509.Certificate) bool {
 	return slices.ContainsFunc(all, one.Equal)
 }

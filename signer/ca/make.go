@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// New makes a CA that signs itself: a root, with a key of P-256.
+// New makes a self-signed CA with a P-256 key.
 func New(commonName string, begin, end time.Time) (CA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -36,7 +36,7 @@ func New(commonName string, begin, end time.Time) (CA, error) {
 	return CA{Certificate: own, Roots: []*x509.Certificate{own}, key: key}, nil
 }
 
-// KeyPEM is the CA's key, for whoever keeps it.
+// KeyPEM returns the CA's key in PEM, for storage.
 func (c CA) KeyPEM() ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(c.key)
 	if err != nil {

@@ -15,13 +15,13 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
-// Signed is a certificate, and what goes to the one who asked for it.
+// Signed is a certificate, and the answer that has it.
 type Signed struct {
 	Leaf *x509.Certificate
 	signer.Issued
 }
 
-// Template is what a request asks for, as its key signed it, but for the times.
+// Template returns the certificate that a request asks for, without times. It checks the request's signature.
 func Template(csr *x509.CertificateRequest, usages []signer.Usage, isCA bool) (*x509.Certificate, error) {
 	if err := csr.CheckSignature(); err != nil {
 		return nil, fmt.Errorf("check the signing request's signature: %w", err)
@@ -43,15 +43,17 @@ func Template(csr *x509.CertificateRequest, usages []signer.Usage, isCA bool) (*
 	}, nil
 }
 
-// What the API server demands of the certificate of a PodCertificateRequest (k8s.io/kubernetes pkg/apis/certificates/validation,
-// ValidatePodCertificateRequestStatusUpdate): it lasts for an hour at least, and began no more than 5 minutes ago.
+// The API server requires of the certificate of a PodCertificateRequest that it is valid for at least an hour, and
+// began no more than 5 minutes ago (k8s.io/kubernetes pkg/apis/certificates/validation,
+// ValidatePodCertificateRequestStatusUpdate).
 const (
 	shortest = time.Hour
 	backdate = 2 * time.Minute
 )
 
-// Validity is when a certificate for a PodCertificateRequest begins and ends: a little before now, so that clocks that are behind accept it, and a lifetime
-// later, of which that little is a part; or with the CA, if that ends first. A certificate that would not last as long as the API server demands is an error.
+// Validity returns when a certificate for a PodCertificateRequest begins and ends: a little before now, so that
+// clocks that are behind accept it, and a lifetime after that; or with the CA, if that ends first. A certificate that
+// would not be valid as long as the API server requires is an error.
 func (c CA) Validity(now time.Time, lifetime time.Duration) (begin, end time.Time, err error) {
 	begin = now.Add(-backdate)
 	if begin.Before(c.Certificate.NotBefore) {
@@ -66,13 +68,14 @@ func (c CA) Validity(now time.Time, lifetime time.Duration) (begin, end time.Tim
 		end = c.Certificate.NotAfter
 	}
 	if end.Sub(begin) < shortest {
-		return begin, end, fmt.Errorf("%s ends at %s, and Kubernetes wants certificates of %s at least", c, stamp(c.Certificate.NotAfter), shortest)
+		const format = "%s ends at %s, and Kubernetes wants certificates of %s at least"
+		return begin, end, fmt.Errorf(format, c, stamp(c.Certificate.NotAfter), shortest)
 	}
 	return begin, end, nil
 }
 
-// Sign signs what the template says, with its key and its times, which the CA must outlive. What those who trust the CA's roots would not accept now is an
-// error, such as names that a CA above may not have signed.
+// Sign signs the template, with its key and its times, which must be within the CA's. A certificate that peers would
+// not accept now is an error, such as one with names that a name constraint of the CA's issuers excludes.
 func (c CA) Sign(template *x509.Certificate, now time.Time) (Signed, error) {
 	if own := c.Certificate; template.NotAfter.After(own.NotAfter) {
 		return Signed{}, fmt.Errorf("%s ends at %s, before the certificate that it is to sign", c, stamp(own.NotAfter))
@@ -81,7 +84,7 @@ func (c CA) Sign(template *x509.Certificate, now time.Time) (Signed, error) {
 	if err != nil {
 		return Signed{}, fmt.Errorf("sign a certificate: %w", err)
 	}
-	if err := c.accepts(*leaf, now); err != nil {
+	if err := c.verifyLeaf(*leaf, now); err != nil {
 		return Signed{}, fmt.Errorf("check the certificate that %s signed: %w", c, err)
 	}
 	return Signed{Leaf: leaf, Issued: signer.Issued{
@@ -90,6 +93,7 @@ func (c CA) Sign(template *x509.Certificate, now time.Time) (Signed, error) {
 	}}, nil
 }
 
+// sign signs the template, without checks.
 func (c CA) sign(template x509.Certificate) (_ *x509.Certificate, err error) {
 	template.SerialNumber = nil // crypto/x509 draws one, of 20 octets at most (RFC 5280, section 4.1.2.2).
 	template.AuthorityKeyId = nil
@@ -103,19 +107,20 @@ func (c CA) sign(template x509.Certificate) (_ *x509.Certificate, err error) {
 	return x509.ParseCertificate(der)
 }
 
-// accepts is why the leaf is not accepted.
-func (c CA) accepts(leaf x509.Certificate, now time.Time) error {
+// verifyLeaf returns why peers that trust the roots would not accept the leaf now; nil if they would.
+func (c CA) verifyLeaf(leaf x509.Certificate, now time.Time) error {
 	usages := slices.Clone(leaf.ExtKeyUsage)
 	if len(usages) == 0 {
 		usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
 	}
-	// crypto/x509 does not know every kind of name, and a critical extension with such ones alone counts as not handled.
+	// crypto/x509 does not know every kind of name, and a critical extension with such ones alone counts as not
+	// handled.
 	leaf.UnhandledCriticalExtensions = nil
 	_, err := c.verify(&leaf, now, usages...)
 	return err
 }
 
-// keyID is a key's identifier: 160 bits of a hash of it (RFC 7093, section 2, method 1).
+// keyID returns a key's identifier: 160 bits of a hash of it (RFC 7093, section 2, method 1).
 func keyID(key crypto.PublicKey) ([]byte, error) {
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {

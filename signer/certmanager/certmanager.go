@@ -1,4 +1,5 @@
-// Package certmanager is a signer that asks cert-manager: it creates a CertificateRequest for each attempt and waits for its decision.
+// Package certmanager is a signer that uses cert-manager: it creates a CertificateRequest for each attempt and waits
+// for its decision.
 package certmanager
 
 import (
@@ -22,17 +23,17 @@ import (
 
 // A Signer signs through CertificateRequests. It implements [signer.Signer] and [signer.Forgetter].
 type Signer struct {
-	api   rest.Interface
-	bare  rest.Interface // Without credentials, for requests that bring their own.
-	codec runtime.ParameterCodec
+	api       rest.Interface
+	anonymous rest.Interface // Without credentials, for requests that bring their own.
+	codec     runtime.ParameterCodec
 }
 
-// requests are the CertificateRequests of a namespace.
+// requests is a client for the CertificateRequests of a namespace.
 type requests = *gentype.Client[*cmapi.CertificateRequest]
 
-// New is a signer on the API server of config. It sets no limit of its own to the requests: the node plugin bounds them.
+// New makes a signer on the API server of config, without a rate limit: the node plugin limits its requests itself.
 func New(config *rest.Config) (*Signer, error) {
-	// cert-manager's clientset knows every kind of cert-manager and of the Gateway API, which this process would hold in memory.
+	// cert-manager's clientset registers every kind of cert-manager and of the Gateway API, which takes memory.
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypes(cmapi.SchemeGroupVersion, &cmapi.CertificateRequest{})
 	metav1.AddToGroupVersion(scheme, cmapi.SchemeGroupVersion)
@@ -44,30 +45,34 @@ func New(config *rest.Config) (*Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client for CertificateRequests: %w", err)
 	}
-	bare, err := rest.RESTClientFor(rest.AnonymousClientConfig(config))
+	anonymous, err := rest.RESTClientFor(rest.AnonymousClientConfig(config))
 	if err != nil {
 		return nil, fmt.Errorf("make a client for CertificateRequests: %w", err)
 	}
-	return &Signer{api: api, bare: bare, codec: runtime.NewParameterCodec(scheme)}, nil
+	return &Signer{api: api, anonymous: anonymous, codec: runtime.NewParameterCodec(scheme)}, nil
 }
 
+// requests makes a client for a namespace.
 func (s *Signer) requests(namespace string) requests {
-	return gentype.NewClient("certificaterequests", s.api, s.codec, namespace, func() *cmapi.CertificateRequest { return &cmapi.CertificateRequest{} })
+	return gentype.NewClient("certificaterequests", s.api, s.codec, namespace,
+		func() *cmapi.CertificateRequest { return &cmapi.CertificateRequest{} })
 }
 
 // Sign implements [signer.Signer].
 func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, error) {
 	if req.Issuer.Group == signer.CAGroup {
-		return signer.Issued{}, signer.Errorf(signer.Invalid, "%s %s is a CA of mayfly-controller, which cert-manager does not know: it signs for node plugins with --signer=pod-certificate", req.Issuer.Kind, req.Issuer.Name)
+		const format = "%s %s is a CA of mayfly-controller, which cert-manager does not know: " +
+			"it signs for node plugins with --signer=pod-certificate"
+		return signer.Issued{}, signer.Errorf(signer.Invalid, format, req.Issuer.Kind, req.Issuer.Name)
 	}
 	wanted := Object(req)
-	doing := "create " + kind().Title(wanted)
+	action := "create " + kind().Title(wanted)
 	var client decision.Client[*cmapi.CertificateRequest] = s.requests(wanted.Namespace)
 	if req.Token != "" {
-		doing += fmt.Sprintf(" as service account %s/%s", req.Attempt.Pod.Namespace, req.Attempt.Pod.ServiceAccount)
-		client = asker{s.requests(wanted.Namespace), s.bare, req.Token}
+		action += fmt.Sprintf(" as service account %s/%s", req.Attempt.Pod.Namespace, req.Attempt.Pod.ServiceAccount)
+		client = podClient{s.requests(wanted.Namespace), s.anonymous, req.Token}
 	}
-	found, err := kind().Submit(ctx, client, wanted, doing)
+	found, err := kind().Submit(ctx, client, wanted, action)
 	if err != nil {
 		return signer.Issued{}, err
 	}
@@ -83,7 +88,7 @@ func (s *Signer) Forget(ctx context.Context, attempt signer.Attempt) error {
 	return nil
 }
 
-// Object is the CertificateRequest of an attempt. The pod owns it, so that nothing outlives the pod.
+// Object returns the CertificateRequest of an attempt. The pod owns it, so that it is deleted with the pod.
 func Object(req signer.Request) *cmapi.CertificateRequest {
 	pod := req.Attempt.Pod
 	usages := make([]cmapi.KeyUsage, len(req.Usages))
@@ -109,17 +114,19 @@ func Object(req signer.Request) *cmapi.CertificateRequest {
 	}
 }
 
-// An asker creates requests as the pod, with a token of its service account, and does all else as the node plugin.
-type asker struct {
+// A podClient creates requests as the pod, with a token of its service account, and reads them as the node plugin.
+type podClient struct {
 	requests
-	bare  rest.Interface
-	token signer.Token
+	anonymous rest.Interface
+	token     signer.Token
 }
 
 // Create implements [decision.Client].
-func (a asker) Create(ctx context.Context, wanted *cmapi.CertificateRequest, _ metav1.CreateOptions) (*cmapi.CertificateRequest, error) {
+func (a podClient) Create(
+	ctx context.Context, wanted *cmapi.CertificateRequest, _ metav1.CreateOptions,
+) (*cmapi.CertificateRequest, error) {
 	created := &cmapi.CertificateRequest{}
-	err := a.bare.Post().Namespace(wanted.Namespace).Resource("certificaterequests").
+	err := a.anonymous.Post().Namespace(wanted.Namespace).Resource("certificaterequests").
 		SetHeader("Authorization", "Bearer "+string(a.token)).Body(wanted).Do(ctx).Into(created)
 	return created, err
 }

@@ -11,14 +11,17 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/decision"
 )
 
-// kind is what is known of CertificateRequests.
+// kind returns the description of CertificateRequests.
 func kind() decision.Kind[*cmapi.CertificateRequest] {
-	return decision.Kind[*cmapi.CertificateRequest]{Name: "CertificateRequest", Asks: asks, Decide: Decide, State: state}
+	return decision.Kind[*cmapi.CertificateRequest]{
+		Name: "CertificateRequest", Asks: asks, Decide: Decide, State: state,
+	}
 }
 
-// asks reports whether found asks for what we asked for.
+// asks reports whether found asks for what wanted asks for.
 func asks(found, wanted *cmapi.CertificateRequest) bool {
-	return bytes.Equal(found.Spec.Request, wanted.Spec.Request) && found.Spec.IssuerRef == wanted.Spec.IssuerRef && found.Spec.IsCA == wanted.Spec.IsCA
+	return bytes.Equal(found.Spec.Request, wanted.Spec.Request) &&
+		found.Spec.IssuerRef == wanted.Spec.IssuerRef && found.Spec.IsCA == wanted.Spec.IsCA
 }
 
 // Decide reads the request's conditions (cert-manager pkg/apis/certmanager/v1/types_certificaterequest.go).
@@ -26,7 +29,8 @@ func Decide(cr *cmapi.CertificateRequest) (issued signer.Issued, err error, deci
 	if c := condition(cr, cmapi.CertificateRequestConditionDenied); c != nil && c.Status == cmmeta.ConditionTrue {
 		return issued, refused(signer.Denied, cr, c), true
 	}
-	if c := condition(cr, cmapi.CertificateRequestConditionInvalidRequest); c != nil && c.Status == cmmeta.ConditionTrue {
+	c := condition(cr, cmapi.CertificateRequestConditionInvalidRequest)
+	if c != nil && c.Status == cmmeta.ConditionTrue {
 		return issued, refused(signer.Invalid, cr, c), true
 	}
 	ready := condition(cr, cmapi.CertificateRequestConditionReady)
@@ -42,13 +46,15 @@ func Decide(cr *cmapi.CertificateRequest) (issued signer.Issued, err error, deci
 	return issued, nil, false
 }
 
+// refused returns the error of a condition.
 func refused(of signer.Kind, cr *cmapi.CertificateRequest, c *cmapi.CertificateRequestCondition) error {
 	return kind().Refused(of, cr, c.Reason, c.Message)
 }
 
-// state is what an undecided request waits for, in words.
+// state returns what an undecided request waits for, in words.
 func state(cr *cmapi.CertificateRequest) string {
-	if approved := condition(cr, cmapi.CertificateRequestConditionApproved); approved == nil || approved.Status != cmmeta.ConditionTrue {
+	approved := condition(cr, cmapi.CertificateRequestConditionApproved)
+	if approved == nil || approved.Status != cmmeta.ConditionTrue {
 		return "waiting for its approval"
 	}
 	issuer := fmt.Sprintf("%s %s", cr.Spec.IssuerRef.Kind, cr.Spec.IssuerRef.Name)
@@ -58,7 +64,10 @@ func state(cr *cmapi.CertificateRequest) string {
 	return fmt.Sprintf("approved, waiting for %s", issuer)
 }
 
-func condition(cr *cmapi.CertificateRequest, t cmapi.CertificateRequestConditionType) *cmapi.CertificateRequestCondition {
+// condition returns the condition of a type; nil if there is none.
+func condition(
+	cr *cmapi.CertificateRequest, t cmapi.CertificateRequestConditionType,
+) *cmapi.CertificateRequestCondition {
 	for i := range cr.Status.Conditions {
 		if cr.Status.Conditions[i].Type == t {
 			return &cr.Status.Conditions[i]

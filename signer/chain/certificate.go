@@ -1,6 +1,6 @@
-// Package chain reads and writes certificates in PEM, and builds the path from a certificate to its issuer's CA.
+// Package chain parses and encodes certificates in PEM, and builds the path from a certificate to its issuer's CA.
 //
-// It is the one parser with one set of limits: nothing that a text has is dropped without a word. A certificate that
+// All certificates are parsed here, with one set of limits, and none is dropped without an error. A certificate that
 // crypto/x509 can't parse keeps its bytes and its place.
 package chain
 
@@ -36,9 +36,8 @@ func Of(c *x509.Certificate) Certificate {
 	return Certificate{raw: c.Raw, subject: c.RawSubject, issuer: c.RawIssuer, parsed: c}
 }
 
-// FromDER reads a certificate. One that crypto/x509 can't parse is an error only if it does not have the form of a
-// certificate either. There is no limit to its size or key: those are for what comes from outside, which [Parse]
-// reads.
+// FromDER parses a certificate. One that crypto/x509 can't parse is an error only if it does not have the form of a
+// certificate either. It has no limits; [Parse], which reads what comes from outside, has.
 func FromDER(der []byte) (Certificate, error) {
 	parsed, err := x509.ParseCertificate(der)
 	if err == nil {
@@ -48,10 +47,10 @@ func FromDER(der []byte) (Certificate, error) {
 	if !ok {
 		return Certificate{}, err
 	}
-	return Certificate{raw: bytes.Clone(der), subject: subject, issuer: issuer, problem: brief(err)}, nil
+	return Certificate{raw: bytes.Clone(der), subject: subject, issuer: issuer, problem: truncate(err)}, nil
 }
 
-// names reads subject and issuer of a certificate of which nothing but the outer form is known to be right (RFC 5280,
+// names returns subject and issuer of a certificate of which only the outer form has to be right (RFC 5280,
 // section 4.1).
 func names(der []byte) (subject, issuer []byte, ok bool) {
 	input := cryptobyte.String(der)
@@ -66,7 +65,7 @@ func names(der []byte) (subject, issuer []byte, ok bool) {
 	return bytes.Clone(subjectDER), bytes.Clone(issuerDER), ok
 }
 
-// Raw returns the DER, which nobody may change.
+// Raw returns the DER, which must not be changed.
 func (c Certificate) Raw() []byte { return c.raw }
 
 // X509 returns the parsed certificate, or why crypto/x509 can't parse it.
@@ -86,7 +85,7 @@ func (c Certificate) Issuer() []byte { return c.issuer }
 // Subject returns the name of the subject in DER.
 func (c Certificate) Subject() []byte { return c.subject }
 
-// Expired reports whether the certificate is over at a time. One that can't be parsed is not.
+// Expired reports whether the certificate has expired at a time. One that can't be parsed has not.
 func (c Certificate) Expired(at time.Time) bool {
 	return c.parsed != nil && !c.parsed.NotAfter.After(at)
 }
@@ -103,31 +102,31 @@ func (c Certificate) SelfSigned() bool {
 	return rootSignature(c.checkSignature(c.parsed))
 }
 
-// rootSignature reports whether what checking a root's own signature came to lets it be a root.
+// rootSignature reports whether a certificate with this result of checking its own signature counts as a root.
 func rootSignature(err error) bool {
 	unchecked := errors.Is(err, x509.ErrUnsupportedAlgorithm) || errors.As(err, new(x509.InsecureAlgorithmError))
 	return err == nil || unchecked
 }
 
 // checkSignature checks the signature of a parsed certificate with the key of another.
-func (c Certificate) checkSignature(above *x509.Certificate) error {
-	return above.CheckSignature(c.parsed.SignatureAlgorithm, c.parsed.RawTBSCertificate, c.parsed.Signature)
+func (c Certificate) checkSignature(issuer *x509.Certificate) error {
+	return issuer.CheckSignature(c.parsed.SignatureAlgorithm, c.parsed.RawTBSCertificate, c.parsed.Signature)
 }
 
 // MayIssue reports whether names and key identifiers let the certificate be the issuer of another. It checks no
 // signature.
 func (c Certificate) MayIssue(other Certificate) bool {
-	above, below := keyIDs(c, other)
-	return bytes.Equal(c.subject, other.issuer) && (len(above) == 0 || len(below) == 0 || bytes.Equal(above, below))
+	own, wanted := keyIDs(c, other)
+	return bytes.Equal(c.subject, other.issuer) && (len(own) == 0 || len(wanted) == 0 || bytes.Equal(own, wanted))
 }
 
 // mustIssue reports whether name and key identifier say that the certificate is the issuer of another.
 func (c Certificate) mustIssue(other Certificate) bool {
-	above, below := keyIDs(c, other)
-	return bytes.Equal(c.subject, other.issuer) && len(above) > 0 && bytes.Equal(above, below)
+	own, wanted := keyIDs(c, other)
+	return bytes.Equal(c.subject, other.issuer) && len(own) > 0 && bytes.Equal(own, wanted)
 }
 
-// keyIDs returns the key identifier of one certificate, and that which the other gives for its issuer. Both may be
+// keyIDs returns the key identifier of one certificate, and that which another has for its issuer. Both may be
 // empty.
 func keyIDs(issuer, of Certificate) (own, wanted []byte) {
 	if issuer.parsed == nil || of.parsed == nil {
@@ -136,7 +135,7 @@ func keyIDs(issuer, of Certificate) (own, wanted []byte) {
 	return issuer.parsed.SubjectKeyId, of.parsed.AuthorityKeyId
 }
 
-// String names the certificate by its subject, or by its hash where that is empty or no name for a message.
+// String returns the subject, or the hash if the subject is empty or unfit for a message.
 func (c Certificate) String() string {
 	var subject pkix.RDNSequence
 	if rest, err := asn1.Unmarshal(c.subject, &subject); err == nil && len(rest) == 0 && len(subject) > 0 {
@@ -148,8 +147,8 @@ func (c Certificate) String() string {
 	return fmt.Sprintf("the certificate with SHA-256 %x", sha256.Sum256(c.raw))
 }
 
-// brief cuts an error that quotes much of a certificate.
-func brief(err error) error {
+// truncate truncates an error that quotes much of a certificate.
+func truncate(err error) error {
 	const longest = 300
 	if text := err.Error(); len(text) > longest {
 		return errors.New(strings.ToValidUTF8(text[:longest], "") + "…")
@@ -157,14 +156,14 @@ func brief(err error) error {
 	return err
 }
 
-// carries reports whether the certificate is for the key.
-func (c Certificate) carries(key crypto.PublicKey) bool {
+// isFor reports whether the certificate is for the key.
+func (c Certificate) isFor(key crypto.PublicKey) bool {
 	public, ok := key.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && c.parsed != nil && public.Equal(c.parsed.PublicKey)
 }
 
-// bounded returns an error for a key that takes too long to verify with.
-func (c Certificate) bounded() error {
+// checkKeySize returns an error for a key that takes too long to verify with.
+func (c Certificate) checkKeySize() error {
 	if c.parsed == nil {
 		return nil
 	}
@@ -174,7 +173,7 @@ func (c Certificate) bounded() error {
 	return nil
 }
 
-// A Bundle is certificates in their order.
+// A Bundle is a list of certificates.
 type Bundle []Certificate
 
 // BundleOf wraps certificates that were parsed.
@@ -222,18 +221,19 @@ func (b Bundle) Equal(other Bundle) bool {
 	return true
 }
 
-// Unparsed names, in words, the certificates that crypto/x509 can't parse: the first of many.
-func (b Bundle) Unparsed() (words []string) {
+// Unparsed names, the certificates that crypto/x509 can't parse: the first of many.
+func (b Bundle) Unparsed() (messages []string) {
 	const most = 5
-	unread := b.unread()
+	unread := b.unparsed()
 	for _, c := range unread[:min(len(unread), most)] {
-		word := fmt.Sprintf("%s can't be parsed (%v): it is passed on as it is, unchecked", c, c.problem)
-		words = append(words, word)
+		message := fmt.Sprintf("%s can't be parsed (%v): it is passed on as it is, unchecked", c, c.problem)
+		messages = append(messages, message)
 	}
 	if more := len(unread) - most; more > 0 {
-		words = append(words, fmt.Sprintf("%d more certificates can't be parsed, and are passed on as they are", more))
+		const format = "%d more certificates can't be parsed, and are passed on as they are"
+		messages = append(messages, fmt.Sprintf(format, more))
 	}
-	return words
+	return messages
 }
 
 // Parsed returns the certificates that crypto/x509 can parse.
@@ -241,13 +241,14 @@ func (b Bundle) Parsed() Bundle {
 	return slices.DeleteFunc(slices.Clone(b), func(c Certificate) bool { return c.parsed == nil })
 }
 
-func (b Bundle) unread() (unread Bundle) {
+// unparsed returns the certificates that crypto/x509 can't parse.
+func (b Bundle) unparsed() (unparsed Bundle) {
 	for _, c := range b {
 		if c.parsed == nil {
-			unread = append(unread, c)
+			unparsed = append(unparsed, c)
 		}
 	}
-	return unread
+	return unparsed
 }
 
 // Unite returns the certificates of all bundles in order, each once.

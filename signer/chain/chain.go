@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A Chain is a certificate with what its issuer sent along, and the path that this makes. Values come from [New], and
-// always have a leaf.
+// A Chain is a certificate with the others that its issuer sent, and the path through them. Values come from [New],
+// and always have a leaf.
 type Chain struct {
 	leaf     *x509.Certificate
 	sent     Bundle
@@ -22,11 +22,11 @@ type Chain struct {
 // New builds the chain of the certificate that is for the key, from what an issuer sent with it and from its CA
 // certificates, in any order.
 //
-// Of several paths the one counts that ends last, among those that hold now, if any does. CA certificates that did
-// not sign anything of the path never stop a chain. That no path holds is no error of New: see [Chain.Verified].
+// Of several valid paths it selects the one that ends last. CA certificates that signed nothing of the path never
+// make a chain invalid. That no path is valid is no error of New: see [Chain.Verified].
 func New(certificates, ca Bundle, key crypto.PublicKey, now time.Time) (Chain, error) {
 	certificates = Unite(certificates)
-	i := slices.IndexFunc(certificates, func(c Certificate) bool { return c.carries(key) })
+	i := slices.IndexFunc(certificates, func(c Certificate) bool { return c.isFor(key) })
 	if i < 0 {
 		return Chain{}, noLeaf(certificates)
 	}
@@ -36,61 +36,65 @@ func New(certificates, ca Bundle, key crypto.PublicKey, now time.Time) (Chain, e
 	c := Chain{leaf: certificates[i].parsed}
 	others := slices.Delete(slices.Clone(certificates), i, i+1)
 	c.problems = Unite(others, ca).Unparsed()
-	c.find(others, ca, now)
+	c.findPath(others, ca, now)
 	c.sent = c.order(others)
 	return c, nil
 }
 
+// noLeaf returns the error of an answer without a certificate for the key.
 func noLeaf(certificates Bundle) error {
 	err := errors.New("the certificate is for another key than ours")
-	if unread := certificates.unread(); len(unread) > 0 {
+	if unread := certificates.unparsed(); len(unread) > 0 {
 		err = fmt.Errorf("%w, or it is this one, which can't be parsed: %s: %w", err, unread[0], unread[0].problem)
 	}
 	return err
 }
 
-// find settles on a path. The leaf alone is the path where none holds.
-func (c *Chain) find(others, ca Bundle, now time.Time) {
+// findPath selects the path. If none is valid, it is the leaf alone.
+func (c *Chain) findPath(others, ca Bundle, now time.Time) {
 	g := graph{leaf: Of(c.leaf), others: others, ca: ca, checks: NewChecks(maxChecks)}
-	holding, err := g.holding(now)
+	valid, err := g.validPaths(now)
 	if err != nil {
 		if signers := g.signers(); len(signers) < len(ca) {
 			g.ca = signers
-			holding, err = g.holding(now)
+			valid, err = g.validPaths(now)
 		}
 	}
-	if err == nil && !slices.ContainsFunc(holding, g.anchored) && len(others.unread()) == 0 {
-		err = c.leftOver(holding[0], g.unreached())
+	if err == nil && !slices.ContainsFunc(valid, g.anchored) && len(others.unparsed()) == 0 {
+		err = c.checkUnreached(valid[0], g.unreached())
 	}
 	if err != nil {
 		c.path, c.err = path{g.leaf}, err
 		return
 	}
-	c.path = holding[0]
-	above := func(p path) bool { return slices.ContainsFunc(p, ca.Has) }
-	if len(ca) > 0 && len(ca.unread()) == 0 && !slices.ContainsFunc(holding, above) {
+	c.path = valid[0]
+	reachesCA := func(p path) bool { return slices.ContainsFunc(p, ca.Has) }
+	if len(ca) > 0 && len(ca.unparsed()) == 0 && !slices.ContainsFunc(valid, reachesCA) {
 		const format = "the issuer's CA %s is not above the certificate: peers that trust it alone refuse it"
 		c.problems = append(c.problems, fmt.Sprintf(format, ca[0]))
 	}
 }
 
-// leftOver looks at what came along and is on no path, where no path ends with a root. Without the leaf's own issuer
-// the chain is broken. Above that peers find the way themselves: what is left over is a problem alone. It may be
-// another CA of the same root, which peers pass over (RFC 8446, section 4.4.2), or show that one is missing.
-func (c *Chain) leftOver(p path, lost Bundle) error {
-	if len(lost) == 0 {
+// checkUnreached handles certificates that are on no path, where no path ends with a root. Without the leaf's own
+// issuer the chain is broken. Beyond that peers may have the missing ones: it only reports a problem. The
+// certificates may be of another CA of the same root, which peers ignore (RFC 8446, section 4.4.2), or show that one
+// is missing.
+func (c *Chain) checkUnreached(p path, unreached Bundle) error {
+	if len(unreached) == 0 {
 		return nil
 	}
 	const format = "the issuer of %s is missing, and %s did not sign it"
 	if len(p) == 1 {
-		return fmt.Errorf("the certificate chain is broken: "+format, p.name(p.top()), lost[0])
+		return fmt.Errorf("the certificate chain is broken: "+format, p.name(p.top()), unreached[0])
 	}
-	c.problems = append(c.problems, fmt.Sprintf(format+": peers that lack it refuse the certificate", p.top(), lost[0]))
+	problem := fmt.Sprintf(format+": peers that lack it refuse the certificate", p.top(), unreached[0])
+	c.problems = append(c.problems, problem)
 	return nil
 }
 
-// order returns what a pod shows its peers: the leaf, the path, then what is not on it, such as the way to another
-// root. TLS before version 1.3 demands that each certificate is followed by its issuer's (RFC 5246, section 7.4.2).
+// order returns the certificates that a pod sends its peers: the leaf, the path, then those that are not on it, such
+// as the path to another root. TLS before version 1.3 requires that each certificate is followed by its issuer's (RFC
+// 5246, section 7.4.2).
 func (c *Chain) order(others Bundle) Bundle {
 	sent := Bundle{Of(c.leaf)}
 	for _, one := range c.path[1:] {
@@ -101,15 +105,15 @@ func (c *Chain) order(others Bundle) Bundle {
 	return Unite(sent, others)
 }
 
-// Leaf returns the certificate itself.
+// Leaf returns the certificate for the key.
 func (c Chain) Leaf() *x509.Certificate { return c.leaf }
 
-// Certificates returns what is shown to peers: the leaf, then each issuer of the path, then the others that came
-// along.
+// Certificates returns what is sent to peers: the leaf, then each issuer of the path, then the others that the issuer
+// sent.
 func (c Chain) Certificates() Bundle { return c.sent }
 
-// Verified returns why peers would refuse the chain at any time: a signature, a constraint, or validities that have
-// no moment in common. It says nothing of the time now: see [Chain.Begin] and [Chain.End].
+// Verified returns why peers would refuse the chain at any time: a signature, a constraint, or validities that do not
+// overlap. It does not depend on the current time: see [Chain.Begin] and [Chain.End].
 func (c Chain) Verified() error { return c.err }
 
 // Begin returns when the last certificate of the path becomes valid.
@@ -121,11 +125,11 @@ func (c Chain) End() time.Time { return c.path.end() }
 // EndsWith returns the certificate of the path that ends first.
 func (c Chain) EndsWith() Certificate { return c.path.endsWith() }
 
-// Problems returns, in words, what did not hold and does not stop the chain.
+// Problems returns what is wrong but does not make the chain invalid, as messages.
 func (c Chain) Problems() []string { return slices.Clone(c.problems) }
 
-// Allows reports whether the chain may be used so: a certificate without extended key usages may be used in every
-// way, and each one of the path has to allow it (crypto/x509 VerifyOptions.KeyUsages).
+// Allows reports whether all certificates of the path allow an extended key usage: one without extended key usages
+// allows all (crypto/x509 VerifyOptions.KeyUsages).
 func (c Chain) Allows(usage x509.ExtKeyUsage) bool {
 	for _, one := range c.path {
 		given := one.parsed.ExtKeyUsage

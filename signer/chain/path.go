@@ -9,34 +9,39 @@ import (
 	"time"
 )
 
-// The bounds of the search: whoever sends certificates can give any number of them the same name.
+// The limits of the search: who sends certificates can give any number of them the same name.
 const (
 	maxDepth    = 10 // Certificates of a path.
-	maxPaths    = 64 // That names and key identifiers make.
+	maxPaths    = 64 // By names and key identifiers.
 	maxVerified = 16 // Of those, the best.
 
 	maxChecks = 128 // Of signatures, for one answer.
 	reserved  = 32  // Of those, for the paths of the CA certificates that signed something.
 )
 
-// A path leads from the leaf, which is first, to the last certificate that is known above it. All of it is parsed.
+// A path leads from the leaf, which is first, to its last known issuer. All of it is parsed.
 type path []Certificate
 
+// top returns the last issuer.
 func (p path) top() Certificate { return p[len(p)-1] }
 
+// begin returns when the last certificate becomes valid.
 func (p path) begin() time.Time { return p.beginsWith().parsed.NotBefore }
 
+// end returns when the first certificate ends.
 func (p path) end() time.Time { return p.endsWith().parsed.NotAfter }
 
+// beginsWith returns the certificate that becomes valid last.
 func (p path) beginsWith() Certificate {
 	return slices.MaxFunc(p, func(a, b Certificate) int { return a.parsed.NotBefore.Compare(b.parsed.NotBefore) })
 }
 
+// endsWith returns the certificate that ends first.
 func (p path) endsWith() Certificate {
 	return slices.MinFunc(p, func(a, b Certificate) int { return a.parsed.NotAfter.Compare(b.parsed.NotAfter) })
 }
 
-// name calls the leaf what whoever asked for it calls it: it may have no subject.
+// name returns the name of a certificate for messages. The leaf may have no subject.
 func (p path) name(c Certificate) string {
 	if c.Equal(p[0]) {
 		return "the certificate"
@@ -44,11 +49,13 @@ func (p path) name(c Certificate) string {
 	return c.String()
 }
 
+// stamp formats a time for messages.
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-func (p path) holdsAt(t time.Time) bool { return !p.begin().After(t) && p.end().After(t) }
+// validAt reports whether all certificates are valid at a time.
+func (p path) validAt(t time.Time) bool { return !p.begin().After(t) && p.end().After(t) }
 
-// verify checks signatures and constraints, at a time when all of the path is valid.
+// verify checks signatures and constraints, at a time when all certificates of the path are valid.
 func (p path) verify() error {
 	if first, last := p.endsWith(), p.beginsWith(); !last.parsed.NotBefore.Before(first.parsed.NotAfter) {
 		return fmt.Errorf("the certificate chain does not hold: %s expired at %s, before %s begins at %s",
@@ -75,24 +82,24 @@ func (p path) verify() error {
 		if errors.As(err, &invalid) && invalid.Cert != nil { // Whose message does not say which one it is.
 			err = fmt.Errorf("%s: %w", p.name(Of(invalid.Cert)), err)
 		}
-		return fmt.Errorf("the certificate chain does not hold: %w", brief(err))
+		return fmt.Errorf("the certificate chain does not hold: %w", truncate(err))
 	}
 	return nil
 }
 
-// A graph is the certificates among which paths are looked for.
+// A graph holds the certificates among which paths are searched.
 type graph struct {
 	leaf       Certificate
 	others, ca Bundle
 	checks     *Checks
 }
 
-// holding returns the paths that hold, the one that counts first: one that holds now before others, then the one that
-// ends last, then the shortest. The error is that of the first choice, if none holds.
-func (g graph) holding(now time.Time) (holding []path, err error) {
+// validPaths returns the paths that can be verified, the best first: one that is valid now before others, then the one
+// that ends last, then the shortest. The error is that of the best, if none can be verified.
+func (g graph) validPaths(now time.Time) (valid []path, err error) {
 	all := g.paths()
 	rank := func(p path) int {
-		if p.holdsAt(now) {
+		if p.validAt(now) {
 			return 0
 		}
 		return 1
@@ -101,7 +108,7 @@ func (g graph) holding(now time.Time) (holding []path, err error) {
 		return cmp.Or(rank(a)-rank(b), b.end().Compare(a.end()), len(a)-len(b))
 	})
 	for _, p := range all[:min(len(all), maxVerified)] {
-		if !g.checks.take(p.cost()) {
+		if !g.checks.spend(p.cost()) {
 			err = cmp.Or(err, fmt.Errorf("the certificate chain does not hold: %w", errSpent))
 			continue
 		}
@@ -109,20 +116,20 @@ func (g graph) holding(now time.Time) (holding []path, err error) {
 			err = cmp.Or(err, e)
 			continue
 		}
-		holding = append(holding, p)
+		valid = append(valid, p)
 	}
-	if len(holding) > 0 {
-		return holding, nil
+	if len(valid) > 0 {
+		return valid, nil
 	}
 	return nil, err
 }
 
-// paths returns the ways that names and key identifiers show. A path ends with a root, with a CA certificate, with
-// one whose signature crypto/x509 can't check, or where nobody above is known.
+// paths returns the paths by names and key identifiers. A path ends with a root, with a CA certificate, with one whose
+// signature crypto/x509 can't check, or where no issuer is known.
 func (g graph) paths() (all []path) {
 	known := Unite(g.others, g.ca)
-	var climb func(p path)
-	climb = func(p path) {
+	var extend func(p path)
+	extend = func(p path) {
 		if len(all) == maxPaths {
 			return
 		}
@@ -132,19 +139,19 @@ func (g graph) paths() (all []path) {
 		for _, c := range known {
 			if !over && c.parsed != nil && c.MayIssue(top) && !slices.ContainsFunc(p, c.Equal) {
 				alone = false
-				climb(append(slices.Clone(p), c))
+				extend(append(slices.Clone(p), c))
 			}
 		}
 		if over || alone || len(p) > 1 && g.ca.Has(top) {
 			all = append(all, p)
 		}
 	}
-	climb(path{g.leaf})
+	extend(path{g.leaf})
 	return all[:min(len(all), maxPaths)]
 }
 
-// complete reports whether nothing is looked for above the path: its top is a root, or has a signature that
-// crypto/x509 can't check. A leaf may have the name of its issuer.
+// complete reports whether the path is not to be extended: its top is a root, or has a signature that crypto/x509
+// can't check. A leaf may have the name of its issuer.
 func (g graph) complete(p path) bool {
 	top := p.top()
 	if top.parsed.SignatureAlgorithm == x509.UnknownSignatureAlgorithm {
@@ -160,7 +167,7 @@ func (g graph) anchored(p path) bool {
 	return g.ca.Has(top) || g.checks.selfSigned(top)
 }
 
-// unreached returns the certificates that came along and are on no path.
+// unreached returns the certificates that the issuer sent and that are on no path.
 func (g graph) unreached() Bundle {
 	on := Bundle{}
 	for _, p := range g.paths() {
@@ -170,7 +177,7 @@ func (g graph) unreached() Bundle {
 }
 
 // signers returns the CA certificates that signed another certificate, or have its issuer's key identifier: the rest
-// have but the name of an issuer. The leaf comes first: once few checks are left, nothing more counts as signed.
+// have only the name of an issuer. The leaf comes first: once few checks are left, no more signatures are checked.
 func (g graph) signers() Bundle {
 	found := make([]bool, len(g.ca))
 	for _, below := range Unite(Bundle{g.leaf}, g.others, g.ca) {

@@ -11,13 +11,13 @@ import (
 	"slices"
 )
 
-// The limits of what is parsed.
+// The limits of what Parse accepts.
 const (
-	MaxSize         = 1 << 20   // Bytes of a PEM text. The API server takes objects of up to 1.5 MiB.
+	MaxSize         = 1 << 20   // Bytes of a PEM text. The API server accepts objects of up to 1.5 MiB.
 	MaxCertificates = 1024      // In a text. A distribution's bundle has some 150.
 	MaxCertificate  = 64 << 10  // Bytes of DER. A signature of SLH-DSA has up to 50,000 (FIPS 205, section 11).
 	MaxKeyBits      = 8192      // Of an RSA key: as crypto/tls has it (handshake_client.go).
-	MaxChain        = 256 << 10 // Bytes of PEM that a pod shows its peers: OpenSSL's take 100 KiB of certificates.
+	MaxChain        = 256 << 10 // Bytes of PEM that a pod sends its peers: OpenSSL accepts 100 KiB of certificates.
 )
 
 const pemType = "CERTIFICATE"
@@ -29,9 +29,9 @@ const (
 	endLine   = dashes + "END "
 )
 
-// Parse reads the certificates of a PEM text in order, at least one. Text between the blocks is dropped, and so are
-// lines that begin with #. A block that is damaged, is no certificate or is over a limit is an error: no block is
-// ever passed over. One that crypto/x509 alone can't parse is kept.
+// Parse parses the certificates of a PEM text in order, at least one. Text between the blocks is ignored, and so are
+// lines that begin with #. A block that is damaged, is no certificate or exceeds a limit is an error: no block is
+// skipped. A certificate that crypto/x509 can't parse is kept.
 func Parse(text []byte) (Bundle, error) {
 	if len(text) > MaxSize {
 		return nil, fmt.Errorf("the text is %d bytes long: the limit is %d", len(text), MaxSize)
@@ -60,8 +60,8 @@ func Parse(text []byte) (Bundle, error) {
 	return found, nil
 }
 
-// next cuts the body of the first block off a text. Unlike pem.Decode it passes over no block that it can't read, and
-// needs no line break before one.
+// next returns the body of the first block, and the text after it. Unlike pem.Decode it skips no block that it can't
+// read, and needs no line break before one.
 func next(text []byte) (body, rest []byte, ok bool, err error) {
 	for len(text) > 0 {
 		line := text
@@ -86,7 +86,7 @@ func next(text []byte) (body, rest []byte, ok bool, err error) {
 // stray matches the first line of a certificate in base64: a DER sequence of 256 bytes or more.
 var stray = regexp.MustCompile(`^[\s\x{FEFF}]*MII[A-Za-z0-9+/=]{37,}\s*$`)
 
-// block cuts a block at its END line. The text begins with the block's label.
+// block splits a text, which begins with the block's label, after the block's END line.
 func block(text []byte) (body, rest []byte, err error) {
 	label, text, ok := bytes.Cut(text, []byte(dashes))
 	if !ok || bytes.ContainsAny(label, "\r\n") {
@@ -106,7 +106,7 @@ func block(text []byte) (body, rest []byte, err error) {
 	return text[:end], rest, nil
 }
 
-// decode reads a block's body.
+// decode decodes a block's body.
 func decode(body []byte) (Certificate, error) {
 	const begin, end = beginLine + pemType + dashes + "\n", "\n" + endLine + pemType + dashes + "\n"
 	block, rest := pem.Decode(slices.Concat([]byte(begin), bytes.TrimSpace(body), []byte(end)))
@@ -118,9 +118,9 @@ func decode(body []byte) (Certificate, error) {
 	}
 	c, err := FromDER(block.Bytes)
 	if err != nil {
-		return Certificate{}, fmt.Errorf("it is no certificate: %w", brief(err))
+		return Certificate{}, fmt.Errorf("it is no certificate: %w", truncate(err))
 	}
-	return c, c.bounded()
+	return c, c.checkKeySize()
 }
 
 // Encode writes the certificates in PEM.

@@ -14,14 +14,14 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// patience is for how long a request is watched. A signer that takes longer takes minutes (ACME), and a read
-// from the API server's cache now and then is cheaper than a connection that stands open.
-const patience = time.Minute
+// watchTimeout is how long a request is watched. A signer that takes longer takes minutes (ACME), and reads from the
+// API server's cache are cheaper than an open connection then.
+const watchTimeout = time.Minute
 
 // Await returns when the request is decided or ctx ends.
 func (k Kind[T]) Await(ctx context.Context, client Client[T], o T) (signer.Issued, error) {
 	pause := apiwait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 8, Cap: 20 * time.Second}
-	var trouble error
+	var lastErr error
 	for {
 		if issued, err, decided := k.Decide(o); decided {
 			return issued, err
@@ -33,22 +33,22 @@ func (k Kind[T]) Await(ctx context.Context, client Client[T], o T) (signer.Issue
 		case errors.As(err, &final) && final.Kind.Ends():
 			return signer.Issued{}, final
 		case ctx.Err() != nil:
-			return signer.Issued{}, k.undecided(o, trouble)
+			return signer.Issued{}, k.undecided(o, lastErr)
 		}
-		trouble = err
+		lastErr = err
 	}
 }
 
-// change is the request as it is later, with an error also as it was last seen: decided, from a watch while it is young, or else as a
-// read finds it after a pause.
+// change returns a later state of the request: from a watch until watchTimeout, then from a read after a pause. With
+// an error it returns the last known state.
 func (k Kind[T]) change(ctx context.Context, client Client[T], o T, pause *apiwait.Backoff) (T, error) {
-	if left := patience - age(o, time.Now()); left > 0 {
+	if left := watchTimeout - age(o, time.Now()); left > 0 {
 		var err error
 		o, err = k.observe(ctx, client, o, left)
 		if _, _, decided := k.Decide(o); decided || ctx.Err() != nil || errors.As(err, new(*signer.Error)) {
 			return o, err
 		}
-		// The watch is over: closed by the API server, too old (410) or refused. A read tells what was missed.
+		// The watch ended: closed by the API server, too old (410) or refused. Read what it missed.
 	}
 	if err := sleep(ctx, pause.Step()); err != nil {
 		return o, err
@@ -56,7 +56,8 @@ func (k Kind[T]) change(ctx context.Context, client Client[T], o T, pause *apiwa
 	return k.read(ctx, client, o)
 }
 
-// observe watches one object, from the version that is known, until it is decided or the watch ends, and is its last state.
+// observe watches one object, from the known version, until it is decided or the watch ends, and returns its last
+// state.
 func (k Kind[T]) observe(ctx context.Context, client Client[T], o T, atMost time.Duration) (T, error) {
 	seconds := int64(atMost.Seconds()) + 1
 	w, err := client.Watch(ctx, metav1.ListOptions{
@@ -76,7 +77,7 @@ func (k Kind[T]) observe(ctx context.Context, client Client[T], o T, atMost time
 			if !open {
 				return o, nil
 			}
-			if o, err = k.understand(event, o); err != nil {
+			if o, err = k.apply(event, o); err != nil {
 				return o, err
 			}
 			if _, _, decided := k.Decide(o); decided {
@@ -86,7 +87,7 @@ func (k Kind[T]) observe(ctx context.Context, client Client[T], o T, atMost time
 	}
 }
 
-// read is the object as the API server's cache has it. A cache may lag behind, so its "not found" is asked again of the store.
+// read reads the object from the API server's cache. A cache may lag behind: after its "not found" it reads from etcd.
 func (k Kind[T]) read(ctx context.Context, client Client[T], o T) (T, error) {
 	next, err := client.Get(ctx, o.GetName(), metav1.GetOptions{ResourceVersion: "0"})
 	if apierrors.IsNotFound(err) {
@@ -101,7 +102,7 @@ func (k Kind[T]) read(ctx context.Context, client Client[T], o T) (T, error) {
 	return next, k.same(next, o)
 }
 
-// sleep waits for d or ctx.
+// sleep waits for d or until ctx ends.
 func sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -12,20 +12,20 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// Explain is the API server's answer in the terms of the contract.
-func Explain(err error, doing string) *signer.Error {
+// Explain returns an error of the API server as an error of a signer. action describes the call.
+func Explain(err error, action string) *signer.Error {
 	kind := signer.Unavailable
 	switch {
 	case apierrors.IsForbidden(err):
-		kind = signer.Denied // RBAC, an admission policy, or a namespace that is going.
+		kind = signer.Denied // RBAC, an admission policy, or a namespace that is being deleted.
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
 		kind = signer.Invalid
 	}
-	return signer.Errorf(kind, "%s: %w", doing, plain(err))
+	return signer.Errorf(kind, "%s: %w", action, withoutURL(err))
 }
 
-// plain is err without the URL, which is that of the object that the message names, and with words for a connection that failed.
-func plain(err error) error {
+// withoutURL returns err without its URL, since the message names the object, and says so if the connection failed.
+func withoutURL(err error) error {
 	var failed *url.Error
 	if !errors.As(err, &failed) {
 		return err

@@ -18,11 +18,11 @@ const (
 	KeyFile         = "tls.key"
 )
 
-// lifetime of a CA that is made here.
+// lifetime is the lifetime of a CA that Open makes.
 const lifetime = 10 * 365 * 24 * time.Hour
 
-// Open is a signer with the CA in dir: tls.crt and tls.key, both PEM. If neither file is there, a CA is made and kept there;
-// one without the other is an error, so that no CA is replaced by accident.
+// Open makes a signer with the CA in dir: tls.crt and tls.key, both PEM. If neither file exists, it makes a CA and
+// writes it there; one without the other is an error, so that no CA is replaced by accident.
 func Open(dir string) (*Signer, error) {
 	missing, err := missing(filepath.Join(dir, CertificateFile), filepath.Join(dir, KeyFile))
 	if err != nil {
@@ -40,7 +40,7 @@ func Open(dir string) (*Signer, error) {
 	return s, nil
 }
 
-// missing reports whether all files are.
+// missing reports whether none of the files exists. It is an error if only some do.
 func missing(files ...string) (bool, error) {
 	var there, absent []string
 	for _, file := range files {
@@ -59,6 +59,7 @@ func missing(files ...string) (bool, error) {
 	return len(there) == 0, nil
 }
 
+// load reads the CA in dir.
 func load(dir string) (*Signer, error) {
 	certificate, err := fs.ReadFile(os.DirFS(dir), CertificateFile)
 	if err != nil {
@@ -68,14 +69,14 @@ func load(dir string) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	own, err := ca.Parse(certificate, key, certificate) // Who trusts this CA trusts its certificate, whoever signed it.
+	own, err := ca.Parse(certificate, key, certificate) // Its certificate is its root, even if another CA signed it.
 	if err != nil {
 		return nil, err
 	}
 	return &Signer{ca: own}, own.ValidAt(time.Now())
 }
 
-// create makes a CA in dir. The directory appears as a whole: a crash leaves no half.
+// create makes a CA in dir.
 func create(dir string) error {
 	now := time.Now()
 	own, err := ca.New("Mayfly local CA", now.Add(-backdate), now.Add(lifetime))
@@ -89,6 +90,7 @@ func create(dir string) error {
 	return write(dir, chain.Encode(own.Certificate), key)
 }
 
+// write makes dir with the files atomically.
 func write(dir string, certificate, key []byte) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o750); err != nil {
 		return err
@@ -104,5 +106,5 @@ func write(dir string, certificate, key []byte) error {
 	if err := os.WriteFile(filepath.Join(aside, CertificateFile), certificate, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(aside, dir) // An empty directory that is there gives way (rename(2)).
+	return os.Rename(aside, dir) // It replaces an empty directory (rename(2)).
 }

@@ -1,6 +1,6 @@
-// Package local is a signer with a CA of its own, for demonstrations, tests and single nodes: no Kubernetes is needed.
+// Package local is a signer with a CA of its own, for demonstrations, tests and single nodes. It needs no Kubernetes.
 //
-// Its CA key lies in a file that it makes on first use. It signs whatever it is asked for.
+// It makes its CA on first use, and stores the key in a file. It signs every request.
 package local
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/ca"
 )
 
-// backdate is how long before now a certificate begins: clocks that are behind accept it at once.
+// backdate is how long before now a certificate begins, so that clocks that are behind accept it at once.
 const backdate = 5 * time.Minute
 
 // A Signer signs with one CA. It implements [signer.Signer].
@@ -36,7 +36,7 @@ func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, e
 	return signed.Issued, nil
 }
 
-// template is the certificate that the request asks for. It ends no later than the CA.
+// template returns the certificate that the request asks for. It ends no later than the CA.
 func (s *Signer) template(req signer.Request, now time.Time) (*x509.Certificate, error) {
 	csr, err := x509.ParseCertificateRequest(req.CSR)
 	if err != nil {

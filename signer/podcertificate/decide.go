@@ -11,17 +11,19 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/decision"
 )
 
-// kind is what is known of PodCertificateRequests.
+// kind returns the description of PodCertificateRequests.
 func kind() decision.Kind[*certificatesv1.PodCertificateRequest] {
-	return decision.Kind[*certificatesv1.PodCertificateRequest]{Name: "PodCertificateRequest", Asks: asks, Decide: decide, State: state}
+	return decision.Kind[*certificatesv1.PodCertificateRequest]{
+		Name: "PodCertificateRequest", Asks: asks, Decide: decide, State: state,
+	}
 }
 
-// asks reports whether found asks for what we asked for. No spec can be changed, and nobody else has the key.
+// asks reports whether found asks for what wanted asks for. No spec can be changed, and only we have the key.
 func asks(found, wanted *certificatesv1.PodCertificateRequest) bool {
 	return bytes.Equal(found.Spec.StubPKCS10Request, wanted.Spec.StubPKCS10Request)
 }
 
-// decide reads the request's conditions, of which the API server lets there be one, and none change
+// decide reads the request's conditions: the API server allows one, which never changes
 // (kubernetes pkg/apis/certificates/validation, ValidatePodCertificateRequestStatusUpdate).
 func decide(r *certificatesv1.PodCertificateRequest) (issued signer.Issued, err error, decided bool) {
 	for _, c := range r.Status.Conditions {
@@ -40,12 +42,12 @@ func decide(r *certificatesv1.PodCertificateRequest) (issued signer.Issued, err 
 	return issued, nil, false
 }
 
-// state is what an undecided request waits for, in words.
+// state returns what an undecided request waits for, in words.
 func state(*certificatesv1.PodCertificateRequest) string { return "waiting for mayfly-controller" }
 
-// split tells the chain from the CA certificates, for which the status has no place of their own: they are the
-// self-signed ones after the leaf. An issuer that knows no such one is known by the last certificate of its chain. A
-// text that can't be read stays as it is, for who checks the answer.
+// split splits the status's one list into the chain and the CA certificates, which are the self-signed ones after the
+// leaf; without one, the last certificate of the chain is used as the CA certificate. A text that can't be parsed is
+// returned as the chain: the caller checks it.
 func split(text string) signer.Issued {
 	all, err := chain.Parse([]byte(text))
 	if err != nil {

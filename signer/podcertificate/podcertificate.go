@@ -1,8 +1,9 @@
-// Package podcertificate is a signer that asks as the node: it creates a PodCertificateRequest (certificates.k8s.io) for each attempt, as the node that it runs
-// on, and waits for mayfly-controller's decision.
+// Package podcertificate is a signer that acts as the node: it creates a PodCertificateRequest (certificates.k8s.io)
+// for each attempt, as the node that it runs on, and waits for mayfly-controller's decision.
 //
-// The API server lets a caller impersonate the node to which its token is bound (KEP-5284, associated-node), and a node ask for its own pods (kubernetes
-// plugin/pkg/admission/noderestriction). So the node plugin can do nothing by these requests that its kubelet can't.
+// The API server lets a caller impersonate the node to which its token is bound (KEP-5284, associated-node), and a
+// node request certificates for its own pods (kubernetes plugin/pkg/admission/noderestriction). So these requests
+// give the node plugin no power that its kubelet does not have.
 package podcertificate
 
 import (
@@ -25,8 +26,9 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/decision"
 )
 
-// A Signer signs through PodCertificateRequests. It implements [signer.Signer]. It forgets nothing: a node may not delete its requests, and
-// kube-controller-manager deletes them after 15 minutes (kubernetes pkg/controller/certificates/cleaner/pcrcleaner.go).
+// A Signer signs through PodCertificateRequests. It implements [signer.Signer], but not [signer.Forgetter]: a node
+// may not delete its requests, and kube-controller-manager deletes them after 15 minutes (kubernetes
+// pkg/controller/certificates/cleaner/pcrcleaner.go).
 type Signer struct {
 	node     string
 	requests func(namespace string) client
@@ -34,7 +36,8 @@ type Signer struct {
 	nodeUID  atomic.Pointer[types.UID] // As it was last read.
 }
 
-// New is a signer on the API server of config for the pods of a node. It sets no limit of its own to the requests: the node plugin bounds them.
+// New makes a signer on the API server of config for the pods of a node, without a rate limit: the node plugin limits
+// its requests itself.
 func New(config *rest.Config, node string) (*Signer, error) {
 	config = AsNode(config, node)
 	config.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit.
@@ -49,14 +52,16 @@ func New(config *rest.Config, node string) (*Signer, error) {
 	return &Signer{node: node, requests: requests, meta: meta}, nil
 }
 
-// AsNode is the API server of config for a node. The caller's token must be bound to a pod on it, and no more than the name may be asked for: all else is the
-// API server's to say (k8s.io/apiserver pkg/endpoints/filters/impersonation/mode.go, onlyUsernameSet).
+// AsNode returns config with impersonation of a node. The caller's token must be bound to a pod on it. Only the name
+// may be set: the API server sets groups and all else (k8s.io/apiserver pkg/endpoints/filters/impersonation/mode.go,
+// onlyUsernameSet).
 func AsNode(config *rest.Config, node string) *rest.Config {
 	config = rest.CopyConfig(config)
 	config.Impersonate = rest.ImpersonationConfig{UserName: user(node)}
 	return config
 }
 
+// user returns a node's user name.
 func user(node string) string { return "system:node:" + node }
 
 // Sign implements [signer.Signer].
@@ -69,9 +74,11 @@ func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, e
 	return kind().Await(ctx, requests, found)
 }
 
-// submit asks for what the attempt asks for. A UID that is wrong is an internal error to the API server (noderestriction, admitPodCertificateRequest: its own
-// cache might be behind). So after one of those the UIDs are read anew.
-func (s *Signer) submit(ctx context.Context, requests client, req signer.Request) (*certificatesv1.PodCertificateRequest, error) {
+// submit submits the attempt's request. A wrong UID is an internal error to the API server (noderestriction,
+// admitPodCertificateRequest: its own cache might be behind), so after an internal error it reads the UIDs again.
+func (s *Signer) submit(
+	ctx context.Context, requests client, req signer.Request,
+) (*certificatesv1.PodCertificateRequest, error) {
 	known, err := s.uids(ctx, req.Attempt.Pod, metav1.GetOptions{ResourceVersion: "0"})
 	if err != nil {
 		return nil, err
@@ -81,24 +88,28 @@ func (s *Signer) submit(ctx context.Context, requests client, req signer.Request
 		return found, err
 	}
 	s.nodeUID.Store(nil)
-	anew, readErr := s.uids(ctx, req.Attempt.Pod, metav1.GetOptions{})
-	if readErr != nil || anew == known {
+	current, readErr := s.uids(ctx, req.Attempt.Pod, metav1.GetOptions{})
+	if readErr != nil || current == known {
 		return nil, err
 	}
-	return submit(ctx, requests, s.object(req, anew))
+	return submit(ctx, requests, s.object(req, current))
 }
 
-func submit(ctx context.Context, requests client, wanted *certificatesv1.PodCertificateRequest) (*certificatesv1.PodCertificateRequest, error) {
+// submit submits a request.
+func submit(
+	ctx context.Context, requests client, wanted *certificatesv1.PodCertificateRequest,
+) (*certificatesv1.PodCertificateRequest, error) {
 	return kind().Submit(ctx, requests, wanted, "create "+kind().Title(wanted))
 }
 
-// uids are those that a request names besides the pod's.
+// uids holds the UIDs in a request other than the pod's.
 type uids struct{ node, account types.UID }
 
-// uids reads them, that of the node once.
+// uids reads the UIDs, that of the node once.
 func (s *Signer) uids(ctx context.Context, pod signer.Pod, o metav1.GetOptions) (read uids, err error) {
 	accounts := s.meta.Resource(corev1.SchemeGroupVersion.WithResource("serviceaccounts")).Namespace(pod.Namespace)
-	if read.account, err = s.uid(ctx, accounts, pod.ServiceAccount, o, "service account "+pod.Namespace+"/"+pod.ServiceAccount); err != nil {
+	title := "service account " + pod.Namespace + "/" + pod.ServiceAccount
+	if read.account, err = s.uid(ctx, accounts, pod.ServiceAccount, o, title); err != nil {
 		return read, err
 	}
 	if last := s.nodeUID.Load(); last != nil {
@@ -112,7 +123,10 @@ func (s *Signer) uids(ctx context.Context, pod signer.Pod, o metav1.GetOptions) 
 	return read, err
 }
 
-func (s *Signer) uid(ctx context.Context, from metadata.ResourceInterface, name string, o metav1.GetOptions, title string) (types.UID, error) {
+// uid reads the UID of an object. title names it in errors.
+func (s *Signer) uid(
+	ctx context.Context, from metadata.ResourceInterface, name string, o metav1.GetOptions, title string,
+) (types.UID, error) {
 	object, err := from.Get(ctx, name, o)
 	if err != nil {
 		return "", decision.Explain(hint(err, s.node), "read "+title)
@@ -120,15 +134,17 @@ func (s *Signer) uid(ctx context.Context, from metadata.ResourceInterface, name 
 	return object.UID, nil
 }
 
-// object is the PodCertificateRequest of an attempt. The pod owns it, as it owns its kubelet's. It says neither issuer nor usages: who signs takes them
-// from the pod's spec.
+// object returns the PodCertificateRequest of an attempt. The pod owns it, as it owns its kubelet's. It has neither
+// issuer nor usages: the signer takes them from the pod's spec.
 func (s *Signer) object(req signer.Request, known uids) *certificatesv1.PodCertificateRequest {
 	pod := req.Attempt.Pod
 	seconds := int32(min(req.Duration/time.Second, math.MaxInt32)) // #nosec G115 -- It is in bounds.
 	return &certificatesv1.PodCertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: req.Attempt.ObjectName(), Namespace: pod.Namespace,
-			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: types.UID(pod.UID)}},
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: types.UID(pod.UID),
+			}},
 		},
 		Spec: certificatesv1.PodCertificateRequestSpec{
 			SignerName:                signer.PodCertificateSigner,
