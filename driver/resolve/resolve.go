@@ -4,6 +4,7 @@
 package resolve
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -53,11 +54,12 @@ func (r *Resolver) Defaults(ctx context.Context) (defaults volume.Defaults, err 
 // Attempt settles what a new attempt asks for: by the flags and profiles of now, and with the pod's IPs. The volume's
 // turn must be held.
 func (r *Resolver) Attempt(ctx context.Context, v *store.Volume) error {
-	spec := v.Spec()
-	if r.Profiles == nil && !spec.NeedsIP && len(spec.Gates) == 0 {
+	spec, record := v.Spec(), v.Record()
+	fixed := r.Profiles == nil && !spec.NeedsIP && len(spec.Gates) == 0
+	if fixed && bytes.Equal(record.Resolved, volume.Encode(spec)) {
 		return nil // It means what it meant.
 	}
-	asked := v.Record().Asked
+	asked := record.Asked
 	spec = r.current(ctx, v, asked)
 	if first := !v.HasPair(); spec.NeedsIP || first && len(spec.Gates) > 0 {
 		var err error
@@ -101,20 +103,27 @@ func (r *Resolver) before(v *store.Volume, asked volume.Asked) volume.Volume {
 	return v.Spec()
 }
 
-// IssuerChanged reports whether the profiles have given the volume another issuer since its attempt was begun: the one
-// that was asked may never answer.
+// IssuerChanged reports whether flags or profiles have given the volume another issuer since its attempt was begun: the
+// one that was asked may never answer.
 func (r *Resolver) IssuerChanged(v *store.Volume) bool {
-	if r.Profiles == nil {
-		return false
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // Nobody waits for profiles that are not known.
-	defaults, err := r.Defaults(ctx)
+	record := v.Record()
+	begun, err := record.ResolvedSpec()
 	if err != nil {
 		return false
 	}
-	spec, err := volume.Parse(v.Record().Asked, defaults)
-	return err == nil && spec.Issuer != v.Spec().Issuer
+	spec := v.Spec()
+	if r.Profiles != nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel() // Nobody waits for profiles that are not known.
+		defaults, err := r.Defaults(ctx)
+		if err != nil {
+			return false
+		}
+		if spec, err = volume.Parse(record.Asked, defaults); err != nil {
+			return false
+		}
+	}
+	return spec.Issuer != begun.Issuer
 }
 
 // Recorded settles what a volume on record asks for, by the flags of now and the profile that counted last. Where
