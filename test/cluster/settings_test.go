@@ -17,7 +17,6 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/test/cluster"
@@ -212,19 +211,13 @@ func (p *platform) host(letter string) *host {
 		Pod:        kubelet.Pod{Namespace: p.namespace, Name: pod.Name, UID: string(pod.UID), ServiceAccount: "default"},
 		Attributes: attributes,
 	}
-	p.probe(config, pod)
-	return h
-}
-
-// probe waits until the API server takes a request of the node plugin.
-func (p *platform) probe(config *rest.Config, pod *corev1.Pod) {
-	p.Helper()
 	cr := p.request(p.pod("probe-"+pod.Name), "probe")
 	cr.Spec.Username, cr.Spec.Extra = "", nil
 	until(p.T, "a request of the node plugin is taken", func() bool {
 		_, err := p.requestsOf(config).Create(p.Context(), cr, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		return err == nil
 	})
+	return h
 }
 
 // restart runs the node plugin with these flags, in place of the one that runs.
