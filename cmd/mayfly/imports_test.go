@@ -22,7 +22,7 @@ func imports() map[string]struct {
 	return map[string]may{
 		"driver": {"driver/event driver/issue driver/pod driver/registration driver/renew driver/resolve driver/store " +
 			"driver/trust driver/volume signer", false},
-		"driver/issue":        {"driver/event driver/renew driver/request driver/store signer signer/chain", false},
+		"driver/issue":        {"driver/event driver/renew driver/request driver/store driver/volume signer signer/chain", false},
 		"driver/resolve":      {"driver/event driver/pod driver/store driver/volume signer", false},
 		"driver/trust":        {"driver/api driver/event driver/renew driver/request driver/store driver/volume signer signer/chain", true},
 		"driver/store":        {"driver/files driver/mount driver/request driver/volume", false},

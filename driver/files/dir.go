@@ -39,6 +39,9 @@ const (
 	pendingFile = "pending.key"
 	pairFile    = "pair." // And the generation.
 
+	earlierPairFile  = "pair.pem" // Of drivers before generations had files of their own.
+	earlierTrustFile = "trust.json"
+
 	passwordFile = "keystore.password"
 	trustFile    = "trust." // And the generation.
 )
@@ -69,9 +72,10 @@ func (d Dir) Recover() error {
 	current, err := d.current()
 	if err == nil {
 		err = cmp.Or(
-			rename(d.path(pairFile+"pem"), d.path(pairFile+current)),
-			rename(d.path(trustFile+"json"), d.path(trustFile+current)),
+			rename(d.path(earlierPairFile), d.path(pairFile+current)),
+			rename(d.path(earlierTrustFile), d.path(trustFile+current)),
 		)
+		d.linkPair(current)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("rename the pair: %w", err)
@@ -112,12 +116,27 @@ func (d Dir) Trust() ([]byte, error) {
 	return os.ReadFile(d.path(trustFile + current))
 }
 
-// rename renames a file if it exists.
+// rename renames a file if it is there. A link is that of linkPair.
 func rename(from, to string) error {
+	if info, err := os.Lstat(from); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return nil
+	}
 	if err := os.Rename(from, to); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
+}
+
+// linkPair links the pair of a generation under the name by which earlier drivers find it: one that takes the place of
+// this driver goes on with the volume. Nothing else needs the link, so it is no error if it can't be made.
+func (d Dir) linkPair(generation string) {
+	if _, err := os.Lstat(d.path(pairFile + generation)); err != nil {
+		return
+	}
+	aside := d.path(earlierPairFile + ".new")
+	if os.Symlink(pairFile+generation, aside) == nil {
+		_ = os.Rename(aside, d.path(earlierPairFile))
+	}
 }
 
 // InstalledFile reads a file of the pod.

@@ -288,3 +288,33 @@ func TestWipe(t *testing.T) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
+
+// A driver from before generations had files of their own finds the pair where it looks for it, and what it writes
+// there is found again.
+func TestAnEarlierDriverFindsThePair(t *testing.T) {
+	d := files.Dir(t.TempDir())
+	path := filepath.Join(string(d), "pair.pem")
+	for _, text := range []string{"one", "two"} {
+		g := files.Generation{Attempt: "a", Pair: []byte(text), Files: files.Set{"tls.key": []byte("x")}}
+		if err := errors.Join(d.Install(g), d.Recover()); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != text {
+			t.Errorf("%s, %v", got, err)
+		}
+	}
+	if err := errors.Join(os.WriteFile(path+".old", []byte("three"), 0o600), os.Rename(path+".old", path)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := d.Recover(); err != nil {
+			t.Fatal(err)
+		}
+		if _, got, err := d.InForce(); err != nil || string(got) != "three" {
+			t.Errorf("%s, %v", got, err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != "three" {
+			t.Errorf("%s, %v", got, err)
+		}
+	}
+}

@@ -64,6 +64,7 @@ func (d Dir) install(g Generation) error {
 	if err != nil {
 		return errors.Join(err, d.prune(func(string) bool { return false }))
 	}
+	d.linkPair(next)
 	return nil
 }
 
@@ -200,7 +201,7 @@ func (d Dir) prune(stale func(name string) bool) error {
 		}),
 		remove(string(d), func(name string) bool {
 			kind, generation, _ := strings.Cut(name, ".")
-			return (kind+"." == pairFile || kind+"." == trustFile) && generation != current
+			return (kind+"." == pairFile || kind+"." == trustFile) && generation != current && name != earlierPairFile
 		}),
 	)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/store"
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
@@ -65,7 +66,7 @@ func (i *Issuer) forget(v *store.Volume, attempts []string) {
 	if !ok || len(attempts) == 0 {
 		return
 	}
-	pod := v.Spec().Pod
+	pod := volume.PodOf(v.Record().Asked)
 	i.cleanup.start()
 	i.cleanup.wait.Go(func() {
 		select {
