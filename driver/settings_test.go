@@ -229,7 +229,7 @@ func TestSettingsThatDoNotFitAfterThePairsEnd(t *testing.T) {
 		"without one": {func(r map[string]any) {
 			attributes(r)[unknown] = "x"
 			delete(r, "resolved")
-		}, "the volume is kept as it is, for its attributes are not understood any more: "},
+		}, "the volume is kept as it is: its attributes are not valid any more: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSettings(t, nil)
