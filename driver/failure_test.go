@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
@@ -536,4 +537,32 @@ func TestNothingCanBeMadeInTheStateDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	pair(t, n.publish(v))
+}
+
+// blocked sends no Event before it is released.
+type blocked struct{ entered, release chan struct{} }
+
+func (b blocked) Warn(ctx context.Context, _ signer.Pod, _, _ string) error {
+	b.entered <- struct{}{}
+	select {
+	case <-b.release:
+	case <-ctx.Done():
+	}
+	return ctx.Err()
+}
+
+// An API server that takes its time over an Event holds up no call.
+func TestUnpublishDoesNotWaitForAnEvent(t *testing.T) {
+	b := blocked{make(chan struct{}, 1), make(chan struct{})}
+	n := newNode(t, func(c *driver.Config) { c.Events = b })
+	v := web()
+	n.publish(v)
+	n.signer.say(func(context.Context, signer.Request, signer.Signer) (signer.Issued, error) {
+		return signer.Issued{}, signer.Errorf(signer.Denied, "no")
+	})
+	n.renew(v)
+	<-b.entered
+	n.unpublish(v)
+	n.empty()
+	close(b.release)
 }

@@ -163,3 +163,23 @@ func TestAPairOfAnOlderDriverRotatesOn(t *testing.T) {
 	until(t, "the renewal", func() bool { return !pair(t, target).Equal(before) })
 	n.reports(v, target)
 }
+
+// The record of a driver that went by the leaf alone does not say when the path ends: the renewal is planned anew.
+func TestARecordWithoutTheEndOfThePath(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	target := n.publish(v)
+	before := pair(t, target)
+	n.interrupt(v, func(_ files.Dir, r *store.Record) error {
+		r.EndsAt, r.RenewAt = time.Time{}, r.RenewAt.Add(time.Hour)
+		return nil
+	})
+	n.reports(v, target)
+	n.publish(v)
+	n.signer.from(nil)
+	n.renew(v)
+	until(t, "the renewal", func() bool { return !pair(t, target).Equal(before) })
+	if r := n.record(v); r.EndsAt.IsZero() {
+		t.Errorf("the record is %+v", r)
+	}
+}

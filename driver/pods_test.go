@@ -368,6 +368,23 @@ func TestAProfileThatBeginsToNeedTheIP(t *testing.T) {
 	}
 }
 
+// A profile that goes while its pod waits for an IP counts on, with the IP.
+func TestAProfileThatGoesWhileThePodWaitsForItsIP(t *testing.T) {
+	p, pods := &someProfiles{now: profile("ip-sans=${POD_IP}")}, newPods()
+	n := newNode(t, withPods(pods, func(c *driver.Config) { c.Profiles = p }))
+	v := web("csi.mayfly.dev/profile=web")
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	if _, err := n.Publish(ctx, n.driver, v); err == nil {
+		t.Fatal("published")
+	}
+	p.set(&volume.Profiles{}, nil)
+	pods.have("192.0.2.8")
+	if got := ips(t, n.publish(v)); got != "192.0.2.8" {
+		t.Error(got)
+	}
+}
+
 // A key that is kept is not kept when the profile wants one of another kind.
 func TestAProfileThatWantsAnotherKey(t *testing.T) {
 	p := &someProfiles{now: profile("duration=3s", "reuse-private-key=true")}

@@ -214,11 +214,13 @@ func (d *Driver) unpublish(ctx context.Context, id, target string) error {
 	ctx, cancel := withMargin(ctx)
 	defer cancel()
 	v := d.store.Get(id)
-	v.Interrupt()
-	if _, err := v.Take(ctx, "an unpublish call"); err != nil {
+	if err := v.TakeOver(ctx, "an unpublish call"); err != nil {
 		return err
 	}
 	defer d.release(v)
+	if v.Removed() { // By a call before. What lies there now may be another volume's.
+		return store.ErrBusy
+	}
 	return d.discard(v, target)
 }
 
@@ -233,6 +235,7 @@ func (d *Driver) discard(v *store.Volume, target string) error {
 	d.events.Forget(v.ID())
 	d.resolve.Forget(v.ID())
 	d.issuer.Forget(v, last)
+	d.store.Forget(v) // Last: from now on the id may be that of another volume.
 	return nil
 }
 

@@ -296,6 +296,34 @@ func TestCallsForOneVolumeWaitForEachOther(t *testing.T) {
 	n.empty()
 }
 
+// The kubelet unpublishes the volume of a pod that goes: that waits neither for a signer nor for calls that came before.
+func TestUnpublishGoesBeforeCallsThatWait(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	entered := make(chan struct{}, 10)
+	n.signer.from(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
+		entered <- struct{}{}
+		return hang(ctx, req, ca)
+	})
+	var calls sync.WaitGroup
+	for range 3 {
+		calls.Go(func() {
+			if _, err := n.Publish(t.Context(), n.driver, v); err == nil {
+				t.Error("published")
+			}
+		})
+	}
+	<-entered
+	time.Sleep(200 * time.Millisecond) // The others wait for the turn.
+	begin := time.Now()
+	n.unpublish(v)
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("unpublish took %s", took)
+	}
+	calls.Wait()
+	n.empty()
+}
+
 func TestTokensAreNotRecorded(t *testing.T) {
 	n := newNode(t, nil)
 	v := web("csi.storage.k8s.io/serviceAccount.tokens=SECRET-TOKEN")

@@ -149,15 +149,13 @@ func (d *Driver) next(v *store.Volume) time.Time {
 // replan sets the time of the renewal of a volume whose record is of a driver that considered only the leaf.
 func (d *Driver) replan(v *store.Volume) {
 	pair, ok := v.Pair()
-	if r := v.Record(); !ok || v.Spec().ID == "" || !r.EndsAt.IsZero() || r.IssuedAt.IsZero() {
+	r := v.Record()
+	if !ok || v.Spec().ID == "" || !r.EndsAt.IsZero() || r.IssuedAt.IsZero() {
 		return
 	}
-	v.Amend(func(r *store.Record) {
-		at := issue.RenewalAt(v, r.IssuedAt, pair.NotAfter)
-		if r.RenewAt.IsZero() || at.Before(r.RenewAt) {
-			r.RenewAt = at
-		}
-	})
+	if at := issue.RenewalAt(v, r.IssuedAt, pair.NotAfter); r.RenewAt.IsZero() || at.Before(r.RenewAt) {
+		v.Amend(func(r *store.Record) { r.RenewAt = at })
+	}
 }
 
 // setToken stores the token that came with a call.

@@ -25,6 +25,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/trust"
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
 	"github.com/mayfly-csi/mayfly/signer/local"
@@ -600,4 +601,42 @@ func values(t *testing.T, registry *prometheus.Registry, of map[string]float64) 
 		}
 	}
 	return found
+}
+
+// stopped calls then after the end of each watch.
+type stopped struct {
+	trust.Sources
+	then func()
+}
+
+func (s stopped) Follow(source volume.Source, changed func()) (stop func()) {
+	end := s.Sources.Follow(source, changed)
+	return func() {
+		end()
+		s.then()
+	}
+}
+
+// A volume that is published while one of its id is removed has nothing of that one, and loses nothing with it.
+func TestAPublishDuringARemoval(t *testing.T) {
+	pods, then := newPods(), func() {}
+	n := newTrusting(t, withPods(pods, func(c *driver.Config) { c.Trust = stopped{c.Trust, func() { then() }} }))
+	n.have(root(t, "a", 0))
+	v := web(withIPs, "csi.mayfly.dev/continue-on-not-ready=true", trusts+"file:corp")
+	target := n.publish(v)
+	var during error
+	then = func() {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, during = n.Publish(ctx, n.driver, v)
+	}
+	n.unpublish(v)
+	then = func() {}
+	if during != nil {
+		n.publish(v)
+	}
+	pods.have("192.0.2.8")
+	until(t, "the certificate", func() bool { return exists(t, filepath.Join(target, "tls.crt")) })
+	n.unpublish(v)
+	n.empty()
 }

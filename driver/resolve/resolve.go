@@ -84,10 +84,21 @@ func (r *Resolver) current(ctx context.Context, v *store.Volume, asked volume.As
 	defaults.AnyTrustFile = true // The pod gets a warning if one is missing.
 	spec, err := volume.Parse(asked, defaults)
 	if err != nil {
-		spec = v.Spec()
+		spec = r.before(v, asked)
 	}
 	r.setProblems(v.ID(), spec.Pod, err)
 	return spec
+}
+
+// before resolves the volume with the current flags, the recorded profile and the IPs of asked; where the flags don't
+// fit either it returns the last resolution.
+func (r *Resolver) before(v *store.Volume, asked volume.Asked) volume.Volume {
+	defaults := r.Flags
+	defaults.AnyTrustFile = true
+	if spec, err := volume.Parse(asked, defaults); err == nil {
+		return spec
+	}
+	return v.Spec()
 }
 
 // IssuerChanged reports whether the profiles give the volume another issuer than that of its attempt under way, which

@@ -51,7 +51,8 @@ func (v *Volume) Bind(target string) error {
 }
 
 // Remove removes the volume: the mount on target, the files, the tmpfs. It returns the last record. After an error the
-// volume stays in the store, and the next Remove continues. The volume's turn must be held.
+// next Remove continues. Until [Store.Forget] the volume stays in the store, so that no other one has its id. The
+// volume's turn must be held.
 func (s *Store) Remove(v *Volume, target string) (last Record, err error) {
 	if err := mount.Unmount(target); err != nil {
 		return Record{}, err
@@ -65,7 +66,6 @@ func (s *Store) Remove(v *Volume, target string) (last Record, err error) {
 		v.setRemoved(false)
 		return Record{}, err
 	}
-	s.remove(v)
 	return last, nil
 }
 

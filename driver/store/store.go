@@ -103,8 +103,8 @@ func (s *Store) FirstEnd() (first time.Time) {
 	return first
 }
 
-// remove removes the volume from the map.
-func (s *Store) remove(v *Volume) {
+// Forget removes a volume that was removed from disk from the store.
+func (s *Store) Forget(v *Volume) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.volumes, v.id)

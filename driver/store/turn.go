@@ -10,17 +10,61 @@ import (
 var ErrBusy = errors.New("another operation is at work on this volume")
 
 // Take waits for the volume's turn. The operation's name is for the error of calls that wait meanwhile. The context
-// that it returns ends with ctx or by [Volume.Interrupt]. Release the turn with [Volume.Release].
+// that it returns ends with ctx, and when another operation calls [Volume.TakeOver]. Release the turn with
+// [Volume.Release].
 func (v *Volume) Take(ctx context.Context, operation string) (context.Context, error) {
+	if err := v.wait(ctx); err != nil {
+		return nil, err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.takeOvers > 0 {
+		<-v.turn
+		return nil, fmt.Errorf("%w: it goes first", ErrBusy)
+	}
+	return v.begin(ctx, operation), nil
+}
+
+// TakeOver cancels the operation under way, and takes the turn after it, before all others that wait. Release the turn
+// with [Volume.Release].
+func (v *Volume) TakeOver(ctx context.Context, operation string) error {
+	v.interrupt()
+	defer v.endTakeOver()
+	if err := v.wait(ctx); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.begin(ctx, operation)
+	return nil
+}
+
+// interrupt cancels the operation under way, and lets no other begin until endTakeOver.
+func (v *Volume) interrupt() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.takeOvers++
+	if v.cancel != nil {
+		v.cancel()
+	}
+}
+
+// endTakeOver lets other operations begin, unless another TakeOver waits.
+func (v *Volume) endTakeOver() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.takeOvers--
+}
+
+// wait waits for the turn.
+func (v *Volume) wait(ctx context.Context) error {
 	select {
 	case v.turn <- struct{}{}:
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		return v.begin(ctx, operation), nil
+		return nil
 	case <-ctx.Done():
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		return nil, fmt.Errorf("%w: %s; waiting for its end: %w", ErrBusy, v.operation, ctx.Err())
+		return fmt.Errorf("%w: %s; waiting for its end: %w", ErrBusy, v.operation, ctx.Err())
 	}
 }
 
@@ -28,6 +72,10 @@ func (v *Volume) Take(ctx context.Context, operation string) (context.Context, e
 func (v *Volume) Try(ctx context.Context, operation string) (_ context.Context, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.takeOvers > 0 {
+		v.missed = true
+		return nil, false
+	}
 	select {
 	case v.turn <- struct{}{}:
 		return v.begin(ctx, operation), true
@@ -52,15 +100,6 @@ func (v *Volume) Release() (missed bool) {
 	missed, v.missed = v.missed, false
 	<-v.turn
 	return missed
-}
-
-// Interrupt cancels the context of the operation under way, if there is one.
-func (v *Volume) Interrupt() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.cancel != nil {
-		v.cancel()
-	}
 }
 
 // Tried returns a channel that is closed at the end of the next attempt, or when the volume is removed. The caller

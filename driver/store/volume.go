@@ -27,6 +27,7 @@ type Volume struct {
 	operation string             // The name of that which has the turn.
 	cancel    context.CancelFunc // Cancels its context.
 	missed    bool               // Try failed since the turn was taken.
+	takeOvers int                // How many wait for the turn before all others.
 	tried     chan struct{}      // Closed at the end of the next attempt.
 }
 
@@ -105,7 +106,7 @@ func (v *Volume) Record() Record {
 }
 
 // Update changes the record, in the file first: if that fails, it does not change. It does nothing to a volume that
-// was removed, for its tmpfs is unmounted.
+// was removed, for its tmpfs is unmounted. change must not call a method of the volume.
 func (v *Volume) Update(change func(*Record)) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -121,7 +122,8 @@ func (v *Volume) Update(change func(*Record)) error {
 	return nil
 }
 
-// Amend changes the record in memory only, where the file can't be written or need not be.
+// Amend changes the record in memory only, where the file can't be written or need not be. change must not call a
+// method of the volume.
 func (v *Volume) Amend(change func(*Record)) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

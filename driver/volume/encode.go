@@ -4,15 +4,22 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
+// encoded is a volume as a record has it: JSON would leave a URI's user out (RFC 3986, section 3.2.1).
+type encoded struct {
+	Volume
+	URIs []string
+}
+
 // Encode writes a volume as JSON that [Decode] reads: what [Parse] made of it outlives the flags and profiles of the
 // driver. It has the password of keystores that is among the pod's attributes.
 func Encode(v Volume) []byte {
-	text, err := json.Marshal(v)
+	text, err := json.Marshal(encoded{v, texts(v.URIs)})
 	if err != nil { // No value of a Volume has an encoding that can fail.
 		return nil
 	}
@@ -20,14 +27,29 @@ func Encode(v Volume) []byte {
 }
 
 // Decode reads a volume that Encode wrote, the same or an older version of it. It is not checked again.
-func Decode(text []byte) (v Volume, err error) {
-	if err := json.Unmarshal(text, &v); err != nil {
+func Decode(text []byte) (Volume, error) {
+	var e encoded
+	if err := json.Unmarshal(text, &e); err != nil {
 		return Volume{}, fmt.Errorf("decode the volume: %w", err)
 	}
-	if v.ID == "" {
+	if e.ID == "" {
 		return Volume{}, errors.New("decode the volume: it has no id")
 	}
-	return v, nil
+	for _, text := range e.URIs {
+		uri, err := url.Parse(text)
+		if err != nil {
+			return Volume{}, fmt.Errorf("decode the volume: %w", err)
+		}
+		e.Volume.URIs = append(e.Volume.URIs, uri)
+	}
+	return e.Volume, nil
+}
+
+func texts(uris []*url.URL) (all []string) {
+	for _, uri := range uris {
+		all = append(all, uri.String())
+	}
+	return all
 }
 
 // MarshalText writes the gate as String does.

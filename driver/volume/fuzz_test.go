@@ -18,7 +18,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
-// FuzzParse: an error is fit for an event, and what is valid makes a request that says the same.
+// FuzzParse: an error is fit for an event, and what is valid makes a request that says the same, and comes back from a record.
 func FuzzParse(f *testing.F) {
 	for _, d := range []dialect{ours, old, oldToo, mesh} {
 		for _, r := range matrix() {
@@ -54,6 +54,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		valid(t, v)
+		comesBack(t, v)
 		says(t, v, key)
 	})
 }

@@ -62,6 +62,7 @@ func TestController(t *testing.T) {
 	t.Run("policy check", policyCheck)
 	t.Run("approvers", approvers)
 	t.Run("mode pod", modePod)
+	t.Run("changes of settings", settings)
 	t.Run("no CRD", noCRD)
 }
 
@@ -84,11 +85,17 @@ func (s *stage) pod(name string, attributes ...string) *corev1.Pod {
 		key, value, _ := strings.Cut(a, "=")
 		all["csi.mayfly.dev/"+key] = value
 	}
+	return s.podOn("node-a", name, all)
+}
+
+// podOn makes a pod object of a node that has no kubelet, with a volume of these attributes.
+func (s *stage) podOn(node, name string, attributes map[string]string) *corev1.Pod {
+	s.Helper()
 	pod, err := shared.Client.CoreV1().Pods(s.namespace).Create(s.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PodSpec{
-			NodeName: "node-a", ServiceAccountName: "default", Containers: []corev1.Container{{Name: "app", Image: "app"}},
-			Volumes: []corev1.Volume{{Name: "tls", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: driverName, ReadOnly: new(true), VolumeAttributes: all}}}},
+			NodeName: node, ServiceAccountName: "default", Containers: []corev1.Container{{Name: "app", Image: "app"}},
+			Volumes: []corev1.Volume{{Name: "tls", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: driverName, ReadOnly: new(true), VolumeAttributes: attributes}}}},
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {

@@ -259,7 +259,7 @@ func (n *node) requests() []cmapi.CertificateRequest {
 // until waits for a condition, which is looked at often.
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute) // Longer than the first backoff of a volume.
 	for !done() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)

@@ -13,6 +13,7 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
@@ -207,7 +208,14 @@ func (f *fleet) asNodes(args ...string) *node {
 // idle is that, until it is started.
 func (f *fleet) idle(args ...string) *node {
 	f.Helper()
-	config := f.plugin(f.nodes[0])
+	n := idleNode(f.T, f.namespace, append([]string{"--node-name", f.nodes[0], "--signer=pod-certificate"}, args...)...)
+	n.kubeconfig = kubeconfigOf(f.T, f.plugin(f.nodes[0]))
+	return n
+}
+
+// kubeconfigOf writes a kubeconfig with the token of config.
+func kubeconfigOf(t *testing.T, config *rest.Config) (path string) {
+	t.Helper()
 	text, err := clientcmd.Write(clientcmdapi.Config{
 		Clusters:       map[string]*clientcmdapi.Cluster{"mayfly": {Server: config.Host, CertificateAuthorityData: config.CAData}},
 		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"plugin": {Token: config.BearerToken}},
@@ -215,11 +223,9 @@ func (f *fleet) idle(args ...string) *node {
 		CurrentContext: "mayfly",
 	})
 	if err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
-	n := idleNode(f.T, f.namespace, append([]string{"--node-name", f.nodes[0], "--signer=pod-certificate"}, args...)...)
-	n.kubeconfig = write(f.T, text)
-	return n
+	return write(t, text)
 }
 
 // volume is a volume of a pod of the first node.

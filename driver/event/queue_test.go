@@ -1,0 +1,114 @@
+package event_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/mayfly-csi/mayfly/driver/event"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// sent is a sender that keeps what it sends.
+type sent struct {
+	mu    sync.Mutex
+	fails error
+	all   []string
+	tries chan struct{}
+}
+
+func (s *sent) Warn(_ context.Context, pod signer.Pod, reason, message string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer func() { s.tries <- struct{}{} }()
+	if s.fails != nil {
+		return s.fails
+	}
+	s.all = append(s.all, pod.Name+" "+reason+": "+message)
+	return nil
+}
+
+// run starts a queue that ends with the test.
+func run(t *testing.T, s event.Sender) *event.Queue {
+	t.Helper()
+	q, err := event.NewQueue(s, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- q.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if err := q.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return q
+}
+
+func (s *sent) next(t *testing.T) {
+	t.Helper()
+	select {
+	case <-s.tries:
+	case <-time.After(30 * time.Second):
+		t.Fatal("nothing was sent")
+	}
+}
+
+// A newer warning about the same takes the place of an unsent one; one that was withdrawn, or is of a volume that is
+// gone, is not sent.
+func TestWhatIsSent(t *testing.T) {
+	s := &sent{tries: make(chan struct{}, 10)}
+	q := run(t, s)
+	a, b := signer.Pod{Name: "a"}, signer.Pod{Name: "b"}
+	q.Warn("1", a, "x", event.Warning{Reason: "X", Message: "old"}, time.Hour)
+	q.Warn("1", a, "y", event.Warning{Reason: "Y", Message: "withdrawn"}, time.Hour)
+	q.Warn("2", b, "x", event.Warning{Reason: "X", Message: "of a volume that is gone"}, time.Hour)
+	q.Withdraw("1", "y")
+	q.Withdraw("3", "y")
+	q.Forget("2")
+	q.Warn("1", a, "x", event.Warning{Reason: "X", Message: "new"}, 0)
+	s.next(t)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.all) != 1 || s.all[0] != "a X: new" {
+		t.Errorf("sent: %q", s.all)
+	}
+}
+
+// What can't be sent is not lost, and a newer warning about the same wins.
+func TestWhatCantBeSent(t *testing.T) {
+	s := &sent{tries: make(chan struct{}, 10), fails: errors.New("no")}
+	q := run(t, s)
+	pod := signer.Pod{Name: "a"}
+	q.Warn("1", pod, "x", event.Warning{Reason: "X", Message: "old"}, 0)
+	s.next(t)
+	s.mu.Lock()
+	s.fails = nil
+	s.mu.Unlock()
+	q.Warn("1", pod, "y", event.Warning{Reason: "Y", Message: "another"}, 0)
+	s.next(t)
+	s.mu.Lock()
+	one := len(s.all)
+	s.mu.Unlock()
+	if one == 1 { // The first one was put back, with a delay, or is sent with the other.
+		q.Warn("1", pod, "x", event.Warning{Reason: "X", Message: "newer"}, 0)
+	}
+	s.next(t)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.all) != 2 {
+		t.Errorf("sent: %q", s.all)
+	}
+}
