@@ -24,7 +24,7 @@ func (v *Volume) Take(ctx context.Context, operation string) (context.Context, e
 	return v.begin(ctx, operation), nil
 }
 
-// TakeOver ends the operation under way, and takes the turn after it, before all others who wait. Give the turn back
+// TakeOver cancels the operation under way, and takes the turn after it, before all others that wait. Release the turn
 // with [Volume.Release].
 func (v *Volume) TakeOver(ctx context.Context, operation string) error {
 	v.interrupt()
@@ -38,7 +38,7 @@ func (v *Volume) TakeOver(ctx context.Context, operation string) error {
 	return nil
 }
 
-// interrupt ends the operation under way, and lets no other begin until endTakeOver.
+// interrupt cancels the operation under way, and lets no other begin until endTakeOver.
 func (v *Volume) interrupt() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -48,6 +48,7 @@ func (v *Volume) interrupt() {
 	}
 }
 
+// endTakeOver lets other operations begin, unless another TakeOver waits.
 func (v *Volume) endTakeOver() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
