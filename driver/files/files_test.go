@@ -217,7 +217,7 @@ func TestThePairInForceIsThatOfTheLink(t *testing.T) {
 	demand("one", "1, and other CA certificates")
 	install("two", "2 anew")
 	demand("two", "2 anew")
-	if entries, err := os.ReadDir(string(d)); err != nil || len(entries) != 3 { // data, pair and trust.
+	if entries, err := os.ReadDir(string(d)); err != nil || len(entries) != 4 { // data, pair and its link, trust.
 		t.Errorf("%v, %v", entries, err)
 	}
 }
