@@ -96,6 +96,7 @@ func (v *Volume) Release() (missed bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.cancel()
+	v.cancel = nil // It holds the context of a call, and so its connection.
 	missed, v.missed = v.missed, false
 	<-v.turn
 	return missed
