@@ -48,42 +48,42 @@ type Asked struct {
 // A Volume is one certificate volume of one pod. Values that come from [Parse] are valid.
 type Volume struct {
 	ID, Target string
-	Pod        signer.Pod
-	Issuer     signer.Issuer
+	Pod        signer.Pod    `json:",omitzero"`
+	Issuer     signer.Issuer `json:",omitzero"`
 
-	Subject    pkix.Name
-	RawSubject []byte // The subject as an ASN.1 sequence, instead of Subject; nil: Subject counts.
-	DNSNames   []string
-	IPs        []net.IP
-	URIs       []*url.URL
-	IsCA       bool
+	Subject    pkix.Name  `json:",omitzero"`
+	RawSubject []byte     `json:",omitzero"` // The subject as an ASN.1 sequence, instead of Subject; nil: Subject counts.
+	DNSNames   []string   `json:",omitzero"`
+	IPs        []net.IP   `json:",omitzero"`
+	URIs       []*url.URL `json:",omitzero"`
+	IsCA       bool       `json:",omitzero"`
 
-	Annotations map[string]string // Of the request, for the signer.
+	Annotations map[string]string `json:",omitzero"` // Of the request, for the signer.
 
-	Duration    time.Duration
-	RenewBefore time.Duration // Before the end of the certificate; 0: a third of its lifetime.
-	Usages      []signer.Usage
-	NamesUsages bool // The pod itself says what they are.
-	SignsUsages bool // The signing request has them, and the CA flag.
-	Key         Key
-	ReuseKey    bool    // A renewal keeps the key.
-	Once        bool    // There is no renewal.
-	Window      *Window // For renewals; nil: at any time.
+	Duration    time.Duration  `json:",omitzero"`
+	RenewBefore time.Duration  `json:",omitzero"` // Before the end of the certificate; 0: a third of its lifetime.
+	Usages      []signer.Usage `json:",omitzero"`
+	NamesUsages bool           `json:",omitzero"` // The pod itself says what they are.
+	SignsUsages bool           `json:",omitzero"` // The signing request has them, and the CA flag.
+	Key         Key            `json:",omitzero"`
+	ReuseKey    bool           `json:",omitzero"` // A renewal keeps the key.
+	Once        bool           `json:",omitzero"` // There is no renewal.
+	Window      *Window        `json:",omitzero"` // For renewals; nil: at any time.
 
-	Old           bool    // The pod speaks the dialect of cert-manager's csi-driver.
-	Profile       Profile // Values of attributes that the pod does not give.
-	Gates         []Gate
-	NeedsIP       bool // Its names have the pod's IP.
-	LacksIP       bool // That is not known: another stands for it, and no request may be made.
-	AsPod         bool // The certificate is asked for as the pod's service account.
-	StartsWithout bool // The pod may start before its certificate can be asked for.
+	Old           bool    `json:",omitzero"` // The pod speaks the dialect of cert-manager's csi-driver.
+	Profile       Profile `json:",omitzero"` // Values of attributes that the pod does not give.
+	Gates         []Gate  `json:",omitzero"`
+	NeedsIP       bool    `json:",omitzero"` // Its names have the pod's IP.
+	LacksIP       bool    `json:",omitzero"` // That is not known: another stands for it, and no request may be made.
+	AsPod         bool    `json:",omitzero"` // The certificate is asked for as the pod's service account.
+	StartsWithout bool    `json:",omitzero"` // The pod may start before its certificate can be asked for.
 
-	Files    map[string]Part // By name.
-	Keystore Keystore
-	Owner    Owner
-	Trust    []Source // Of the CA certificates, in order; at least one, none twice.
+	Files    map[string]Part `json:",omitzero"` // By name.
+	Keystore Keystore        `json:",omitzero"`
+	Owner    Owner           `json:",omitzero"`
+	Trust    []Source        `json:",omitzero"` // Of the CA certificates, in order; at least one, none twice.
 
-	SELinuxContext string // For the volume's tmpfs; empty: the kernel's default.
+	SELinuxContext string `json:",omitzero"` // For the volume's tmpfs; empty: the kernel's default.
 }
 
 // A Key is the kind of private key that a pod asked for.
