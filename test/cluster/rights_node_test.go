@@ -145,7 +145,7 @@ func untold(l *loss) {
 	if _, err := n.Publish(l.Context(), n.driver, v); err != nil {
 		l.Fatal(err)
 	}
-	l.reads(&n.log, "the pod was not told", l.cannot())
+	l.reads(&n.log, "an Event was not sent", l.cannot())
 	n.unpublish(v)
 }
 
@@ -266,7 +266,7 @@ func untoldByTheNode(l *loss) {
 	v := f.volume("web")
 	n.publish(v)
 	n.annotate(v, "now")
-	l.reads(&n.log, "the pod was not told", l.cannot())
+	l.reads(&n.log, "an Event was not sent", l.cannot())
 	n.unpublish(v)
 }
 
