@@ -81,7 +81,7 @@ func count(ctx context.Context) (found inventory, mounted []string, err error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		// The container runtime's own come and go with the sandboxes that it keeps.
+		// A node begins with a copy of the machine's mounts: those of programs beside it lie elsewhere.
 		ours := slices.DeleteFunc(all, func(line string) bool { return !strings.Contains(line, " /var/lib/kubelet/") })
 		for _, line := range ours {
 			mounted = append(mounted, node+": "+line)

@@ -43,9 +43,12 @@ func volumes(ctx context.Context, node string) ([]string, error) {
 	lines, err := mounts(ctx, node)
 	var points []string
 	for _, line := range lines {
-		// The fifth field is the mount point (proc_pid_mountinfo(5)).
-		if fields := strings.Fields(line); strings.Contains(fields[4], "kubernetes.io~csi") || strings.Contains(fields[4], "csi.mayfly.dev") {
-			points = append(points, fields[4])
+		// The fifth field is the mount point (proc_pid_mountinfo(5)). A node begins with a copy of the machine's mounts:
+		// those of programs beside it lie elsewhere.
+		point := strings.Fields(line)[4]
+		if strings.HasPrefix(point, "/var/lib/kubelet/") &&
+			(strings.Contains(point, "kubernetes.io~csi") || strings.Contains(point, "csi.mayfly.dev")) {
+			points = append(points, point)
 		}
 	}
 	slices.Sort(points)
