@@ -145,7 +145,8 @@ func (i *Issuer) Finish(v *store.Volume, pair request.Pair, received time.Time) 
 	spec, before, renewAt := v.Spec(), v.Record(), RenewalAt(v, received, end)
 	stalled := stalled(before, end, end.Sub(received) < spec.Duration*2/3)
 	if stalled > 0 {
-		renewAt = renew.Later(renewAt, renew.Earlier(received.Add(renew.Backoff(v.ID(), signer.Failed, stalled, true)), end))
+		backoff := renew.Backoff(v.ID(), signer.Failed, stalled, true)
+		renewAt = renew.Later(renewAt, renew.Earlier(received.Add(backoff), end))
 		pair.Warnings = append(pair.Warnings, endsSoon(pair.Chain))
 	}
 	err := v.Update(func(r *store.Record) {

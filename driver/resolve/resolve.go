@@ -83,8 +83,7 @@ func (r *Resolver) current(ctx context.Context, v *store.Volume, asked volume.As
 		r.Log.Warn("the recorded profile of a volume is used", "volume", v.ID(), "error", err)
 		defaults = r.Flags
 	}
-	defaults.AnyTrustFile = true // The pod gets a warning if one is missing.
-	spec, err := volume.Parse(asked, defaults)
+	spec, err := parse(asked, defaults)
 	if err != nil {
 		spec = r.before(v, asked)
 	}
@@ -95,9 +94,7 @@ func (r *Resolver) current(ctx context.Context, v *store.Volume, asked volume.As
 // before returns the volume by the flags of now and the profile that counted last, with the IPs of asked; where the flags
 // don't fit, either, as it was resolved last.
 func (r *Resolver) before(v *store.Volume, asked volume.Asked) volume.Volume {
-	defaults := r.Flags
-	defaults.AnyTrustFile = true
-	if spec, err := volume.Parse(asked, defaults); err == nil {
+	if spec, err := parse(asked, r.Flags); err == nil {
 		return spec
 	}
 	return v.Spec()
@@ -119,7 +116,7 @@ func (r *Resolver) IssuerChanged(v *store.Volume) bool {
 		if err != nil {
 			return false
 		}
-		if spec, err = volume.Parse(record.Asked, defaults); err != nil {
+		if spec, err = parse(record.Asked, defaults); err != nil {
 			return false
 		}
 	}
@@ -131,14 +128,13 @@ func (r *Resolver) IssuerChanged(v *store.Volume) bool {
 // that driver parsed it.
 func (r *Resolver) Recorded(v *store.Volume) error {
 	record := v.Record()
-	defaults := r.Flags
-	defaults.AnyTrustFile = true
-	spec, problems := volume.Parse(record.Asked, defaults)
+	spec, problems := parse(record.Asked, r.Flags)
 	if problems != nil {
 		var err error
 		if spec, err = record.ResolvedSpec(); err != nil {
+			defaults := r.Flags
 			defaults.PodCertificates = false
-			if spec, err = volume.Parse(record.Asked, defaults); err != nil {
+			if spec, err = parse(record.Asked, defaults); err != nil {
 				r.setProblems(v.ID(), volume.PodOf(record.Asked), problems)
 				return problems
 			}
@@ -153,10 +149,15 @@ func (r *Resolver) Recorded(v *store.Volume) error {
 func (r *Resolver) CheckPassword(v *store.Volume, asked volume.Asked) error {
 	before := v.Record().Asked
 	asked.Profile, asked.IPs = before.Profile, before.IPs
-	defaults := r.Flags
-	defaults.AnyTrustFile = true
-	_, err := volume.Parse(asked, defaults)
+	_, err := parse(asked, r.Flags)
 	return err
+}
+
+// parse parses the attributes of a volume on record: for it a trust file that the driver no longer has is a warning, not
+// an error.
+func parse(asked volume.Asked, defaults volume.Defaults) (volume.Volume, error) {
+	defaults.AnyTrustFile = true
+	return volume.Parse(asked, defaults)
 }
 
 // earlier holds the volumes that the current flags and profiles don't fit, and why: their last resolution is used. The
