@@ -16,7 +16,7 @@ import (
 )
 
 // discardDelay is the delay after a removal that failed.
-const discardDelay = time.Minute
+const discardDelay = 10 * time.Second
 
 // resume resumes a volume of an earlier process.
 func (d *Driver) resume(v *store.Volume) {

@@ -70,7 +70,7 @@ func (m Memory) update(
 	some, sources []volume.Source, answer func(volume.Source) Answer,
 ) (_ Memory, refused []volume.Source) {
 	for _, s := range some {
-		if s.Kind == volume.IssuerSource {
+		if !shared(s) {
 			continue
 		}
 		before := m.sources[s.String()]

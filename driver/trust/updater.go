@@ -105,7 +105,7 @@ func (u *Updater) Follow(v *store.Volume) {
 	}
 	var stops []func()
 	for _, s := range sources {
-		if s.Kind != volume.IssuerSource && u.sources != nil {
+		if shared(s) && u.sources != nil {
 			stops = append(stops, u.sources.Follow(s, func() { u.sourceChanged(v) }))
 		}
 	}
@@ -331,15 +331,18 @@ func write(v *store.Volume, m Memory) error {
 
 // installed caches the memory, schedules the end of removed issuers, and queues warnings of new problems with sources.
 func (u *Updater) installed(v *store.Volume, spec volume.Volume, before, after Memory) {
-	if len(after.Problems()) > 0 { // Unlike those of the last answer, its certificates may be its alone.
-		u.setMemory(v.ID(), nil)
-	} else {
-		u.setMemory(v.ID(), &after)
+	cached := &after
+	if !slices.ContainsFunc(spec.Trust, shared) || len(after.Problems()) > 0 { // Unlike those of a source, its certificates are its alone.
+		cached = nil
 	}
+	u.setMemory(v.ID(), cached)
 	u.schedule(v.ID(), after.NextEnd(spec.Trust, time.Now()))
 	u.warn(v, "TrustBundleKept", before.Problems(), after.Problems())
 	u.warn(v, "TrustBundleUnchecked", before.Unparsed(), after.Unparsed())
 }
+
+// shared reports whether other volumes may have the source, too. Only such a source changes between renewals.
+func shared(s volume.Source) bool { return s.Kind != volume.IssuerSource }
 
 // warn queues a warning for each source whose message changed, and withdraws those of sources without one.
 func (u *Updater) warn(v *store.Volume, reason string, before, after map[string]string) {
@@ -423,7 +426,7 @@ func (u *Updater) used() map[volume.Source]bool {
 	used := map[volume.Source]bool{}
 	for _, f := range u.volumes {
 		for _, s := range f.sources {
-			if s.Kind != volume.IssuerSource {
+			if shared(s) {
 				used[s] = true
 			}
 		}
