@@ -2,13 +2,19 @@
 package docs_test
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-csi/mayfly/driver"
+	"github.com/mayfly-csi/mayfly/driver/profile"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 )
@@ -128,21 +134,47 @@ func yes(b bool) string {
 	return "no"
 }
 
-// TestMetrics reads the metrics from their source: they are not exported.
+// TestMetrics makes a node plugin, with a registry that keeps what its metrics describe.
 func TestMetrics(t *testing.T) {
-	source, err := os.ReadFile("../driver/metrics.go")
+	var rows metricRows
+	d, err := driver.New(driver.Config{
+		StateDir: t.TempDir(), Metrics: &rows, Profiles: &profile.ConfigMap{}, Log: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want []string
-	for _, m := range regexp.MustCompile(`Name: "(mayfly_\w+)", Help: "([^"]+)"`).FindAllSubmatch(source, -1) {
-		want = append(want, fmt.Sprintf("| `%s` | %s |", m[1], m[2]))
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := d.Run(ended); err != nil {
+		t.Error(err)
 	}
-	if len(want) == 0 || len(want) != strings.Count(string(source), "Name: ") {
-		t.Fatalf("found %d metrics in their source", len(want))
-	}
-	compare(t, "Metrics", want)
+	compare(t, "Metrics", rows)
 }
+
+// metricRows is a registry that holds the rows of the table of metrics.
+type metricRows []string
+
+// description matches the text of a [prometheus.Desc].
+var description = regexp.MustCompile(`fqName: "(mayfly_\w+)", help: "([^"]+)"`)
+
+// Register adds the rows of a metric.
+func (r *metricRows) Register(c prometheus.Collector) error {
+	all := make(chan *prometheus.Desc, 1)
+	c.Describe(all)
+	m := description.FindStringSubmatch((<-all).String())
+	*r = append(*r, fmt.Sprintf("| `%s` | %s |", m[1], m[2]))
+	return nil
+}
+
+// MustRegister calls Register.
+func (r *metricRows) MustRegister(all ...prometheus.Collector) {
+	for _, c := range all {
+		_ = r.Register(c)
+	}
+}
+
+// Unregister does nothing.
+func (*metricRows) Unregister(prometheus.Collector) bool { return false }
 
 func TestUsages(t *testing.T) {
 	want := "`" + strings.Join(signer.Usages(), "`, `") + "`."

@@ -1,8 +1,6 @@
-// Package driver is the node plugin: it serves the CSI services that the kubelet calls, and brings certificates into
-// pods.
+// Package driver is the node plugin: it brings certificates into pods.
 //
-// The packages below it do the steps. This one decides their order (publish.go), when a volume is due (schedule.go),
-// and the CSI status codes (status.go).
+// The packages below it do the steps. This one decides their order (publish.go) and when a volume is due (schedule.go).
 package driver
 
 import (
@@ -19,8 +17,10 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/issue"
 	"github.com/mayfly-csi/mayfly/driver/pod"
+	"github.com/mayfly-csi/mayfly/driver/registration"
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/resolve"
+	"github.com/mayfly-csi/mayfly/driver/service"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/trust"
 	"github.com/mayfly-csi/mayfly/driver/volume"
@@ -86,7 +86,6 @@ type Driver struct {
 	wanted  pod.Wanted
 	events  *event.Queue
 	resolve *resolve.Resolver
-	metrics *metrics
 
 	background sync.WaitGroup
 	stopping   chan struct{} // Closed when Run's context ends: ends the waits of calls.
@@ -99,7 +98,7 @@ func New(config Config) (d *Driver, err error) {
 		config.RenewalsPerSecond = defaultRenewalsPerSecond
 	}
 	d = &Driver{Config: config, stopping: make(chan struct{})}
-	if d.store, err = store.New(config.StateDir, config.Log); err != nil {
+	if d.store, err = store.New(config.StateDir, config.Log, config.Metrics); err != nil {
 		return nil, err
 	}
 	if d.queue, err = renew.NewClockQueue(config.RenewalsPerSecond, concurrentRenewals, d.due); err != nil {
@@ -108,21 +107,18 @@ func New(config Config) (d *Driver, err error) {
 	if d.events, err = event.NewQueue(config.Events, config.Log); err != nil {
 		return nil, errors.Join(err, d.queue.Close())
 	}
-	if d.metrics, err = newMetrics(d, config.Metrics); err != nil {
-		return nil, errors.Join(err, d.queue.Close(), d.events.Close())
-	}
-	d.trust, err = trust.NewUpdater(config.Trust, d.store, d.events, config.Log, d.metrics.updated.Inc)
+	d.trust, err = trust.NewUpdater(config.Trust, d.store, d.events, config.Log, config.Metrics)
 	if err != nil {
 		return nil, errors.Join(err, d.queue.Close(), d.events.Close())
 	}
-	d.issuer = &issue.Issuer{
+	d.issuer = issue.New(issue.Config{
 		Signer: config.Signer, KeepRequests: config.KeepRequests,
-		Events: d.events, Metrics: d.metrics, Log: config.Log,
-	}
-	d.resolve = &resolve.Resolver{
+		Events: d.events, Metrics: config.Metrics, Log: config.Log,
+	})
+	d.resolve = resolve.New(resolve.Config{
 		Flags: config.Defaults, Profiles: config.Profiles, Gates: pod.NewGates(config.Pods, d.scheduleID),
-		Events: d.events, Log: config.Log,
-	}
+		Events: d.events, Metrics: config.Metrics, Log: config.Log,
+	})
 	return d, nil
 }
 
@@ -189,5 +185,18 @@ func (d *Driver) recover() error {
 	return err
 }
 
-// now returns the wall clock time, without the monotonic reading, as certificates and records have it.
-func now() time.Time { return time.Now().Round(0) }
+// serve serves on the sockets of all names until ctx ends, and returns when the calls in flight have ended.
+func (d *Driver) serve(ctx context.Context) error {
+	server := registration.Server{KubeletRoot: d.KubeletRoot, Drain: drainTimeout, Log: d.Log}
+	for _, name := range d.Names {
+		plugin := service.Plugin{
+			Name: name.Name, Version: d.Version, NodeName: d.NodeName, KubeletRoot: d.KubeletRoot,
+			Publisher: d, Volumes: d.store, BlockedBy: d.resolve.Gates.BlockedBy, Log: d.Log,
+		}
+		server.Plugins = append(server.Plugins,
+			registration.Plugin{Name: name.Name, Endpoint: name.Endpoint, Server: plugin.NewServer()})
+	}
+	d.Log.Info("starting", "version", d.Version, "node", d.NodeName, "volumes", len(d.store.All()))
+	defer func() { d.Log.Info("stopped: mounts stay", "volumes", len(d.store.All())) }()
+	return server.Serve(ctx)
+}

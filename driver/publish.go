@@ -7,19 +7,21 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/issue"
+	"github.com/mayfly-csi/mayfly/driver/renew"
+	"github.com/mayfly-csi/mayfly/driver/service"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// publish returns when a valid pair is in the volume and the volume is mounted on its target.
+// Publish returns when a valid pair is in the volume and the volume is mounted on its target.
 //
 // While anything of the volume exists its errors are not final, so that the kubelet tries again or unpublishes it.
 // They are final only if nothing was made or everything was removed.
-func (d *Driver) publish(ctx context.Context, asked volume.Asked, token issue.Token) error {
+func (d *Driver) Publish(ctx context.Context, asked volume.Asked, token issue.Token) error {
 	v := d.store.Get(asked.ID)
 	d.setToken(v, token)
-	if v.Known() && v.ValidAt(now()) && v.Bound(asked.Target) && ofSameDriver(v.Record().Asked, asked) {
+	if v.Known() && v.ValidAt(renew.Now()) && v.Bound(asked.Target) && ofSameDriver(v.Record().Asked, asked) {
 		return nil
 	}
 	ctx, cancel := withMargin(ctx)
@@ -76,12 +78,8 @@ func (d *Driver) open(ctx context.Context, v *store.Volume, asked volume.Asked, 
 	if err != nil {
 		return d.reject(v, asked, err)
 	}
-	swappable, err := v.Mount(spec.SELinuxContext)
-	if err != nil {
+	if err := d.store.Mount(v, spec.SELinuxContext); err != nil {
 		return err
-	}
-	if swappable {
-		d.metrics.swappable.Inc()
 	}
 	if asked.Password != "" {
 		if err := v.SetPassword(asked.Password); err != nil {
@@ -119,11 +117,11 @@ func (d *Driver) reopen(v *store.Volume, asked volume.Asked) error {
 		return fmt.Errorf("volume %s is one of driver %s, and the call came to %s", v.ID(), before.Driver, asked.Driver)
 	}
 	if v.Spec().ID == "" {
-		if err := d.resolve.Recorded(v); err != nil && !v.ValidAt(now()) {
+		if err := d.resolve.Recorded(v); err != nil && !v.ValidAt(renew.Now()) {
 			return fmt.Errorf("the volume is kept as it is: its attributes are not valid any more: %w", err)
 		}
 	}
-	if _, err := v.Mount(v.Spec().SELinuxContext); err != nil {
+	if err := d.store.Mount(v, v.Spec().SELinuxContext); err != nil {
 		return err
 	}
 	if asked.Password == "" {
@@ -143,8 +141,8 @@ func ofSameDriver(before, asked volume.Asked) bool {
 
 // ensure sees to a valid pair in the volume. A volume that backs off is not tried again before its time.
 func (d *Driver) ensure(ctx context.Context, v *store.Volume) (tried <-chan struct{}, err error) {
-	t := now()
-	if v.ValidAt(t) {
+	now := renew.Now()
+	if v.ValidAt(now) {
 		return nil, nil
 	}
 	if without, err := d.resolve.StartsWithout(ctx, v); without || err != nil {
@@ -156,11 +154,11 @@ func (d *Driver) ensure(ctx context.Context, v *store.Volume) (tried <-chan stru
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, firstTimeout)
 		defer cancel()
-	case r.Failure.Kind != signer.NotYet.String() && r.Failure.RetryAt.After(t):
+	case r.Failure.Kind != signer.NotYet.String() && r.Failure.RetryAt.After(now):
 		if r.Attempt != "" { // A later try continues it.
 			tried = v.Tried()
 		}
-		return tried, backoffError{*r.Failure, t}
+		return tried, issue.BackoffError{Failure: *r.Failure, Now: now}
 	}
 	return nil, d.issue(ctx, v)
 }
@@ -198,7 +196,7 @@ func (d *Driver) attempt(ctx context.Context, v *store.Volume) error {
 	if err := d.trust.Install(v, a.ID, pair); err != nil {
 		return err
 	}
-	return d.issuer.Finish(v, pair, now())
+	return d.issuer.Finish(v, pair, renew.Now())
 }
 
 // begin returns the attempt under way, or begins one with the current flags and profiles.
@@ -213,8 +211,8 @@ func (d *Driver) begin(ctx context.Context, v *store.Volume) (issue.Attempt, err
 	return d.issuer.Begin(v)
 }
 
-// unpublish removes the volume. It succeeds if there is none.
-func (d *Driver) unpublish(ctx context.Context, id, target string) error {
+// Unpublish removes the volume. It succeeds if there is none.
+func (d *Driver) Unpublish(ctx context.Context, id, target string) error {
 	ctx, cancel := withMargin(ctx)
 	defer cancel()
 	v := d.store.Get(id)
@@ -247,7 +245,7 @@ func (d *Driver) discard(v *store.Volume, target string) error {
 // unless it has a pair.
 func (d *Driver) reject(v *store.Volume, asked volume.Asked, problems error) error {
 	if v.HasPair() { // Its record is lost; its attributes were valid once.
-		if v.ValidAt(now()) {
+		if v.ValidAt(renew.Now()) {
 			d.Log.Warn("a volume keeps its certificate, but its attributes are invalid",
 				"volume", v.ID(), "error", problems)
 			return nil
@@ -257,27 +255,7 @@ func (d *Driver) reject(v *store.Volume, asked volume.Asked, problems error) err
 	if err := d.discard(v, asked.Target); err != nil {
 		return errors.Join(problems, err)
 	}
-	return invalidCall{problems}
-}
-
-// backoffError is the error of a volume that backs off.
-type backoffError struct {
-	store.Failure
-	now time.Time
-}
-
-// Error returns the reason of the last failure and the time of the next try.
-func (e backoffError) Error() string {
-	return fmt.Sprintf("%s (%s; the next try is at %s, in %s)", e.Reason, times(e.Count),
-		stamp(e.RetryAt), e.RetryAt.Sub(e.now).Round(time.Second))
-}
-
-// times returns how often an attempt was tried, in words.
-func times(n int) string {
-	if n == 1 {
-		return "tried once"
-	}
-	return fmt.Sprintf("tried %d times", n)
+	return service.Invalid(problems)
 }
 
 // withMargin returns a context that ends after publishTimeout, and a little before the caller's deadline, so that an

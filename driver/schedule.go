@@ -76,7 +76,7 @@ func (d *Driver) work(ctx context.Context, v *store.Volume) {
 	case target != "" && abandoned(target):
 		d.removeAbandoned(v)
 	case at.IsZero():
-	case at.After(now()):
+	case at.After(renew.Now()):
 		d.schedule(v)
 	default:
 		if err := d.issue(ctx, v); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
@@ -96,7 +96,7 @@ func abandoned(target string) bool {
 func (d *Driver) removeAbandoned(v *store.Volume) {
 	if err := d.discard(v, v.Record().Asked.Target); err != nil {
 		d.Log.Error("a volume whose pod is gone can't be removed", "volume", v.ID(), "error", err)
-		d.queue.Set(v.ID(), now().Add(discardDelay), time.Time{})
+		d.queue.Set(v.ID(), renew.Now().Add(discardDelay), time.Time{})
 		return
 	}
 	d.Log.Info("removed a volume whose pod is gone", "volume", v.ID())
@@ -143,7 +143,7 @@ func (d *Driver) next(v *store.Volume) time.Time {
 	if pair, ok := v.Pair(); ok && r.RenewAt.IsZero() { // The record replaced one that could not be read.
 		s.RenewAt = renew.At(v.ID(), pair.NotBefore, pair.NotAfter, spec.RenewBefore)
 	}
-	return renew.Next(s, now())
+	return renew.Next(s, renew.Now())
 }
 
 // replan sets the time of the renewal of a volume whose record is of a driver that considered only the leaf.

@@ -20,8 +20,9 @@ func imports() map[string]struct {
 		clientGo bool
 	}
 	return map[string]may{
-		"driver": {"driver/event driver/issue driver/pod driver/registration driver/renew driver/resolve driver/store " +
-			"driver/trust driver/volume signer", false},
+		"driver": {"driver/event driver/issue driver/pod driver/registration driver/renew driver/resolve driver/service " +
+			"driver/store driver/trust driver/volume signer", false},
+		"driver/service":      {"driver/issue driver/renew driver/store driver/volume signer signer/chain", false},
 		"driver/issue":        {"driver/event driver/renew driver/request driver/store driver/volume signer signer/chain", false},
 		"driver/resolve":      {"driver/event driver/pod driver/store driver/volume signer", false},
 		"driver/trust":        {"driver/api driver/event driver/renew driver/request driver/store driver/volume signer signer/chain", true},

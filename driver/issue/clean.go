@@ -19,24 +19,20 @@ const (
 
 // cleanup deletes finished requests in the background, so that calls do not wait for it.
 type cleanup struct {
-	once  sync.Once
 	slots chan struct{}
 	ctx   context.Context
 	stop  context.CancelFunc
 	wait  sync.WaitGroup
 }
 
-// start makes the zero cleanup ready for use.
-func (c *cleanup) start() {
-	c.once.Do(func() {
-		c.slots = make(chan struct{}, concurrentForgets)
-		c.ctx, c.stop = context.WithCancel(context.Background())
-	})
+func newCleanup() *cleanup {
+	c := &cleanup{slots: make(chan struct{}, concurrentForgets)}
+	c.ctx, c.stop = context.WithCancel(context.Background())
+	return c
 }
 
 // Close ends the deletion of finished requests.
 func (i *Issuer) Close() {
-	i.cleanup.start()
 	i.cleanup.stop()
 	i.cleanup.wait.Wait()
 }
@@ -67,7 +63,6 @@ func (i *Issuer) forget(v *store.Volume, attempts []string) {
 		return
 	}
 	pod := volume.PodOf(v.Record().Asked)
-	i.cleanup.start()
 	i.cleanup.wait.Go(func() {
 		select {
 		case i.cleanup.slots <- struct{}{}:

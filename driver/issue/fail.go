@@ -10,14 +10,15 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // Fail records the failure of an attempt and how long the volume backs off. It returns the cause, joined with the
 // error of recording it.
 func (i *Issuer) Fail(v *store.Volume, cause error) error {
 	kind := signer.KindOf(cause)
-	i.Metrics.Failed(kind)
-	t := now()
+	i.failed.WithLabelValues(kind.String()).Inc()
+	t := renew.Now()
 	served := v.ValidAt(t)
 	next := failure(v.ID(), v.Record().Failure, cause, t, served)
 	err := v.Update(func(r *store.Record) {
@@ -81,11 +82,11 @@ func (i *Issuer) Report(v *store.Volume, cause error) {
 	switch pair, ok := v.Pair(); {
 	case ok:
 		const format = "the pod keeps its certificate, which ends at %s"
-		w = event.Warning{Reason: notRenewed, Message: fmt.Sprintf(format, stamp(pair.NotAfter))}
+		w = event.Warning{Reason: notRenewed, Message: fmt.Sprintf(format, chain.Stamp(pair.NotAfter))}
 	case !spec.StartsWithout:
 		return // The pod has not started: the kubelet sends an Event for each call that failed.
 	}
-	w.Message = fmt.Sprintf("%s; the next try is at %s; %s", failure.Reason, stamp(failure.RetryAt), w.Message)
+	w.Message = fmt.Sprintf("%s; the next try is at %s; %s", failure.Reason, chain.Stamp(failure.RetryAt), w.Message)
 	i.Events.Warn(v.ID(), spec.Pod, w.Reason, w, 0)
 }
 
@@ -95,5 +96,14 @@ func (i *Issuer) withdraw(v *store.Volume) {
 	i.Events.Withdraw(v.ID(), notRenewed)
 }
 
-// stamp writes a time as all messages do.
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+// A BackoffError is the error of a volume that backs off.
+type BackoffError struct {
+	store.Failure
+	Now time.Time
+}
+
+// Error returns the reason of the last failure and the time of the next try.
+func (e BackoffError) Error() string {
+	wait := e.RetryAt.Sub(e.Now).Round(time.Second)
+	return fmt.Sprintf("%s (%s; the next try is at %s, in %s)", e.Reason, e.Tries(), chain.Stamp(e.RetryAt), wait)
+}

@@ -33,11 +33,6 @@ func (s sender) Warn(_ context.Context, _ signer.Pod, reason, _ string) error {
 	return nil
 }
 
-type uncounted struct{}
-
-func (uncounted) Issued(time.Time, *x509.Certificate) {}
-func (uncounted) Failed(signer.Kind)                  {}
-
 // newPair returns a pair that is valid for an hour.
 func newPair(t *testing.T) request.Pair {
 	t.Helper()
@@ -71,7 +66,7 @@ func TestAFailureThatIsOverIsNotTold(t *testing.T) {
 	}
 	defer queue.Close() //nolint:errcheck // It is not used any more.
 	dir := t.TempDir()
-	volumes, err := store.New(dir, log)
+	volumes, err := store.New(dir, log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +74,7 @@ func TestAFailureThatIsOverIsNotTold(t *testing.T) {
 	if err := os.Mkdir(dir+"/csi-1", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	i := &issue.Issuer{Signer: nil, Events: queue, Metrics: uncounted{}, Log: log}
+	i := issue.New(issue.Config{Events: queue, Log: log})
 	defer i.Close()
 	v.SetPair(newPair(t).Chain.Leaf(), time.Now(), time.Now().Add(time.Hour))
 	i.Report(v, i.Fail(v, signer.Errorf(signer.Denied, "no")))

@@ -8,12 +8,14 @@ package issue
 import (
 	"context"
 	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/renew"
@@ -23,22 +25,42 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
-// Metrics counts the results of attempts.
-type Metrics interface {
-	Issued(received time.Time, leaf *x509.Certificate)
-	Failed(kind signer.Kind)
-}
-
-// An Issuer makes attempts. All fields are required. Close it when no attempt is under way.
-type Issuer struct {
+// Config configures an issuer. All fields are required but those that say otherwise.
+type Config struct {
 	Signer       signer.Signer
 	KeepRequests int // How many finished requests of a volume are not deleted.
 	Events       *event.Queue
-	Metrics      Metrics
+	Metrics      prometheus.Registerer // nil: metrics are not registered.
 	Log          *slog.Logger
+}
 
-	tokens  tokens
-	cleanup cleanup
+// An Issuer makes attempts. Make one with [New], and close it when no attempt is under way.
+type Issuer struct {
+	Config
+
+	issued, skewed prometheus.Counter
+	failed         *prometheus.CounterVec
+	tokens         tokens
+	cleanup        *cleanup
+}
+
+// New makes an issuer. It panics if the registry has its metrics already.
+func New(config Config) *Issuer {
+	metrics := promauto.With(config.Metrics)
+	return &Issuer{
+		Config:  config,
+		cleanup: newCleanup(),
+		issued: metrics.NewCounter(prometheus.CounterOpts{
+			Name: "mayfly_certificates_issued_total",
+			Help: "Certificates written into volumes, renewals included."}),
+		skewed: metrics.NewCounter(prometheus.CounterOpts{
+			Name: "mayfly_certificates_skewed_total",
+			Help: "Certificates accepted although they begin up to 5 minutes after the node's time: " +
+				"the clocks of signer and node differ."}),
+		failed: metrics.NewCounterVec(prometheus.CounterOpts{
+			Name: "mayfly_attempts_failed_total",
+			Help: "Attempts that brought no certificate, by the kind of failure."}, []string{"kind"}),
+	}
 }
 
 // An Attempt is an attempt under way.
@@ -110,7 +132,7 @@ func (i *Issuer) Sign(ctx context.Context, v *store.Volume, a Attempt) (request.
 	if err != nil {
 		before = request.Pair{}
 	}
-	pair, err := request.Check(spec, before, a.Key, issued, now())
+	pair, err := request.Check(spec, before, a.Key, issued, renew.Now())
 	var early *request.NotYetValid
 	switch {
 	case errors.As(err, &early):
@@ -160,7 +182,10 @@ func (i *Issuer) Finish(v *store.Volume, pair request.Pair, received time.Time) 
 	if err := v.RemovePending(); err != nil {
 		i.Log.Warn("the key of a finished attempt was not removed", "volume", v.ID(), "error", err)
 	}
-	i.Metrics.Issued(received, leaf)
+	i.issued.Inc()
+	if leaf.NotBefore.After(received) {
+		i.skewed.Inc()
+	}
 	i.Log.Info("certificate issued", "volume", v.ID(), "pod", spec.Pod.Namespace+"/"+spec.Pod.Name,
 		"serial", leaf.SerialNumber.Text(16), "notAfter", leaf.NotAfter, "chainEnds", end, "renewAt", renewAt)
 	i.withdraw(v)
@@ -204,7 +229,7 @@ func endsSoon(c chain.Chain) request.Warning {
 	}
 	const format = "the new certificate is valid no longer than the one before: %s ends at %s; " +
 		"renewals are tried at longer intervals until the issuer gives a later end"
-	message := fmt.Sprintf(format, first, c.End().UTC().Format(time.RFC3339))
+	message := fmt.Sprintf(format, first, chain.Stamp(c.End()))
 	return request.Warning{Reason: "IssuerEndsSoon", Message: message}
 }
 
@@ -230,6 +255,3 @@ func (i *Issuer) warn(v *store.Volume, before []string, warnings []request.Warni
 		}
 	}
 }
-
-// now returns the wall clock time, without the monotonic reading, as certificates and records have it.
-func now() time.Time { return time.Now().Round(0) }

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
 )
@@ -29,7 +30,7 @@ type tokens struct {
 func (t *tokens) fresh(id string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.all[id].ExpiresAt.After(now())
+	return t.all[id].ExpiresAt.After(renew.Now())
 }
 
 // use returns the token for a request; it is empty if the driver makes the request as itself.
@@ -39,7 +40,7 @@ func (t *tokens) use(id string, asPod bool) (signer.Token, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if token := t.all[id]; token.ExpiresAt.After(now()) {
+	if token := t.all[id]; token.ExpiresAt.After(renew.Now()) {
 		return token.Value, nil
 	}
 	return "", errNoToken
@@ -77,7 +78,7 @@ func (i *Issuer) SetToken(v *store.Volume, token Token) (waited bool) {
 	err := v.Update(func(r *store.Record) {
 		if waiting(r.Failure) {
 			failure := *r.Failure
-			failure.RetryAt = now()
+			failure.RetryAt = renew.Now()
 			r.Failure = &failure
 		}
 	})

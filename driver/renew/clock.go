@@ -1,6 +1,13 @@
 package renew
 
-import "context"
+import (
+	"context"
+	"time"
+)
+
+// Now returns the time of the wall clock alone, as certificates and records have it: the monotonic clock stands still in
+// suspend.
+func Now() time.Time { return time.Now().Round(0) }
 
 // A ClockQueue is a [Queue] with a wall clock of its own. Close it when it has run.
 type ClockQueue struct {

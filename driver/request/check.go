@@ -39,7 +39,7 @@ type NotYetValid struct {
 // Error returns the message, with the time.
 func (e *NotYetValid) Error() string {
 	return fmt.Sprintf("the certificate is not valid before %s: the clocks of the signer and of this node differ",
-		e.NotBefore.UTC().Format(time.RFC3339))
+		chain.Stamp(e.NotBefore))
 }
 
 // Check makes a pair of our key and a signer's answer. An answer that is not for our key, lacks a name that the
@@ -105,10 +105,9 @@ func DecodePair(text []byte, now time.Time) (Pair, error) {
 func validAt(c chain.Chain, now time.Time) error {
 	switch {
 	case !c.Leaf().NotAfter.After(now):
-		return fmt.Errorf("the certificate expired at %s", c.Leaf().NotAfter.UTC().Format(time.RFC3339))
+		return fmt.Errorf("the certificate expired at %s", chain.Stamp(c.Leaf().NotAfter))
 	case !c.End().After(now):
-		end := c.End().UTC().Format(time.RFC3339)
-		return fmt.Errorf("the certificate of its issuer, %s, expired at %s", c.EndsWith(), end)
+		return fmt.Errorf("the certificate of its issuer, %s, expired at %s", c.EndsWith(), chain.Stamp(c.End()))
 	case c.Begin().After(now.Add(MaxSkew)):
 		return &NotYetValid{NotBefore: c.Begin()}
 	}

@@ -11,6 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
 	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/pod"
 	"github.com/mayfly-csi/mayfly/driver/store"
@@ -31,15 +34,43 @@ type Profiles interface {
 	Valid() bool
 }
 
-// A Resolver resolves volumes. All fields are required but Profiles.
-type Resolver struct {
+// Config configures a resolver. All fields are required but those that say otherwise.
+type Config struct {
 	Flags    volume.Defaults
 	Profiles Profiles // nil: there are none.
 	Gates    *pod.Gates
 	Events   *event.Queue
+	Metrics  prometheus.Registerer // nil: metrics are not registered.
 	Log      *slog.Logger
+}
+
+// A Resolver resolves volumes. Make one with [New].
+type Resolver struct {
+	Config
 
 	earlier earlier
+}
+
+// New makes a resolver. It panics if the registry has its metrics already.
+func New(config Config) *Resolver {
+	r := &Resolver{Config: config}
+	metrics := promauto.With(config.Metrics)
+	metrics.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mayfly_volumes_with_earlier_settings",
+		Help: "Volumes that the current flags and profiles don't fit: the last ones that did are used."},
+		func() float64 { return float64(r.earlier.count()) })
+	if r.Profiles != nil {
+		metrics.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "mayfly_profiles_valid",
+			Help: "1 if the last version of the profiles' ConfigMap was parsed; 0: the last valid one is used."},
+			func() float64 {
+				if r.Profiles.Valid() {
+					return 1
+				}
+				return 0
+			})
+	}
+	return r
 }
 
 // Defaults returns the current flags and profiles. It waits for profiles that were never read.
@@ -267,6 +298,3 @@ func (r *Resolver) Forget(id string) {
 	r.Gates.Forget(id)
 	r.earlier.set(id, "")
 }
-
-// Earlier returns how many volumes the current flags and profiles don't fit.
-func (r *Resolver) Earlier() int { return r.earlier.count() }

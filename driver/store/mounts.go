@@ -11,18 +11,21 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/mount"
 )
 
-// Mount mounts the volume's tmpfs unless it is mounted. If swappable, the kernel may write it to swap.
-func (v *Volume) Mount(selinuxContext string) (swappable bool, err error) {
+// Mount mounts the volume's tmpfs unless it is mounted.
+func (s *Store) Mount(v *Volume, selinuxContext string) error {
 	switch err := os.Mkdir(string(v.dir), 0o700); {
 	case errors.Is(err, fs.ErrExist):
 		if mounted, err := mount.Is(string(v.dir)); err != nil || mounted {
-			return false, err
+			return err
 		}
 	case err != nil:
-		return false, fmt.Errorf("make the volume's directory: %w", err)
+		return fmt.Errorf("make the volume's directory: %w", err)
 	}
 	noswap, err := mount.Tmpfs(string(v.dir), selinuxContext)
-	return !noswap && err == nil, err
+	if err == nil && !noswap {
+		s.swappable.Inc()
+	}
+	return err
 }
 
 // Mounted returns an error if the volume's tmpfs is not mounted: no key may be written to a disk.

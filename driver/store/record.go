@@ -46,6 +46,14 @@ type Failure struct {
 	RetryAt time.Time `json:"retryAt"`
 }
 
+// Tries returns how often an attempt was tried, in words.
+func (f Failure) Tries() string {
+	if f.Count == 1 {
+		return "tried once"
+	}
+	return fmt.Sprintf("tried %d times", f.Count)
+}
+
 // SetAsked sets what the pod asked for, and its resolution.
 func (r *Record) SetAsked(asked volume.Asked, spec volume.Volume) {
 	r.Asked, r.Resolved = asked, volume.Encode(spec)

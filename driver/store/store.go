@@ -16,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly-csi/mayfly/driver/files"
@@ -23,19 +25,38 @@ import (
 
 // A Store holds the volumes of one state directory, by their ids. Make one with [New].
 type Store struct {
-	dir string
-	log *slog.Logger
+	dir       string
+	log       *slog.Logger
+	swappable prometheus.Counter
 
 	mu      sync.Mutex
 	volumes map[string]*Volume
 }
 
-// New makes a store, and its state directory if that does not exist. The store is empty until [Store.Recover].
-func New(dir string, log *slog.Logger) (*Store, error) {
+// New makes a store, and its state directory if that does not exist. The store is empty until [Store.Recover]. It
+// panics if the registry has its metrics already; a nil one gets none.
+func New(dir string, log *slog.Logger, registry prometheus.Registerer) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state directory: %w", err)
 	}
-	return &Store{dir: dir, log: log, volumes: map[string]*Volume{}}, nil
+	s := &Store{dir: dir, log: log, volumes: map[string]*Volume{}}
+	s.addMetrics(promauto.With(registry))
+	return s, nil
+}
+
+// addMetrics makes the store's metrics. None is per volume, so that their number does not grow with the node's pods.
+func (s *Store) addMetrics(metrics promauto.Factory) {
+	metrics.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mayfly_volumes",
+		Help: "Volumes that this node holds."},
+		func() float64 { return float64(len(s.All())) })
+	metrics.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mayfly_first_expiry_timestamp_seconds",
+		Help: "When the first certificate of this node expires, as Unix time; 0 without any."},
+		func() float64 { return float64(max(0, s.firstEnd().Unix())) })
+	s.swappable = metrics.NewCounter(prometheus.CounterOpts{
+		Name: "mayfly_tmpfs_swappable_total",
+		Help: "Volumes whose memory the kernel may swap to disk: it does not know tmpfs's noswap (Linux 6.4)."})
 }
 
 // Lock locks the state directory until unlock is called or the process ends (flock(2)). It waits for another process
@@ -93,8 +114,8 @@ func (s *Store) All() []*Volume {
 	return slices.Collect(maps.Values(s.volumes))
 }
 
-// FirstEnd returns when the first certificate of all volumes ends; zero if there is none.
-func (s *Store) FirstEnd() (first time.Time) {
+// firstEnd returns when the first certificate of all volumes ends; zero if there is none.
+func (s *Store) firstEnd() (first time.Time) {
 	for _, v := range s.All() {
 		if p, ok := v.Pair(); ok && (first.IsZero() || p.NotAfter.Before(first)) {
 			first = p.NotAfter

@@ -12,6 +12,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
 	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/request"
@@ -46,7 +49,7 @@ type Updater struct {
 	store   *store.Store
 	events  *event.Queue
 	log     *slog.Logger
-	updated func() // Called after each change without a new pair.
+	updated prometheus.Counter
 	queue   *renew.ClockQueue
 
 	stopping context.Context // Ends the calls of Wait.
@@ -65,16 +68,28 @@ type followed struct {
 	unapplied bool          // A source changed since the last update began.
 }
 
-// NewUpdater makes an updater of the store's volumes.
+// NewUpdater makes an updater of the store's volumes. It panics if the registry has its metrics already; a nil one
+// gets none.
 func NewUpdater(
-	sources Sources, volumes *store.Store, events *event.Queue, log *slog.Logger, updated func(),
+	sources Sources, volumes *store.Store, events *event.Queue, log *slog.Logger, registry prometheus.Registerer,
 ) (u *Updater, err error) {
-	u = &Updater{
-		sources: sources, store: volumes, events: events, log: log, updated: updated, volumes: map[string]*followed{},
-	}
+	u = &Updater{sources: sources, store: volumes, events: events, log: log, volumes: map[string]*followed{}}
+	u.addMetrics(promauto.With(registry))
 	u.stopping, u.stop = context.WithCancel(context.Background())
 	u.queue, err = renew.NewClockQueue(math.MaxFloat64, concurrentUpdates, u.update)
 	return u, err
+}
+
+// addMetrics makes the updater's metrics.
+func (u *Updater) addMetrics(metrics promauto.Factory) {
+	u.updated = metrics.NewCounter(prometheus.CounterOpts{
+		Name: "mayfly_trust_changes_total",
+		Help: "Changes of the CA certificates in volumes without a new certificate."})
+	metrics.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mayfly_trust_sources_in_trouble",
+		Help: "Sources of CA certificates, of those that volumes of this node use, " +
+			"that are missing or unusable now."},
+		func() float64 { return float64(u.failingSources()) })
 }
 
 // Run updates volumes until ctx ends.
@@ -289,7 +304,7 @@ func (u *Updater) refresh(v *store.Volume) error {
 		if after, err = install(v, spec, attempt, pair, after, roots); err != nil {
 			return err
 		}
-		u.updated()
+		u.updated.Inc()
 		u.log.Info("CA certificates changed", "volume", v.ID(), "pod", spec.Pod.Namespace+"/"+spec.Pod.Name,
 			"certificates", len(roots))
 	} else if err := write(v, after); err != nil {
@@ -408,9 +423,9 @@ func fromFiles(v *store.Volume, spec volume.Volume) Memory {
 	return FromFiles(spec.Trust, chain.Unite(ca), pair.Chain.Certificates(), time.Now())
 }
 
-// FailingSources returns how many of the sources that volumes use can't be read or used. An API server that does not
+// failingSources returns how many of the sources that volumes use can't be read or used. An API server that does not
 // answer is not counted.
-func (u *Updater) FailingSources() (n int) {
+func (u *Updater) failingSources() (n int) {
 	for s := range u.used() {
 		if err := u.answer(s).Err; err != nil && !errors.Is(err, ErrNoAnswer) {
 			n++

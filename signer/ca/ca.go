@@ -86,9 +86,9 @@ func notSelfSigned(c *x509.Certificate) bool {
 func (c CA) ValidAt(now time.Time) error {
 	switch own := c.Certificate; {
 	case now.Before(own.NotBefore):
-		return fmt.Errorf("%s begins at %s", c, stamp(own.NotBefore))
+		return fmt.Errorf("%s begins at %s", c, chain.Stamp(own.NotBefore))
 	case !now.Before(own.NotAfter):
-		return fmt.Errorf("%s expired at %s", c, stamp(own.NotAfter))
+		return fmt.Errorf("%s expired at %s", c, chain.Stamp(own.NotAfter))
 	}
 	chains, err := c.verify(c.Certificate, now, x509.ExtKeyUsageAny)
 	if err != nil {
@@ -125,9 +125,6 @@ func pool(certificates []*x509.Certificate) *x509.CertPool {
 	}
 	return p
 }
-
-// stamp formats a time for messages.
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // Decode parses certificates in PEM. One that crypto/x509 can't parse is an error.
 func Decode(text []byte) ([]*x509.Certificate, error) {

@@ -69,7 +69,7 @@ func (c CA) Validity(now time.Time, lifetime time.Duration) (begin, end time.Tim
 	}
 	if end.Sub(begin) < shortest {
 		const format = "%s ends at %s, and Kubernetes wants certificates of %s at least"
-		return begin, end, fmt.Errorf(format, c, stamp(c.Certificate.NotAfter), shortest)
+		return begin, end, fmt.Errorf(format, c, chain.Stamp(c.Certificate.NotAfter), shortest)
 	}
 	return begin, end, nil
 }
@@ -78,7 +78,7 @@ func (c CA) Validity(now time.Time, lifetime time.Duration) (begin, end time.Tim
 // not accept now is an error, such as one with names that a name constraint of the CA's issuers excludes.
 func (c CA) Sign(template *x509.Certificate, now time.Time) (Signed, error) {
 	if own := c.Certificate; template.NotAfter.After(own.NotAfter) {
-		return Signed{}, fmt.Errorf("%s ends at %s, before the certificate that it is to sign", c, stamp(own.NotAfter))
+		return Signed{}, fmt.Errorf("%s ends at %s, before the certificate that it is to sign", c, chain.Stamp(own.NotAfter))
 	}
 	leaf, err := c.sign(*template)
 	if err != nil {

@@ -49,8 +49,8 @@ func (p path) name(c Certificate) string {
 	return c.String()
 }
 
-// stamp formats a time for messages.
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+// Stamp formats a time for messages.
+func Stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // validAt reports whether all certificates are valid at a time.
 func (p path) validAt(t time.Time) bool { return !p.begin().After(t) && p.end().After(t) }
@@ -59,7 +59,7 @@ func (p path) validAt(t time.Time) bool { return !p.begin().After(t) && p.end().
 func (p path) verify() error {
 	if first, last := p.endsWith(), p.beginsWith(); !last.parsed.NotBefore.Before(first.parsed.NotAfter) {
 		return fmt.Errorf("the certificate chain does not hold: %s expired at %s, before %s begins at %s",
-			p.name(first), stamp(p.end()), p.name(last), stamp(p.begin()))
+			p.name(first), Stamp(p.end()), p.name(last), Stamp(p.begin()))
 	}
 	if len(p) == 1 {
 		return nil

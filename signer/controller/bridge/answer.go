@@ -85,7 +85,7 @@ func (b *Bridge) chain(
 		return c, nil, err
 	}
 	if !c.End().After(now) {
-		return c, nil, fmt.Errorf("%s expired at %s", c.EndsWith(), c.End().UTC().Format(time.RFC3339))
+		return c, nil, fmt.Errorf("%s expired at %s", c.EndsWith(), chain.Stamp(c.End()))
 	}
 	return c, ca, nil
 }

@@ -1,4 +1,4 @@
-package driver
+package service
 
 import (
 	"fmt"
@@ -7,21 +7,22 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/mayfly-csi/mayfly/driver/store"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
 // health returns what is wrong with a volume at t; nothing for a valid pair whose last attempt succeeded.
-func (d *Driver) health(v *store.Volume, t time.Time) []*csi.VolumeHealth_VolumeHealthEntry {
+func (n node) health(v *store.Volume, t time.Time) []*csi.VolumeHealth_VolumeHealthEntry {
 	failure := v.Record().Failure
 	entry := &csi.VolumeHealth_VolumeHealthEntry{Message: "no certificate yet"}
-	if blocked := d.resolve.Gates.BlockedBy(v.ID()); blocked != nil {
+	if blocked := n.BlockedBy(v.ID()); blocked != nil {
 		entry.Message += ": " + blocked.Error()
 	}
 	if pair, ok := v.Pair(); ok {
 		entry.Message = fmt.Sprintf("certificate %s is valid from %s to %s",
-			pair.Serial, stamp(pair.NotBefore), stamp(pair.NotAfter))
+			pair.Serial, chain.Stamp(pair.NotBefore), chain.Stamp(pair.NotAfter))
 	}
 	if failure != nil {
-		entry.Message += fmt.Sprintf("; %s, last at %s: %s", times(failure.Count), stamp(failure.At), failure.Reason)
+		entry.Message += fmt.Sprintf("; %s, last at %s: %s", failure.Tries(), chain.Stamp(failure.At), failure.Reason)
 	}
 	switch {
 	case !v.ValidAt(t):
@@ -33,6 +34,3 @@ func (d *Driver) health(v *store.Volume, t time.Time) []*csi.VolumeHealth_Volume
 	}
 	return []*csi.VolumeHealth_VolumeHealthEntry{entry}
 }
-
-// stamp formats a time for messages.
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -1,4 +1,4 @@
-package driver
+package service
 
 import (
 	"encoding/json"

@@ -1,4 +1,4 @@
-package driver
+package service
 
 import (
 	"context"
@@ -10,13 +10,12 @@ import (
 // identity is the CSI Identity service.
 type identity struct {
 	csi.UnimplementedIdentityServer
-	*Driver
-	Name
+	Plugin
 }
 
 // GetPluginInfo implements the CSI Identity service.
 func (i identity) GetPluginInfo(context.Context, *csi.GetPluginInfoRequest) (*csi.GetPluginInfoResponse, error) {
-	return &csi.GetPluginInfoResponse{Name: i.Name.Name, VendorVersion: i.Version}, nil
+	return &csi.GetPluginInfoResponse{Name: i.Name, VendorVersion: i.Version}, nil
 }
 
 // GetPluginCapabilities implements the CSI Identity service: a node plugin has no capabilities.

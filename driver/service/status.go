@@ -1,4 +1,4 @@
-package driver
+package service
 
 import (
 	"context"
@@ -11,11 +11,15 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/store"
 )
 
-// invalidCall is the error of a call that only the caller can correct. Nothing of the volume exists then.
-type invalidCall struct{ error }
+// invalid is the error of a call that only the caller can correct.
+type invalid struct{ error }
 
 // Unwrap returns the reason.
-func (e invalidCall) Unwrap() error { return e.error }
+func (e invalid) Unwrap() error { return e.error }
+
+// Invalid returns an error that is final: only the caller can correct the call. Nothing of the volume may exist then,
+// for the kubelet does not unpublish it.
+func Invalid(err error) error { return invalid{err} }
 
 // notFound is the error of a volume that does not exist.
 type notFound struct{ error }
@@ -28,7 +32,7 @@ func (e notFound) Unwrap() error { return e.error }
 // pkg/volume/csi/csi_client.go, isFinalError).
 func code(err error) codes.Code {
 	switch {
-	case errors.As(err, new(invalidCall)):
+	case errors.As(err, new(invalid)):
 		return codes.InvalidArgument
 	case errors.As(err, new(notFound)):
 		return codes.NotFound
@@ -42,7 +46,7 @@ func code(err error) codes.Code {
 }
 
 // answer gives every error its code, and logs it once. It is the server's interceptor.
-func (d *Driver) answer(
+func (p Plugin) answer(
 	ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
 ) (any, error) {
 	resp, err := handler(ctx, req)
@@ -53,7 +57,7 @@ func (d *Driver) answer(
 	if s, ok := grpcstatus.FromError(err); ok { // Of a method that is not implemented.
 		return nil, s.Err()
 	}
-	d.Log.Warn("call not served", "method", info.FullMethod, "volume", volumeOf(req), "code", c.String(), "error", err)
+	p.Log.Warn("call not served", "method", info.FullMethod, "volume", volumeOf(req), "code", c.String(), "error", err)
 	return nil, grpcstatus.Error(c, err.Error())
 }
 

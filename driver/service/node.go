@@ -1,4 +1,4 @@
-package driver
+package service
 
 import (
 	"cmp"
@@ -13,20 +13,19 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
-// node is the CSI Node service under one of the driver's names. Calls for one volume wait for each other: after a
-// time-out the kubelet's overlap.
+// node is the CSI Node service.
 type node struct {
 	csi.UnimplementedNodeServer
-	*Driver
-	name string
+	Plugin
 }
 
 // NodePublishVolume implements the CSI Node service.
-func (n *node) NodePublishVolume(
+func (n node) NodePublishVolume(
 	ctx context.Context, req *csi.NodePublishVolumeRequest,
 ) (*csi.NodePublishVolumeResponse, error) {
 	asked, err := n.asked(req)
@@ -37,41 +36,41 @@ func (n *node) NodePublishVolume(
 	if err != nil { // The call may be for a volume that needs none now.
 		n.Log.Warn("the token of a call can't be parsed", "volume", asked.ID, "error", err)
 	}
-	return &csi.NodePublishVolumeResponse{}, n.publish(ctx, asked, token)
+	return &csi.NodePublishVolumeResponse{}, n.Publisher.Publish(ctx, asked, token)
 }
 
 // NodeUnpublishVolume implements the CSI Node service.
-func (n *node) NodeUnpublishVolume(
+func (n node) NodeUnpublishVolume(
 	ctx context.Context, req *csi.NodeUnpublishVolumeRequest,
 ) (*csi.NodeUnpublishVolumeResponse, error) {
 	id, target := req.GetVolumeId(), req.GetTargetPath()
 	if err := cmp.Or(store.CheckID(id), n.checkTarget(target)); err != nil {
-		return nil, invalidCall{err}
+		return nil, Invalid(err)
 	}
-	return &csi.NodeUnpublishVolumeResponse{}, n.unpublish(ctx, id, target)
+	return &csi.NodeUnpublishVolumeResponse{}, n.Publisher.Unpublish(ctx, id, target)
 }
 
 // NodeGetVolumeHealth implements the CSI Node service: it returns what is wrong with the pair, until when it is valid,
 // and why its renewal failed. It replaced the volume condition of NodeGetVolumeStats in CSI 1.13 (csi.proto,
 // VolumeHealth; kubernetes pkg/volume/csi/csi_client.go).
-func (n *node) NodeGetVolumeHealth(
+func (n node) NodeGetVolumeHealth(
 	_ context.Context, req *csi.NodeGetVolumeHealthRequest,
 ) (*csi.NodeGetVolumeHealthResponse, error) {
 	if err := store.CheckID(req.GetVolumeId()); err != nil {
-		return nil, invalidCall{err}
+		return nil, Invalid(err)
 	}
-	v := n.store.Find(req.GetVolumeId())
+	v := n.Volumes.Find(req.GetVolumeId())
 	if v == nil {
 		return nil, notFound{fmt.Errorf("volume %s is not published here", req.GetVolumeId())}
 	}
 	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: &csi.VolumeHealth{
-		VolumeId: req.GetVolumeId(), HealthStatuses: n.health(v, now()),
+		VolumeId: req.GetVolumeId(), HealthStatuses: n.health(v, renew.Now()),
 	}}, nil
 }
 
 // NodeGetCapabilities implements the CSI Node service. Volume statistics are not among them: the kubelet would ask for
 // those of a tmpfs of fixed size every minute (kubernetes pkg/kubelet/server/stats).
-func (n *node) NodeGetCapabilities(
+func (n node) NodeGetCapabilities(
 	context.Context, *csi.NodeGetCapabilitiesRequest,
 ) (*csi.NodeGetCapabilitiesResponse, error) {
 	resp := &csi.NodeGetCapabilitiesResponse{}
@@ -87,17 +86,17 @@ func (n *node) NodeGetCapabilities(
 }
 
 // NodeGetInfo implements the CSI Node service.
-func (n *node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
+func (n node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
 	return &csi.NodeGetInfoResponse{NodeId: n.NodeName}, nil
 }
 
 // asked returns what a call asks for, or an error if the kubelet makes no such call for an inline volume.
-func (n *node) asked(req *csi.NodePublishVolumeRequest) (volume.Asked, error) {
+func (n node) asked(req *csi.NodePublishVolumeRequest) (volume.Asked, error) {
 	capability := req.GetVolumeCapability()
 	err := cmp.Or(
 		store.CheckID(req.GetVolumeId()), n.checkTarget(req.GetTargetPath()), checkCall(req), n.checkPod(req))
 	if err != nil {
-		return volume.Asked{}, invalidCall{err}
+		return volume.Asked{}, Invalid(err)
 	}
 	attributes := maps.Clone(req.GetVolumeContext())
 	secrets := maps.Clone(req.GetSecrets())
@@ -105,7 +104,7 @@ func (n *node) asked(req *csi.NodePublishVolumeRequest) (volume.Asked, error) {
 		delete(all, volume.Tokens)
 	}
 	return volume.Asked{
-		Driver:     n.name,
+		Driver:     n.Name,
 		ID:         req.GetVolumeId(),
 		Target:     req.GetTargetPath(),
 		Attributes: attributes,
@@ -132,7 +131,7 @@ func checkCall(req *csi.NodePublishVolumeRequest) error {
 
 // checkTarget returns an error for a path that is not in a pod's directory, or exists and is no directory: the driver
 // makes and removes it.
-func (n *node) checkTarget(target string) error {
+func (n node) checkTarget(target string) error {
 	pods := filepath.Join(n.KubeletRoot, "pods")
 	switch {
 	case target == "":
@@ -165,7 +164,7 @@ func kindOfFile(mode fs.FileMode) string {
 
 // checkPod returns an error if the pod's UID is not that of the target's path: where podInfoOnMount is off, the pod's
 // author could set it.
-func (n *node) checkPod(req *csi.NodePublishVolumeRequest) error {
+func (n node) checkPod(req *csi.NodePublishVolumeRequest) error {
 	uid := req.GetVolumeContext()["csi.storage.k8s.io/pod.uid"]
 	if n.KubeletRoot == "" || uid == "" {
 		return nil

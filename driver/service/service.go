@@ -1,0 +1,48 @@
+// Package service has the CSI services that the kubelet calls: it checks calls, hands them on, and chooses the status
+// code of each answer.
+package service
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+
+	"github.com/mayfly-csi/mayfly/driver/issue"
+	"github.com/mayfly-csi/mayfly/driver/store"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// A Publisher does what the kubelet asks for. See [Invalid] for its errors.
+type Publisher interface {
+	// Publish returns when a valid pair is in the volume and the volume is mounted on its target.
+	Publish(ctx context.Context, asked volume.Asked, token issue.Token) error
+	// Unpublish removes the volume. It succeeds if there is none.
+	Unpublish(ctx context.Context, id, target string) error
+}
+
+// A Plugin is a node plugin under one of its names. All fields are required.
+type Plugin struct {
+	Name        string // As in the CSIDriver object.
+	Version     string
+	NodeName    string
+	KubeletRoot string // Empty: accept targets anywhere.
+
+	Publisher Publisher
+	Volumes   *store.Store
+	BlockedBy func(id string) error // Why the volume's certificate is not requested yet; nil: no pod delays it.
+	Log       *slog.Logger
+}
+
+// NewServer makes a server with the CSI services.
+func (p Plugin) NewServer() *grpc.Server {
+	// Calls are small: a fixed window saves the ping by which gRPC would estimate one for each (google.golang.org/grpc
+	// internal/transport/bdp_estimator.go).
+	const window = 64 << 10
+	server := grpc.NewServer(
+		grpc.UnaryInterceptor(p.answer), grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window))
+	csi.RegisterIdentityServer(server, identity{Plugin: p})
+	csi.RegisterNodeServer(server, node{Plugin: p})
+	return server
+}
