@@ -71,8 +71,8 @@ const (
 	// briefTimeout is how long a try in the background waits for the signer if the pod has no certificate yet: the
 	// kubelet's calls wait longer.
 	briefTimeout = 3 * time.Second
-	// drainTimeout is how long calls in flight may last after a signal: well under a pod's grace period of 30 s.
-	drainTimeout = 10 * time.Second
+	// answerTimeout is how long the answers of calls in flight may take after a stop, which cancels the calls.
+	answerTimeout = time.Second
 )
 
 // A Driver is a node plugin. Make one with [New].
@@ -88,8 +88,9 @@ type Driver struct {
 	resolve *resolve.Resolver
 
 	background sync.WaitGroup
-	stopping   chan struct{} // Closed when Run's context ends: ends the waits of calls.
-	scheduling sync.Mutex    // See schedule.
+	stopping   context.Context // Ends with Run's context, and then cancels the calls in flight.
+	stop       context.CancelFunc
+	scheduling sync.Mutex // See schedule.
 }
 
 // New makes a driver. Run recovers its volumes and serves; run it once.
@@ -97,7 +98,8 @@ func New(config Config) (d *Driver, err error) {
 	if config.RenewalsPerSecond == 0 {
 		config.RenewalsPerSecond = defaultRenewalsPerSecond
 	}
-	d = &Driver{Config: config, stopping: make(chan struct{})}
+	d = &Driver{Config: config}
+	d.stopping, d.stop = context.WithCancel(context.Background())
 	if d.store, err = store.New(config.StateDir, config.Log, config.Metrics); err != nil {
 		return nil, err
 	}
@@ -122,13 +124,12 @@ func New(config Config) (d *Driver, err error) {
 	return d, nil
 }
 
-// Run serves until ctx ends, then drains: calls in flight end or are cancelled, sockets are removed, mounts stay.
+// Run serves until ctx ends. Then it cancels what is under way, which a later process continues, and returns when all
+// of it has ended. Sockets are removed, mounts stay.
 func (d *Driver) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, d.close()) }()
-	defer context.AfterFunc(ctx, func() {
-		close(d.stopping)
-		d.trust.Stop()
-	})()
+	defer d.stop()
+	defer context.AfterFunc(ctx, d.stop)()
 	unlock, err := d.store.Lock(ctx)
 	if err != nil {
 		return err
@@ -139,7 +140,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	if err := d.recover(); err != nil {
 		return fmt.Errorf("recover the volumes in %s: %w", d.StateDir, err)
 	}
-	working, stop := context.WithCancel(context.Background())
+	working, stop := context.WithCancel(ctx)
 	defer d.background.Wait()
 	defer stop()
 	d.startQueues(working)
@@ -187,7 +188,7 @@ func (d *Driver) recover() error {
 
 // serve serves on the sockets of all names until ctx ends, and returns when the calls in flight have ended.
 func (d *Driver) serve(ctx context.Context) error {
-	server := registration.Server{KubeletRoot: d.KubeletRoot, Drain: drainTimeout, Log: d.Log}
+	server := registration.Server{KubeletRoot: d.KubeletRoot, Drain: answerTimeout, Log: d.Log}
 	for _, name := range d.Names {
 		plugin := service.Plugin{
 			Name: name.Name, Version: d.Version, NodeName: d.NodeName, KubeletRoot: d.KubeletRoot,

@@ -105,33 +105,6 @@ func TestACallThatWaitsForATryEndsInTime(t *testing.T) {
 	n.empty()
 }
 
-// A call that waits for the next try does not hold up the driver's end.
-func TestACallThatWaitsForATryEndsWithTheDriver(t *testing.T) {
-	n := newNode(t, nil)
-	v := web()
-	n.signer.from(refuse(signer.Unavailable, "away"))
-	n.fails(v, "away")
-	ended := make(chan error, 1)
-	go func() {
-		_, err := n.Publish(context.Background(), n.driver, v)
-		ended <- err
-	}()
-	until(t, "the second try", func() bool { return len(n.signer.asked()) == 2 }) // The call is under way: it waits for the third.
-	begin := time.Now()
-	if err := n.stop(); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-ended; err == nil || kubelet.Final(err) {
-		t.Errorf("the call: %v", err)
-	}
-	if took := time.Since(begin); took > 8*time.Second { // Calls are cancelled after 10.
-		t.Errorf("the end took %s", took)
-	}
-	n.signer.from(nil)
-	n.start()
-	pair(t, n.publish(v))
-}
-
 // Many pods that wait for a slow signer do not keep a pod that has a certificate from its renewal.
 func TestPodsThatWaitDoNotHoldUpRenewals(t *testing.T) {
 	n := newNode(t, nil)
@@ -509,21 +482,6 @@ func TestUnpublishWhileTheRequestIsPending(t *testing.T) {
 	n.empty()
 	id := n.signer.asked()[0].Attempt.ID
 	until(t, "the request is forgotten", func() bool { return slices.Contains(n.signer.forgot(), id) })
-}
-
-func TestUnpublishEndsARenewalThatHangs(t *testing.T) {
-	n := newNode(t, nil)
-	v := web()
-	n.publish(v)
-	n.signer.from(hang)
-	n.renew(v)
-	until(t, "the renewal begins", func() bool { return len(n.signer.asked()) == 2 })
-	begin := time.Now()
-	n.unpublish(v)
-	if took := time.Since(begin); took > 5*time.Second {
-		t.Errorf("took %s", took)
-	}
-	n.empty()
 }
 
 func TestNothingCanBeMadeInTheStateDirectory(t *testing.T) {

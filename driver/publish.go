@@ -24,7 +24,7 @@ func (d *Driver) Publish(ctx context.Context, asked volume.Asked, token issue.To
 	if v.Known() && v.ValidAt(renew.Now()) && v.Bound(asked.Target) && ofSameDriver(v.Record().Asked, asked) {
 		return nil
 	}
-	ctx, cancel := withMargin(ctx)
+	ctx, cancel := d.callContext(ctx)
 	defer cancel()
 	for {
 		tried, err := d.publishOnce(ctx, v, asked, token)
@@ -36,8 +36,6 @@ func (d *Driver) Publish(ctx context.Context, asked volume.Asked, token issue.To
 		select {
 		case <-tried:
 		case <-ctx.Done():
-			return err
-		case <-d.stopping:
 			return err
 		}
 	}
@@ -166,12 +164,18 @@ func (d *Driver) ensure(ctx context.Context, v *store.Volume) (tried <-chan stru
 // issue gets a new pair for the volume, its first or another. The volume's turn must be held.
 func (d *Driver) issue(ctx context.Context, v *store.Volume) error {
 	err := d.attempt(ctx, v)
-	if err != nil {
+	if err != nil && !interrupted(ctx, err) {
 		err = d.issuer.Fail(v, err)
 	}
 	d.schedule(v)
 	v.AttemptEnded()
 	return err
+}
+
+// interrupted reports whether an attempt ended because it was cancelled: the caller hung up, the volume is unpublished
+// or the driver stops. That is no failure: the attempt continues later. An answer that ends the attempt counts.
+func interrupted(ctx context.Context, err error) bool {
+	return errors.Is(ctx.Err(), context.Canceled) && !signer.KindOf(err).Ends()
 }
 
 // attempt runs the steps in order. It continues an attempt that was begun before, even by another process.
@@ -213,7 +217,7 @@ func (d *Driver) begin(ctx context.Context, v *store.Volume) (issue.Attempt, err
 
 // Unpublish removes the volume. It succeeds if there is none.
 func (d *Driver) Unpublish(ctx context.Context, id, target string) error {
-	ctx, cancel := withMargin(ctx)
+	ctx, cancel := d.callContext(ctx)
 	defer cancel()
 	v := d.store.Get(id)
 	if err := v.TakeOver(ctx, "an unpublish call"); err != nil {
@@ -258,9 +262,9 @@ func (d *Driver) reject(v *store.Volume, asked volume.Asked, problems error) err
 	return service.Invalid(problems)
 }
 
-// withMargin returns a context that ends after publishTimeout, and a little before the caller's deadline, so that an
-// answer with the reason still reaches the kubelet.
-func withMargin(ctx context.Context) (context.Context, context.CancelFunc) {
+// callContext returns a context that ends after publishTimeout, a little before the caller's deadline, so that an answer
+// with the reason still reaches the kubelet, and when the driver stops.
+func (d *Driver) callContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	const margin = 3 * time.Second
 	end := time.Now().Add(publishTimeout)
 	if deadline, ok := ctx.Deadline(); ok && deadline.Before(end) {
@@ -269,5 +273,10 @@ func withMargin(ctx context.Context) (context.Context, context.CancelFunc) {
 	if time.Until(end) > 2*margin {
 		end = end.Add(-margin)
 	}
-	return context.WithDeadline(ctx, end)
+	ctx, cancel := context.WithDeadline(ctx, end)
+	unlink := context.AfterFunc(d.stopping, cancel)
+	return ctx, func() {
+		unlink()
+		cancel()
+	}
 }

@@ -471,27 +471,6 @@ func TestNothingIsWrittenAfterTheUnlock(t *testing.T) {
 	}
 }
 
-func TestCallsInFlightAreCancelledAtShutdown(t *testing.T) {
-	n := newNode(t, nil)
-	n.signer.say(hang)
-	failed := make(chan error)
-	go func() {
-		_, err := n.Publish(context.Background(), n.driver, web())
-		failed <- err
-	}()
-	until(t, "the signer is asked", func() bool { return len(n.signer.asked()) == 1 })
-	begin := time.Now()
-	if err := n.stop(); err != nil {
-		t.Error(err)
-	}
-	if took := time.Since(begin); took > 15*time.Second {
-		t.Errorf("took %s", took)
-	}
-	if err := <-failed; err == nil || kubelet.Final(err) {
-		t.Errorf("the call: %v", err)
-	}
-}
-
 func unmount(t *testing.T, path string) {
 	t.Helper()
 	if err := mount.Unmount(path); err != nil {

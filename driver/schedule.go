@@ -79,7 +79,7 @@ func (d *Driver) work(ctx context.Context, v *store.Volume) {
 	case at.After(renew.Now()):
 		d.schedule(v)
 	default:
-		if err := d.issue(ctx, v); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+		if err := d.issue(ctx, v); err != nil && !interrupted(ctx, err) {
 			d.issuer.Report(v, err)
 		}
 	}

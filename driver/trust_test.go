@@ -298,23 +298,6 @@ func TestASourceThatGoesDuringTheFirstAttempt(t *testing.T) {
 	n.empty()
 }
 
-func TestACallThatWaitsForASourceEndsWithTheDriver(t *testing.T) {
-	n := newTrusting(t, nil)
-	ended := make(chan error, 1)
-	go func() {
-		_, err := n.Publish(context.Background(), n.driver, web(trusts+"file:corp"))
-		ended <- err
-	}()
-	until(t, "the file is looked for", func() bool { return strings.Contains(n.log.String(), "not found") })
-	begin := time.Now()
-	if err := n.stop(); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-ended; err == nil || kubelet.Final(err) || time.Since(begin) > 8*time.Second {
-		t.Errorf("after %s: %v", time.Since(begin), err)
-	}
-}
-
 // A source that was never read, as after a change of the driver's flags, holds up no other.
 func TestASourceThatIsNewAndMissing(t *testing.T) {
 	n := newTrusting(t, nil)

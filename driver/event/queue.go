@@ -97,12 +97,15 @@ func (q *Queue) Forget(id string) {
 func (q *Queue) send(ctx context.Context, id string) {
 	pod, unsent := q.dequeue(id)
 	for _, topic := range slices.Sorted(maps.Keys(unsent)) {
-		ctx, cancel := context.WithTimeout(ctx, timeout)
-		err := q.sender.Warn(ctx, pod, unsent[topic].Reason, unsent[topic].Message)
+		sending, cancel := context.WithTimeout(ctx, timeout)
+		err := q.sender.Warn(sending, pod, unsent[topic].Reason, unsent[topic].Message)
 		cancel()
 		if err == nil {
 			delete(unsent, topic)
 			continue
+		}
+		if ctx.Err() != nil { // The driver stops.
+			return
 		}
 		q.log.Warn("an Event was not sent", "pod", pod.Namespace+"/"+pod.Name, "error", err)
 	}

@@ -75,6 +75,9 @@ func (i *Issuer) forget(v *store.Volume, attempts []string) {
 			ctx, cancel := context.WithTimeout(i.cleanup.ctx, forgetTimeout)
 			err := forgetter.Forget(ctx, signer.Attempt{ID: id, Pod: pod})
 			cancel()
+			if err != nil && i.cleanup.ctx.Err() != nil { // The next process deletes what is on record.
+				break
+			}
 			if err != nil {
 				i.Log.Warn("a finished request was not removed", "volume", v.ID(), "error", err)
 				continue

@@ -99,17 +99,26 @@ func (r *Resolver) Attempt(ctx context.Context, v *store.Volume) error {
 		}
 		spec = r.current(ctx, v, asked)
 	}
+	if cancelled(ctx) { // What could not be read for that is no reason to use what is on record.
+		return ctx.Err()
+	}
 	v.SetSpec(spec)
 	asked.Profile = spec.Profile
 	return v.Update(func(record *store.Record) { record.SetAsked(asked, spec) }) // A restart continues with the same.
 }
 
+// cancelled reports whether the operation was cancelled, as by a stop, and its time is not over.
+func cancelled(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
+
 // current resolves the volume with the current flags and profiles. Where these don't fit it returns the last
 // resolution, and warns the pod.
 func (r *Resolver) current(ctx context.Context, v *store.Volume, asked volume.Asked) volume.Volume {
-	ctx, cancel := context.WithTimeout(ctx, briefTimeout)
+	reading, cancel := context.WithTimeout(ctx, briefTimeout)
 	defer cancel()
-	defaults, err := r.Defaults(ctx)
+	defaults, err := r.Defaults(reading)
+	if cancelled(ctx) {
+		return v.Spec()
+	}
 	if err != nil { // The profile in its record is used.
 		r.Log.Warn("the recorded profile of a volume is used", "volume", v.ID(), "error", err)
 		defaults = r.Flags
@@ -249,7 +258,7 @@ func (r *Resolver) awaitPod(
 		defer cancel()
 	}
 	ips, err := r.Gates.Await(ctx, spec, first)
-	if err != nil && !errors.Is(err, pod.ErrNoAPI) && !first && len(known) > 0 {
+	if err != nil && !errors.Is(err, pod.ErrNoAPI) && !first && len(known) > 0 && !cancelled(ctx) {
 		r.Log.Warn("a pod can't be read: its recorded IPs are used", "volume", v.ID(), "error", err)
 		return known, nil
 	}
@@ -264,8 +273,8 @@ func (r *Resolver) StartsWithout(ctx context.Context, v *store.Volume) (bool, er
 		return false, nil
 	}
 	if !v.Bound(record.Asked.Target) { // Else the pod has started, and gets its certificate in the background.
-		if r.canRequest(ctx, v, spec) {
-			return false, nil
+		if can, err := r.canRequest(ctx, v, spec); can || err != nil {
+			return false, err
 		}
 		if err := v.InstallNothing(); err != nil {
 			return false, err
@@ -277,20 +286,23 @@ func (r *Resolver) StartsWithout(ctx context.Context, v *store.Volume) (bool, er
 
 // canRequest reads the pod, and reports whether its certificate can be requested. A pod that can't be read gets a
 // warning that says why it starts without.
-func (r *Resolver) canRequest(ctx context.Context, v *store.Volume, spec volume.Volume) bool {
+func (r *Resolver) canRequest(ctx context.Context, v *store.Volume, spec volume.Volume) (bool, error) {
 	if !spec.NeedsIP && len(spec.Gates) == 0 || v.Record().Attempt != "" {
-		return true
+		return true, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, briefTimeout)
+	reading, cancel := context.WithTimeout(ctx, briefTimeout)
 	defer cancel()
-	blocked, unread := r.Gates.Check(ctx, spec)
+	blocked, unread := r.Gates.Check(reading, spec)
+	if unread != nil && cancelled(ctx) {
+		return false, unread
+	}
 	if unread != nil {
 		r.Log.Warn("a pod starts without its certificate: it can't be read", "volume", v.ID(), "error", unread)
 		message := "the pod starts without its certificate: " + unread.Error()
 		w := event.Warning{Reason: "CertificateNotIssued", Message: message}
 		r.Events.Warn(v.ID(), spec.Pod, w.Reason, w, 0)
 	}
-	return blocked == nil && unread == nil
+	return blocked == nil && unread == nil, nil
 }
 
 // Forget removes the state of a volume.

@@ -52,9 +52,6 @@ type Updater struct {
 	updated prometheus.Counter
 	queue   *renew.ClockQueue
 
-	stopping context.Context // Ends the calls of Wait.
-	stop     context.CancelFunc
-
 	mu      sync.Mutex
 	volumes map[string]*followed
 }
@@ -75,7 +72,6 @@ func NewUpdater(
 ) (u *Updater, err error) {
 	u = &Updater{sources: sources, store: volumes, events: events, log: log, volumes: map[string]*followed{}}
 	u.addMetrics(promauto.With(registry))
-	u.stopping, u.stop = context.WithCancel(context.Background())
 	u.queue, err = renew.NewClockQueue(math.MaxFloat64, concurrentUpdates, u.update)
 	return u, err
 }
@@ -95,12 +91,8 @@ func (u *Updater) addMetrics(metrics promauto.Factory) {
 // Run updates volumes until ctx ends.
 func (u *Updater) Run(ctx context.Context) error { return u.queue.Run(ctx) }
 
-// Stop ends the calls of Wait.
-func (u *Updater) Stop() { u.stop() }
-
 // Close ends all watches, and frees the queue's clock.
 func (u *Updater) Close() error {
-	u.stop()
 	for _, v := range u.store.All() {
 		u.Forget(v.ID())
 	}
@@ -232,8 +224,6 @@ func (u *Updater) Wait(ctx context.Context, v *store.Volume) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return err
-		case <-u.stopping.Done():
 			return err
 		}
 	}
