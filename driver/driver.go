@@ -86,6 +86,7 @@ type Driver struct {
 	wanted  pod.Wanted
 	events  *event.Queue
 	resolve *resolve.Resolver
+	server  *registration.Server
 
 	background sync.WaitGroup
 	stopping   context.Context // Ends with Run's context, and then cancels the calls in flight.
@@ -121,6 +122,7 @@ func New(config Config) (d *Driver, err error) {
 		Flags: config.Defaults, Profiles: config.Profiles, Gates: pod.NewGates(config.Pods, d.scheduleID),
 		Events: d.events, Metrics: config.Metrics, Log: config.Log,
 	})
+	d.server = d.newServer()
 	return d, nil
 }
 
@@ -186,9 +188,9 @@ func (d *Driver) recover() error {
 	return err
 }
 
-// serve serves on the sockets of all names until ctx ends, and returns when the calls in flight have ended.
-func (d *Driver) serve(ctx context.Context) error {
-	server := registration.Server{KubeletRoot: d.KubeletRoot, Drain: answerTimeout, Log: d.Log}
+// newServer makes the server of all names.
+func (d *Driver) newServer() *registration.Server {
+	server := &registration.Server{KubeletRoot: d.KubeletRoot, Drain: answerTimeout, Log: d.Log}
 	for _, name := range d.Names {
 		plugin := service.Plugin{
 			Name: name.Name, Version: d.Version, NodeName: d.NodeName, KubeletRoot: d.KubeletRoot,
@@ -197,7 +199,12 @@ func (d *Driver) serve(ctx context.Context) error {
 		server.Plugins = append(server.Plugins,
 			registration.Plugin{Name: name.Name, Endpoint: name.Endpoint, Server: plugin.NewServer()})
 	}
+	return server
+}
+
+// serve serves on the sockets of all names until ctx ends, and returns when the calls in flight have ended.
+func (d *Driver) serve(ctx context.Context) error {
 	d.Log.Info("starting", "version", d.Version, "node", d.NodeName, "volumes", len(d.store.All()))
 	defer func() { d.Log.Info("stopped: mounts stay", "volumes", len(d.store.All())) }()
-	return server.Serve(ctx)
+	return d.server.Serve(ctx)
 }

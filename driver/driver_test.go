@@ -36,6 +36,7 @@ type node struct {
 	log    *logged
 	edit   func(*driver.Config)
 
+	plugin *driver.Driver
 	driver kubelet.Driver
 	stop   func() error
 }
@@ -89,6 +90,7 @@ func (n *node) start() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	n.plugin = d
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {

@@ -43,6 +43,7 @@ type options struct {
 	TrustFiles     *flags.Repeated[trustFile]
 	KeepRequests   int
 	MetricsAddress string
+	HealthAddress  string
 }
 
 // flags are the flags of mayfly node, set to their defaults. Their names and texts are the source of docs/reference.md.
@@ -66,6 +67,7 @@ func (o *options) flags() *flag.FlagSet {
 	o.TrustFiles = flags.Repeat(readTrustFile)
 	f.Var(o.TrustFiles, "trust-file", "<name>=<path>: a file of CA certificates on the node, which volumes name as file:<name>; may be repeated, or be several with commas between them")
 	f.IntVar(&o.KeepRequests, "keep-requests", 0, "how many finished CertificateRequests to keep for each volume, with --signer=cert-manager")
+	f.StringVar(&o.HealthAddress, "health-address", "", "address to serve /healthz and /readyz on, such as :9809; empty: none")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address to serve Prometheus metrics on, such as :9402; empty: none")
 	return f
 }

@@ -135,6 +135,7 @@ func TestWhatIsNotTheCommandLinesFaultIsExitCode1(t *testing.T) {
 		"--signer=local --local-ca=" + file:          "open the local CA: ",
 		"--signer=local --kubeconfig=/none":          "find the API server: ",
 		"--signer=local --metrics-address=nowhere:x": "serve metrics: ",
+		"--signer=local --health-address=nowhere:x":  "serve health: ",
 	} {
 		root := t.TempDir()
 		args = "node --node-name=a --kubelet-root=" + root + " " + args

@@ -3,13 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -58,10 +55,11 @@ func node(ctx context.Context, args []string, getenv func(string) string, stdout
 	if err != nil {
 		return err
 	}
-	if o.MetricsAddress == "" {
-		return d.Run(ctx)
-	}
-	return withMetrics(ctx, o.MetricsAddress, registry, d.Run)
+	metrics := http.NewServeMux()
+	metrics.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	return withHTTP(ctx, "metrics", o.MetricsAddress, metrics, func(ctx context.Context) error {
+		return withHTTP(ctx, "health", o.HealthAddress, health(d), d.Run)
+	})
 }
 
 // connect gives the driver its signer, and what comes from the API server if there is one.
@@ -123,22 +121,4 @@ func server(o options) (*rest.Config, error) {
 		return nil, fmt.Errorf("find the API server: %w", err)
 	}
 	return rest.AddUserAgent(api, "mayfly/"+flags.Version()), nil
-}
-
-// withMetrics serves the metrics for as long as run runs.
-func withMetrics(ctx context.Context, address string, registry *prometheus.Registry, run func(context.Context) error) error {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
-	if err != nil {
-		return fmt.Errorf("serve metrics: %w", err)
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	err = errors.Join(run(ctx), server.Close())
-	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
-		err = errors.Join(err, fmt.Errorf("serve metrics: %w", serveErr))
-	}
-	return err
 }

@@ -85,14 +85,18 @@ func (k *keeper) report(err error) {
 func (k *keeper) repair(ctx context.Context) bool {
 	complete := true
 	for _, s := range k.sockets {
-		before := s.state
-		switch s.state = s.check(ctx); {
-		case ctx.Err() != nil:
+		before, now := s.state, s.check(ctx)
+		if ctx.Err() != nil {
 			return false
-		case s.state == lost:
+		}
+		if now != before {
+			s.setState(now)
+		}
+		switch {
+		case now == lost:
 			complete = false
 			k.restore(ctx, s, before)
-		case s.state == replaced && before != replaced:
+		case now == replaced && before != replaced:
 			k.log.Warn("another process answers on the socket: it has new calls until it ends", "path", s.path)
 		}
 	}

@@ -12,7 +12,8 @@ import (
 type registrant struct {
 	registerapi.UnimplementedRegistrationServer
 	Plugin
-	log *slog.Logger
+	status *status
+	log    *slog.Logger
 }
 
 // GetInfo returns the plugin's name and the path of its CSI socket.
@@ -23,13 +24,15 @@ func (r registrant) GetInfo(context.Context, *registerapi.InfoRequest) (*registe
 	}, nil
 }
 
-// NotifyRegistrationStatus logs the result of the registration.
+// NotifyRegistrationStatus records and logs the result of the registration.
 func (r registrant) NotifyRegistrationStatus(
 	_ context.Context, status *registerapi.RegistrationStatus,
 ) (*registerapi.RegistrationStatusResponse, error) {
 	if status.GetPluginRegistered() {
+		r.status.set(r.Name, "")
 		r.log.Info("registered with the kubelet", "driver", r.Name)
 	} else {
+		r.status.set(r.Name, "the kubelet refused to register the driver: "+status.GetError())
 		r.log.Error("the kubelet refused the registration; it tries again",
 			"driver", r.Name, "error", status.GetError())
 	}

@@ -28,7 +28,16 @@ type Server struct {
 	KubeletRoot string        // Empty: don't register with a kubelet.
 	Drain       time.Duration // How long calls in flight have to end when Serve stops, all together.
 	Log         *slog.Logger
+
+	status status
 }
+
+// Ready returns what keeps the kubelet from calling the plugins: each socket on which this process does not answer, and
+// each driver that the kubelet has not registered; nil if there is nothing.
+func (s *Server) Ready() error { return s.status.error() }
+
+// Serving reports whether Serve has opened its sockets and was not told to stop.
+func (s *Server) Serving() bool { return s.status.isServing() }
 
 // Serve serves on the sockets until ctx ends or one of them fails. Then it removes the sockets, lets the calls in
 // flight end or cancels them after Drain, and returns when all of them have ended. Call it once.
@@ -46,6 +55,9 @@ func (s *Server) Serve(ctx context.Context) (err error) {
 	sockets := s.sockets()
 	defer func() { err = errors.Join(err, s.close(sockets)) }()
 	for _, socket := range sockets {
+		socket.setState(lost)
+	}
+	for _, socket := range sockets {
 		if err := socket.open(serving, fail); err != nil {
 			return err
 		}
@@ -53,6 +65,7 @@ func (s *Server) Serve(ctx context.Context) (err error) {
 	for _, p := range s.Plugins {
 		s.Log.Info("serving", "driver", p.Name, "endpoint", p.Endpoint)
 	}
+	s.status.setServing(true)
 	k := keeper{sockets: sockets, failed: fail, log: s.Log}
 	k.run(serving)
 	if ctx.Err() == nil {
@@ -65,22 +78,23 @@ func (s *Server) Serve(ctx context.Context) (err error) {
 // finds those of the registration.
 func (s *Server) sockets() (all []*socket) {
 	for _, p := range s.Plugins {
-		all = append(all, &socket{path: filepath.Clean(p.Endpoint), server: p.Server})
+		all = append(all, &socket{path: filepath.Clean(p.Endpoint), server: p.Server, status: &s.status})
 	}
 	if s.KubeletRoot == "" {
 		return all
 	}
 	for _, p := range s.Plugins {
 		server := grpc.NewServer()
-		registerapi.RegisterRegistrationServer(server, registrant{Plugin: p, log: s.Log})
+		registerapi.RegisterRegistrationServer(server, registrant{Plugin: p, status: &s.status, log: s.Log})
 		path := filepath.Join(s.KubeletRoot, "plugins_registry", p.Name+"-reg.sock")
-		all = append(all, &socket{path: path, server: server})
+		all = append(all, &socket{path: path, server: server, name: p.Name, status: &s.status})
 	}
 	return all
 }
 
 // close removes the sockets, those of the registration first, and stops all servers concurrently.
 func (s *Server) close(sockets []*socket) error {
+	s.status.setServing(false)
 	var errs []error
 	for _, socket := range slices.Backward(sockets) {
 		errs = append(errs, socket.unlink())

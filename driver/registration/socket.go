@@ -19,6 +19,8 @@ import (
 type socket struct {
 	path   string
 	server *grpc.Server
+	name   string // The driver's, if it is the socket of its registration; empty: it is a CSI socket.
+	status *status
 
 	listener net.Listener
 	file     os.FileInfo // The socket that open made. No other file has its inode while listener is open.
@@ -50,8 +52,20 @@ func (s *socket) open(ctx context.Context, failed func(error)) error {
 	if s.listener != nil {
 		_ = s.listener.Close()
 	}
-	s.listener, s.file, s.state = listener, file, ours
+	s.listener, s.file = listener, file
+	s.setState(ours)
 	return nil
+}
+
+// setState records who answers at the path. The kubelet registers a driver again whose registration socket comes back.
+func (s *socket) setState(now state) {
+	s.state = now
+	s.status.set(s.path, map[state]string{
+		lost: "the socket is not there", replaced: "another process answers on the socket",
+	}[now])
+	if s.name != "" && now != ours {
+		s.status.set(s.name, notRegistered)
+	}
 }
 
 // check returns who answers at the path now.

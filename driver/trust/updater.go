@@ -91,6 +91,9 @@ func (u *Updater) addMetrics(metrics promauto.Factory) {
 // Run updates volumes until ctx ends.
 func (u *Updater) Run(ctx context.Context) error { return u.queue.Run(ctx) }
 
+// Stuck returns why volumes are not updated any more; see [renew.Watchdog.Stuck].
+func (u *Updater) Stuck(limit time.Duration) error { return u.queue.Stuck(limit) }
+
 // Close ends all watches, and frees the queue's clock.
 func (u *Updater) Close() error {
 	for _, v := range u.store.All() {
