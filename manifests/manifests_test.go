@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -132,8 +133,22 @@ func TestNames(t *testing.T) {
 
 // TestOrder: kubectl applies a directory's files by their names, and objects need their namespace.
 func TestOrder(t *testing.T) {
-	if _, ok := objects(t, "*.yaml")[0].(*corev1.Namespace); !ok {
+	all := objects(t, "*.yaml")
+	if _, ok := all[0].(*corev1.Namespace); !ok {
 		t.Error("the namespace does not come first")
+	}
+	before[*corev1.ServiceAccount, *appsv1.DaemonSet](t, all)
+	before[*corev1.ServiceAccount, *appsv1.Deployment](t, objects(t, controller))
+}
+
+// before demands that the object of the first kind comes before that of the second, which is not made without it.
+func before[A, B runtime.Object](t *testing.T, all []runtime.Object) {
+	t.Helper()
+	index := func(is func(runtime.Object) bool) int { return slices.IndexFunc(all, is) }
+	a := index(func(o runtime.Object) bool { _, ok := o.(A); return ok })
+	b := index(func(o runtime.Object) bool { _, ok := o.(B); return ok })
+	if a < 0 || a > b {
+		t.Errorf("the %T is object %d, the %T object %d", *new(A), a, *new(B), b)
 	}
 }
 
@@ -203,6 +218,31 @@ func TestPlugin(t *testing.T) {
 	}
 	if strings.Contains(container.Image, "/") {
 		t.Errorf("image %s has a registry", container.Image)
+	}
+}
+
+// TestProbes: the kubelet asks the address on which the driver says how it is, and seldom enough to cost nothing.
+func TestProbes(t *testing.T) {
+	container := the[*appsv1.DaemonSet](t, objects(t, "*.yaml")).Spec.Template.Spec.Containers[0]
+	values := map[string]string{}
+	for _, env := range container.Env {
+		values[env.Name] = env.Value
+	}
+	ports := map[string]string{}
+	for _, port := range container.Ports {
+		ports[port.Name] = fmt.Sprintf(":%d", port.ContainerPort)
+	}
+	for path, row := range map[string]struct {
+		probe  *corev1.Probe
+		period int32 // In seconds, at least.
+	}{"/healthz": {container.LivenessProbe, 60}, "/readyz": {container.ReadinessProbe, 5}} {
+		get := row.probe.HTTPGet
+		if got := ports[get.Port.StrVal]; get.Path != path || got == "" || got != values["MAYFLY_HEALTH_ADDRESS"] {
+			t.Errorf("the probe of %s gets %s at %s", path, get.Path, got)
+		}
+		if row.probe.PeriodSeconds < row.period || row.probe.TimeoutSeconds < 5 {
+			t.Errorf("the probe of %s comes every %d s and waits for %d s", path, row.probe.PeriodSeconds, row.probe.TimeoutSeconds)
+		}
 	}
 }
 
