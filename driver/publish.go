@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/issue"
@@ -53,6 +54,10 @@ func (d *Driver) publishOnce(
 	defer d.release(v)
 	if v.Removed() {
 		return nil, store.ErrBusy
+	}
+	if abandoned(asked.Target) {
+		return nil, fmt.Errorf("the target's directory %s does not exist: the kubelet has made it, and the driver must "+
+			"see it (--kubelet-root, and the mounts of the driver's pod)", filepath.Dir(asked.Target))
 	}
 	if err := d.open(ctx, v, asked, token); err != nil {
 		return nil, err

@@ -243,6 +243,23 @@ func (n *node) prepare(v kubelet.Volume, file, link string) {
 	}
 }
 
+// Nothing is asked for where the certificate could not be mounted: the kubelet's pods may lie on a disk that the driver does
+// not see.
+func TestATargetWhoseDirectoryIsMissing(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	_, err := n.driver.NodePublishVolume(t.Context(), n.Request(v))
+	want := "the target's directory " + filepath.Dir(n.Target(v)) + " does not exist"
+	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v\nwant Unavailable: %s", err, want)
+	}
+	n.empty()
+	if asked := n.signer.asked(); len(asked) > 0 {
+		t.Errorf("the signer was asked %d times", len(asked))
+	}
+	pair(t, n.publish(v))
+}
+
 func TestUnpublishCallsThatAreWrong(t *testing.T) {
 	n := newNode(t, nil)
 	for _, req := range []*csi.NodeUnpublishVolumeRequest{
