@@ -24,13 +24,16 @@ type underWay struct {
 	failed bool                                          // An attempt failed before.
 }
 
-// silentProfiles are never read.
+// silentProfiles can't be read while there are none.
 type silentProfiles struct {
 	*someProfiles
 	asked chan struct{}
 }
 
 func (p silentProfiles) Get(ctx context.Context) (*volume.Profiles, error) {
+	if now, _ := p.someProfiles.Get(ctx); now != nil {
+		return now, nil
+	}
 	select {
 	case p.asked <- struct{}{}:
 	default:
@@ -39,13 +42,14 @@ func (p silentProfiles) Get(ctx context.Context) (*volume.Profiles, error) {
 	return nil, ctx.Err()
 }
 
-// published begins a publish call, which may not succeed before the test's end.
-func published(t *testing.T, n *node, v kubelet.Volume) {
+// published begins a publish call, which may not succeed before the test's end: its answer has these words.
+func published(t *testing.T, n *node, v kubelet.Volume, words string) {
 	t.Helper()
 	var call sync.WaitGroup
 	call.Go(func() {
-		if _, err := n.Publish(context.Background(), n.driver, v); err == nil || kubelet.Final(err) {
-			t.Errorf("the publish call: %v", err)
+		_, err := n.Publish(context.Background(), n.driver, v)
+		if err == nil || kubelet.Final(err) || !strings.Contains(err.Error(), words) {
+			t.Errorf("the publish call: %v, want %q", err, words)
 		}
 	})
 	t.Cleanup(call.Wait)
@@ -59,7 +63,7 @@ func allUnderWay(t *testing.T) map[string]underWay {
 	return map[string]underWay{
 		"a publish call whose signer is silent": {volume: web(), begin: func(t *testing.T, n *node, v kubelet.Volume) {
 			n.signer.from(hang)
-			published(t, n, v)
+			published(t, n, v, "still waiting for approval")
 			until(t, "the signer is asked", asked(n, 1))
 		}},
 		"a renewal whose signer is silent": {volume: web(), begin: func(t *testing.T, n *node, v kubelet.Volume) {
@@ -71,7 +75,7 @@ func allUnderWay(t *testing.T) map[string]underWay {
 		"a publish call that waits for the next try": {failed: true, volume: web(), begin: func(t *testing.T, n *node, v kubelet.Volume) {
 			n.signer.from(refuse(signer.Unavailable, "away"))
 			n.fails(v, "away")
-			published(t, n, v)
+			published(t, n, v, "")
 			until(t, "the second try", asked(n, 2))
 		}},
 		"a source of CA certificates that is missing": {
@@ -84,21 +88,21 @@ func allUnderWay(t *testing.T) map[string]underWay {
 			},
 			volume: web(trusts + "file:corp"),
 			begin: func(t *testing.T, n *node, v kubelet.Volume) {
-				published(t, n, v)
+				published(t, n, v, "/does/not/exist not found")
 				until(t, "the attempt has begun", func() bool { return exists(t, n.inState(v, "record.json")) && n.record(v).Attempt != "" })
 			},
 		},
 		"a pod without an IP": {
 			edit: withPods(pods), volume: web(withIPs),
 			begin: func(t *testing.T, n *node, v kubelet.Volume) {
-				published(t, n, v)
+				published(t, n, v, "the pod has no IP yet")
 				until(t, "the pod is read", func() bool { return !pods.idle() })
 			},
 		},
 		"profiles that can't be read": {
 			edit: func(c *driver.Config) { c.Profiles = profiles }, volume: web(),
 			begin: func(t *testing.T, n *node, v kubelet.Volume) {
-				published(t, n, v)
+				published(t, n, v, context.Canceled.Error())
 				<-profiles.asked
 			},
 		},
@@ -205,6 +209,26 @@ func TestARenewalThatReadsThePodAtAStop(t *testing.T) {
 	}
 }
 
+// Nor does it make it use what was known of the profiles.
+func TestARenewalThatReadsProfilesAtAStop(t *testing.T) {
+	p := silentProfiles{&someProfiles{now: &volume.Profiles{}}, make(chan struct{}, 1)}
+	n := newNode(t, func(c *driver.Config) { c.Profiles = p })
+	v := web()
+	n.publish(v)
+	p.set(nil, nil)
+	n.renew(v)
+	<-p.asked
+	if err := n.stop(); err != nil {
+		t.Error(err)
+	}
+	if attempt := n.record(v).Attempt; attempt != "" {
+		t.Errorf("attempt %s was begun", attempt)
+	}
+	if n.log.count("the recorded profile of a volume is used") > 0 {
+		t.Error("the recorded profile is used")
+	}
+}
+
 // A call that is cancelled does not start a pod without its certificate.
 func TestAPodThatIsReadAtAStop(t *testing.T) {
 	p := newPods()
@@ -213,7 +237,7 @@ func TestAPodThatIsReadAtAStop(t *testing.T) {
 	p.away = context.DeadlineExceeded
 	p.mu.Unlock()
 	v := web(withIPs, "csi.mayfly.dev/continue-on-not-ready=true")
-	published(t, n, v)
+	published(t, n, v, context.DeadlineExceeded.Error())
 	until(t, "the pod is read", func() bool { return !p.idle() })
 	if err := n.stop(); err != nil {
 		t.Error(err)
