@@ -2,17 +2,21 @@ package driver_test
 
 import (
 	"context"
+	"net"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/driver"
+	"github.com/mayfly-csi/mayfly/driver/pod"
 	"github.com/mayfly-csi/mayfly/driver/trust"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/certmanager"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -55,6 +59,22 @@ func published(t *testing.T, n *node, v kubelet.Volume, words string) {
 	t.Cleanup(call.Wait)
 }
 
+// begun reports whether an attempt is on record.
+func (n *node) begun(v kubelet.Volume) func() bool {
+	return func() bool { return exists(n.t, n.inState(v, "record.json")) && n.record(v).Attempt != "" }
+}
+
+// silentServer returns an API server that takes connections and never answers.
+func silentServer(t *testing.T) *rest.Config {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return &rest.Config{Host: "http://" + l.Addr().String()}
+}
+
 // allUnderWay returns what can be under way, by its name.
 func allUnderWay(t *testing.T) map[string]underWay {
 	t.Helper()
@@ -89,7 +109,7 @@ func allUnderWay(t *testing.T) map[string]underWay {
 			volume: web(trusts + "file:corp"),
 			begin: func(t *testing.T, n *node, v kubelet.Volume) {
 				published(t, n, v, "/does/not/exist not found")
-				until(t, "the attempt has begun", func() bool { return exists(t, n.inState(v, "record.json")) && n.record(v).Attempt != "" })
+				until(t, "the attempt has begun", n.begun(v))
 			},
 		},
 		"a pod without an IP": {
@@ -97,6 +117,48 @@ func allUnderWay(t *testing.T) map[string]underWay {
 			begin: func(t *testing.T, n *node, v kubelet.Volume) {
 				published(t, n, v, "the pod has no IP yet")
 				until(t, "the pod is read", func() bool { return !pods.idle() })
+			},
+		},
+		"an API server that is silent about a request": {
+			edit: func(c *driver.Config) {
+				s, err := certmanager.New(silentServer(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Signer = s
+			},
+			volume: web(),
+			begin: func(t *testing.T, n *node, v kubelet.Volume) {
+				published(t, n, v, "signer unavailable: create CertificateRequest")
+				until(t, "the attempt has begun", n.begun(v))
+			},
+		},
+		"an API server that is silent about CA certificates": {
+			edit: func(c *driver.Config) {
+				w, err := trust.New(trust.Config{API: silentServer(t), Log: c.Log})
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Trust = w
+			},
+			volume: web(trusts + "cluster-trust-bundle:corp"),
+			begin: func(t *testing.T, n *node, v kubelet.Volume) {
+				published(t, n, v, "cluster-trust-bundle:corp")
+				until(t, "the attempt has begun", n.begun(v))
+			},
+		},
+		"an API server that is silent about pods": {
+			edit: func(c *driver.Config) {
+				r, err := pod.New(silentServer(t), c.NodeName)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Pods = r
+			},
+			volume: web(withIPs),
+			begin: func(t *testing.T, n *node, v kubelet.Volume) {
+				published(t, n, v, "read pod shop/web-0")
+				until(t, "the volume is there", func() bool { return exists(t, n.inState(v, "record.json")) })
 			},
 		},
 		"profiles that can't be read": {
