@@ -66,6 +66,9 @@ const (
 	// publishTimeout is how long any publish call waits. The kubelet would wait for 2 minutes, but can't unpublish the
 	// volume of a deleted pod before the call has ended.
 	publishTimeout = time.Minute
+	// soon is how long before the next try of a volume that backs off a publish call waits for it. After an error the
+	// kubelet would come back up to 2 minutes later.
+	soon = 10 * time.Second
 	// renewalTimeout is how long one renewal waits for its signer. The next try continues the attempt.
 	renewalTimeout = time.Minute
 	// briefTimeout is how long a try in the background waits for the signer if the pod has no certificate yet: the

@@ -43,8 +43,8 @@ func (d *Driver) Publish(ctx context.Context, asked volume.Asked, token issue.To
 	}
 }
 
-// publishOnce runs the steps once. If the volume backs off and its attempt continues, tried is closed at the end of
-// the next try.
+// publishOnce runs the steps once. If the volume backs off and the next try is worth waiting for, tried is closed at
+// its end.
 func (d *Driver) publishOnce(
 	ctx context.Context, v *store.Volume, asked volume.Asked, token issue.Token,
 ) (tried <-chan struct{}, err error) {
@@ -155,10 +155,10 @@ func (d *Driver) ensure(ctx context.Context, v *store.Volume) (tried <-chan stru
 		ctx, cancel = context.WithTimeout(ctx, firstTimeout)
 		defer cancel()
 	case r.Failure.Kind != signer.NotYet.String() && r.Failure.RetryAt.After(now):
-		if r.Attempt != "" { // A later try continues it.
+		if r.Attempt != "" || r.Failure.RetryAt.Sub(now) <= soon { // A later try continues it, or comes soon.
 			tried = v.Tried()
 		}
-		return tried, issue.BackoffError{Failure: *r.Failure, Now: now}
+		return tried, issue.BackoffError{Failure: *r.Failure}
 	}
 	return nil, d.issue(ctx, v)
 }

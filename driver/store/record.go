@@ -40,11 +40,15 @@ type Failure struct {
 	Kind    string    `json:"kind"`
 	Reason  string    `json:"reason"`
 	Count   int       `json:"count"`             // Of all failures in a row.
-	Ended   int       `json:"ended,omitempty"`   // Of those that ended their attempt.
-	Waiting int       `json:"waiting,omitempty"` // Of those that did not, since the last one that did.
+	Ended   int       `json:"ended,omitempty"`   // Of the last kind that ended its attempt.
+	EndedBy string    `json:"endedBy,omitempty"` // That kind.
+	Waiting int       `json:"waiting,omitempty"` // Of the last kind, if it did not.
 	At      time.Time `json:"at"`
 	RetryAt time.Time `json:"retryAt"`
 }
+
+// Ends reports whether the failure ended its attempt.
+func (f Failure) Ends() bool { return f.EndedBy == f.Kind }
 
 // Tries returns how often an attempt was tried, in words.
 func (f Failure) Tries() string {
