@@ -128,7 +128,7 @@ func (d *Driver) reopen(v *store.Volume, asked volume.Asked) error {
 		return nil
 	}
 	if err := d.resolve.CheckPassword(v, asked); err != nil {
-		d.Log.Warn("the password of a volume's keystores is not changed", "volume", v.ID(), "error", err)
+		d.Log.Warn("the password of a volume's keystores is not changed", v.Attr(), "error", err)
 		return nil
 	}
 	return v.SetPassword(asked.Password)
@@ -247,7 +247,7 @@ func (d *Driver) reject(v *store.Volume, asked volume.Asked, problems error) err
 	if v.HasPair() { // Its record is lost; its attributes were valid once.
 		if v.ValidAt(renew.Now()) {
 			d.Log.Warn("a volume keeps its certificate, but its attributes are invalid",
-				"volume", v.ID(), "error", problems)
+				store.Attr(v.ID(), asked), "error", problems)
 			return nil
 		}
 		return problems

@@ -24,7 +24,7 @@ func (d *Driver) resume(v *store.Volume) {
 	if record.Asked.ID != "" {
 		if err := d.resolve.Recorded(v); err != nil {
 			d.Log.Error("a volume is kept as it is, and not renewed: its attributes are invalid",
-				"volume", v.ID(), "error", err)
+				v.Attr(), "error", err)
 		}
 	}
 	d.replan(v)
@@ -95,11 +95,11 @@ func abandoned(target string) bool {
 // removeAbandoned removes a volume whose pod is deleted. If that fails it is tried again.
 func (d *Driver) removeAbandoned(v *store.Volume) {
 	if err := d.discard(v, v.Record().Asked.Target); err != nil {
-		d.Log.Error("a volume whose pod is gone can't be removed", "volume", v.ID(), "error", err)
+		d.Log.Error("a volume whose pod is gone can't be removed", v.Attr(), "error", err)
 		d.queue.Set(v.ID(), renew.Now().Add(discardDelay), time.Time{})
 		return
 	}
-	d.Log.Info("removed a volume whose pod is gone", "volume", v.ID())
+	d.Log.Info("removed a volume whose pod is gone", v.Attr())
 }
 
 // release releases the volume's turn, and schedules the volume if it was due meanwhile.

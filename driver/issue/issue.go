@@ -180,14 +180,14 @@ func (i *Issuer) Finish(v *store.Volume, pair request.Pair, received time.Time) 
 		return err
 	}
 	if err := v.RemovePending(); err != nil {
-		i.Log.Warn("the key of a finished attempt was not removed", "volume", v.ID(), "error", err)
+		i.Log.Warn("the key of a finished attempt was not removed", v.Attr(), "error", err)
 	}
 	i.issued.Inc()
 	if leaf.NotBefore.After(received) {
 		i.skewed.Inc()
 	}
-	i.Log.Info("certificate issued", "volume", v.ID(), "pod", spec.Pod.Namespace+"/"+spec.Pod.Name,
-		"serial", leaf.SerialNumber.Text(16), "notAfter", leaf.NotAfter, "chainEnds", end, "renewAt", renewAt)
+	i.Log.Info("certificate issued", v.Attr(), "serial", leaf.SerialNumber.Text(16), "notAfter", leaf.NotAfter,
+		"chainEnds", end, "renewAt", renewAt)
 	i.withdraw(v)
 	i.warn(v, before.Warned, pair.Warnings)
 	i.Clean(v)
@@ -248,8 +248,7 @@ func (i *Issuer) warn(v *store.Volume, before []string, warnings []request.Warni
 		if slices.Contains(before, w.Message) {
 			continue
 		}
-		i.Log.Warn("certificate accepted with a warning", "volume", v.ID(),
-			"pod", pod.Namespace+"/"+pod.Name, "reason", w.Reason, "problem", w.Message)
+		i.Log.Warn("certificate accepted with a warning", v.Attr(), "reason", w.Reason, "problem", w.Message)
 		if !v.Removed() {
 			i.Events.Warn(v.ID(), pod, w.Message, event.Warning(w), 0)
 		}
