@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -61,6 +62,7 @@ type Name struct {
 const (
 	defaultRenewalsPerSecond = 10
 	concurrentRenewals       = 32
+	concurrentEnds           = 8 // How many ends of certificates are recorded at once.
 	// firstTimeout is how long the first publish call of a volume waits for the signer.
 	firstTimeout = 15 * time.Second
 	// publishTimeout is how long any publish call waits. The kubelet would wait for 2 minutes, but can't unpublish the
@@ -84,6 +86,7 @@ type Driver struct {
 
 	store   *store.Store
 	queue   *renew.ClockQueue
+	ends    *renew.ClockQueue // When certificates end.
 	issuer  *issue.Issuer
 	trust   *trust.Updater
 	wanted  pod.Wanted
@@ -107,15 +110,18 @@ func New(config Config) (d *Driver, err error) {
 	if d.queue, err = renew.NewClockQueue(config.RenewalsPerSecond, concurrentRenewals, d.due); err != nil {
 		return nil, err
 	}
-	if d.events, err = event.NewQueue(config.Events, config.Log); err != nil {
+	if d.ends, err = renew.NewClockQueue(math.MaxFloat64, concurrentEnds, d.ended); err != nil {
 		return nil, errors.Join(err, d.queue.Close())
+	}
+	if d.events, err = event.NewQueue(config.Events, config.Log); err != nil {
+		return nil, errors.Join(err, d.queue.Close(), d.ends.Close())
 	}
 	d.trust, err = trust.NewUpdater(config.Trust, d.store, d.events, config.Log, config.Metrics)
 	if err != nil {
-		return nil, errors.Join(err, d.queue.Close(), d.events.Close())
+		return nil, errors.Join(err, d.queue.Close(), d.ends.Close(), d.events.Close())
 	}
 	d.issuer = issue.New(issue.Config{
-		Signer: config.Signer, KeepRequests: config.KeepRequests,
+		Signer: config.Signer, KeepRequests: config.KeepRequests, Wanted: d.wanted.At,
 		Events: d.events, Metrics: config.Metrics, Log: config.Log,
 	})
 	d.resolve = resolve.New(resolve.Config{
@@ -152,6 +158,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 // startQueues starts the queues and watches, which run until ctx ends.
 func (d *Driver) startQueues(ctx context.Context) {
 	d.start(ctx, "no certificate is renewed any more", d.queue.Run)
+	d.start(ctx, "no end of a certificate is reported any more", d.ends.Run)
 	d.start(ctx, "no volume gets other CA certificates any more", d.trust.Run)
 	d.start(ctx, "no pod gets Events any more", d.events.Run)
 	if d.Profiles != nil {
@@ -173,7 +180,7 @@ func (d *Driver) start(ctx context.Context, consequence string, run func(context
 
 // close ends what New made.
 func (d *Driver) close() error {
-	return errors.Join(d.trust.Close(), d.events.Close(), d.queue.Close())
+	return errors.Join(d.trust.Close(), d.events.Close(), d.ends.Close(), d.queue.Close())
 }
 
 // recover resumes the volumes of the state directory.

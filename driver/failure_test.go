@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/mayfly-csi/mayfly/driver"
+	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
@@ -457,7 +458,7 @@ func TestAFailedRenewalKeepsThePairAndSaysSo(t *testing.T) {
 func (n *node) health(v kubelet.Volume, code csi.VolumeHealthErrorType, reason, message string) {
 	n.t.Helper()
 	got, err := n.Health(n.t.Context(), n.driver, v)
-	if err != nil || len(got) != 1 || got[0].GetStatus() != code || got[0].GetReason() != reason || !strings.Contains(got[0].GetMessage(), message) || !strings.Contains(got[0].GetMessage(), "is valid from") {
+	if err != nil || len(got) != 1 || got[0].GetStatus() != code || got[0].GetReason() != reason || !strings.Contains(got[0].GetMessage(), message) || !strings.Contains(got[0].GetMessage(), " valid from ") {
 		n.t.Errorf("health: %v, %v; want %s %s %s", got, err, code, reason, message)
 	}
 }
@@ -573,7 +574,7 @@ func TestNothingCanBeMadeInTheStateDirectory(t *testing.T) {
 // blocked sends no Event before it is released.
 type blocked struct{ entered, release chan struct{} }
 
-func (b blocked) Warn(ctx context.Context, _ signer.Pod, _, _ string) error {
+func (b blocked) Send(ctx context.Context, _ signer.Pod, _ event.Event) error {
 	b.entered <- struct{}{}
 	select {
 	case <-b.release:

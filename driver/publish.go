@@ -233,6 +233,7 @@ func (d *Driver) discard(v *store.Volume, target string) error {
 		return err
 	}
 	d.queue.Remove(v.ID())
+	d.ends.Remove(v.ID())
 	d.trust.Forget(v.ID())
 	d.events.Forget(v.ID())
 	d.resolve.Forget(v.ID())

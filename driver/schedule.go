@@ -109,11 +109,14 @@ func (d *Driver) release(v *store.Volume) {
 	}
 }
 
-// schedule sets in the queue when the volume is due. It is called after each change of what that depends on; calls are
+// schedule sets in the queues when the volume is due and when its certificate ends. It is called after each change of what that depends on; calls are
 // serialized, so that the last one counts.
 func (d *Driver) schedule(v *store.Volume) {
 	d.scheduling.Lock()
 	defer d.scheduling.Unlock()
+	if end, ok := issue.EndOf(v); ok {
+		d.ends.Set(v.ID(), end, time.Time{})
+	}
 	pair, _ := v.Pair()
 	if at := d.next(v); !at.IsZero() && !v.Removed() {
 		d.queue.Set(v.ID(), at, pair.NotAfter)
@@ -155,6 +158,18 @@ func (d *Driver) replan(v *store.Volume) {
 	}
 	if at := issue.RenewalAt(v, r.IssuedAt, pair.NotAfter); r.RenewAt.IsZero() || at.Before(r.RenewAt) {
 		v.Amend(func(r *store.Record) { r.RenewAt = at })
+	}
+}
+
+// ended reports the end of a volume's certificate, unless it was renewed meanwhile; the queue of ends calls it.
+func (d *Driver) ended(_ context.Context, id string) {
+	v := d.store.Find(id)
+	if v == nil {
+		return
+	}
+	d.issuer.ReportEnd(v, renew.Now())
+	if end, ok := issue.EndOf(v); ok { // The clock was set back.
+		d.ends.Set(id, end, time.Time{})
 	}
 }
 

@@ -88,8 +88,8 @@ func (i *Issuer) Report(v *store.Volume, cause error) {
 	w := event.Warning{Reason: notIssued, Message: "the pod has no certificate"}
 	switch pair, ok := v.Pair(); {
 	case ok:
-		const format = "the pod keeps its certificate, which ends at %s"
-		w = event.Warning{Reason: notRenewed, Message: fmt.Sprintf(format, chain.Stamp(pair.NotAfter))}
+		w = event.Warning{Reason: notRenewed,
+			Message: "the pod keeps its certificate, which " + chain.EndsAt(pair.NotAfter, renew.Now())}
 	case !spec.StartsWithout:
 		return // The pod has not started: the kubelet sends an Event for each call that failed.
 	}

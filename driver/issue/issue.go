@@ -28,7 +28,8 @@ import (
 // Config configures an issuer. All fields are required but those that say otherwise.
 type Config struct {
 	Signer       signer.Signer
-	KeepRequests int // How many finished requests of a volume are not deleted.
+	KeepRequests int                           // How many finished requests of a volume are not deleted.
+	Wanted       func(podUID string) time.Time // When certificates of a pod are to be renewed; nil: nobody wishes that.
 	Events       *event.Queue
 	Metrics      prometheus.Registerer // nil: metrics are not registered.
 	Log          *slog.Logger
@@ -190,6 +191,7 @@ func (i *Issuer) Finish(v *store.Volume, pair request.Pair, received time.Time) 
 		"chainEnds", end, "renewAt", renewAt)
 	i.withdraw(v)
 	i.warn(v, before.Warned, pair.Warnings)
+	i.noteRenewal(v, before, received, end)
 	i.Clean(v)
 	return nil
 }

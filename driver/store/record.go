@@ -33,6 +33,8 @@ type Record struct {
 	Stalled  int       `json:"stalled,omitempty"`  // Answers in a row that ended no later than the pair before.
 	Warned   []string  `json:"told,omitempty"`     // Warnings of the last answer that the pod was sent.
 	Failure  *Failure  `json:"failure,omitempty"`  // The failure of the last attempt; nil after a success.
+
+	ReportedEnd time.Time `json:"reportedEnd,omitzero"` // The end of a pair of which the pod was sent an Event.
 }
 
 // A Failure says why the last attempt failed, and how long the volume backs off.

@@ -15,7 +15,9 @@ import (
 // The text of a failed call has neither its URL, which a watch changes, nor the port of the connection.
 func TestTheTextOfACallThatFailed(t *testing.T) {
 	server := &net.TCPAddr{IP: net.IPv4(10, 96, 0, 1), Port: 443}
-	failed := func(err error) error { return &url.Error{Op: "Get", URL: "https://10.96.0.1/x?timeoutSeconds=387", Err: err} }
+	failed := func(err error) error {
+		return &url.Error{Op: "Get", URL: "https://10.96.0.1/x?timeoutSeconds=387", Err: err}
+	}
 	for name, row := range map[string]struct {
 		err  error
 		want string
