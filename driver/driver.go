@@ -92,6 +92,7 @@ type Driver struct {
 	wanted  pod.Wanted
 	events  *event.Queue
 	resolve *resolve.Resolver
+	service *service.Metrics
 
 	background sync.WaitGroup
 	stopping   chan struct{} // Closed when Run's context ends: ends the waits of calls.
@@ -128,6 +129,7 @@ func New(config Config) (d *Driver, err error) {
 		Flags: config.Defaults, Profiles: config.Profiles, Gates: pod.NewGates(config.Pods, d.scheduleID),
 		Events: d.events, Metrics: config.Metrics, Log: config.Log,
 	})
+	d.service = service.NewMetrics(config.Metrics)
 	return d, nil
 }
 
@@ -201,7 +203,7 @@ func (d *Driver) serve(ctx context.Context) error {
 	for _, name := range d.Names {
 		plugin := service.Plugin{
 			Name: name.Name, Version: d.Version, NodeName: d.NodeName, KubeletRoot: d.KubeletRoot,
-			Publisher: d, Volumes: d.store, BlockedBy: d.resolve.Gates.BlockedBy, Log: d.Log,
+			Metrics: d.service, Publisher: d, Volumes: d.store, BlockedBy: d.resolve.Gates.BlockedBy, Log: d.Log,
 		}
 		server.Plugins = append(server.Plugins,
 			registration.Plugin{Name: name.Name, Endpoint: name.Endpoint, Server: plugin.NewServer()})

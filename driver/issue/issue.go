@@ -48,7 +48,7 @@ type Issuer struct {
 // New makes an issuer. It panics if the registry has its metrics already.
 func New(config Config) *Issuer {
 	metrics := promauto.With(config.Metrics)
-	return &Issuer{
+	i := &Issuer{
 		Config:  config,
 		cleanup: newCleanup(),
 		issued: metrics.NewCounter(prometheus.CounterOpts{
@@ -62,6 +62,10 @@ func New(config Config) *Issuer {
 			Name: "mayfly_attempts_failed_total",
 			Help: "Attempts that brought no certificate, by the kind of failure."}, []string{"kind"}),
 	}
+	for _, kind := range signer.Kinds() { // A rate needs the 0 before the first failure.
+		i.failed.WithLabelValues(kind.String())
+	}
+	return i
 }
 
 // An Attempt is an attempt under way.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
@@ -59,6 +60,9 @@ func (p Plugin) answer(
 	c := code(err)
 	if s, ok := grpcstatus.FromError(err); ok { // Of a method that is not implemented.
 		return nil, s.Err()
+	}
+	if c == codes.InvalidArgument && info.FullMethod == csi.Node_NodePublishVolume_FullMethodName {
+		p.Metrics.invalid.Inc()
 	}
 	p.Log.Warn("call not served", of, "method", info.FullMethod, "code", c.String(), "error", err)
 	return nil, grpcstatus.Error(c, err.Error())

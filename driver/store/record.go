@@ -68,6 +68,13 @@ func (r *Record) SetAsked(asked volume.Asked, spec volume.Volume) {
 // ResolvedSpec returns the last resolution.
 func (r Record) ResolvedSpec() (volume.Volume, error) { return volume.Decode(r.Resolved) }
 
+// Overdue reports whether the renewal was due well before t: by a tenth of the certificate's lifetime, or by an hour if
+// that is less.
+func (r Record) Overdue(t time.Time) bool {
+	late := min(r.EndsAt.Sub(r.IssuedAt)/10, time.Hour)
+	return !r.RenewAt.IsZero() && !r.EndsAt.IsZero() && !r.RenewAt.Add(late).After(t)
+}
+
 // mostFinished limits Finished. The requests of older attempts are deleted with the pod, which owns them.
 const mostFinished = 32
 
