@@ -149,6 +149,11 @@ func TestMetrics(t *testing.T) {
 		t.Error(err)
 	}
 	compare(t, "Metrics", rows)
+	for _, name := range regexp.MustCompile(`mayfly_\w+`).FindAllString(section(t, "Metrics"), -1) {
+		if !slices.ContainsFunc(rows, func(row string) bool { return strings.HasPrefix(row, "| `"+name+"` |") }) {
+			t.Errorf("reference.md, Metrics, names %s, which does not exist", name)
+		}
+	}
 }
 
 // metricRows is a registry that holds the rows of the table of metrics.

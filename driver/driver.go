@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -61,11 +62,15 @@ type Name struct {
 const (
 	defaultRenewalsPerSecond = 10
 	concurrentRenewals       = 32
+	concurrentEnds           = 8 // How many ends of certificates are recorded at once.
 	// firstTimeout is how long the first publish call of a volume waits for the signer.
 	firstTimeout = 15 * time.Second
 	// publishTimeout is how long any publish call waits. The kubelet would wait for 2 minutes, but can't unpublish the
 	// volume of a deleted pod before the call has ended.
 	publishTimeout = time.Minute
+	// soon is how long before the next try of a volume that backs off a publish call waits for it. After an error the
+	// kubelet would come back up to 2 minutes later.
+	soon = 10 * time.Second
 	// renewalTimeout is how long one renewal waits for its signer. The next try continues the attempt.
 	renewalTimeout = time.Minute
 	// briefTimeout is how long a try in the background waits for the signer if the pod has no certificate yet: the
@@ -81,12 +86,14 @@ type Driver struct {
 
 	store   *store.Store
 	queue   *renew.ClockQueue
+	ends    *renew.ClockQueue // When certificates end.
 	issuer  *issue.Issuer
 	trust   *trust.Updater
 	wanted  pod.Wanted
 	events  *event.Queue
 	resolve *resolve.Resolver
 	server  *registration.Server
+	service *service.Metrics
 
 	background sync.WaitGroup
 	stopping   context.Context // Ends with Run's context, and then cancels the calls in flight.
@@ -107,15 +114,18 @@ func New(config Config) (d *Driver, err error) {
 	if d.queue, err = renew.NewClockQueue(config.RenewalsPerSecond, concurrentRenewals, d.due); err != nil {
 		return nil, err
 	}
-	if d.events, err = event.NewQueue(config.Events, config.Log); err != nil {
+	if d.ends, err = renew.NewClockQueue(math.MaxFloat64, concurrentEnds, d.ended); err != nil {
 		return nil, errors.Join(err, d.queue.Close())
+	}
+	if d.events, err = event.NewQueue(config.Events, config.Log); err != nil {
+		return nil, errors.Join(err, d.queue.Close(), d.ends.Close())
 	}
 	d.trust, err = trust.NewUpdater(config.Trust, d.store, d.events, config.Log, config.Metrics)
 	if err != nil {
-		return nil, errors.Join(err, d.queue.Close(), d.events.Close())
+		return nil, errors.Join(err, d.queue.Close(), d.ends.Close(), d.events.Close())
 	}
 	d.issuer = issue.New(issue.Config{
-		Signer: config.Signer, KeepRequests: config.KeepRequests,
+		Signer: config.Signer, KeepRequests: config.KeepRequests, Wanted: d.wanted.At,
 		Events: d.events, Metrics: config.Metrics, Log: config.Log,
 	})
 	d.resolve = resolve.New(resolve.Config{
@@ -123,6 +133,7 @@ func New(config Config) (d *Driver, err error) {
 		Events: d.events, Metrics: config.Metrics, Log: config.Log,
 	})
 	d.server = d.newServer()
+	d.service = service.NewMetrics(config.Metrics)
 	return d, nil
 }
 
@@ -152,6 +163,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 // startQueues starts the queues and watches, which run until ctx ends.
 func (d *Driver) startQueues(ctx context.Context) {
 	d.start(ctx, "no certificate is renewed any more", d.queue.Run)
+	d.start(ctx, "no end of a certificate is reported any more", d.ends.Run)
 	d.start(ctx, "no volume gets other CA certificates any more", d.trust.Run)
 	d.start(ctx, "no pod gets Events any more", d.events.Run)
 	if d.Profiles != nil {
@@ -173,7 +185,7 @@ func (d *Driver) start(ctx context.Context, consequence string, run func(context
 
 // close ends what New made.
 func (d *Driver) close() error {
-	return errors.Join(d.trust.Close(), d.events.Close(), d.queue.Close())
+	return errors.Join(d.trust.Close(), d.events.Close(), d.ends.Close(), d.queue.Close())
 }
 
 // recover resumes the volumes of the state directory.
@@ -194,7 +206,7 @@ func (d *Driver) newServer() *registration.Server {
 	for _, name := range d.Names {
 		plugin := service.Plugin{
 			Name: name.Name, Version: d.Version, NodeName: d.NodeName, KubeletRoot: d.KubeletRoot,
-			Publisher: d, Volumes: d.store, BlockedBy: d.resolve.Gates.BlockedBy, Log: d.Log,
+			Metrics: d.service, Publisher: d, Volumes: d.store, BlockedBy: d.resolve.Gates.BlockedBy, Log: d.Log,
 		}
 		server.Plugins = append(server.Plugins,
 			registration.Plugin{Name: name.Name, Endpoint: name.Endpoint, Server: plugin.NewServer()})

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -117,6 +118,10 @@ func (n *node) restart() {
 	n.start()
 }
 
+// ofNoPod matches lines of the log about a volume whose pod is not known: its record is damaged, or there is no such
+// volume.
+var ofNoPod = regexp.MustCompile(`not renewed until the kubelet publishes it again|code=NotFound|UnpublishVolume code=InvalidArgument`)
+
 func (n *node) cleanUp() {
 	if err := n.stop(); err != nil {
 		n.t.Error(err)
@@ -128,6 +133,11 @@ func (n *node) cleanUp() {
 	}
 	if err := os.RemoveAll(n.Root); err != nil {
 		n.t.Error(err)
+	}
+	for line := range strings.Lines(n.log.String()) {
+		if strings.Contains(line, " volume=") && !strings.Contains(line, " pod=shop/") && !ofNoPod.MatchString(line) {
+			n.t.Errorf("a line of the log about a volume does not name its pod: %s", line)
+		}
 	}
 	if n.t.Failed() {
 		n.t.Logf("log of the driver:\n%s", n.log)

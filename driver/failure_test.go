@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"math/big"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -24,9 +23,11 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/mayfly-csi/mayfly/driver"
+	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -53,14 +54,21 @@ func TestASignerThatRefuses(t *testing.T) {
 			n := newNode(t, nil)
 			v := web()
 			n.signer.from(refuse(row.kind, "policy says no"))
-			n.fails(v, row.want)
-			n.fails(v, row.want+" (tried once; the next try is at ")
-			n.restart()
-			n.fails(v, row.want+" (tried once; the next try is at ")
+			_, first := n.Publish(t.Context(), n.driver, v)
+			r := n.record(v)
+			want := row.want + " (tried once; the next try is at " + chain.Stamp(r.Failure.RetryAt) + ")"
+			if status.Code(first) != codes.Unavailable || status.Convert(first).Message() != want {
+				t.Errorf("%v; want %s", first, want)
+			}
+			for range 2 { // The kubelet counts Events whose texts are equal.
+				if _, err := n.Publish(t.Context(), n.driver, v); err == nil || err.Error() != first.Error() {
+					t.Errorf("%v\nfirst: %v", err, first)
+				}
+				n.restart()
+			}
 			if got := len(n.signer.asked()); got != 1 {
 				t.Errorf("the signer was asked %d times", got)
 			}
-			r := n.record(v)
 			if rest := r.Failure.RetryAt.Sub(r.Failure.At); rest < time.Minute || rest > time.Minute*5/4 {
 				t.Errorf("the volume rests %s, want a minute and up to a quarter more", rest)
 			}
@@ -97,9 +105,11 @@ func TestACallThatWaitsForATryEndsInTime(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
 	defer cancel()
 	_, err := n.Publish(ctx, n.driver, v)
-	if want := regexp.MustCompile(`away \(tried [2-9] times; the next try is at `); ctx.Err() != nil ||
-		status.Code(err) != codes.Unavailable || !want.MatchString(err.Error()) {
+	if ctx.Err() != nil || status.Code(err) != codes.Unavailable || status.Convert(err).Message() != "signer unavailable: away" {
 		t.Errorf("%v", err)
+	}
+	if got := len(n.signer.asked()); got < 2 {
+		t.Errorf("%d tries", got)
 	}
 	n.unpublish(v)
 	n.empty()
@@ -217,6 +227,28 @@ func TestAVolumeThatHasRestedIsTriedAgainByItself(t *testing.T) {
 	asked := n.signer.asked()
 	if len(asked) != 2 || asked[0].Attempt.ID == asked[1].Attempt.ID || bytes.Equal(asked[0].CSR, asked[1].CSR) {
 		t.Errorf("%d requests; a denial ends the attempt, the next is a new one", len(asked))
+	}
+}
+
+// A call that comes shortly before the next try waits for it: the kubelet would come back up to 2 minutes later.
+func TestACallShortlyBeforeTheNextTryWaitsForIt(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	n.signer.from(refuse(signer.Denied, "no"))
+	n.fails(v, "no")
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	n.signer.from(nil)
+	r := n.record(v)
+	r.Failure.RetryAt = time.Now().Add(8 * time.Second)
+	if err := store.WriteRecord(files.Dir(n.inState(v, "")), r); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	pair(t, n.publish(v))
+	if got := n.record(v).IssuedAt; got.Before(r.Failure.RetryAt) {
+		t.Errorf("issued at %s, before the backoff ended at %s", got, r.Failure.RetryAt)
 	}
 }
 
@@ -399,7 +431,7 @@ func TestAFailedRenewalKeepsThePairAndSaysSo(t *testing.T) {
 func (n *node) health(v kubelet.Volume, code csi.VolumeHealthErrorType, reason, message string) {
 	n.t.Helper()
 	got, err := n.Health(n.t.Context(), n.driver, v)
-	if err != nil || len(got) != 1 || got[0].GetStatus() != code || got[0].GetReason() != reason || !strings.Contains(got[0].GetMessage(), message) || !strings.Contains(got[0].GetMessage(), "is valid from") {
+	if err != nil || len(got) != 1 || got[0].GetStatus() != code || got[0].GetReason() != reason || !strings.Contains(got[0].GetMessage(), message) || !strings.Contains(got[0].GetMessage(), " valid from ") {
 		n.t.Errorf("health: %v, %v; want %s %s %s", got, err, code, reason, message)
 	}
 }
@@ -500,7 +532,7 @@ func TestNothingCanBeMadeInTheStateDirectory(t *testing.T) {
 // blocked sends no Event before it is released.
 type blocked struct{ entered, release chan struct{} }
 
-func (b blocked) Warn(ctx context.Context, _ signer.Pod, _, _ string) error {
+func (b blocked) Send(ctx context.Context, _ signer.Pod, _ event.Event) error {
 	b.entered <- struct{}{}
 	select {
 	case <-b.release:

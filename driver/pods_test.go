@@ -235,6 +235,11 @@ func TestAnAnnotationAsksForARenewal(t *testing.T) {
 	first, second := pair(t, target), pair(t, other)
 	p.annotated(t, v.Pod, time.Now(), nil)
 	until(t, "both volumes are renewed", func() bool { return !pair(t, target).Equal(first) && !pair(t, other).Equal(second) })
+	for range 2 {
+		if got, want := <-told, "shop/web-0 CertificateRenewed: the certificate was renewed, as csi.mayfly.dev/renew-at asks; the new one ends at "; !strings.HasPrefix(got, want) {
+			t.Error(got)
+		}
+	}
 
 	// It counts once, a restart or not; a time that is to come counts then.
 	first = pair(t, target)

@@ -42,8 +42,8 @@ func (d *Driver) Publish(ctx context.Context, asked volume.Asked, token issue.To
 	}
 }
 
-// publishOnce runs the steps once. If the volume backs off and its attempt continues, tried is closed at the end of
-// the next try.
+// publishOnce runs the steps once. If the volume backs off and the next try is worth waiting for, tried is closed at
+// its end.
 func (d *Driver) publishOnce(
 	ctx context.Context, v *store.Volume, asked volume.Asked, token issue.Token,
 ) (tried <-chan struct{}, err error) {
@@ -131,7 +131,7 @@ func (d *Driver) reopen(v *store.Volume, asked volume.Asked) error {
 		return nil
 	}
 	if err := d.resolve.CheckPassword(v, asked); err != nil {
-		d.Log.Warn("the password of a volume's keystores is not changed", "volume", v.ID(), "error", err)
+		d.Log.Warn("the password of a volume's keystores is not changed", v.Attr(), "error", err)
 		return nil
 	}
 	return v.SetPassword(asked.Password)
@@ -158,10 +158,10 @@ func (d *Driver) ensure(ctx context.Context, v *store.Volume) (tried <-chan stru
 		ctx, cancel = context.WithTimeout(ctx, firstTimeout)
 		defer cancel()
 	case r.Failure.Kind != signer.NotYet.String() && r.Failure.RetryAt.After(now):
-		if r.Attempt != "" { // A later try continues it.
+		if r.Attempt != "" || r.Failure.RetryAt.Sub(now) <= soon { // A later try continues it, or comes soon.
 			tried = v.Tried()
 		}
-		return tried, issue.BackoffError{Failure: *r.Failure, Now: now}
+		return tried, issue.BackoffError{Failure: *r.Failure}
 	}
 	return nil, d.issue(ctx, v)
 }
@@ -242,6 +242,7 @@ func (d *Driver) discard(v *store.Volume, target string) error {
 		return err
 	}
 	d.queue.Remove(v.ID())
+	d.ends.Remove(v.ID())
 	d.trust.Forget(v.ID())
 	d.events.Forget(v.ID())
 	d.resolve.Forget(v.ID())
@@ -256,7 +257,7 @@ func (d *Driver) reject(v *store.Volume, asked volume.Asked, problems error) err
 	if v.HasPair() { // Its record is lost; its attributes were valid once.
 		if v.ValidAt(renew.Now()) {
 			d.Log.Warn("a volume keeps its certificate, but its attributes are invalid",
-				"volume", v.ID(), "error", problems)
+				store.Attr(v.ID(), asked), "error", problems)
 			return nil
 		}
 		return problems

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly-csi/mayfly/driver"
+	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/mount"
 	"github.com/mayfly-csi/mayfly/driver/store"
@@ -26,8 +27,8 @@ type driverConfig = driver.Config
 // eventFunc hears events as one text.
 type eventFunc func(message string)
 
-func (f eventFunc) Warn(_ context.Context, pod signer.Pod, reason, message string) error {
-	f(fmt.Sprintf("%s/%s %s: %s", pod.Namespace, pod.Name, reason, message))
+func (f eventFunc) Send(_ context.Context, pod signer.Pod, e event.Event) error {
+	f(fmt.Sprintf("%s/%s %s: %s", pod.Namespace, pod.Name, e.Reason, e.Message))
 	return nil
 }
 

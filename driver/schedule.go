@@ -24,7 +24,7 @@ func (d *Driver) resume(v *store.Volume) {
 	if record.Asked.ID != "" {
 		if err := d.resolve.Recorded(v); err != nil {
 			d.Log.Error("a volume is kept as it is, and not renewed: its attributes are invalid",
-				"volume", v.ID(), "error", err)
+				v.Attr(), "error", err)
 		}
 	}
 	d.replan(v)
@@ -95,11 +95,11 @@ func abandoned(target string) bool {
 // removeAbandoned removes a volume whose pod is deleted. If that fails it is tried again.
 func (d *Driver) removeAbandoned(v *store.Volume) {
 	if err := d.discard(v, v.Record().Asked.Target); err != nil {
-		d.Log.Error("a volume whose pod is gone can't be removed", "volume", v.ID(), "error", err)
+		d.Log.Error("a volume whose pod is gone can't be removed", v.Attr(), "error", err)
 		d.queue.Set(v.ID(), renew.Now().Add(discardDelay), time.Time{})
 		return
 	}
-	d.Log.Info("removed a volume whose pod is gone", "volume", v.ID())
+	d.Log.Info("removed a volume whose pod is gone", v.Attr())
 }
 
 // release releases the volume's turn, and schedules the volume if it was due meanwhile.
@@ -109,11 +109,14 @@ func (d *Driver) release(v *store.Volume) {
 	}
 }
 
-// schedule sets in the queue when the volume is due. It is called after each change of what that depends on; calls are
+// schedule sets in the queues when the volume is due and when its certificate ends. It is called after each change of what that depends on; calls are
 // serialized, so that the last one counts.
 func (d *Driver) schedule(v *store.Volume) {
 	d.scheduling.Lock()
 	defer d.scheduling.Unlock()
+	if end, ok := issue.EndOf(v); ok {
+		d.ends.Set(v.ID(), end, time.Time{})
+	}
 	pair, _ := v.Pair()
 	if at := d.next(v); !at.IsZero() && !v.Removed() {
 		d.queue.Set(v.ID(), at, pair.NotAfter)
@@ -155,6 +158,18 @@ func (d *Driver) replan(v *store.Volume) {
 	}
 	if at := issue.RenewalAt(v, r.IssuedAt, pair.NotAfter); r.RenewAt.IsZero() || at.Before(r.RenewAt) {
 		v.Amend(func(r *store.Record) { r.RenewAt = at })
+	}
+}
+
+// ended reports the end of a volume's certificate, unless it was renewed meanwhile; the queue of ends calls it.
+func (d *Driver) ended(_ context.Context, id string) {
+	v := d.store.Find(id)
+	if v == nil {
+		return
+	}
+	d.issuer.ReportEnd(v, renew.Now())
+	if end, ok := issue.EndOf(v); ok { // The clock was set back.
+		d.ends.Set(id, end, time.Time{})
 	}
 }
 

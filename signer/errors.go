@@ -28,6 +28,9 @@ func (k Kind) String() string {
 	}[k]
 }
 
+// Kinds returns all kinds.
+func Kinds() []Kind { return []Kind{Unavailable, NotYet, Denied, Invalid, Failed} }
+
 // Ends reports whether an error of this kind ends the attempt: the next try is a new one.
 func (k Kind) Ends() bool { return k == Denied || k == Invalid || k == Failed }
 

@@ -12,7 +12,6 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
@@ -56,9 +55,9 @@ func approvers(ctx context.Context, args []string, getenv func(string) string, s
 
 // reader reads from the API server.
 func reader(kubeconfig string) (client.Reader, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	config, err := flags.APIServer(kubeconfig, "mayfly-controller")
 	if err != nil {
-		return nil, fmt.Errorf("find the API server: %w", err)
+		return nil, err
 	}
 	scheme := runtime.NewScheme()
 	if err := errors.Join(rbacv1.AddToScheme(scheme), admissionv1.AddToScheme(scheme)); err != nil {

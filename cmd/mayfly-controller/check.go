@@ -14,8 +14,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
@@ -109,15 +107,15 @@ func (o *checkOptions) read() (all []v1alpha1.CertificatePolicy, err error) {
 }
 
 func (o *checkOptions) client() (client.Client, error) {
-	api, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
+	api, err := flags.APIServer(o.Kubeconfig, "mayfly-controller")
 	if err != nil {
-		return nil, fmt.Errorf("find the API server: %w", err)
+		return nil, err
 	}
 	scheme, err := newScheme()
 	if err != nil {
 		return nil, err
 	}
-	return client.New(rest.AddUserAgent(api, "mayfly-controller/"+flags.Version()), client.Options{Scheme: scheme})
+	return client.New(api, client.Options{Scheme: scheme})
 }
 
 // change is from the policies of the cluster to those with the added ones.

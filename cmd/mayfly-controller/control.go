@@ -18,7 +18,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
@@ -44,11 +43,10 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	log := o.Log.Logger(stderr)
 	klog.SetSlogLogger(log) // client-go's log.
 	runtimelog.SetLogger(logr.FromSlogHandler(log.Handler()))
-	api, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
+	api, err := flags.APIServer(o.Kubeconfig, "mayfly-controller")
 	if err != nil {
-		return fmt.Errorf("find the API server: %w", err)
+		return err
 	}
-	api = rest.AddUserAgent(api, "mayfly-controller/"+flags.Version())
 	api.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit. The approver's workers are one.
 	m, err := newManager(api, o)
 	if err != nil {

@@ -87,10 +87,13 @@ func written(t *testing.T, text string) string {
 }
 
 func TestWithoutAnAPIServer(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	for _, args := range [][]string{{"run"}, {"approvers"}, {"policy", "check", "--filename", written(t, aPolicy)}} {
-		code, _, stderr := command(t.Context(), nil, append(args, "--kubeconfig=/does/not/exist")...)
-		if code != flags.ExitError || !strings.HasPrefix(stderr, "mayfly-controller: find the API server: ") || strings.Count(stderr, "\n") != 1 {
-			t.Errorf("%s: exit code %d, %q", args, code, stderr)
+		for _, kubeconfig := range []string{"", "/does/not/exist"} {
+			code, _, stderr := command(t.Context(), nil, append(args, "--kubeconfig="+kubeconfig)...)
+			if code != flags.ExitError || !strings.HasPrefix(stderr, "mayfly-controller: find the API server: ") || strings.Count(stderr, "\n") != 1 {
+				t.Errorf("%s: exit code %d, %q", args, code, stderr)
+			}
 		}
 	}
 }

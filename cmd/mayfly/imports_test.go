@@ -36,7 +36,7 @@ func imports() map[string]struct {
 		"driver/volume":       {"signer", false},
 		"driver/mount":        {"", false},
 		"driver/registration": {"", false},
-		"driver/api":          {"", true},
+		"driver/api":          {"signer/decision", true},
 
 		"signer":                            {"", false},
 		"signer/chain":                      {"", false},

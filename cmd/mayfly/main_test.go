@@ -130,7 +130,9 @@ func TestWhatIsNotTheCommandLinesFaultIsExitCode1(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	for args, want := range map[string]string{
+		"":                                           "find the API server: unable to load in-cluster configuration",
 		"--kubeconfig=/does/not/exist":               "find the API server: ",
 		"--signer=local --local-ca=" + file:          "open the local CA: ",
 		"--signer=local --kubeconfig=/none":          "find the API server: ",

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
@@ -115,10 +113,5 @@ func server(o options) (*rest.Config, error) {
 	if !o.cluster() {
 		return nil, nil
 	}
-	// An empty path is the pod's service account.
-	api, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("find the API server: %w", err)
-	}
-	return rest.AddUserAgent(api, "mayfly/"+flags.Version()), nil
+	return flags.APIServer(o.Kubeconfig, "mayfly")
 }

@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/mayfly-csi/mayfly/signer/decision"
 )
 
 // Core makes a client for Events, pods and ConfigMaps.
@@ -88,11 +90,11 @@ func Inform(source *cache.ListWatch, kind runtime.Object, h Handler) (cache.Shar
 	return informer, errors.Join(err, informer.SetWatchErrorHandler(failed))
 }
 
-// statusError returns the API server's answer if err has one, else err.
+// statusError returns the API server's answer if err has one, else what lasts of err.
 func statusError(err error) error {
 	var answer *apierrors.StatusError
 	if errors.As(err, &answer) {
 		return answer
 	}
-	return err
+	return decision.Lasting(err)
 }

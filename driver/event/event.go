@@ -1,4 +1,4 @@
-// Package event sends warnings to a pod's author, as Events of the pod: `kubectl describe pod` shows them.
+// Package event sends warnings and notes to a pod's author, as Events of the pod: `kubectl describe pod` shows them.
 package event
 
 import (
@@ -32,8 +32,8 @@ func New(config *rest.Config, driver, node string) (*Writer, error) {
 	return &Writer{api: core, driver: driver, node: node}, nil
 }
 
-// Warn writes a Warning. A message that the API server would refuse as too long is cut.
-func (w *Writer) Warn(ctx context.Context, pod signer.Pod, reason, message string) error {
+// Send writes an Event. A message that the API server would refuse as too long is cut.
+func (w *Writer) Send(ctx context.Context, pod signer.Pod, e Event) error {
 	const longest = 1024 // k8s.io/kubernetes pkg/apis/core/validation/events.go, NoteLengthLimit.
 	now := metav1.NewTime(time.Now())
 	event := &corev1.Event{
@@ -41,9 +41,9 @@ func (w *Writer) Warn(ctx context.Context, pod signer.Pod, reason, message strin
 		InvolvedObject: corev1.ObjectReference{
 			APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID),
 		},
-		Type:                corev1.EventTypeWarning,
-		Reason:              reason,
-		Message:             strings.ToValidUTF8(message[:min(len(message), longest)], ""),
+		Type:                e.Type,
+		Reason:              e.Reason,
+		Message:             strings.ToValidUTF8(e.Message[:min(len(e.Message), longest)], ""),
 		Source:              corev1.EventSource{Component: w.driver, Host: w.node},
 		ReportingController: w.driver,
 		ReportingInstance:   w.node,

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/signer"
 )
@@ -16,52 +18,71 @@ const (
 	// perSecond is how many pods of a node get Events each second: a problem may concern all pods of the cluster.
 	perSecond = 5
 	senders   = 4
-	// timeout is how long one Event may dequeue.
+	// timeout is how long the sending of one Event may take.
 	timeout = 30 * time.Second
 	// retryDelay is the delay after an Event that could not be sent.
 	retryDelay = time.Minute
 )
 
-// A Sender sends a warning to the pod's author.
+// A Sender sends an Event to the pod's author.
 type Sender interface {
-	Warn(ctx context.Context, pod signer.Pod, reason, message string) error
+	Send(ctx context.Context, pod signer.Pod, e Event) error
 }
 
-// A Warning is the content of an Event.
+// An Event is what a pod's author reads. Its type is one of Kubernetes': Normal or Warning.
+type Event struct{ Type, Reason, Message string }
+
+// A Warning is the content of an Event of that type.
 type Warning struct{ Reason, Message string }
 
-// A Queue sends warnings in the background, so that no work on a volume waits for the API server, and tries again
-// those that can't be sent. Make one with [NewQueue], run it once and close it.
+// A Queue sends Events in the background, so that no work on a volume waits for the API server, and tries again those
+// that can't be sent. Make one with [NewQueue], run it once and close it.
 type Queue struct {
 	sender Sender
 	log    *slog.Logger
 	queue  *renew.ClockQueue
 
 	mu      sync.Mutex
-	volumes map[string]*warnings
+	volumes map[string]*events
 }
 
-// warnings holds the unsent warnings of a volume's pod, by their topics.
-type warnings struct {
+// events holds the unsent Events of a volume's pod, by their topics.
+type events struct {
 	pod     signer.Pod
-	byTopic map[string]Warning
+	byTopic map[string]unsent
 }
 
-// NewQueue makes a queue. Without a sender it drops its warnings.
+// An unsent is an Event that is due at a time.
+type unsent struct {
+	Event
+	due time.Time
+}
+
+// NewQueue makes a queue. Without a sender it drops its Events.
 func NewQueue(sender Sender, log *slog.Logger) (q *Queue, err error) {
-	q = &Queue{sender: sender, log: log, volumes: map[string]*warnings{}}
+	q = &Queue{sender: sender, log: log, volumes: map[string]*events{}}
 	q.queue, err = renew.NewClockQueue(perSecond, senders, q.send)
 	return q, err
 }
 
-// Run sends warnings until ctx ends.
+// Run sends Events until ctx ends.
 func (q *Queue) Run(ctx context.Context) error { return q.queue.Run(ctx) }
 
 // Close frees the queue's clock.
 func (q *Queue) Close() error { return q.queue.Close() }
 
-// Warn sends a warning to the pod of a volume after a delay, in place of an unsent one on the same topic.
+// Warn sends a warning to the pod of a volume after a delay, in place of an unsent Event on the same topic.
 func (q *Queue) Warn(id string, pod signer.Pod, topic string, w Warning, delay time.Duration) {
+	q.put(id, pod, topic, Event{corev1.EventTypeWarning, w.Reason, w.Message}, delay)
+}
+
+// Note sends a note that is no warning to the pod of a volume. Its reason is its topic.
+func (q *Queue) Note(id string, pod signer.Pod, reason, message string) {
+	q.put(id, pod, reason, Event{corev1.EventTypeNormal, reason, message}, 0)
+}
+
+// put queues an Event.
+func (q *Queue) put(id string, pod signer.Pod, topic string, e Event, delay time.Duration) {
 	if q.sender == nil {
 		return
 	}
@@ -69,14 +90,27 @@ func (q *Queue) Warn(id string, pod signer.Pod, topic string, w Warning, delay t
 	defer q.mu.Unlock()
 	of := q.volumes[id]
 	if of == nil {
-		of = &warnings{byTopic: map[string]Warning{}}
+		of = &events{byTopic: map[string]unsent{}}
 		q.volumes[id] = of
 	}
-	of.pod, of.byTopic[topic] = pod, w
-	q.queue.Set(id, time.Now().Add(delay), time.Time{})
+	of.pod, of.byTopic[topic] = pod, unsent{e, renew.Now().Add(delay)}
+	q.schedule(id, of)
 }
 
-// Withdraw drops the unsent warning on a topic, if there is one.
+// schedule schedules the first Event of a volume. q.mu must be held.
+func (q *Queue) schedule(id string, of *events) {
+	var first time.Time
+	for _, u := range of.byTopic {
+		if first.IsZero() || u.due.Before(first) {
+			first = u.due
+		}
+	}
+	if !first.IsZero() {
+		q.queue.Set(id, first, time.Time{})
+	}
+}
+
+// Withdraw drops the unsent Event on a topic, if there is one.
 func (q *Queue) Withdraw(id, topic string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -85,7 +119,7 @@ func (q *Queue) Withdraw(id, topic string) {
 	}
 }
 
-// Forget drops all warnings of a volume.
+// Forget drops all Events of a volume.
 func (q *Queue) Forget(id string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -93,15 +127,15 @@ func (q *Queue) Forget(id string) {
 	q.queue.Remove(id)
 }
 
-// send sends the warnings of a volume.
+// send sends the Events of a volume that are due.
 func (q *Queue) send(ctx context.Context, id string) {
-	pod, unsent := q.dequeue(id)
-	for _, topic := range slices.Sorted(maps.Keys(unsent)) {
+	pod, due := q.dequeue(id)
+	for _, topic := range slices.Sorted(maps.Keys(due)) {
 		sending, cancel := context.WithTimeout(ctx, timeout)
-		err := q.sender.Warn(sending, pod, unsent[topic].Reason, unsent[topic].Message)
+		err := q.sender.Send(sending, pod, due[topic])
 		cancel()
 		if err == nil {
-			delete(unsent, topic)
+			delete(due, topic)
 			continue
 		}
 		if ctx.Err() != nil { // The driver stops.
@@ -109,39 +143,44 @@ func (q *Queue) send(ctx context.Context, id string) {
 		}
 		q.log.Warn("an Event was not sent", "pod", pod.Namespace+"/"+pod.Name, "error", err)
 	}
-	q.requeue(id, unsent)
+	q.requeue(id, due)
 }
 
-// dequeue removes the volume's warnings from the queue and returns them.
-func (q *Queue) dequeue(id string) (signer.Pod, map[string]Warning) {
+// dequeue removes the volume's Events that are due from the queue and returns them.
+func (q *Queue) dequeue(id string) (pod signer.Pod, due map[string]Event) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	of := q.volumes[id]
 	if of == nil {
 		return signer.Pod{}, nil
 	}
-	unsent := of.byTopic
-	of.byTopic = map[string]Warning{}
-	return of.pod, unsent
+	due = map[string]Event{}
+	now := renew.Now()
+	for topic, u := range of.byTopic {
+		if !u.due.After(now) {
+			due[topic] = u.Event
+			delete(of.byTopic, topic)
+		}
+	}
+	return of.pod, due
 }
 
-// requeue queues what could not be sent again, unless there is a newer warning on the same topic.
-func (q *Queue) requeue(id string, unsent map[string]Warning) {
+// requeue queues what could not be sent again, unless there is a newer Event on the same topic.
+func (q *Queue) requeue(id string, failed map[string]Event) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	of := q.volumes[id]
 	if of == nil {
 		return
 	}
-	for topic, w := range unsent {
+	for topic, e := range failed {
 		if _, newer := of.byTopic[topic]; !newer {
-			of.byTopic[topic] = w
+			of.byTopic[topic] = unsent{e, renew.Now().Add(retryDelay)}
 		}
 	}
-	switch {
-	case len(unsent) > 0:
-		q.queue.Set(id, time.Now().Add(retryDelay), time.Time{})
-	case len(of.byTopic) == 0:
+	if len(of.byTopic) == 0 {
 		delete(q.volumes, id)
+		return
 	}
+	q.schedule(id, of)
 }

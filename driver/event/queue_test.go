@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -24,14 +25,14 @@ type sent struct {
 	tries chan struct{}
 }
 
-func (s *sent) Warn(_ context.Context, pod signer.Pod, reason, message string) error {
+func (s *sent) Send(_ context.Context, pod signer.Pod, e event.Event) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer func() { s.tries <- struct{}{} }()
 	if s.fails != nil {
 		return s.fails
 	}
-	s.all = append(s.all, pod.Name+" "+reason+": "+message)
+	s.all = append(s.all, pod.Name+" "+e.Type+" "+e.Reason+": "+e.Message)
 	return nil
 }
 
@@ -82,8 +83,26 @@ func TestWhatIsSent(t *testing.T) {
 	s.next(t)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.all) != 1 || s.all[0] != "a X: new" {
+	if len(s.all) != 1 || s.all[0] != "a Warning X: new" {
 		t.Errorf("sent: %q", s.all)
+	}
+}
+
+// Each Event of a volume has a time of its own: one that is due now is not held up by a later one, nor takes it along.
+func TestEachEventHasItsTime(t *testing.T) {
+	s := &sent{tries: make(chan struct{}, 10)}
+	q := run(t, s)
+	pod := signer.Pod{Name: "a"}
+	q.Warn("1", pod, "later", event.Warning{Reason: "Later"}, time.Hour)
+	q.Note("1", pod, "Now", "at once")
+	q.Warn("1", pod, "latest", event.Warning{Reason: "Latest"}, 2*time.Hour)
+	s.next(t)
+	q.Note("1", pod, "Last", "")
+	s.next(t)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if want := []string{"a Normal Now: at once", "a Normal Last: "}; !slices.Equal(s.all, want) {
+		t.Errorf("sent: %q, want %q", s.all, want)
 	}
 }
 

@@ -79,7 +79,7 @@ func (i *Issuer) forget(v *store.Volume, attempts []string) {
 				break
 			}
 			if err != nil {
-				i.Log.Warn("a finished request was not removed", "volume", v.ID(), "error", err)
+				i.Log.Warn("a finished request was not removed", v.Attr(), "error", err)
 				continue
 			}
 			forgotten = append(forgotten, id)
@@ -88,7 +88,7 @@ func (i *Issuer) forget(v *store.Volume, attempts []string) {
 			return
 		}
 		if err := v.Update(func(r *store.Record) { r.Forget(forgotten) }); err != nil {
-			i.Log.Warn("the record still names a request that was removed", "volume", v.ID(), "error", err)
+			i.Log.Warn("the record still names a request that was removed", v.Attr(), "error", err)
 		}
 	})
 }

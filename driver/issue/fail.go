@@ -13,8 +13,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
-// Fail records the failure of an attempt and how long the volume backs off. It returns the cause, joined with the
-// error of recording it.
+// Fail records the failure of an attempt and how long the volume backs off. It returns a [BackoffError], joined with
+// the error of recording it.
 func (i *Issuer) Fail(v *store.Volume, cause error) error {
 	kind := signer.KindOf(cause)
 	i.failed.WithLabelValues(kind.String()).Inc()
@@ -35,11 +35,12 @@ func (i *Issuer) Fail(v *store.Volume, cause error) error {
 	}
 	// A refused request is kept until the next one: its conditions have more than the message.
 	i.clean(v, max(i.KeepRequests, 1))
-	return errors.Join(cause, err)
+	return errors.Join(BackoffError{*next}, err)
 }
 
-// failure returns the record of a failure at t after the last one. served says that the pod has a valid pair. Failures
-// that end their attempt have a backoff of their own: an outage does not lengthen it, and only a success resets it.
+// failure returns the record of a failure at t after the last one. served says that the pod has a valid pair. Another
+// kind of failure starts its backoff anew. Failures that end their attempt have one of their own: what happens between
+// two of them neither lengthens nor resets it.
 func failure(id string, last *store.Failure, cause error, t time.Time, served bool) *store.Failure {
 	kind := signer.KindOf(cause)
 	f := &store.Failure{}
@@ -47,12 +48,19 @@ func failure(id string, last *store.Failure, cause error, t time.Time, served bo
 		*f = *last
 	}
 	f.Kind, f.Reason, f.Count, f.At = kind.String(), cause.Error(), f.Count+1, t
-	count := &f.Waiting
+	count := 1
 	if kind.Ends() {
-		count, f.Waiting = &f.Ended, 0
+		if f.EndedBy == kind.String() {
+			count += f.Ended
+		}
+		f.Ended, f.EndedBy, f.Waiting = count, kind.String(), 0
+	} else {
+		if last != nil && last.Kind == kind.String() {
+			count += f.Waiting
+		}
+		f.Waiting = count
 	}
-	*count++
-	f.RetryAt = t.Add(renew.Backoff(id, kind, *count, served))
+	f.RetryAt = t.Add(renew.Backoff(id, kind, count, served))
 	var early *request.NotYetValid
 	if errors.As(cause, &early) {
 		f.RetryAt = early.NotBefore.Add(-request.MaxSkew)
@@ -73,16 +81,15 @@ const eventThreshold = 30 * time.Second
 // Report logs an attempt that failed in the background, and sends the pod an Event.
 func (i *Issuer) Report(v *store.Volume, cause error) {
 	spec, failure := v.Spec(), v.Record().Failure
-	i.Log.Error("certificate not issued",
-		"volume", v.ID(), "pod", spec.Pod.Namespace+"/"+spec.Pod.Name, "error", cause)
+	i.Log.Error("certificate not issued", v.Attr(), "error", cause)
 	if failure == nil || failure.RetryAt.Sub(failure.At) < eventThreshold || v.Removed() {
 		return
 	}
 	w := event.Warning{Reason: notIssued, Message: "the pod has no certificate"}
 	switch pair, ok := v.Pair(); {
 	case ok:
-		const format = "the pod keeps its certificate, which ends at %s"
-		w = event.Warning{Reason: notRenewed, Message: fmt.Sprintf(format, chain.Stamp(pair.NotAfter))}
+		w = event.Warning{Reason: notRenewed,
+			Message: "the pod keeps its certificate, which " + chain.EndsAt(pair.NotAfter, renew.Now())}
 	case !spec.StartsWithout:
 		return // The pod has not started: the kubelet sends an Event for each call that failed.
 	}
@@ -96,14 +103,15 @@ func (i *Issuer) withdraw(v *store.Volume) {
 	i.Events.Withdraw(v.ID(), notRenewed)
 }
 
-// A BackoffError is the error of a volume that backs off.
-type BackoffError struct {
-	store.Failure
-	Now time.Time
-}
+// A BackoffError is the error of a volume whose attempt failed, until the next one: the kubelet counts Events only if
+// their texts are equal (k8s.io/client-go tools/record/events_cache.go).
+type BackoffError struct{ store.Failure }
 
-// Error returns the reason of the last failure and the time of the next try.
+// Error returns the reason of the failure. Where the next try is not soon, it returns its number and time, too: both
+// are the same until then.
 func (e BackoffError) Error() string {
-	wait := e.RetryAt.Sub(e.Now).Round(time.Second)
-	return fmt.Sprintf("%s (%s; the next try is at %s, in %s)", e.Reason, e.Tries(), chain.Stamp(e.RetryAt), wait)
+	if !e.Ends() {
+		return e.Reason
+	}
+	return fmt.Sprintf("%s (%s; the next try is at %s)", e.Reason, e.Tries(), chain.Stamp(e.RetryAt))
 }

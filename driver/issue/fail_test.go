@@ -28,8 +28,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // sender passes on the reasons of Events.
 type sender chan string
 
-func (s sender) Warn(_ context.Context, _ signer.Pod, reason, _ string) error {
-	s <- reason
+func (s sender) Send(_ context.Context, _ signer.Pod, e event.Event) error {
+	s <- e.Reason
 	return nil
 }
 

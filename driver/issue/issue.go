@@ -28,7 +28,8 @@ import (
 // Config configures an issuer. All fields are required but those that say otherwise.
 type Config struct {
 	Signer       signer.Signer
-	KeepRequests int // How many finished requests of a volume are not deleted.
+	KeepRequests int                           // How many finished requests of a volume are not deleted.
+	Wanted       func(podUID string) time.Time // When certificates of a pod are to be renewed; nil: nobody wishes that.
 	Events       *event.Queue
 	Metrics      prometheus.Registerer // nil: metrics are not registered.
 	Log          *slog.Logger
@@ -47,7 +48,7 @@ type Issuer struct {
 // New makes an issuer. It panics if the registry has its metrics already.
 func New(config Config) *Issuer {
 	metrics := promauto.With(config.Metrics)
-	return &Issuer{
+	i := &Issuer{
 		Config:  config,
 		cleanup: newCleanup(),
 		issued: metrics.NewCounter(prometheus.CounterOpts{
@@ -61,6 +62,10 @@ func New(config Config) *Issuer {
 			Name: "mayfly_attempts_failed_total",
 			Help: "Attempts that brought no certificate, by the kind of failure."}, []string{"kind"}),
 	}
+	for _, kind := range signer.Kinds() { // A rate needs the 0 before the first failure.
+		i.failed.WithLabelValues(kind.String())
+	}
+	return i
 }
 
 // An Attempt is an attempt under way.
@@ -180,16 +185,17 @@ func (i *Issuer) Finish(v *store.Volume, pair request.Pair, received time.Time) 
 		return err
 	}
 	if err := v.RemovePending(); err != nil {
-		i.Log.Warn("the key of a finished attempt was not removed", "volume", v.ID(), "error", err)
+		i.Log.Warn("the key of a finished attempt was not removed", v.Attr(), "error", err)
 	}
 	i.issued.Inc()
 	if leaf.NotBefore.After(received) {
 		i.skewed.Inc()
 	}
-	i.Log.Info("certificate issued", "volume", v.ID(), "pod", spec.Pod.Namespace+"/"+spec.Pod.Name,
-		"serial", leaf.SerialNumber.Text(16), "notAfter", leaf.NotAfter, "chainEnds", end, "renewAt", renewAt)
+	i.Log.Info("certificate issued", v.Attr(), "serial", leaf.SerialNumber.Text(16), "notAfter", leaf.NotAfter,
+		"chainEnds", end, "renewAt", renewAt)
 	i.withdraw(v)
 	i.warn(v, before.Warned, pair.Warnings)
+	i.noteRenewal(v, before, received, end)
 	i.Clean(v)
 	return nil
 }
@@ -248,8 +254,7 @@ func (i *Issuer) warn(v *store.Volume, before []string, warnings []request.Warni
 		if slices.Contains(before, w.Message) {
 			continue
 		}
-		i.Log.Warn("certificate accepted with a warning", "volume", v.ID(),
-			"pod", pod.Namespace+"/"+pod.Name, "reason", w.Reason, "problem", w.Message)
+		i.Log.Warn("certificate accepted with a warning", v.Attr(), "reason", w.Reason, "problem", w.Message)
 		if !v.Removed() {
 			i.Events.Warn(v.ID(), pod, w.Message, event.Warning(w), 0)
 		}

@@ -83,7 +83,7 @@ func (i *Issuer) SetToken(v *store.Volume, token Token) (waited bool) {
 		}
 	})
 	if err != nil {
-		i.Log.Warn("a volume that waited for a token can't be tried at once", "volume", v.ID(), "error", err)
+		i.Log.Warn("a volume that waited for a token can't be tried at once", v.Attr(), "error", err)
 	}
 	return true
 }

@@ -120,14 +120,14 @@ func (r *Resolver) current(ctx context.Context, v *store.Volume, asked volume.As
 		return v.Spec()
 	}
 	if err != nil { // The profile in its record is used.
-		r.Log.Warn("the recorded profile of a volume is used", "volume", v.ID(), "error", err)
+		r.Log.Warn("the recorded profile of a volume is used", v.Attr(), "error", err)
 		defaults = r.Flags
 	}
 	spec, err := parse(asked, defaults)
 	if err != nil {
 		spec = r.before(v, asked)
 	}
-	r.setProblems(v.ID(), spec.Pod, err)
+	r.setProblems(v, err)
 	return spec
 }
 
@@ -175,13 +175,13 @@ func (r *Resolver) Recorded(v *store.Volume) error {
 			defaults := r.Flags
 			defaults.PodCertificates = false
 			if spec, err = parse(record.Asked, defaults); err != nil {
-				r.setProblems(v.ID(), volume.PodOf(record.Asked), problems)
+				r.setProblems(v, problems)
 				return problems
 			}
 		}
 	}
 	v.SetSpec(spec)
-	r.setProblems(v.ID(), spec.Pod, problems)
+	r.setProblems(v, problems)
 	return nil
 }
 
@@ -230,20 +230,20 @@ func (e *earlier) count() int {
 }
 
 // setProblems records why flags and profiles don't fit a volume, nil if they do, and warns operator and pod's author.
-func (r *Resolver) setProblems(id string, of signer.Pod, problems error) {
+func (r *Resolver) setProblems(v *store.Volume, problems error) {
 	const reason = "EarlierSettings"
 	if problems == nil {
-		r.earlier.set(id, "")
-		r.Events.Withdraw(id, reason)
+		r.earlier.set(v.ID(), "")
+		r.Events.Withdraw(v.ID(), reason)
 		return
 	}
-	if !r.earlier.set(id, problems.Error()) {
+	if !r.earlier.set(v.ID(), problems.Error()) {
 		return
 	}
 	r.Log.Warn("flags and profiles don't fit a volume any more: the last ones that did are used",
-		"volume", id, "error", problems)
+		v.Attr(), "error", problems)
 	message := "the driver's settings don't fit this volume any more, and those of before count: " + problems.Error()
-	r.Events.Warn(id, of, reason, event.Warning{Reason: reason, Message: message}, 0)
+	r.Events.Warn(v.ID(), volume.PodOf(v.Record().Asked), reason, event.Warning{Reason: reason, Message: message}, 0)
 }
 
 // awaitPod waits until the pod's certificate can be requested, and returns its IPs. A renewal waits for briefTimeout,
@@ -259,7 +259,7 @@ func (r *Resolver) awaitPod(
 	}
 	ips, err := r.Gates.Await(ctx, spec, first)
 	if err != nil && !errors.Is(err, pod.ErrNoAPI) && !first && len(known) > 0 && !cancelled(ctx) {
-		r.Log.Warn("a pod can't be read: its recorded IPs are used", "volume", v.ID(), "error", err)
+		r.Log.Warn("a pod can't be read: its recorded IPs are used", v.Attr(), "error", err)
 		return known, nil
 	}
 	return ips, err
@@ -297,7 +297,7 @@ func (r *Resolver) canRequest(ctx context.Context, v *store.Volume, spec volume.
 		return false, unread
 	}
 	if unread != nil {
-		r.Log.Warn("a pod starts without its certificate: it can't be read", "volume", v.ID(), "error", unread)
+		r.Log.Warn("a pod starts without its certificate: it can't be read", v.Attr(), "error", unread)
 		message := "the pod starts without its certificate: " + unread.Error()
 		w := event.Warning{Reason: "CertificateNotIssued", Message: message}
 		r.Events.Warn(v.ID(), spec.Pod, w.Reason, w, 0)

@@ -18,8 +18,7 @@ func (n node) health(v *store.Volume, t time.Time) []*csi.VolumeHealth_VolumeHea
 		entry.Message += ": " + blocked.Error()
 	}
 	if pair, ok := v.Pair(); ok {
-		entry.Message = fmt.Sprintf("certificate %s is valid from %s to %s",
-			pair.Serial, chain.Stamp(pair.NotBefore), chain.Stamp(pair.NotAfter))
+		entry.Message = validity(pair, t)
 	}
 	if failure != nil {
 		entry.Message += fmt.Sprintf("; %s, last at %s: %s", failure.Tries(), chain.Stamp(failure.At), failure.Reason)
@@ -33,4 +32,17 @@ func (n node) health(v *store.Volume, t time.Time) []*csi.VolumeHealth_VolumeHea
 		return nil
 	}
 	return []*csi.VolumeHealth_VolumeHealthEntry{entry}
+}
+
+// validity returns when a pair is valid, as seen at t.
+func validity(pair store.Validity, t time.Time) string {
+	is := "is"
+	switch {
+	case !pair.NotAfter.After(t):
+		is = "was"
+	case pair.NotBefore.After(t):
+		is = "will be"
+	}
+	return fmt.Sprintf("certificate %s %s valid from %s to %s",
+		pair.Serial, is, chain.Stamp(pair.NotBefore), chain.Stamp(pair.NotAfter))
 }

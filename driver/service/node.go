@@ -34,7 +34,7 @@ func (n node) NodePublishVolume(
 	}
 	token, err := tokenOf(req)
 	if err != nil { // The call may be for a volume that needs none now.
-		n.Log.Warn("the token of a call can't be parsed", "volume", asked.ID, "error", err)
+		n.Log.Warn("the token of a call can't be parsed", store.Attr(asked.ID, asked), "error", err)
 	}
 	return &csi.NodePublishVolumeResponse{}, n.Publisher.Publish(ctx, asked, token)
 }

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"google.golang.org/grpc"
 
 	"github.com/mayfly-csi/mayfly/driver/issue"
@@ -29,10 +31,24 @@ type Plugin struct {
 	NodeName    string
 	KubeletRoot string // Empty: accept targets anywhere.
 
+	Metrics   *Metrics // Those of all names.
 	Publisher Publisher
 	Volumes   *store.Store
 	BlockedBy func(id string) error // Why the volume's certificate is not requested yet; nil: no pod delays it.
 	Log       *slog.Logger
+}
+
+// Metrics are the metrics of the services under all names of a driver. Make them with [NewMetrics].
+type Metrics struct {
+	invalid prometheus.Counter
+}
+
+// NewMetrics makes the metrics. It panics if the registry has them already; a nil one gets none.
+func NewMetrics(registry prometheus.Registerer) *Metrics {
+	return &Metrics{invalid: promauto.With(registry).NewCounter(prometheus.CounterOpts{
+		Name: "mayfly_volumes_invalid_total",
+		Help: "Publish calls that were refused because the volume's attributes, or the call itself, are wrong: " +
+			"the kubelet repeats them."})}
 }
 
 // NewServer makes a server with the CSI services.

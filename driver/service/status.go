@@ -3,12 +3,15 @@ package service
 import (
 	"context"
 	"errors"
+	"log/slog"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/mayfly-csi/mayfly/driver/store"
+	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
 // invalid is the error of a call that only the caller can correct.
@@ -49,6 +52,7 @@ func code(err error) codes.Code {
 func (p Plugin) answer(
 	ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
 ) (any, error) {
+	of := p.attr(req) // An unpublish call removes the volume.
 	resp, err := handler(ctx, req)
 	if err == nil {
 		return resp, nil
@@ -57,14 +61,25 @@ func (p Plugin) answer(
 	if s, ok := grpcstatus.FromError(err); ok { // Of a method that is not implemented.
 		return nil, s.Err()
 	}
-	p.Log.Warn("call not served", "method", info.FullMethod, "volume", volumeOf(req), "code", c.String(), "error", err)
+	if c == codes.InvalidArgument && info.FullMethod == csi.Node_NodePublishVolume_FullMethodName {
+		p.Metrics.invalid.Inc()
+	}
+	p.Log.Warn("call not served", of, "method", info.FullMethod, "code", c.String(), "error", err)
 	return nil, grpcstatus.Error(c, err.Error())
 }
 
-// volumeOf returns the volume id of a request; empty if it has none.
-func volumeOf(req any) string {
-	if v, ok := req.(interface{ GetVolumeId() string }); ok {
-		return v.GetVolumeId()
+// attr returns the attributes of a request's volume in log lines.
+func (p Plugin) attr(req any) slog.Attr {
+	var id string
+	if r, ok := req.(interface{ GetVolumeId() string }); ok {
+		id = r.GetVolumeId()
 	}
-	return ""
+	if v := p.Volumes.Find(id); v != nil && v.Known() {
+		return v.Attr()
+	}
+	var asked volume.Asked
+	if r, ok := req.(interface{ GetVolumeContext() map[string]string }); ok {
+		asked.Attributes = r.GetVolumeContext()
+	}
+	return store.Attr(id, asked)
 }

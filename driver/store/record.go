@@ -33,6 +33,8 @@ type Record struct {
 	Stalled  int       `json:"stalled,omitempty"`  // Answers in a row that ended no later than the pair before.
 	Warned   []string  `json:"told,omitempty"`     // Warnings of the last answer that the pod was sent.
 	Failure  *Failure  `json:"failure,omitempty"`  // The failure of the last attempt; nil after a success.
+
+	ReportedEnd time.Time `json:"reportedEnd,omitzero"` // The end of a pair of which the pod was sent an Event.
 }
 
 // A Failure says why the last attempt failed, and how long the volume backs off.
@@ -40,11 +42,15 @@ type Failure struct {
 	Kind    string    `json:"kind"`
 	Reason  string    `json:"reason"`
 	Count   int       `json:"count"`             // Of all failures in a row.
-	Ended   int       `json:"ended,omitempty"`   // Of those that ended their attempt.
-	Waiting int       `json:"waiting,omitempty"` // Of those that did not, since the last one that did.
+	Ended   int       `json:"ended,omitempty"`   // Of the last kind that ended its attempt.
+	EndedBy string    `json:"endedBy,omitempty"` // That kind.
+	Waiting int       `json:"waiting,omitempty"` // Of the last kind, if it did not.
 	At      time.Time `json:"at"`
 	RetryAt time.Time `json:"retryAt"`
 }
+
+// Ends reports whether the failure ended its attempt.
+func (f Failure) Ends() bool { return f.EndedBy == f.Kind }
 
 // Tries returns how often an attempt was tried, in words.
 func (f Failure) Tries() string {
@@ -61,6 +67,13 @@ func (r *Record) SetAsked(asked volume.Asked, spec volume.Volume) {
 
 // ResolvedSpec returns the last resolution.
 func (r Record) ResolvedSpec() (volume.Volume, error) { return volume.Decode(r.Resolved) }
+
+// Overdue reports whether the renewal was due well before t: by a tenth of the certificate's lifetime, or by an hour if
+// that is less.
+func (r Record) Overdue(t time.Time) bool {
+	late := min(r.EndsAt.Sub(r.IssuedAt)/10, time.Hour)
+	return !r.RenewAt.IsZero() && !r.EndsAt.IsZero() && !r.RenewAt.Add(late).After(t)
+}
 
 // mostFinished limits Finished. The requests of older attempts are deleted with the pod, which owns them.
 const mostFinished = 32

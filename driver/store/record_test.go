@@ -41,6 +41,29 @@ func TestTheRecordComesBack(t *testing.T) {
 	}
 }
 
+// A renewal is overdue a tenth of the certificate's lifetime after its time, or an hour if that is less.
+func TestOverdue(t *testing.T) {
+	at := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	for name, row := range map[string]struct {
+		lifetime, renewAfter, late time.Duration
+	}{
+		"an hour":     {time.Hour, 40 * time.Minute, 6 * time.Minute},
+		"a day":       {24 * time.Hour, 16 * time.Hour, time.Hour},
+		"ten hours":   {10 * time.Hour, 400 * time.Minute, time.Hour},
+		"90 days":     {90 * 24 * time.Hour, 60 * 24 * time.Hour, time.Hour},
+		"ten seconds": {10 * time.Second, 6 * time.Second, time.Second},
+	} {
+		r := store.Record{IssuedAt: at, EndsAt: at.Add(row.lifetime), RenewAt: at.Add(row.renewAfter)}
+		since := r.RenewAt.Add(row.late)
+		if r.Overdue(since.Add(-time.Nanosecond)) || !r.Overdue(since) {
+			t.Errorf("%s: not overdue since %s", name, since)
+		}
+	}
+	if (store.Record{IssuedAt: at}).Overdue(at.AddDate(1, 0, 0)) || (store.Record{RenewAt: at}).Overdue(at.AddDate(1, 0, 0)) {
+		t.Error("without a certificate")
+	}
+}
+
 func TestRecordsThatAreNotOurs(t *testing.T) {
 	rows := []struct {
 		name, text string

@@ -92,11 +92,12 @@ func (s *Store) recover(stateDir, id string) *Volume {
 	}
 	if !mounted { // A crash before the mount or after the unmount; or a reboot.
 		if err := os.Remove(string(dir)); err != nil {
-			log.Warn("left alone: not a volume", "path", dir, "error", err)
+			s.log.Warn("left alone: not a volume", "path", dir, "error", err)
 		}
 		return nil
 	}
 	record, err := ReadRecord(dir)
+	log = s.log.With(Attr(id, record.Asked))
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // A crash between the mount and the first record: it is bound nowhere.
 		if err := removeDir(dir); err != nil {

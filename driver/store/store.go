@@ -52,8 +52,17 @@ func (s *Store) addMetrics(metrics promauto.Factory) {
 		func() float64 { return float64(len(s.All())) })
 	metrics.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mayfly_first_expiry_timestamp_seconds",
-		Help: "When the first certificate of this node expires, as Unix time; 0 without any."},
+		Help: "When the first certificate of this node ends or ended, as Unix time; 0 without any."},
 		func() float64 { return float64(max(0, s.firstEnd().Unix())) })
+	metrics.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mayfly_certificates_expired",
+		Help: "Volumes whose certificate has ended."},
+		func() float64 { return s.count((*Volume).expiredAt) })
+	metrics.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mayfly_renewals_overdue",
+		Help: "Volumes whose renewal was due a tenth of their certificate's lifetime ago, " +
+			"or an hour ago if that is less, and has not succeeded."},
+		func() float64 { return s.count((*Volume).overdueAt) })
 	s.swappable = metrics.NewCounter(prometheus.CounterOpts{
 		Name: "mayfly_tmpfs_swappable_total",
 		Help: "Volumes whose memory the kernel may swap to disk: it does not know tmpfs's noswap (Linux 6.4)."})
@@ -112,6 +121,17 @@ func (s *Store) All() []*Volume {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Collect(maps.Values(s.volumes))
+}
+
+// count returns for how many volumes is is true now.
+func (s *Store) count(is func(v *Volume, now time.Time) bool) (n float64) {
+	now := time.Now().Round(0) // Wall clock: the monotonic clock stands still in suspend.
+	for _, v := range s.All() {
+		if is(v, now) {
+			n++
+		}
+	}
+	return n
 }
 
 // firstEnd returns when the first certificate of all volumes ends; zero if there is none.

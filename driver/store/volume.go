@@ -88,6 +88,19 @@ func (v *Volume) ValidAt(t time.Time) bool {
 	return ok && p.NotAfter.After(t) && !p.NotBefore.After(t.Add(request.MaxSkew))
 }
 
+// expiredAt reports whether the pair in force has ended at t.
+func (v *Volume) expiredAt(t time.Time) bool {
+	p, ok := v.Pair()
+	return ok && !p.NotAfter.After(t)
+}
+
+// overdueAt reports whether the pair in force should have been renewed well before t.
+func (v *Volume) overdueAt(t time.Time) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.pair != nil && !v.spec.Once && v.record.Overdue(t)
+}
+
 // SetPair sets the validity of the pair in force.
 func (v *Volume) SetPair(leaf *x509.Certificate, begin, end time.Time) {
 	v.mu.Lock()

@@ -269,7 +269,7 @@ func (u *Updater) update(_ context.Context, id string) {
 		return
 	}
 	if err := u.refresh(v); err != nil {
-		u.log.Error("CA certificates not changed", "volume", id, "error", err)
+		u.log.Error("CA certificates not changed", v.Attr(), "error", err)
 		u.schedule(id, time.Now().Add(retryDelay))
 	}
 }
@@ -298,8 +298,7 @@ func (u *Updater) refresh(v *store.Volume) error {
 			return err
 		}
 		u.updated.Inc()
-		u.log.Info("CA certificates changed", "volume", v.ID(), "pod", spec.Pod.Namespace+"/"+spec.Pod.Name,
-			"certificates", len(roots))
+		u.log.Info("CA certificates changed", v.Attr(), "certificates", len(roots))
 	} else if err := write(v, after); err != nil {
 		return err
 	}
@@ -391,7 +390,7 @@ func (u *Updater) memory(v *store.Volume, spec volume.Volume) Memory {
 		}
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		u.log.Error("record of CA certificates unreadable: rebuilt from files", "volume", v.ID(), "error", err)
+		u.log.Error("record of CA certificates unreadable: rebuilt from files", v.Attr(), "error", err)
 	}
 	return fromFiles(v, spec)
 }

@@ -68,8 +68,8 @@ func (c CA) Validity(now time.Time, lifetime time.Duration) (begin, end time.Tim
 		end = c.Certificate.NotAfter
 	}
 	if end.Sub(begin) < shortest {
-		const format = "%s ends at %s, and Kubernetes wants certificates of %s at least"
-		return begin, end, fmt.Errorf(format, c, chain.Stamp(c.Certificate.NotAfter), shortest)
+		const format = "%s %s, and Kubernetes wants certificates of %s at least"
+		return begin, end, fmt.Errorf(format, c, chain.EndsAt(c.Certificate.NotAfter, now), shortest)
 	}
 	return begin, end, nil
 }

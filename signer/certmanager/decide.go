@@ -3,6 +3,7 @@ package certmanager
 import (
 	"bytes"
 	"fmt"
+	"strings"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
@@ -59,9 +60,27 @@ func state(cr *cmapi.CertificateRequest) string {
 	}
 	issuer := fmt.Sprintf("%s %s", cr.Spec.IssuerRef.Kind, cr.Spec.IssuerRef.Name)
 	if ready := condition(cr, cmapi.CertificateRequestConditionReady); ready != nil && ready.Message != "" {
-		return fmt.Sprintf("approved, waiting for %s: %s", issuer, ready.Message)
+		return fmt.Sprintf("approved, waiting for %s: %s%s", issuer, ready.Message, hint(cr, ready.Message))
 	}
 	return fmt.Sprintf("approved, waiting for %s", issuer)
+}
+
+// hint returns where an issuer is looked for that does not exist, and what may be meant instead. It knows that by the
+// message of cert-manager's condition (pkg/controller/certificaterequests/sync.go, IssuerNotFound).
+func hint(cr *cmapi.CertificateRequest, message string) string {
+	kind := cr.Spec.IssuerRef.Kind
+	if !strings.HasPrefix(message, fmt.Sprintf("Referenced %q not found", kind)) {
+		return ""
+	}
+	switch kind {
+	case cmapi.IssuerKind:
+		const format = "; an Issuer is looked for in the pod's namespace, %s: if it is a ClusterIssuer, set issuer-kind to %s"
+		return fmt.Sprintf(format, cr.Namespace, cmapi.ClusterIssuerKind)
+	case cmapi.ClusterIssuerKind:
+		const format = "; a ClusterIssuer is in no namespace: if it is an Issuer in the pod's, %s, set issuer-kind to %s"
+		return fmt.Sprintf(format, cr.Namespace, cmapi.IssuerKind)
+	}
+	return ""
 }
 
 // condition returns the condition of a type; nil if there is none.

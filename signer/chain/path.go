@@ -52,6 +52,14 @@ func (p path) name(c Certificate) string {
 // Stamp formats a time for messages.
 func Stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
+// EndsAt returns when something ends or ended, as seen now, for messages.
+func EndsAt(end, now time.Time) string {
+	if end.After(now) {
+		return "ends at " + Stamp(end)
+	}
+	return "ended at " + Stamp(end)
+}
+
 // validAt reports whether all certificates are valid at a time.
 func (p path) validAt(t time.Time) bool { return !p.begin().After(t) && p.end().After(t) }
 

@@ -85,7 +85,7 @@ func (k Kind[T]) same(next, before T) error {
 // undecided returns the error of a wait that ended before the request was decided.
 func (k Kind[T]) undecided(o T, lastErr error) *signer.Error {
 	if lastErr != nil {
-		return signer.Errorf(signer.Unavailable, "read %s: %w", k.Title(o), withoutURL(lastErr))
+		return signer.Errorf(signer.Unavailable, "read %s: %w", k.Title(o), Lasting(lastErr))
 	}
 	return signer.Errorf(signer.NotYet, "%s: %s", k.Title(o), k.State(o))
 }

@@ -21,16 +21,23 @@ func Explain(err error, action string) *signer.Error {
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
 		kind = signer.Invalid
 	}
-	return signer.Errorf(kind, "%s: %w", action, withoutURL(err))
+	return signer.Errorf(kind, "%s: %w", action, Lasting(err))
 }
 
-// withoutURL returns err without its URL, since the message names the object, and says so if the connection failed.
-func withoutURL(err error) error {
+// Lasting returns err without what differs between two tries that fail alike, the URL and the port of the connection,
+// and says so if the connection failed. The kubelet counts Events only if their texts are equal.
+func Lasting(err error) error {
 	var failed *url.Error
 	if !errors.As(err, &failed) {
 		return err
 	}
-	if errors.As(failed.Err, new(*net.OpError)) || errors.Is(failed.Err, io.EOF) {
+	var op *net.OpError
+	switch {
+	case errors.As(failed.Err, &op):
+		lasting := *op
+		lasting.Source = nil
+		return fmt.Errorf("the API server did not answer: %w", &lasting)
+	case errors.Is(failed.Err, io.EOF):
 		return fmt.Errorf("the API server did not answer: %w", failed.Err)
 	}
 	return failed.Err

@@ -231,7 +231,10 @@ func TestAPublishSaysWhatItWaitsFor(t *testing.T) {
 func TestAMissingIssuerIsNamed(t *testing.T) {
 	n := newNode(t, namespace(t))
 	v := n.pod("web", "issuer-name=nobody")
-	n.refuses(v, "approved, waiting for Issuer nobody: ", "not found")
+	n.refuses(v, "approved, waiting for Issuer nobody: ", "not found; an Issuer is looked for in the pod's namespace, "+n.namespace+": ")
+	n.unpublish(v)
+	v = n.pod("all", "issuer-name=nobody", "issuer-kind=ClusterIssuer")
+	n.refuses(v, "approved, waiting for ClusterIssuer nobody: ", "not found; a ClusterIssuer is in no namespace: ", n.namespace)
 	n.unpublish(v)
 }
 

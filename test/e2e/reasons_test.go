@@ -15,7 +15,8 @@ import (
 
 func issuerMissing(s *story) {
 	s.create(pod("web", asks("issuer-name=nobody")))
-	s.says("web", "FailedMount", "not signed yet", "approved, waiting for Issuer nobody", `issuer.cert-manager.io "nobody" not found`)
+	s.says("web", "FailedMount", "not signed yet", "approved, waiting for Issuer nobody", `issuer.cert-manager.io "nobody" not found`,
+		"an Issuer is looked for in the pod's namespace, "+s.namespace+": if it is a ClusterIssuer, set issuer-kind to ClusterIssuer")
 	if err := shared.Issuer(s.Context(), s.namespace, "nobody", cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "ca"}}); err != nil {
 		s.Fatal(err)
 	}

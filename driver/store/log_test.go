@@ -1,0 +1,33 @@
+package store_test
+
+import (
+	"bytes"
+	"log/slog"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/driver/store"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// The attributes of a volume are in the line as if they were given one by one.
+func TestAttr(t *testing.T) {
+	web := map[string]string{"csi.storage.k8s.io/pod.namespace": "shop", "csi.storage.k8s.io/pod.name": "web-0"}
+	for want, asked := range map[string]volume.Asked{
+		`{"msg":"x","volume":"csi-1","pod":"shop/web-0"}`: {Attributes: web},
+		`{"msg":"x","volume":"csi-1"}`:                    {},
+	} {
+		var line bytes.Buffer
+		log := slog.New(slog.NewJSONHandler(&line, &slog.HandlerOptions{
+			ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+				if a.Key == slog.TimeKey || a.Key == slog.LevelKey {
+					return slog.Attr{}
+				}
+				return a
+			},
+		}))
+		log.Info("x", store.Attr("csi-1", asked))
+		if got := line.String(); got != want+"\n" {
+			t.Errorf("got %s want %s", got, want)
+		}
+	}
+}
