@@ -113,7 +113,7 @@ func New(config Config) (d *Driver, err error) {
 	}
 	d.issuer = issue.New(issue.Config{
 		Signer: config.Signer, KeepRequests: config.KeepRequests,
-		Events: d.events, Metrics: config.Metrics, Log: config.Log,
+		Events: d.events, Metrics: config.Metrics, Log: config.Log, Due: d.schedule,
 	})
 	d.resolve = resolve.New(resolve.Config{
 		Flags: config.Defaults, Profiles: config.Profiles, Gates: pod.NewGates(config.Pods, d.scheduleID),
