@@ -125,7 +125,7 @@ func New(config Config) (d *Driver, err error) {
 		return nil, errors.Join(err, d.queue.Close(), d.ends.Close(), d.events.Close())
 	}
 	d.issuer = issue.New(issue.Config{
-		Signer: config.Signer, KeepRequests: config.KeepRequests, Wanted: d.wanted.At,
+		Signer: config.Signer, KeepRequests: config.KeepRequests, Wanted: d.wanted.At, Due: d.schedule,
 		Events: d.events, Metrics: config.Metrics, Log: config.Log,
 	})
 	d.resolve = resolve.New(resolve.Config{

@@ -288,7 +288,7 @@ func TestFailuresInARowRestLonger(t *testing.T) {
 func TestASignerThatTakesLong(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()
-	n.signer.say(hang, hang)
+	n.signer.say(hang, hang, hang) // Between the two calls the request is waited for in the background.
 	for range 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
 		_, err := n.Publish(ctx, n.driver, v)
@@ -299,8 +299,8 @@ func TestASignerThatTakesLong(t *testing.T) {
 	}
 	pair(t, n.publish(v))
 	asked := n.signer.asked()
-	if len(asked) != 3 || asked[0].Attempt.ID != asked[2].Attempt.ID || !bytes.Equal(asked[0].CSR, asked[2].CSR) {
-		t.Errorf("%d requests, not of one attempt", len(asked))
+	if len(asked) != 4 || asked[0].Attempt.ID != asked[3].Attempt.ID || !bytes.Equal(asked[0].CSR, asked[3].CSR) {
+		t.Errorf("%d requests, not four of one attempt", len(asked))
 	}
 }
 

@@ -175,8 +175,8 @@ func (d *Driver) ended(_ context.Context, id string) {
 
 // setToken stores the token that came with a call.
 func (d *Driver) setToken(v *store.Volume, token issue.Token) {
-	if token.Value != "" && d.issuer.SetToken(v, token) {
-		d.schedule(v)
+	if token.Value != "" {
+		d.issuer.SetToken(v, token)
 	}
 }
 

@@ -33,6 +33,7 @@ func newCleanup() *cleanup {
 
 // Close ends the deletion of finished requests.
 func (i *Issuer) Close() {
+	i.waits.close()
 	i.cleanup.stop()
 	i.cleanup.wait.Wait()
 }
@@ -51,6 +52,7 @@ func (i *Issuer) clean(v *store.Volume, keep int) {
 // Forget removes the state of a volume that was removed from the store, and deletes its requests.
 func (i *Issuer) Forget(v *store.Volume, last store.Record) {
 	i.tokens.set(v.ID(), Token{})
+	i.waits.end(v.ID(), "")
 	i.endAttempt(&last)
 	i.forget(v, last.Finished)
 }

@@ -33,6 +33,8 @@ type Config struct {
 	Events       *event.Queue
 	Metrics      prometheus.Registerer // nil: metrics are not registered.
 	Log          *slog.Logger
+
+	Due func(*store.Volume) // Called when the backoff of a volume has ended early.
 }
 
 // An Issuer makes attempts. Make one with [New], and close it when no attempt is under way.
@@ -43,6 +45,7 @@ type Issuer struct {
 	failed         *prometheus.CounterVec
 	tokens         tokens
 	cleanup        *cleanup
+	waits          waits
 }
 
 // New makes an issuer. It panics if the registry has its metrics already.
@@ -127,8 +130,14 @@ func (i *Issuer) Sign(ctx context.Context, v *store.Volume, a Attempt) (request.
 	if asking.Token, err = i.tokens.use(v.ID(), spec.AsPod); err != nil {
 		return request.Pair{}, err
 	}
-	issued, err := i.Signer.Sign(ctx, asking)
-	if err != nil {
+	issued, err, decided := i.waits.end(v.ID(), a.ID)
+	if !decided {
+		issued, err = i.Signer.Sign(ctx, asking)
+	}
+	switch {
+	case err != nil && signer.KindOf(err) == signer.NotYet:
+		return request.Pair{}, undecidedError{err, asking}
+	case err != nil:
 		return request.Pair{}, err
 	}
 	unlock := v.LockFiles()

@@ -59,31 +59,17 @@ func (t *tokens) set(id string, token Token) {
 	}
 }
 
-// SetToken sets the token for the next attempt, if the volume's requests are made as the pod, and reports whether the
-// volume waited for one and may be tried at once.
-func (i *Issuer) SetToken(v *store.Volume, token Token) (waited bool) {
+// SetToken sets the token for the next attempt, if the volume's requests are made as the pod. The backoff of a volume
+// that waited for one ends.
+func (i *Issuer) SetToken(v *store.Volume, token Token) {
 	if !v.Spec().AsPod {
 		i.tokens.set(v.ID(), Token{})
-		return false
+		return
 	}
 	i.tokens.set(v.ID(), token)
 	if v.Removed() { // After Forget, perhaps.
 		i.tokens.set(v.ID(), Token{})
-		return false
+		return
 	}
-	waiting := func(f *store.Failure) bool { return f != nil && f.Reason == errNoToken.Error() }
-	if !waiting(v.Record().Failure) {
-		return false
-	}
-	err := v.Update(func(r *store.Record) {
-		if waiting(r.Failure) {
-			failure := *r.Failure
-			failure.RetryAt = renew.Now()
-			r.Failure = &failure
-		}
-	})
-	if err != nil {
-		i.Log.Warn("a volume that waited for a token can't be tried at once", v.Attr(), "error", err)
-	}
-	return true
+	i.endBackoff(v, func(r store.Record) bool { return r.Failure.Reason == errNoToken.Error() })
 }

@@ -14,19 +14,23 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// watchTimeout is how long a request is watched. A signer that takes longer takes minutes (ACME), and reads from the
-// API server's cache are cheaper than an open connection then.
-const watchTimeout = time.Minute
+// longestPause is the longest pause after a watch that the API server ended or refused.
+const longestPause = 20 * time.Second
+
+// newPause returns the pauses after watches that end one after another.
+func newPause() *apiwait.Backoff {
+	return &apiwait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 8, Cap: longestPause}
+}
 
 // Await returns when the request is decided or ctx ends.
 func (k Kind[T]) Await(ctx context.Context, client Client[T], o T) (signer.Issued, error) {
-	pause := apiwait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 8, Cap: 20 * time.Second}
+	pause := newPause()
 	var lastErr error
 	for {
 		if issued, err, decided := k.Decide(o); decided {
 			return issued, err
 		}
-		next, err := k.change(ctx, client, o, &pause)
+		next, err := k.change(ctx, client, o, pause)
 		o = next
 		var final *signer.Error
 		switch {
@@ -39,16 +43,17 @@ func (k Kind[T]) Await(ctx context.Context, client Client[T], o T) (signer.Issue
 	}
 }
 
-// change returns a later state of the request: from a watch until watchTimeout, then from a read after a pause. With
-// an error it returns the last known state.
+// change returns a later state of the request: from a watch, and when that has ended from a read after a pause. With an
+// error it returns the last known state.
 func (k Kind[T]) change(ctx context.Context, client Client[T], o T, pause *apiwait.Backoff) (T, error) {
-	if left := watchTimeout - age(o, time.Now()); left > 0 {
-		var err error
-		o, err = k.observe(ctx, client, o, left)
-		if _, _, decided := k.Decide(o); decided || ctx.Err() != nil || errors.As(err, new(*signer.Error)) {
-			return o, err
-		}
-		// The watch ended: closed by the API server, too old (410) or refused. Read what it missed.
+	begun := time.Now()
+	o, err := k.observe(ctx, client, o)
+	if _, _, decided := k.Decide(o); decided || ctx.Err() != nil || errors.As(err, new(*signer.Error)) {
+		return o, err
+	}
+	// The watch ended: closed by the API server, too old (410) or refused. Read what it missed.
+	if time.Since(begun) > longestPause {
+		*pause = *newPause()
 	}
 	if err := sleep(ctx, pause.Step()); err != nil {
 		return o, err
@@ -58,12 +63,10 @@ func (k Kind[T]) change(ctx context.Context, client Client[T], o T, pause *apiwa
 
 // observe watches one object, from the known version, until it is decided or the watch ends, and returns its last
 // state.
-func (k Kind[T]) observe(ctx context.Context, client Client[T], o T, atMost time.Duration) (T, error) {
-	seconds := int64(atMost.Seconds()) + 1
+func (k Kind[T]) observe(ctx context.Context, client Client[T], o T) (T, error) {
 	w, err := client.Watch(ctx, metav1.ListOptions{
 		FieldSelector:   fields.OneTermEqualSelector(metav1.ObjectNameField, o.GetName()).String(),
 		ResourceVersion: o.GetResourceVersion(),
-		TimeoutSeconds:  &seconds,
 	})
 	if err != nil {
 		return o, fmt.Errorf("watch: %w", err)

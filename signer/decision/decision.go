@@ -8,7 +8,6 @@ package decision
 import (
 	"context"
 	"fmt"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -103,9 +102,4 @@ func (k Kind[T]) apply(event watch.Event, before T) (T, error) {
 		return before, nil
 	}
 	return next, k.same(next, before)
-}
-
-// age returns how long ago the object was created.
-func age(o metav1.Object, now time.Time) time.Duration {
-	return now.Sub(o.GetCreationTimestamp().Time)
 }

@@ -1,0 +1,128 @@
+package issue
+
+import (
+	"context"
+	"sync"
+
+	"github.com/mayfly-csi/mayfly/driver/renew"
+	"github.com/mayfly-csi/mayfly/driver/store"
+	"github.com/mayfly-csi/mayfly/signer"
+)
+
+// concurrentWaits is how many requests are waited for while their volumes back off. The signer holds a watch for each;
+// a volume beyond them is tried again at the end of its backoff.
+const concurrentWaits = 128
+
+// waits holds the waits for decisions on the requests of volumes that back off. A wait takes no turn and no worker.
+type waits struct {
+	mu    sync.Mutex
+	all   map[string]*wait // By the volume's id.
+	group sync.WaitGroup
+}
+
+// A wait is that for one attempt. It ends with its context, or with a decision, which the next try of the attempt gets.
+type wait struct {
+	attempt string
+	ctx     context.Context
+	cancel  context.CancelFunc
+
+	decided bool
+	issued  signer.Issued
+	err     error
+}
+
+// begin begins a wait of a volume that has none; nil: there are concurrentWaits.
+func (w *waits) begin(id, attempt string) *wait {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.all) >= concurrentWaits {
+		return nil
+	}
+	if w.all == nil {
+		w.all = map[string]*wait{}
+	}
+	one := &wait{attempt: attempt}
+	one.ctx, one.cancel = context.WithCancel(context.Background())
+	w.all[id] = one
+	return one
+}
+
+// end ends the volume's wait, if there is one, and returns the decision if it brought that of this attempt.
+func (w *waits) end(id, attempt string) (issued signer.Issued, err error, decided bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	one := w.all[id]
+	if one == nil {
+		return signer.Issued{}, nil, false
+	}
+	one.cancel()
+	delete(w.all, id)
+	return one.issued, one.err, one.decided && one.attempt == attempt
+}
+
+// finish stores what a wait brought if it is a decision, and reports whether it is one for which the wait still was.
+func (w *waits) finish(id string, one *wait, issued signer.Issued, err error) (decided bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.all[id] != one {
+		return false
+	}
+	if err != nil && !signer.KindOf(err).Ends() { // The signer can't be reached, or waits no longer.
+		one.cancel()
+		delete(w.all, id)
+		return false
+	}
+	one.issued, one.err, one.decided = issued, err, true
+	return true
+}
+
+// close ends all waits.
+func (w *waits) close() {
+	w.mu.Lock()
+	for _, one := range w.all {
+		one.cancel()
+	}
+	w.mu.Unlock()
+	w.group.Wait()
+}
+
+// An undecidedError is the error of a request on which the signer has not decided yet.
+type undecidedError struct {
+	error
+	request signer.Request
+}
+
+// Unwrap returns the signer's error.
+func (e undecidedError) Unwrap() error { return e.error }
+
+// await waits in the background until the signer decides on a request, and then ends the backoff of its volume.
+func (i *Issuer) await(v *store.Volume, request signer.Request) {
+	one := i.waits.begin(v.ID(), request.Attempt.ID)
+	if one == nil {
+		return
+	}
+	i.waits.group.Go(func() {
+		issued, err := i.Signer.Sign(one.ctx, request)
+		if i.waits.finish(v.ID(), one, issued, err) {
+			i.endBackoff(v, func(r store.Record) bool { return r.Attempt == request.Attempt.ID })
+		}
+	})
+}
+
+// endBackoff makes the volume due now, if it backs off and its record is such.
+func (i *Issuer) endBackoff(v *store.Volume, such func(store.Record) bool) {
+	if r := v.Record(); r.Failure == nil || !such(r) {
+		return
+	}
+	err := v.Update(func(r *store.Record) {
+		if r.Failure != nil && such(*r) {
+			failure := *r.Failure
+			failure.RetryAt = renew.Now()
+			r.Failure = &failure
+		}
+	})
+	if err != nil {
+		i.Log.Warn("the backoff of a volume does not end early", v.Attr(), "error", err)
+	}
+	i.Due(v)
+}
