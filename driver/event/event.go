@@ -4,7 +4,6 @@ package event
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/api"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // A Writer writes Events to the API server, without a limit of its own.
@@ -33,8 +33,7 @@ func New(config *rest.Config, driver, node string) (*Writer, error) {
 }
 
 // Warn writes a Warning. A message that the API server would refuse as too long is cut.
-func (w *Writer) Warn(ctx context.Context, pod signer.Pod, reason, message string) error {
-	const longest = 1024 // k8s.io/kubernetes pkg/apis/core/validation/events.go, NoteLengthLimit.
+func (w *Writer) Warn(ctx context.Context, pod signer.Pod, reason, text string) error {
 	now := metav1.NewTime(time.Now())
 	event := &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "mayfly-", Namespace: pod.Namespace},
@@ -43,7 +42,7 @@ func (w *Writer) Warn(ctx context.Context, pod signer.Pod, reason, message strin
 		},
 		Type:                corev1.EventTypeWarning,
 		Reason:              reason,
-		Message:             strings.ToValidUTF8(message[:min(len(message), longest)], ""),
+		Message:             message.Cut(text, message.Longest),
 		Source:              corev1.EventSource{Component: w.driver, Host: w.node},
 		ReportingController: w.driver,
 		ReportingInstance:   w.node,

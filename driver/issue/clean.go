@@ -31,8 +31,9 @@ func newCleanup() *cleanup {
 	return c
 }
 
-// Close ends the deletion of finished requests.
+// Close ends the deletion of finished requests, and waits a little for keys that are being made.
 func (i *Issuer) Close() {
+	i.keys.close()
 	i.cleanup.stop()
 	i.cleanup.wait.Wait()
 }
@@ -51,6 +52,7 @@ func (i *Issuer) clean(v *store.Volume, keep int) {
 // Forget removes the state of a volume that was removed from the store, and deletes its requests.
 func (i *Issuer) Forget(v *store.Volume, last store.Record) {
 	i.tokens.set(v.ID(), Token{})
+	i.keys.forget(v.ID())
 	i.endAttempt(&last)
 	i.forget(v, last.Finished)
 }

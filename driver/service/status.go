@@ -9,6 +9,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/mayfly-csi/mayfly/driver/store"
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // invalid is the error of a call that only the caller can correct.
@@ -57,13 +58,14 @@ func (p Plugin) answer(
 	if s, ok := grpcstatus.FromError(err); ok { // Of a method that is not implemented.
 		return nil, s.Err()
 	}
-	p.Log.Warn("call not served", "method", info.FullMethod, "volume", volumeOf(req), "code", c.String(), "error", err)
-	return nil, grpcstatus.Error(c, err.Error())
+	text := message.Cut(err.Error(), message.Longest)
+	p.Log.Warn("call not served", "method", info.FullMethod, "volume", volumeOf(req), "code", c.String(), "error", text)
+	return nil, grpcstatus.Error(c, text)
 }
 
-// volumeOf returns the volume id of a request; empty if it has none.
+// volumeOf returns the volume id of a request; empty if it has none that is valid.
 func volumeOf(req any) string {
-	if v, ok := req.(interface{ GetVolumeId() string }); ok {
+	if v, ok := req.(interface{ GetVolumeId() string }); ok && store.CheckID(v.GetVolumeId()) == nil {
 		return v.GetVolumeId()
 	}
 	return ""

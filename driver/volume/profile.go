@@ -2,11 +2,13 @@ package volume
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
+	goyaml "go.yaml.in/yaml/v3"
 	"sigs.k8s.io/yaml"
 )
 
@@ -39,9 +41,10 @@ func ParseProfiles(data map[string]string) (*Profiles, error) {
 	found := &Profiles{Issuer: Profile{}}
 	for _, key := range slices.Sorted(maps.Keys(data)) {
 		switch {
+		case len(problems) == maxProblems:
 		case key == ProfilesKey:
-			if err := yaml.UnmarshalStrict([]byte(data[key]), found); err != nil {
-				problems = append(problems, problem(key, "is not understood: %s", oneLine(err.Error())))
+			if err := found.decode(data[key]); err != nil {
+				problems = append(problems, problem(key, "%w", err))
 			}
 		case slices.Contains(known, key):
 			found.Issuer[key] = strings.TrimSpace(data[key])
@@ -54,6 +57,26 @@ func ParseProfiles(data map[string]string) (*Profiles, error) {
 		return nil, problems
 	}
 	return found, nil
+}
+
+// decode reads the profiles. An alias could make any number of bytes of a few.
+func (p *Profiles) decode(text string) error {
+	if err := checkSize(text, maxProfilesSize); err != nil {
+		return err
+	}
+	var document goyaml.Node
+	if err := goyaml.Unmarshal([]byte(text), &document); err == nil && hasAlias(&document) {
+		return errors.New("has an alias (*name): write the value itself")
+	}
+	if err := yaml.UnmarshalStrict([]byte(text), p); err != nil {
+		return fmt.Errorf("is not understood: %s", oneLine(err.Error()))
+	}
+	return checkCount(len(p.Profiles), maxProfiles, "profiles")
+}
+
+// hasAlias reports whether a node or one below it stands for another.
+func hasAlias(node *goyaml.Node) bool {
+	return node.Kind == goyaml.AliasNode || slices.ContainsFunc(node.Content, hasAlias)
 }
 
 // check tries each value for a made-up pod.
@@ -71,6 +94,9 @@ func (p *Profiles) check() (problems Problems) {
 	}
 	problems = append(problems, p.Issuer.check()...)
 	for _, namespace := range slices.Sorted(maps.Keys(p.Namespaces)) {
+		if len(problems) >= maxProblems {
+			return problems
+		}
 		if name := p.Namespaces[namespace]; p.Profiles[name] == nil {
 			problems = append(problems, fmt.Errorf("namespace %s: there is no profile %s", quote(namespace), quote(name)))
 		}
@@ -84,6 +110,13 @@ func (p Profile) check() (problems Problems) {
 		if !a.OnlyOld && !a.Secret && a.Name != "profile" { // A ConfigMap is no place for passwords.
 			rows[a.Name] = a
 		}
+	}
+	size := 0
+	for name, value := range p {
+		size += len(name) + len(value)
+	}
+	if size > maxTotal { // A volume's record has its profile.
+		return Problems{fmt.Errorf("it has %d bytes: at most %d", size, maxTotal)}
 	}
 	standIn := placeholderParser(Defaults{AnyTrustFile: true})
 	for _, name := range slices.Sorted(maps.Keys(p)) {
@@ -118,7 +151,11 @@ func (p *Profiles) names() string {
 	if len(p.Profiles) == 0 {
 		return "there are none"
 	}
-	return "known are " + strings.Join(slices.Sorted(maps.Keys(p.Profiles)), ", ")
+	names := slices.Sorted(maps.Keys(p.Profiles))
+	if more := len(names) - maxProblems; more > 0 {
+		names = append(names[:maxProblems], fmt.Sprintf("%d more", more))
+	}
+	return oneLine("known are " + strings.Join(names, ", "))
 }
 
 // setProfile chooses the volume's profile. The recorded one counts only where the current profiles are not known.
