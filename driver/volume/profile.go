@@ -2,7 +2,6 @@ package volume
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -59,14 +58,15 @@ func ParseProfiles(data map[string]string) (*Profiles, error) {
 	return found, nil
 }
 
-// decode reads the profiles. An alias could make any number of bytes of a few.
+// decode reads the profiles. Aliases (YAML 1.2.2, section 7.1) could make any number of bytes of a few.
 func (p *Profiles) decode(text string) error {
 	if err := checkSize(text, maxProfilesSize); err != nil {
 		return err
 	}
 	var document goyaml.Node
-	if err := goyaml.Unmarshal([]byte(text), &document); err == nil && hasAlias(&document) {
-		return errors.New("has an alias (*name): write the value itself")
+	err := goyaml.Unmarshal([]byte(text), &document)
+	if err == nil && expandedSize(&document, map[*goyaml.Node]int{}) > maxProfilesSize {
+		return fmt.Errorf("has more than %d bytes once its aliases are replaced", maxProfilesSize)
 	}
 	if err := yaml.UnmarshalStrict([]byte(text), p); err != nil {
 		return fmt.Errorf("is not understood: %s", oneLine(err.Error()))
@@ -74,9 +74,22 @@ func (p *Profiles) decode(text string) error {
 	return checkCount(len(p.Profiles), maxProfiles, "profiles")
 }
 
-// hasAlias reports whether a node or one below it stands for another.
-func hasAlias(node *goyaml.Node) bool {
-	return node.Kind == goyaml.AliasNode || slices.ContainsFunc(node.Content, hasAlias)
+// expandedSize returns the bytes of the values of a node, with what aliases stand for, or one more than the bound.
+// sizes has those of the nodes that are known.
+func expandedSize(node *goyaml.Node, sizes map[*goyaml.Node]int) int {
+	if size, known := sizes[node]; known {
+		return size
+	}
+	sizes[node] = maxProfilesSize + 1 // Where it contains itself.
+	size := len(node.Value)
+	if node.Alias != nil {
+		size = expandedSize(node.Alias, sizes)
+	}
+	for _, child := range node.Content {
+		size += expandedSize(child, sizes)
+	}
+	sizes[node] = min(size, maxProfilesSize+1)
+	return sizes[node]
 }
 
 // check tries each value for a made-up pod.
