@@ -48,7 +48,7 @@ func TestALongReason(t *testing.T) {
 // A pod may have its RSA key, and the next one gets another.
 func TestRSAKeys(t *testing.T) {
 	n := newNode(t, nil)
-	v := web("key-algorithm=RSA", "key-size=2048")
+	v := web("csi.mayfly.dev/key-algorithm=RSA", "csi.mayfly.dev/key-size=2048")
 	first := pair(t, n.publish(v))
 	n.unpublish(v)
 	second := pair(t, n.publish(v))

@@ -38,7 +38,7 @@ func imports() map[string]struct {
 		"driver/renew":        {"driver/volume signer", false},
 		"driver/volume":       {"signer signer/message", false},
 		"driver/mount":        {"", false},
-		"driver/registration": {"", false},
+		"driver/registration": {"signer/message", false},
 		"driver/api":          {"", true},
 
 		"signer":                            {"signer/message", false},

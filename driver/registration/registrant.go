@@ -5,6 +5,8 @@ import (
 	"log/slog"
 
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
+
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // A registrant serves the kubelet's calls on a plugin's registration socket (k8s.io/kubelet
@@ -31,7 +33,7 @@ func (r registrant) NotifyRegistrationStatus(
 		r.log.Info("registered with the kubelet", "driver", r.Name)
 	} else {
 		r.log.Error("the kubelet refused the registration; it tries again",
-			"driver", r.Name, "error", status.GetError())
+			"driver", r.Name, "error", message.Cut(status.GetError(), message.Longest))
 	}
 	return &registerapi.RegistrationStatusResponse{}, nil
 }

@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"crypto/ed25519"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
@@ -79,4 +81,24 @@ type counted struct{ n *int }
 func (c counted) String() string {
 	*c.n++
 	return "ab"
+}
+
+// Long subjects are compared, and not written. They would take minutes.
+func TestLongSubjects(t *testing.T) {
+	v := volume.Volume{Key: volume.Key{Algorithm: volume.Ed25519}}
+	for i := range 1000 {
+		v.Subject.Organization = append(v.Subject.Organization, fmt.Sprint(i))
+		v.Subject.StreetAddress = append(v.Subject.StreetAddress, fmt.Sprint(i))
+	}
+	der, err := request.CSR(v, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if problems := CSR(der, v); len(problems) > 0 {
+		t.Error(problems)
+	}
+	v.Subject.Organization[0] = "another"
+	if text := CSR(der, v).Error(); !strings.HasPrefix(text, "subject: asked for is one of 2") || len(text) > 200 {
+		t.Error(text)
+	}
 }
