@@ -138,7 +138,7 @@ func yes(b bool) string {
 func TestMetrics(t *testing.T) {
 	var rows metricRows
 	d, err := driver.New(driver.Config{
-		StateDir: t.TempDir(), Metrics: &rows, Profiles: &profile.ConfigMap{}, Log: slog.New(slog.DiscardHandler),
+		StateDir: t.TempDir(), Metrics: &rows, Profiles: unread{}, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -154,6 +154,15 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("reference.md, Metrics, names %s, which does not exist", name)
 		}
 	}
+}
+
+// unread is profiles that nobody reads.
+type unread struct{ *profile.ConfigMap }
+
+// Run waits until ctx ends.
+func (unread) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 // metricRows is a registry that holds the rows of the table of metrics.

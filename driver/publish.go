@@ -217,7 +217,7 @@ func (d *Driver) begin(ctx context.Context, v *store.Volume) (issue.Attempt, err
 		return issue.Attempt{}, err
 	}
 	d.trust.Follow(v)
-	return d.issuer.Begin(v)
+	return d.issuer.Begin(ctx, v)
 }
 
 // Unpublish removes the volume. It succeeds if there is none.

@@ -179,10 +179,32 @@ func TestCallsThatAreWrong(t *testing.T) {
 		{"no target", func(_ *node, r *csi.NodePublishVolumeRequest) { r.TargetPath = "" }, "target_path is missing"},
 		{"a relative target", func(_ *node, r *csi.NodePublishVolumeRequest) { r.TargetPath = "a" }, "is not a clean absolute path"},
 		{"a target that climbs", func(_ *node, r *csi.NodePublishVolumeRequest) { r.TargetPath += "/../../x" }, "is not a clean absolute path"},
-		{"a target elsewhere", func(_ *node, r *csi.NodePublishVolumeRequest) { r.TargetPath = "/etc/mayfly" }, "target_path /etc/mayfly is not under"},
+		{"a target elsewhere", func(_ *node, r *csi.NodePublishVolumeRequest) { r.TargetPath = "/etc/mayfly" }, "target_path /etc/mayfly is not in"},
 		{"a target of another pod", func(n *node, r *csi.NodePublishVolumeRequest) {
+			r.TargetPath = filepath.Join(n.Root, "pods", "other", "volumes", "kubernetes.io~csi", "tls", "mount")
+		}, `pod UID "`},
+		{"a target in a volume of the pod", func(n *node, r *csi.NodePublishVolumeRequest) {
+			r.TargetPath = filepath.Join(n.beside(".."), "..", "kubernetes.io~empty-dir", "tls", "mount")
+		}, "where the kubelet has them"},
+		{"a target right below the pod", func(n *node, r *csi.NodePublishVolumeRequest) {
 			r.TargetPath = filepath.Join(n.Root, "pods", "other", "mount")
+		}, "where the kubelet has them"},
+		{"a long target", func(_ *node, r *csi.NodePublishVolumeRequest) {
+			r.TargetPath += strings.Repeat("/a", 2048)
+		}, "bytes: at most 4095"},
+		{"a target through a link", func(n *node, r *csi.NodePublishVolumeRequest) {
+			r.TargetPath = filepath.Join(n.Root, "pods", r.VolumeContext[podUID], "volumes", "kubernetes.io~csi", n.link(), "mount")
+		}, "a symbolic link"},
+		{"another pod's UID", func(_ *node, r *csi.NodePublishVolumeRequest) { r.VolumeContext[podUID] = "other" }, `pod UID "other" is not`},
+		{"a UID that is a directory", func(_ *node, r *csi.NodePublishVolumeRequest) { r.VolumeContext[podUID] = "." }, `pod UID "." is not`},
+		{"a UID that is the one above", func(_ *node, r *csi.NodePublishVolumeRequest) { r.VolumeContext[podUID] = ".." }, `pod UID ".." is not`},
+		{"a UID with a path", func(_ *node, r *csi.NodePublishVolumeRequest) { r.VolumeContext[podUID] = "x/.." }, `pod UID "x/.." is not`},
+		{"a UID that is a beginning", func(_ *node, r *csi.NodePublishVolumeRequest) {
+			r.VolumeContext[podUID] += "/volumes"
 		}, "is not that of the target_path"},
+		{"an endless id", func(_ *node, r *csi.NodePublishVolumeRequest) {
+			r.VolumeId = strings.Repeat("ä", 1<<20)
+		}, "is not a plain file name of at most 128 bytes"},
 		{"a file", func(n *node, r *csi.NodePublishVolumeRequest) { r.TargetPath = n.beside(file) }, "is a file, not a directory"},
 		{"a symlink", func(n *node, r *csi.NodePublishVolumeRequest) { r.TargetPath = n.beside(link) }, "is a symbolic link, not a directory"},
 		{"no capability", func(_ *node, r *csi.NodePublishVolumeRequest) { r.VolumeCapability = nil }, "volume_capability is missing"},
@@ -221,6 +243,19 @@ func TestCallsThatAreWrong(t *testing.T) {
 			t.Errorf("%s is gone", name)
 		}
 	}
+}
+
+const podUID = "csi.storage.k8s.io/pod.uid"
+
+// link makes a link beside the directories of the pod's volumes that leads to another pod's, and returns its name.
+func (n *node) link() string {
+	n.t.Helper()
+	const name = "a-link"
+	at := filepath.Join(filepath.Dir(n.beside("")), name)
+	if err := os.Symlink(n.t.TempDir(), at); err != nil {
+		n.t.Fatal(err)
+	}
+	return name
 }
 
 // beside is a path beside the target of a call.

@@ -3,6 +3,8 @@ package signer
 import (
 	"errors"
 	"fmt"
+
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // Kind says what an error of a signer means for the caller.
@@ -41,10 +43,11 @@ type Error struct {
 	Err    error  // The cause; may be nil.
 }
 
-// Errorf returns an [*Error] whose reason is formatted as by [fmt.Errorf], %w included.
+// Errorf returns an [*Error] whose reason is formatted as by [fmt.Errorf], %w included. A reason of more than
+// [message.LongestReason] bytes is cut: an issuer may write any number of them.
 func Errorf(kind Kind, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
-	return &Error{Kind: kind, Reason: err.Error(), Err: errors.Unwrap(err)}
+	return &Error{Kind: kind, Reason: message.Cut(err.Error(), message.LongestReason), Err: errors.Unwrap(err)}
 }
 
 // Error returns the kind and the reason.

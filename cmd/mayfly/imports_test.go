@@ -22,24 +22,28 @@ func imports() map[string]struct {
 	return map[string]may{
 		"driver": {"driver/event driver/issue driver/pod driver/registration driver/renew driver/resolve driver/service " +
 			"driver/store driver/trust driver/volume signer", false},
-		"driver/service":      {"driver/issue driver/renew driver/store driver/volume signer signer/chain", false},
-		"driver/issue":        {"driver/event driver/renew driver/request driver/store driver/volume signer signer/chain", false},
-		"driver/resolve":      {"driver/event driver/pod driver/store driver/volume signer", false},
-		"driver/trust":        {"driver/api driver/event driver/renew driver/request driver/store driver/volume signer signer/chain", true},
+		"driver/service": {"driver/issue driver/renew driver/store driver/volume signer signer/chain " +
+			"signer/message", false},
+		"driver/issue": {"driver/event driver/renew driver/request driver/store driver/volume signer signer/chain " +
+			"signer/message", false},
+		"driver/resolve": {"driver/event driver/pod driver/store driver/volume signer", false},
+		"driver/trust": {"driver/api driver/event driver/renew driver/request driver/store driver/volume signer " +
+			"signer/chain signer/message", true},
 		"driver/store":        {"driver/files driver/mount driver/request driver/volume", false},
-		"driver/event":        {"driver/api driver/renew signer", true},
-		"driver/pod":          {"driver/api driver/volume signer", true},
+		"driver/event":        {"driver/api driver/renew signer signer/message", true},
+		"driver/pod":          {"driver/api driver/volume signer signer/message", true},
 		"driver/profile":      {"driver/api driver/volume", true},
 		"driver/files":        {"driver/volume signer/chain", false},
-		"driver/request":      {"driver/volume signer signer/chain", false},
+		"driver/request":      {"driver/volume signer signer/chain signer/message", false},
 		"driver/renew":        {"driver/volume signer", false},
-		"driver/volume":       {"signer", false},
+		"driver/volume":       {"signer signer/message", false},
 		"driver/mount":        {"", false},
-		"driver/registration": {"", false},
+		"driver/registration": {"signer/message", false},
 		"driver/api":          {"signer/decision", true},
 
-		"signer":                            {"", false},
-		"signer/chain":                      {"", false},
+		"signer":                            {"signer/message", false},
+		"signer/chain":                      {"signer/message", false},
+		"signer/message":                    {"", false},
 		"signer/ca":                         {"signer signer/chain", false},
 		"signer/decision":                   {"signer", false},
 		"signer/local":                      {"signer signer/ca signer/chain", false},
@@ -48,13 +52,14 @@ func imports() map[string]struct {
 		"signer/signertest":                 {"signer", false},
 		"signer/controller/approver":        {"driver/volume signer signer/controller/proof", false},
 		"signer/controller/authority":       {"signer/ca signer/chain", false},
-		"signer/controller/policy":          {"driver/volume signer signer/controller/policy/v1alpha1", false},
+		"signer/controller/policy":          {"driver/volume signer signer/controller/policy/v1alpha1 signer/message", false},
 		"signer/controller/policy/v1alpha1": {"", false},
-		"signer/controller/proof":           {"driver/request driver/volume signer signer/controller/policy", true},
-		"signer/controller/review":          {"signer/controller/policy/v1alpha1 signer/controller/proof", true},
-		"signer/controller/rights":          {"", false},
+		"signer/controller/proof": {"driver/request driver/volume signer signer/controller/policy " +
+			"signer/message", true},
+		"signer/controller/review": {"signer/controller/policy/v1alpha1 signer/controller/proof", true},
+		"signer/controller/rights": {"", false},
 		"signer/controller/bridge": {"driver/request driver/volume signer signer/ca signer/certmanager signer/chain " +
-			"signer/controller/proof", false},
+			"signer/controller/proof signer/message", false},
 	}
 }
 

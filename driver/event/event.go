@@ -4,7 +4,6 @@ package event
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/api"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // A Writer writes Events to the API server, without a limit of its own.
@@ -34,7 +34,6 @@ func New(config *rest.Config, driver, node string) (*Writer, error) {
 
 // Send writes an Event. A message that the API server would refuse as too long is cut.
 func (w *Writer) Send(ctx context.Context, pod signer.Pod, e Event) error {
-	const longest = 1024 // k8s.io/kubernetes pkg/apis/core/validation/events.go, NoteLengthLimit.
 	now := metav1.NewTime(time.Now())
 	event := &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "mayfly-", Namespace: pod.Namespace},
@@ -43,7 +42,7 @@ func (w *Writer) Send(ctx context.Context, pod signer.Pod, e Event) error {
 		},
 		Type:                e.Type,
 		Reason:              e.Reason,
-		Message:             strings.ToValidUTF8(e.Message[:min(len(e.Message), longest)], ""),
+		Message:             message.Cut(e.Message, message.Longest),
 		Source:              corev1.EventSource{Component: w.driver, Host: w.node},
 		ReportingController: w.driver,
 		ReportingInstance:   w.node,

@@ -31,9 +31,10 @@ func newCleanup() *cleanup {
 	return c
 }
 
-// Close ends the deletion of finished requests.
+// Close ends the deletion of finished requests, and waits a little for keys that are being made.
 func (i *Issuer) Close() {
 	i.waits.close()
+	i.keys.close()
 	i.cleanup.stop()
 	i.cleanup.wait.Wait()
 }
@@ -53,6 +54,7 @@ func (i *Issuer) clean(v *store.Volume, keep int) {
 func (i *Issuer) Forget(v *store.Volume, last store.Record) {
 	i.tokens.set(v.ID(), Token{})
 	i.waits.end(v.ID(), "")
+	i.keys.forget(v.ID())
 	i.endAttempt(&last)
 	i.forget(v, last.Finished)
 }

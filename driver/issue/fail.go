@@ -11,6 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // Fail records the failure of an attempt and how long the volume backs off. It returns a [BackoffError], joined with
@@ -50,7 +51,8 @@ func failure(id string, last *store.Failure, cause error, t time.Time, served bo
 	if last != nil {
 		*f = *last
 	}
-	f.Kind, f.Reason, f.Count, f.At = kind.String(), cause.Error(), f.Count+1, t
+	f.Kind, f.Count, f.At = kind.String(), f.Count+1, t
+	f.Reason = message.Cut(cause.Error(), message.LongestReason)
 	count := 1
 	if kind.Ends() {
 		if f.EndedBy == kind.String() {

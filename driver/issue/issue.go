@@ -44,6 +44,7 @@ type Issuer struct {
 	issued, skewed prometheus.Counter
 	failed         *prometheus.CounterVec
 	tokens         tokens
+	keys           *keys
 	cleanup        *cleanup
 	waits          waits
 }
@@ -54,6 +55,7 @@ func New(config Config) *Issuer {
 	i := &Issuer{
 		Config:  config,
 		cleanup: newCleanup(),
+		keys:    newKeys(request.NewKey),
 		issued: metrics.NewCounter(prometheus.CounterOpts{
 			Name: "mayfly_certificates_issued_total",
 			Help: "Certificates written into volumes, renewals included."}),
@@ -89,10 +91,10 @@ func (i *Issuer) Pending(v *store.Volume) (a Attempt, ok bool) {
 	return a, err == nil
 }
 
-// Begin begins an attempt and ends the one under way, if there is one.
-func (i *Issuer) Begin(v *store.Volume) (a Attempt, err error) {
+// Begin begins an attempt and ends the one under way, if there is one. It waits for the key until ctx ends.
+func (i *Issuer) Begin(ctx context.Context, v *store.Volume) (a Attempt, err error) {
 	a.ID = request.NewAttempt()
-	if a.Key, err = newKey(v); err != nil {
+	if a.Key, err = i.newKey(ctx, v); err != nil {
 		return Attempt{}, err
 	}
 	if a.CSR, err = request.CSR(v.Spec(), a.Key); err != nil {
@@ -109,7 +111,7 @@ func (i *Issuer) Begin(v *store.Volume) (a Attempt, err error) {
 
 // newKey returns the key of a new attempt: a new one, unless the pod asks to reuse its key and that has the kind that
 // it asks for.
-func newKey(v *store.Volume) (crypto.Signer, error) {
+func (i *Issuer) newKey(ctx context.Context, v *store.Volume) (crypto.Signer, error) {
 	spec := v.Spec()
 	if spec.ReuseKey {
 		unlock := v.LockFiles()
@@ -119,7 +121,7 @@ func newKey(v *store.Volume) (crypto.Signer, error) {
 			return key, nil
 		}
 	}
-	return request.NewKey(spec.Key)
+	return i.keys.get(ctx, v.ID(), spec.Pod.Namespace, spec.Key)
 }
 
 // Sign calls the signer and checks its answer. An unusable answer ends the attempt, unless it is valid later.

@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/api"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // RenewAt is the pod annotation that asks for new certificates: those of the pod's volumes that were received before
@@ -53,6 +54,9 @@ func (r *Reader) Renewals(
 	return nil
 }
 
+// longestTime is more bytes than a time has (RFC 3339).
+const longestTime = 64
+
 // onlyAnnotation reduces a pod to its identity and the annotation.
 func onlyAnnotation(object any) (any, error) {
 	p, ok := object.(*metav1.PartialObjectMetadata)
@@ -60,8 +64,8 @@ func onlyAnnotation(object any) (any, error) {
 		return object, nil
 	}
 	kept := metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion}
-	if text, there := p.Annotations[RenewAt]; there {
-		kept.Annotations = map[string]string{RenewAt: text}
+	if text, there := p.Annotations[RenewAt]; there { // A text that was cut is no time.
+		kept.Annotations = map[string]string{RenewAt: message.Cut(text, longestTime)}
 	}
 	return &metav1.PartialObjectMetadata{TypeMeta: p.TypeMeta, ObjectMeta: kept}, nil
 }

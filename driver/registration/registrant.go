@@ -5,6 +5,8 @@ import (
 	"log/slog"
 
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
+
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // A registrant serves the kubelet's calls on a plugin's registration socket (k8s.io/kubelet
@@ -34,7 +36,7 @@ func (r registrant) NotifyRegistrationStatus(
 	} else {
 		r.status.set(r.Name, "the kubelet refused to register the driver: "+status.GetError())
 		r.log.Error("the kubelet refused the registration; it tries again",
-			"driver", r.Name, "error", status.GetError())
+			"driver", r.Name, "error", message.Cut(status.GetError(), message.Longest))
 	}
 	return &registerapi.RegistrationStatusResponse{}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
+	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -43,23 +44,47 @@ func (p *Pair) covers(v volume.Volume) error {
 // asked lists the names that a volume asks for, with which of them the certificate has. A common name may be left out
 // where a DNS name says the same: public CAs do (CA/Browser Forum Baseline Requirements, 7.1.4.3).
 func asked(v volume.Volume, leaf *x509.Certificate) (names []name) {
+	given := namesOf(leaf)
 	for _, dns := range v.DNSNames {
-		elsewhere := slices.Contains(leaf.EmailAddresses, dns) || leaf.Subject.CommonName == dns
-		names = append(names, name{"DNS name", dns, named(leaf, dns), elsewhere})
+		elsewhere := given.emails[dns] || leaf.Subject.CommonName == dns
+		names = append(names, name{"DNS name", dns, given.named(dns), elsewhere})
 	}
 	for _, ip := range v.IPs {
-		there := slices.ContainsFunc(leaf.IPAddresses, ip.Equal)
-		names = append(names, name{"IP address", ip.String(), there, named(leaf, ip.String())})
+		names = append(names, name{"IP address", ip.String(), given.ips[ip.String()], given.named(ip.String())})
 	}
 	for _, uri := range v.URIs {
-		there := slices.ContainsFunc(leaf.URIs, func(u *url.URL) bool { return u.String() == uri.String() })
-		names = append(names, name{"URI", uri.String(), there, false})
+		names = append(names, name{"URI", uri.String(), given.uris[uri.String()], false})
 	}
 	if cn := commonName(v); cn != "" {
-		names = append(names, name{"common name", cn, leaf.Subject.CommonName == cn || named(leaf, cn), false})
+		names = append(names, name{"common name", cn, leaf.Subject.CommonName == cn || given.named(cn), false})
 	}
 	return names
 }
+
+// given holds the names of a certificate. An issuer may give any number of them, and a volume may ask for many.
+type given struct{ dns, ips, uris, emails map[string]bool }
+
+// namesOf returns the names of a certificate.
+func namesOf(leaf *x509.Certificate) given {
+	return given{
+		dns:    set(leaf.DNSNames, strings.ToLower), // Case does not count (RFC 4343).
+		ips:    set(leaf.IPAddresses, net.IP.String),
+		uris:   set(leaf.URIs, (*url.URL).String),
+		emails: set(leaf.EmailAddresses, func(address string) string { return address }),
+	}
+}
+
+// set returns the texts of values.
+func set[T any](values []T, text func(T) string) map[string]bool {
+	texts := make(map[string]bool, len(values))
+	for _, v := range values {
+		texts[text(v)] = true
+	}
+	return texts
+}
+
+// named reports whether the certificate has the DNS name.
+func (g given) named(name string) bool { return g.dns[strings.ToLower(name)] }
 
 // commonName returns the common name of the subject.
 func commonName(v volume.Volume) string {
@@ -73,11 +98,6 @@ func commonName(v volume.Volume) string {
 	var subject pkix.Name
 	subject.FillFromRDNSequence(&sequence)
 	return subject.CommonName
-}
-
-// named reports whether the certificate has the DNS name; case does not count (RFC 4343).
-func named(leaf *x509.Certificate, name string) bool {
-	return slices.ContainsFunc(leaf.DNSNames, func(n string) bool { return strings.EqualFold(n, name) })
 }
 
 // serves requires the usages that the pod itself asked for, except those that the previous pair lacks, too. A

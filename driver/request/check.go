@@ -11,6 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // MaxSkew is how far ahead of the node's clock a certificate may begin: the clocks of signer and node differ.
@@ -73,8 +74,8 @@ func Check(v volume.Volume, before Pair, key crypto.Signer, issued signer.Issued
 	return p, nil
 }
 
-func (p *Pair) warn(reason, message string) {
-	p.Warnings = append(p.Warnings, Warning{reason, message})
+func (p *Pair) warn(reason, text string) {
+	p.Warnings = append(p.Warnings, Warning{reason, message.Cut(text, message.LongestReason)})
 }
 
 // EncodePair writes the pair as one text in PEM: PKCS#8 key, then the chain, leaf first.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer/chain"
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // health returns what is wrong with a volume at t; nothing for a valid pair whose last attempt succeeded.
@@ -23,6 +24,7 @@ func (n node) health(v *store.Volume, t time.Time) []*csi.VolumeHealth_VolumeHea
 	if failure != nil {
 		entry.Message += fmt.Sprintf("; %s, last at %s: %s", failure.Tries(), chain.Stamp(failure.At), failure.Reason)
 	}
+	entry.Message = message.Cut(entry.Message, message.Longest)
 	switch {
 	case !v.ValidAt(t):
 		entry.Status, entry.Reason = csi.VolumeHealthErrorType_INACCESSIBLE, "CertificateNotValid"

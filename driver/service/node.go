@@ -129,17 +129,22 @@ func checkCall(req *csi.NodePublishVolumeRequest) error {
 	return nil
 }
 
-// checkTarget returns an error for a path that is not in a pod's directory, or exists and is no directory: the driver
-// makes and removes it.
+// maxTarget is the greatest size of a path in bytes (PATH_MAX without its zero, linux/limits.h).
+const maxTarget = 4095
+
+// checkTarget returns an error for a path that the kubelet does not give to an inline volume of a pod, or that exists
+// and is no directory: the driver makes and removes it.
 func (n node) checkTarget(target string) error {
-	pods := filepath.Join(n.KubeletRoot, "pods")
 	switch {
 	case target == "":
 		return errors.New("target_path is missing")
+	case len(target) > maxTarget:
+		return fmt.Errorf("target_path has %d bytes: at most %d", len(target), maxTarget)
 	case !filepath.IsAbs(target) || filepath.Clean(target) != target || target == "/":
 		return fmt.Errorf("target_path %q is not a clean absolute path", target)
-	case n.KubeletRoot != "" && !strings.HasPrefix(target, pods+"/"):
-		return fmt.Errorf("target_path %s is not under %s, where the kubelet keeps its pods", target, pods)
+	}
+	if err := n.checkPlace(target); err != nil {
+		return err
 	}
 	info, err := os.Lstat(target)
 	if err == nil && !info.IsDir() {
@@ -149,6 +154,38 @@ func (n node) checkTarget(target string) error {
 		return fmt.Errorf("target_path: %w", err)
 	}
 	return nil
+}
+
+// checkPlace returns an error for a path that is not that of an inline volume, or that leads elsewhere: what the driver
+// mounts and removes there would be another's.
+func (n node) checkPlace(target string) error {
+	if n.KubeletRoot == "" {
+		return nil
+	}
+	if n.podOf(target) == "" {
+		const format = "target_path %s is not in %s/<UID>/volumes/kubernetes.io~csi/<volume>, where the kubelet has them"
+		return fmt.Errorf(format, target, n.podsDir())
+	}
+	for dir := filepath.Dir(target); dir != n.podsDir(); dir = filepath.Dir(dir) { // The operator may have links above.
+		if info, err := os.Lstat(dir); err == nil && !info.IsDir() {
+			return fmt.Errorf("target_path %s leads through %s, a %s", target, dir, kindOfFile(info.Mode()))
+		}
+	}
+	return nil
+}
+
+// podsDir returns where the kubelet keeps its pods.
+func (n node) podsDir() string { return filepath.Join(n.KubeletRoot, "pods") }
+
+// podOf returns the pod's UID in the clean path of an inline volume (kubernetes pkg/volume/csi/csi_mounter.go,
+// getTargetPath); empty for another path.
+func (n node) podOf(target string) (uid string) {
+	rest, _ := strings.CutPrefix(target, n.podsDir()+"/")
+	parts := strings.Split(rest, "/")
+	if len(parts) != 5 || parts[1] != "volumes" || parts[2] != "kubernetes.io~csi" {
+		return ""
+	}
+	return parts[0]
 }
 
 // kindOfFile returns a file's type in words.
@@ -169,8 +206,8 @@ func (n node) checkPod(req *csi.NodePublishVolumeRequest) error {
 	if n.KubeletRoot == "" || uid == "" {
 		return nil
 	}
-	if !strings.HasPrefix(req.GetTargetPath(), filepath.Join(n.KubeletRoot, "pods", uid)+"/") {
-		return fmt.Errorf("pod UID %q is not that of the target_path %s", uid, req.GetTargetPath())
+	if n.podOf(req.GetTargetPath()) != uid {
+		return fmt.Errorf("pod UID %.64q is not that of the target_path %s", uid, req.GetTargetPath())
 	}
 	return nil
 }

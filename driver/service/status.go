@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // invalid is the error of a call that only the caller can correct.
@@ -64,14 +65,15 @@ func (p Plugin) answer(
 	if c == codes.InvalidArgument && info.FullMethod == csi.Node_NodePublishVolume_FullMethodName {
 		p.Metrics.invalid.Inc()
 	}
-	p.Log.Warn("call not served", of, "method", info.FullMethod, "code", c.String(), "error", err)
-	return nil, grpcstatus.Error(c, err.Error())
+	text := message.Cut(err.Error(), message.Longest)
+	p.Log.Warn("call not served", of, "method", info.FullMethod, "code", c.String(), "error", text)
+	return nil, grpcstatus.Error(c, text)
 }
 
 // attr returns the attributes of a request's volume in log lines.
 func (p Plugin) attr(req any) slog.Attr {
 	var id string
-	if r, ok := req.(interface{ GetVolumeId() string }); ok {
+	if r, ok := req.(interface{ GetVolumeId() string }); ok && store.CheckID(r.GetVolumeId()) == nil {
 		id = r.GetVolumeId()
 	}
 	if v := p.Volumes.Find(id); v != nil && v.Known() {

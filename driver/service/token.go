@@ -3,6 +3,7 @@ package service
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -11,6 +12,9 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 )
+
+// maxTokens is the greatest size in bytes of the tokens of a call: of some tens of audiences.
+const maxTokens = 64 << 10
 
 // tokenOf returns the token for the API server in the call; the zero Token if there is none. It is among the secrets
 // if the CSIDriver object has serviceAccountTokenInSecrets, else in the volume's context (kubernetes
@@ -22,6 +26,9 @@ func tokenOf(req *csi.NodePublishVolumeRequest) (issue.Token, error) {
 	}
 	if text == "" {
 		return issue.Token{}, nil
+	}
+	if len(text) > maxTokens {
+		return issue.Token{}, fmt.Errorf("%s has %d bytes: at most %d", volume.Tokens, len(text), maxTokens)
 	}
 	// As k8s.io/api authentication/v1, TokenRequestStatus.
 	var byAudience map[string]struct {

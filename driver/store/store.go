@@ -151,13 +151,16 @@ func (s *Store) Forget(v *Volume) {
 	delete(s.volumes, v.id)
 }
 
+// maxID is the greatest size of an id in bytes.
+const maxID = 128
+
 // fileName matches valid ids. The kubelet's are csi- and 64 hex digits.
 var fileName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$`)
 
 // CheckID returns an error for an id that is no plain file name: it names the volume's directory.
 func CheckID(id string) error {
 	if !fileName.MatchString(id) {
-		return fmt.Errorf("volume_id %q is not a plain file name", id)
+		return fmt.Errorf("volume_id %.32q is not a plain file name of at most %d bytes", id, maxID)
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/chain"
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // MaxSize is the greatest size of a volume's CA certificates in PEM, of all sources together.
@@ -77,7 +78,7 @@ func (m Memory) update(
 		switch a := answer(s); {
 		case before.read && errors.Is(a.Err, ErrNoAnswer):
 		case a.Err != nil:
-			before.problem = a.Err.Error()
+			before.problem = message.Cut(a.Err.Error(), message.LongestReason)
 			m = m.with(s, before)
 		case a.Certificates != nil:
 			next := m.with(s, sourceState{read: true, certificates: a.Certificates})

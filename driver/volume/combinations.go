@@ -166,6 +166,10 @@ func (p *parser) defaultKeySize() int {
 
 // completeKeystore finds the password of the keystores, and checks what they need.
 func (p *parser) completeKeystore() error {
+	const inSecret = PasswordKey + " of nodePublishSecretRef"
+	if err := checkSize(p.secretPassword, maxPassword); err != nil { // It is stored, whether there are keystores or not.
+		return withKey(inSecret, err)
+	}
 	if p.pkcs12 && p.pkcs12Password == "" {
 		return problem(p.keyOf("pkcs12-password"), "is required with pkcs12-enable")
 	}
@@ -191,7 +195,7 @@ func (p *parser) completeKeystore() error {
 		return problem("nodePublishSecretRef", "names a Secret without %s, the password of the keystores", PasswordKey)
 	}
 	p.Keystore.Password = p.secretPassword
-	return p.checkPassword(PasswordKey + " of nodePublishSecretRef")
+	return p.checkPassword(inSecret)
 }
 
 // hasKeystores reports whether a keystore or truststore is among the files, which may not be named yet.
@@ -206,14 +210,13 @@ func (p *parser) hasKeystores() bool {
 // checkPassword checks what the formats can't hold.
 func (p *parser) checkPassword(key string) error {
 	const shortest = 6 // Of a JKS, for keytool (sun.security.tools.keytool.Main).
-	const longest = 1024
 	password := p.Keystore.Password
 	jks := slices.Contains(p.layouts, layoutJKS)
 	switch {
 	case password == "":
 		return nil
-	case len(password) > longest:
-		return problem(key, "has %d bytes: at most %d", len(password), longest)
+	case len(password) > maxPassword:
+		return withKey(key, checkSize(password, maxPassword))
 	case strings.ContainsFunc(password, func(r rune) bool { return r == utf8.RuneError || r > 0xffff }):
 		return problem(key, "has a character that a keystore can't hold: "+
 			"those of the Basic Multilingual Plane alone (RFC 7292, appendix B.1)")

@@ -65,6 +65,22 @@ func TestPasswords(t *testing.T) {
 	}
 }
 
+// A Secret's password is stored whether there are keystores or not, for a profile may bring them.
+func TestALongPasswordWithoutKeystores(t *testing.T) {
+	for _, driver := range []string{volume.Driver, volume.OldDriver} {
+		a := asked(map[string]string{"issuer-name": "ca", "dns-names": "web"})
+		a.Driver, a.Password = driver, strings.Repeat("a", 1024)
+		if _, err := volume.Parse(a, volume.Defaults{}); err != nil {
+			t.Error(err)
+		}
+		a.Password += "a"
+		_, err := volume.Parse(a, volume.Defaults{})
+		if err == nil || err.Error() != "keystore-password of nodePublishSecretRef has 1025 bytes: at most 1024" {
+			t.Error(err)
+		}
+	}
+}
+
 func TestPasswordsThatAStoreCannotHold(t *testing.T) {
 	for _, row := range []struct{ layout, password, want string }{
 		{"jks", "pässwörd", "has a character that a JKS can't hold: ASCII alone"},

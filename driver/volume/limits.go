@@ -15,11 +15,24 @@ const (
 	maxValue    = 64 << 10 // Bytes of one attribute, before and after its variables are replaced.
 	maxElements = 1000     // Elements of a list, and variables of a value.
 	maxProblems = 16       // Problems of one kind: an event has no room for more.
+
+	maxName     = 253     // Bytes of a pod's name and the like: a DNS subdomain (k8s.io/apimachinery pkg/util/validation).
+	maxFlags    = 16      // Mount flags.
+	maxFlag     = 4 << 10 // Bytes of one: mount(2) copies a page.
+	maxPassword = 1024    // Bytes.
+	maxProfiles = 1000
+	// maxProfilesSize is in bytes, and takes a quarter of a second.
+	maxProfilesSize = 512 << 10
 )
 
 // checkTotal bounds all attributes. Those of the kubelet count by their size alone: without podInfoOnMount they are
 // what the pod says.
 func checkTotal(attributes map[string]string) error {
+	for _, key := range kubeletKeys() {
+		if err := checkSize(attributes[key], maxName); err != nil {
+			return withKey(key, err)
+		}
+	}
 	n, size := 0, 0
 	for key, value := range attributes {
 		size += len(key) + len(value)
@@ -36,9 +49,23 @@ func checkTotal(attributes map[string]string) error {
 	return nil
 }
 
-func checkValue(value string) error {
-	if len(value) > maxValue {
-		return fmt.Errorf("has %d bytes: at most %d", len(value), maxValue)
+// checkFlags bounds the mount flags.
+func checkFlags(flags []string) error {
+	err := checkCount(len(flags), maxFlags, "elements")
+	for _, flag := range flags {
+		if err == nil {
+			err = checkSize(flag, maxFlag)
+		}
+	}
+	return withKey("mount_flags", err)
+}
+
+func checkValue(value string) error { return checkSize(value, maxValue) }
+
+// checkSize bounds a text.
+func checkSize(text string, most int) error {
+	if len(text) > most {
+		return fmt.Errorf("has %d bytes: at most %d", len(text), most)
 	}
 	return nil
 }

@@ -119,6 +119,26 @@ func TestLimitsOfTheWhole(t *testing.T) {
 	}
 }
 
+// What the kubelet says of a pod is the pod's word where podInfoOnMount is off: nothing else is read then.
+func TestLongNamesOfAPod(t *testing.T) {
+	for _, key := range []string{"pod.name", "pod.namespace", "pod.uid", "serviceAccount.name", "ephemeral"} {
+		a := asked(map[string]string{"unknown": ""})
+		a.Attributes["csi.storage.k8s.io/"+key] = strings.Repeat("a", 254)
+		want := "csi.storage.k8s.io/" + key + " has 254 bytes: at most 253"
+		if _, err := volume.Parse(a, volume.Defaults{}); err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+}
+
+// The first problem leaves an event room for the number of the others.
+func TestALongProblem(t *testing.T) {
+	problems := volume.Problems{errors.New(strings.Repeat("ä", 9000)), errors.New("b")}
+	if got := problems.Error(); len(got) > 880 || !strings.HasSuffix(got, "…; and 1 more") {
+		t.Errorf("%d bytes: %s", len(got), got)
+	}
+}
+
 // An event has no room for more.
 func TestTheProblemsOfAListAreBounded(t *testing.T) {
 	keys := map[string]string{"issuer-name": "ca", "dns-names": repeat(1000, "a..%d"), "key-usages": repeat(1000, "%d")}

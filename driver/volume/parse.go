@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -120,8 +121,8 @@ func Parse(asked Asked, defaults Defaults) (Volume, error) {
 // parse returns as much of the volume as is understood, with what is wrong: nothing of one that is over the limits.
 func parse(asked Asked, defaults Defaults) (*parser, Problems) {
 	p := &parser{defaults: defaults, inputs: map[string]input{}}
-	if err := checkTotal(asked.Attributes); err != nil {
-		return p, Problems{err}
+	if err := cmp.Or(checkTotal(asked.Attributes), checkFlags(asked.MountFlags)); err != nil {
+		return p, problemsOf(err)
 	}
 	problems := translate(&asked)
 	p.Old, p.spiffeDialect = asked.Driver == OldDriver || usesOldPrefix(asked.Attributes), asked.Driver == SPIFFEDriver

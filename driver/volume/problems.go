@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // Problems are all that is wrong with a volume, each a sentence that names its attribute.
@@ -18,7 +20,7 @@ func (p Problems) Error() string {
 	const longest, rest = 1024 - 144, len("; and 999 more")
 	var line strings.Builder
 	for i, err := range p {
-		text := err.Error()
+		text := message.Cut(err.Error(), longest-rest)
 		if i > 0 && line.Len()+len("; ")+len(text)+rest > longest {
 			fmt.Fprintf(&line, "; and %d more", len(p)-i)
 			break
@@ -77,10 +79,7 @@ func oneLine(text string) string {
 	}, strings.ToValidUTF8(text, "?"))
 	text = strings.Join(strings.Fields(text), " ")
 	const longest = 512
-	if len(text) > longest {
-		return strings.ToValidUTF8(text[:longest], "") + "…"
-	}
-	return text
+	return message.Cut(text, longest)
 }
 
 // quote makes a value fit for a message, whatever is in it. Of a long one it shows the begin.

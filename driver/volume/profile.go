@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	goyaml "go.yaml.in/yaml/v3"
 	"sigs.k8s.io/yaml"
 )
 
@@ -39,9 +40,10 @@ func ParseProfiles(data map[string]string) (*Profiles, error) {
 	found := &Profiles{Issuer: Profile{}}
 	for _, key := range slices.Sorted(maps.Keys(data)) {
 		switch {
+		case len(problems) == maxProblems:
 		case key == ProfilesKey:
-			if err := yaml.UnmarshalStrict([]byte(data[key]), found); err != nil {
-				problems = append(problems, problem(key, "is not understood: %s", oneLine(err.Error())))
+			if err := found.decode(data[key]); err != nil {
+				problems = append(problems, problem(key, "%w", err))
 			}
 		case slices.Contains(known, key):
 			found.Issuer[key] = strings.TrimSpace(data[key])
@@ -54,6 +56,40 @@ func ParseProfiles(data map[string]string) (*Profiles, error) {
 		return nil, problems
 	}
 	return found, nil
+}
+
+// decode reads the profiles. Aliases (YAML 1.2.2, section 7.1) could make any number of bytes of a few.
+func (p *Profiles) decode(text string) error {
+	if err := checkSize(text, maxProfilesSize); err != nil {
+		return err
+	}
+	var document goyaml.Node
+	err := goyaml.Unmarshal([]byte(text), &document)
+	if err == nil && expandedSize(&document, map[*goyaml.Node]int{}) > maxProfilesSize {
+		return fmt.Errorf("has more than %d bytes once its aliases are replaced", maxProfilesSize)
+	}
+	if err := yaml.UnmarshalStrict([]byte(text), p); err != nil {
+		return fmt.Errorf("is not understood: %s", oneLine(err.Error()))
+	}
+	return checkCount(len(p.Profiles), maxProfiles, "profiles")
+}
+
+// expandedSize returns the bytes of the values of a node, with what aliases stand for, or one more than the bound.
+// sizes has those of the nodes that are known.
+func expandedSize(node *goyaml.Node, sizes map[*goyaml.Node]int) int {
+	if size, known := sizes[node]; known {
+		return size
+	}
+	sizes[node] = maxProfilesSize + 1 // Where it contains itself.
+	size := len(node.Value)
+	if node.Alias != nil {
+		size = expandedSize(node.Alias, sizes)
+	}
+	for _, child := range node.Content {
+		size += expandedSize(child, sizes)
+	}
+	sizes[node] = min(size, maxProfilesSize+1)
+	return sizes[node]
 }
 
 // check tries each value for a made-up pod.
@@ -71,6 +107,9 @@ func (p *Profiles) check() (problems Problems) {
 	}
 	problems = append(problems, p.Issuer.check()...)
 	for _, namespace := range slices.Sorted(maps.Keys(p.Namespaces)) {
+		if len(problems) >= maxProblems {
+			return problems
+		}
 		if name := p.Namespaces[namespace]; p.Profiles[name] == nil {
 			problems = append(problems, fmt.Errorf("namespace %s: there is no profile %s", quote(namespace), quote(name)))
 		}
@@ -84,6 +123,13 @@ func (p Profile) check() (problems Problems) {
 		if !a.OnlyOld && !a.Secret && a.Name != "profile" { // A ConfigMap is no place for passwords.
 			rows[a.Name] = a
 		}
+	}
+	size := 0
+	for name, value := range p {
+		size += len(name) + len(value)
+	}
+	if size > maxTotal { // A volume's record has its profile.
+		return Problems{fmt.Errorf("it has %d bytes: at most %d", size, maxTotal)}
 	}
 	standIn := placeholderParser(Defaults{AnyTrustFile: true})
 	for _, name := range slices.Sorted(maps.Keys(p)) {
@@ -118,7 +164,11 @@ func (p *Profiles) names() string {
 	if len(p.Profiles) == 0 {
 		return "there are none"
 	}
-	return "known are " + strings.Join(slices.Sorted(maps.Keys(p.Profiles)), ", ")
+	names := slices.Sorted(maps.Keys(p.Profiles))
+	if more := len(names) - maxProblems; more > 0 {
+		names = append(names[:maxProblems], fmt.Sprintf("%d more", more))
+	}
+	return oneLine("known are " + strings.Join(names, ", "))
 }
 
 // setProfile chooses the volume's profile. The recorded one counts only where the current profiles are not known.

@@ -1,6 +1,8 @@
 package volume_test
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +103,53 @@ func TestAValueOfTheProfileThatDoesNotFit(t *testing.T) {
 	a.Attributes["csi.storage.k8s.io/pod.name"] = strings.Repeat("web", 20)
 	if _, err := volume.Parse(a, defaults); err == nil || !strings.HasPrefix(err.Error(), `csi.mayfly.dev/common-name (of the profile) has "webweb`) {
 		t.Errorf("%v", err)
+	}
+}
+
+// What an operator writes is bounded, also with what aliases stand for.
+func TestBoundsOfProfiles(t *testing.T) {
+	long := strings.Repeat("a", 4096)
+	for _, row := range []struct {
+		name, text string
+		want       string // Empty: it is taken.
+	}{
+		{"aliases", "profiles: {a: &a {duration: 1h}, b: *a, c: {<<: *a, issuer-name: ca}}", ""},
+		{"many aliases", "profiles:\n  a: {organizations: &a '" + long + "'}\n" + repeat(200, "\n  b%d: {organizations: *a}"),
+			"profiles.yaml has more than 524288 bytes once its aliases are replaced"},
+		{"aliases of aliases", "a: &a [" + strings.Repeat("a,", 99) + "]\nb: &b [" + strings.Repeat("*a,", 99) + "]\nc: &c [" +
+			strings.Repeat("*b,", 99) + "]\nd: [" + strings.Repeat("*c,", 99) + "]", "profiles.yaml has more than 524288 bytes once"},
+		{"an alias of itself", "profiles: &a {a: *a}", "profiles.yaml "},
+		{"an attribute", "profiles: {a: {organizations: '" + strings.Repeat(" ", 65<<10) + "'}}",
+			`profile "a": organizations has 66560 bytes: at most 65536`},
+		{"many namespaces", "profiles: {a: {duration: 1h}}\nnamespaces: {" + repeat(100, "n%d: b") + "}", `namespace "n1": there is no profile "b"; `},
+	} {
+		text := strings.ReplaceAll(row.text, ",\n", "\n")
+		_, err := volume.ParseProfiles(map[string]string{volume.ProfilesKey: text})
+		if (err == nil) != (row.want == "") || err != nil && !strings.HasPrefix(err.Error(), row.want) {
+			t.Errorf("%s: got  %.200v\nwant %s", row.name, err, row.want)
+		}
+		var problems volume.Problems
+		if errors.As(err, &problems); len(problems) > 16 {
+			t.Errorf("%s: %d problems", row.name, len(problems))
+		}
+	}
+	data := map[string]string{}
+	for i := range 1000 {
+		data[fmt.Sprintf("profile-%d", i)] = ""
+	}
+	_, err := volume.ParseProfiles(data)
+	var problems volume.Problems
+	if errors.As(err, &problems); len(problems) != 16 {
+		t.Errorf("%d keys that are not known", len(problems))
+	}
+}
+
+// A pod's author reads the names of some of the profiles.
+func TestManyProfiles(t *testing.T) {
+	defaults := live(t, map[string]string{volume.ProfilesKey: "profiles: {" + repeat(1000, "p%03d: {duration: 1h}") + "}"})
+	_, err := volume.Parse(asked(map[string]string{"profile": "a", "issuer-name": "ca", "dns-names": "web"}), defaults)
+	if err == nil || !strings.HasPrefix(err.Error(), `csi.mayfly.dev/profile is "a": known are p001, p002, `) || !strings.HasSuffix(err.Error(), "p016, 984 more") {
+		t.Error(err)
 	}
 }
 

@@ -37,9 +37,19 @@ func (c CA) String() string {
 // GoString hides the key, too.
 func (c CA) GoString() string { return c.String() }
 
+// maxKey is more bytes of PEM than an RSA key of [chain.MaxKeyBits] has: one without a limit would take any time.
+const maxKey = 16 << 10
+
 // Parse parses a CA in PEM: its certificate, followed by others that lead to a root; its key; and the roots. Without
 // roots, the self-signed ones among the certificates are its roots.
 func Parse(certificates, key, roots []byte) (CA, error) {
+	all, err := Decode(certificates)
+	if err != nil {
+		return CA{}, fmt.Errorf("read the certificates: %w", err)
+	}
+	if n := len(key); n > maxKey {
+		return CA{}, fmt.Errorf("the key has %d bytes: at most %d", n, maxKey)
+	}
 	pair, err := tls.X509KeyPair(certificates, key)
 	if err != nil {
 		return CA{}, fmt.Errorf("read certificate and key: %w", err)
@@ -47,10 +57,6 @@ func Parse(certificates, key, roots []byte) (CA, error) {
 	signer, ok := pair.PrivateKey.(crypto.Signer)
 	if !ok {
 		return CA{}, fmt.Errorf("a %T can't sign", pair.PrivateKey)
-	}
-	all, err := Decode(certificates)
-	if err != nil {
-		return CA{}, fmt.Errorf("read the certificates: %w", err)
 	}
 	c := CA{Certificate: all[0], Roots: slices.DeleteFunc(slices.Clone(all), notSelfSigned), key: signer}
 	if len(roots) > 0 {

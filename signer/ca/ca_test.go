@@ -93,7 +93,7 @@ func TestParse(t *testing.T) {
 		{"no root", sub, subKey, nil, "there is no root that CN=below leads to"},
 		{"another's key", sub, ownKey, own, "read certificate and key: tls: private key does not match public key"},
 		{"no key", own, nil, own, "read certificate and key: tls: failed to find any PEM data in key input"},
-		{"no certificate", nil, ownKey, own, "read certificate and key: tls: failed to find any PEM data in certificate input"},
+		{"no certificate", nil, ownKey, own, "read the certificates: there is no certificate in 0 bytes"},
 		{"a key among the certificates", append(own, ownKey...), ownKey, own, `read the certificates: PEM block 2: it is a "PRIVATE KEY", not a CERTIFICATE`},
 		{"roots that are none", own, ownKey, []byte("x"), "read the roots: there is no certificate in 1 bytes"},
 		{"a damaged root", own, ownKey, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}), "read the roots: PEM block 1: it is no certificate: x509: malformed certificate"},

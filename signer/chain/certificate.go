@@ -21,6 +21,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // A Certificate is one certificate in DER. Values come from [Parse], [FromDER] and [Of].
@@ -93,15 +95,6 @@ func (c Certificate) Expired(at time.Time) bool {
 // SelfIssued reports whether the certificate names itself as its issuer, as roots do.
 func (c Certificate) SelfIssued() bool { return bytes.Equal(c.subject, c.issuer) }
 
-// SelfSigned reports whether the certificate is a root: it names itself as its issuer, and its own key signed it.
-// Where the signature can't be checked, as those of old roots with SHA-1, the names decide.
-func (c Certificate) SelfSigned() bool {
-	if !c.SelfIssued() || c.parsed == nil {
-		return c.SelfIssued()
-	}
-	return rootSignature(c.checkSignature(c.parsed))
-}
-
 // rootSignature reports whether a certificate with this result of checking its own signature counts as a root.
 func rootSignature(err error) bool {
 	unchecked := errors.Is(err, x509.ErrUnsupportedAlgorithm) || errors.As(err, new(x509.InsecureAlgorithmError))
@@ -138,12 +131,19 @@ func keyIDs(issuer, of Certificate) (own, wanted []byte) {
 // String returns the subject, or the hash if the subject is empty or unfit for a message.
 func (c Certificate) String() string {
 	var subject pkix.RDNSequence
+	const longest = 200
+	if len(c.subject) > 4*longest { // RDNSequence.String takes the square of that.
+		return c.hash()
+	}
 	if rest, err := asn1.Unmarshal(c.subject, &subject); err == nil && len(rest) == 0 && len(subject) > 0 {
-		const longest = 200
 		if name := subject.String(); len(name) <= longest && !strings.ContainsFunc(name, unicode.IsControl) {
 			return name
 		}
 	}
+	return c.hash()
+}
+
+func (c Certificate) hash() string {
 	return fmt.Sprintf("the certificate with SHA-256 %x", sha256.Sum256(c.raw))
 }
 
@@ -151,7 +151,7 @@ func (c Certificate) String() string {
 func truncate(err error) error {
 	const longest = 300
 	if text := err.Error(); len(text) > longest {
-		return errors.New(strings.ToValidUTF8(text[:longest], "") + "…")
+		return errors.New(message.Cut(text, longest))
 	}
 	return err
 }

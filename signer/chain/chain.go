@@ -52,7 +52,7 @@ func noLeaf(certificates Bundle) error {
 
 // findPath selects the path. If none is valid, it is the leaf alone.
 func (c *Chain) findPath(others, ca Bundle, now time.Time) {
-	g := graph{leaf: Of(c.leaf), others: others, ca: ca, checks: NewChecks(maxChecks)}
+	g := graph{leaf: Of(c.leaf), others: others, ca: ca, checks: NewChecks(MaxChecks)}
 	valid, err := g.validPaths(now)
 	if err != nil {
 		if signers := g.signers(); len(signers) < len(ca) {

@@ -41,8 +41,10 @@ func (k *Checks) signed(issuer, issued Certificate) bool {
 	return issuer.parsed != nil && issued.parsed != nil && issuer.MayIssue(issued) && k.check(issuer, issued) == nil
 }
 
-// selfSigned reports what [Certificate.SelfSigned] does; false when no check is left.
-func (k *Checks) selfSigned(c Certificate) bool {
+// SelfSigned reports whether a certificate is a root: it names itself as its issuer, and its own key signed it. Where
+// the signature can't be checked, as those of old roots with SHA-1, the names decide. It returns false when no check is
+// left.
+func (k *Checks) SelfSigned(c Certificate) bool {
 	if !c.SelfIssued() || c.parsed == nil {
 		return c.SelfIssued()
 	}

@@ -14,10 +14,11 @@ const (
 	maxDepth    = 10 // Certificates of a path.
 	maxPaths    = 64 // By names and key identifiers.
 	maxVerified = 16 // Of those, the best.
-
-	maxChecks = 128 // Of signatures, for one answer.
-	reserved  = 32  // Of those, for the paths of the CA certificates that signed something.
+	reserved    = 32 // Of MaxChecks, for the paths of the CA certificates that signed something.
 )
+
+// MaxChecks is how many signatures are checked for one answer.
+const MaxChecks = 128
 
 // A path leads from the leaf, which is first, to its last known issuer. All of it is parsed.
 type path []Certificate
@@ -166,13 +167,13 @@ func (g graph) complete(p path) bool {
 		return true
 	}
 	byName := len(p) > 1 && len(top.parsed.SubjectKeyId) > 0 && top.MayIssue(top)
-	return top.SelfIssued() && (byName || g.checks.selfSigned(top))
+	return top.SelfIssued() && (byName || g.checks.SelfSigned(top))
 }
 
 // anchored reports whether the path leads to a root or to a CA certificate of the issuer.
 func (g graph) anchored(p path) bool {
 	top := p.top()
-	return g.ca.Has(top) || g.checks.selfSigned(top)
+	return g.ca.Has(top) || g.checks.SelfSigned(top)
 }
 
 // unreached returns the certificates that the issuer sent and that are on no path.

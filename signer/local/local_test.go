@@ -56,7 +56,7 @@ func TestABrokenCAIsRefused(t *testing.T) {
 	}{
 		{"no key", "but no", func(dir string) error { return os.Remove(filepath.Join(dir, local.KeyFile)) }},
 		{"no certificate", "but no", func(dir string) error { return os.Remove(filepath.Join(dir, local.CertificateFile)) }},
-		{"garbage", "failed to find any PEM data", func(dir string) error {
+		{"garbage", "read the certificates: there is no certificate in", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, local.CertificateFile), []byte("x"), 0o600)
 		}},
 	}

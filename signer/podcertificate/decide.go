@@ -53,9 +53,9 @@ func split(text string) signer.Issued {
 	if err != nil {
 		return signer.Issued{Chain: []byte(text)}
 	}
-	sent, ca := all[:1:1], chain.Bundle(nil)
+	sent, ca, checks := all[:1:1], chain.Bundle(nil), chain.NewChecks(chain.MaxChecks)
 	for _, c := range all[1:] {
-		if c.SelfSigned() {
+		if checks.SelfSigned(c) {
 			ca = append(ca, c)
 		} else {
 			sent = append(sent, c)

@@ -49,14 +49,14 @@ func TestABrokenState(t *testing.T) {
 		value []byte
 		want  string
 	}{
-		{"tls.crt", nil, "tls.crt and tls.key: read certificate and key: tls: failed to find any PEM data in certificate input"},
+		{"tls.crt", nil, "tls.crt and tls.key: read the certificates: there is no certificate in 0 bytes"},
 		{"tls.key", otherKey, "tls.crt and tls.key: read certificate and key: tls: private key does not match public key"},
 		{"tls.crt", append(whole["tls.crt"], chain.Encode(other.Roots...)...), "tls.crt has several certificates"},
 		{"ca.crt", nil, "ca.crt: there is no certificate"},
 		{"ca.crt", chain.Encode(other.Roots...), "ca.crt does not have CN=Mayfly CA "},
 		{"ca.crt", whole["tls.crt"], "ca.crt does not have CN=Mayfly CA "},
 		{"next.key", nil, "next.crt and next.key: read certificate and key: tls: failed to find any PEM data in key input"},
-		{"next.crt", nil, "next.crt and next.key: read certificate and key: "},
+		{"next.crt", nil, "next.crt and next.key: read the certificates: "},
 	} {
 		data := maps.Clone(whole)
 		data[row.key] = row.value

@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // hand gives the certificate to the one who asked. One that is of no use to them is an error of a signer.
@@ -125,8 +126,8 @@ func (b *Bridge) fail(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 	return nil
 }
 
-func condition(kind, reason, message string) metav1.Condition {
-	return metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: reason, Message: proof.Brief(message), LastTransitionTime: metav1.Now()}
+func condition(kind, reason, text string) metav1.Condition {
+	return metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: reason, Message: message.Cut(text, message.Longest), LastTransitionTime: metav1.Now()}
 }
 
 // answer writes the answer down and counts it, and says whether it did: who comes second finds the request answered.

@@ -25,6 +25,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/signer/ca"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // Config is what a bridge is made of. All fields are required but those that say otherwise.
@@ -150,6 +151,6 @@ func (b *Bridge) complain(pcr *certificatesv1.PodCertificateRequest, reason, mes
 }
 
 // tell makes an event. The API server takes none with a long note.
-func (b *Bridge) tell(regarding, related runtime.Object, reason, action, message string) {
-	b.Events.Eventf(regarding, related, corev1.EventTypeWarning, reason, action, "%s", proof.Brief(message))
+func (b *Bridge) tell(regarding, related runtime.Object, reason, action, text string) {
+	b.Events.Eventf(regarding, related, corev1.EventTypeWarning, reason, action, "%s", message.Cut(text, message.Longest))
 }

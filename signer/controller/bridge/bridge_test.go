@@ -292,6 +292,9 @@ func TestWhatIsDenied(t *testing.T) {
 		{"names in the kubelet's request", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
 			r.Spec.StubPKCS10Request = asks(t, p).Spec.StubPKCS10Request
 		}, "the signing request has names"},
+		{"a long request", true, func(r *certificatesv1.PodCertificateRequest, _ *corev1.Pod) {
+			r.Spec.StubPKCS10Request = make([]byte, 4097)
+		}, "the signing request has 4097 bytes: at most 4096"},
 		{"another kind of key", true, func(_ *certificatesv1.PodCertificateRequest, p *corev1.Pod) { projection(p).KeyType = "ECDSAP384" }, "key: "},
 		{"another namespace's issuer", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
 			r.Spec.SignerName, projection(p).SignerName = domain+"issuer.bank.corp", domain+"issuer.bank.corp"

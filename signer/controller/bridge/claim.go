@@ -97,7 +97,7 @@ func (b *Bridge) sources(pcr *certificatesv1.PodCertificateRequest, pod *corev1.
 
 // meant reports whether the request is the kubelet's for that volume, which it copies from.
 func meant(pcr *certificatesv1.PodCertificateRequest, p *corev1.PodCertificateProjection) bool {
-	wanted := pcr.DeepCopy()
+	wanted := &certificatesv1.PodCertificateRequest{}
 	wanted.Spec.MaxExpirationSeconds = p.MaxExpirationSeconds
 	return p.SignerName == pcr.Spec.SignerName && lifetime(wanted) == lifetime(pcr) && maps.Equal(p.UserAnnotations, pcr.Spec.UnverifiedUserAnnotations)
 }
@@ -155,6 +155,9 @@ func keyOf(keyType string) (k volume.Key) {
 
 // againstNative is all in which the request differs from what the kubelet asks for the volume, and what is asked for in vain.
 func againstNative(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) volume.Problems {
+	if n := len(pcr.Spec.StubPKCS10Request); n > proof.KeySize {
+		return volume.Problems{fmt.Errorf("the signing request has %d bytes: at most %d", n, proof.KeySize)}
+	}
 	csr, err := x509.ParseCertificateRequest(pcr.Spec.StubPKCS10Request)
 	if err != nil {
 		return volume.Problems{fmt.Errorf("the signing request is not understood: %w", err)}

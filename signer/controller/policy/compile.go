@@ -161,9 +161,9 @@ func (k key) covers(is volume.Key) bool {
 }
 
 func (r *Rule) express(in *cel.Env, all []v1alpha1.Expression) (problems []error) {
-	r.expressions, problems = each("spec.expressions", all, func(e v1alpha1.Expression) (expression, error) { return compileExpression(in, e) })
 	if len(all) > expressionsMax {
-		problems = append(problems, fmt.Errorf("spec.expressions: there are %d, and may be %d", len(all), expressionsMax))
+		return []error{fmt.Errorf("spec.expressions: there are %d, and may be %d", len(all), expressionsMax)}
 	}
+	r.expressions, problems = each("spec.expressions", all, func(e v1alpha1.Expression) (expression, error) { return compileExpression(in, e) })
 	return problems
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // An expression must be true of a volume.
@@ -121,10 +122,4 @@ func stringsOf[T fmt.Stringer](all []T) []string { return texts(all, T.String) }
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // brief is the begin of a long text.
-func brief(text string) string {
-	const longest = 128
-	if len(text) <= longest {
-		return text
-	}
-	return strings.ToValidUTF8(text[:longest], "") + "…"
-}
+func brief(text string) string { return message.Cut(text, 128) }

@@ -11,10 +11,21 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
+
+// KeySize is how many bytes more a signing request has with the greatest key, of RSA with 8,192 bits, than with that of [Derive].
+const KeySize = 4096
 
 // CSR is how a signing request, PKCS#10 in DER, differs from the volume's. All is compared byte for byte but the key, whose kind and signature are checked.
 func CSR(der []byte, v volume.Volume) volume.Problems {
+	wanted, err := Derive(v)
+	if err != nil {
+		return volume.Problems{err}
+	}
+	if most := len(wanted.Raw) + KeySize; len(der) > most {
+		return volume.Problems{fmt.Errorf("the signing request has %d bytes, and that of the volume at most %d", len(der), most)}
+	}
 	asked, err := x509.ParseCertificateRequest(der)
 	if err != nil {
 		return volume.Problems{fmt.Errorf("the signing request is not understood: %w", err)}
@@ -24,10 +35,6 @@ func CSR(der []byte, v volume.Volume) volume.Problems {
 	}
 	if err := asked.CheckSignature(); err != nil { // After the key, whose size bounds the work.
 		return volume.Problems{fmt.Errorf("the signature of the signing request is wrong: %w", err)}
-	}
-	wanted, err := Derive(v)
-	if err != nil {
-		return volume.Problems{err}
 	}
 	problems := names(asked, wanted)
 	if len(problems) == 0 && !same(asked, wanted) && !withoutUsages(asked, v) {
@@ -61,12 +68,23 @@ func names(asked, wanted *x509.CertificateRequest) (problems volume.Problems) {
 			problems = append(problems, Difference(what, asked, wants))
 		}
 	}
-	differs("subject", List([]any{asked.Subject}), List([]any{wanted.Subject}))
+	if !bytes.Equal(asked.RawSubject, wanted.RawSubject) {
+		differs("subject", subject(asked), subject(wanted))
+	}
 	differs("DNS names", List(asked.DNSNames), List(wanted.DNSNames))
 	differs("IP addresses", List(asked.IPAddresses), List(wanted.IPAddresses))
 	differs("URIs", List(asked.URIs), List(wanted.URIs))
 	differs("email addresses", List(asked.EmailAddresses), List(wanted.EmailAddresses))
 	return problems
+}
+
+// subject is a request's subject for a message. To write one takes the square of its size.
+func subject(r *x509.CertificateRequest) string {
+	const most = 2048
+	if n := len(r.RawSubject); n > most {
+		return fmt.Sprintf("one of %d bytes", n)
+	}
+	return List([]any{r.Subject})
 }
 
 // body is the part of a signing request that is signed (RFC 2986, section 4.1).
@@ -102,21 +120,29 @@ func withoutUsages(asked *x509.CertificateRequest, v volume.Volume) bool {
 	return err == nil && same(asked, wanted)
 }
 
+// longest is how many bytes of a value a message has.
+const longest = 256
+
 // Difference is one between what is asked for and what a volume wants, in words for the pod's author.
 func Difference(what string, asked, wants any) error {
-	return fmt.Errorf("%s: asked for is %v, and the volume wants %v", what, asked, wants)
+	return fmt.Errorf("%s: asked for is %s, and the volume wants %s", what, brief(asked), brief(wants))
 }
+
+func brief(value any) string { return message.Cut(fmt.Sprint(value), longest) }
 
 // List is a list for a message. Of a long one it shows the begin.
 func List[T any](all []T) string {
-	const longest = 256
-	var texts []string
-	for _, one := range all {
-		texts = append(texts, fmt.Sprintf("%q", fmt.Sprint(one)))
+	var text strings.Builder
+	text.WriteString("[")
+	for i, one := range all {
+		if i > 0 {
+			text.WriteString(" ")
+		}
+		if text.Len() > longest {
+			break
+		}
+		fmt.Fprintf(&text, "%q", brief(one))
 	}
-	text := "[" + strings.Join(texts, " ") + "]"
-	if len(text) > longest {
-		return strings.ToValidUTF8(text[:longest], "") + "…"
-	}
-	return text
+	text.WriteString("]")
+	return message.Cut(text.String(), longest)
 }

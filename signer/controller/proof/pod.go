@@ -51,7 +51,7 @@ func own(c Claim, pod *corev1.Pod) bool {
 
 // asPod reports whether what a pod asks for itself may be for a volume of it. All else that pods ask for is theirs, and not to be judged.
 func (r Rules) asPod(c Claim, pod *corev1.Pod) bool {
-	return pod != nil && pod.UID == c.UID && len(r.sources(c, pod)) > 0
+	return pod != nil && pod.UID == c.UID && (asking(pod) > MaxVolumes && len(r.Volumes(pod)) > 0 || len(r.sources(c, pod)) > 0)
 }
 
 // mirror reports whether the pod is what a kubelet says of a pod that it has from a file. The API server lets a node create no other pods
@@ -69,6 +69,9 @@ func (r Rules) volume(c Claim, pod *corev1.Pod) (volume.Volume, error) {
 	var nearest volume.Problems
 	var name string
 	var soon error
+	if n := asking(pod); n > MaxVolumes {
+		return volume.Volume{}, Refuse(NotUnderstood, "pod %s has %d volumes that may ask for certificates: at most %d", pod.Name, n, MaxVolumes)
+	}
 	for _, source := range r.sources(c, pod) {
 		v, problems := r.compare(c, source.Asked)
 		if len(problems) == 0 {
@@ -92,6 +95,26 @@ func (r Rules) volume(c Claim, pod *corev1.Pod) (volume.Volume, error) {
 		reason = NotUnderstood
 	}
 	return volume.Volume{}, Refuse(reason, "the request is not what volume %s of pod %s asks for: %v", name, pod.Name, nearest)
+}
+
+// MaxVolumes is how many volumes of a pod are looked at: each request costs as much as all of them.
+const MaxVolumes = 128
+
+// asking is how many of the pod's volumes may ask for certificates: those of CSI drivers, and podCertificate sources of others.
+func asking(pod *corev1.Pod) (n int) {
+	for _, v := range pod.Spec.Volumes {
+		switch {
+		case v.CSI != nil:
+			n++
+		case v.Projected != nil:
+			for _, source := range v.Projected.Sources {
+				if source.PodCertificate != nil {
+					n++
+				}
+			}
+		}
+	}
+	return n
 }
 
 // sources are the places in the pod's spec that a claim may be about.

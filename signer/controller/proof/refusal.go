@@ -3,7 +3,8 @@ package proof
 import (
 	"errors"
 	"fmt"
-	"strings"
+
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // The reasons.
@@ -41,15 +42,5 @@ func (e early) Unwrap() error { return e.refusal }
 func Denied(err error) Verdict {
 	no := refusal{NotAllowed, err.Error()}
 	errors.As(err, &no)
-	return Verdict{Outcome: Deny, Reason: no.reason, Message: Brief(no.message)}
-}
-
-// Brief bounds a message, which goes into a status and into events: the API server takes no event with a longer one (k8s.io/kubernetes
-// pkg/apis/core/validation/events.go, NoteLengthLimit).
-func Brief(message string) string {
-	const longest, rest = 1024, "…"
-	if len(message) <= longest {
-		return message
-	}
-	return strings.ToValidUTF8(message[:longest-len(rest)], "") + rest
+	return Verdict{Outcome: Deny, Reason: no.reason, Message: message.Cut(no.message, message.Longest)}
 }
