@@ -181,7 +181,14 @@ func (published) Publish(context.Context, volume.Asked, issue.Token) error { ret
 func publish(t *testing.T, edit func(*csi.NodePublishVolumeRequest)) (string, error) {
 	t.Helper()
 	var log bytes.Buffer
-	server := service.Plugin{Publisher: published{}, Log: slog.New(slog.NewTextHandler(&log, nil))}.NewServer()
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	volumes, err := store.New(t.TempDir(), logger, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := service.Plugin{
+		Publisher: published{}, Volumes: volumes, Metrics: service.NewMetrics(nil), Log: logger,
+	}.NewServer()
 	listener := bufconn.Listen(kib)
 	go server.Serve(listener) //nolint:errcheck // It ends with the test.
 	defer server.Stop()
