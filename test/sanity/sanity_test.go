@@ -53,10 +53,10 @@ func TestSanity(t *testing.T) {
 
 	config := sanity.NewTestConfig()
 	config.Address = "unix:" + socket
-	if err := os.Mkdir(filepath.Join(root, "pods", uid), 0o750); err != nil {
+	if err := os.MkdirAll(filepath.Join(root, "pods", uid, "volumes", "kubernetes.io~csi"), 0o750); err != nil {
 		t.Fatal(err)
 	}
-	config.TargetPath = filepath.Join(root, "pods", uid, "mount")
+	config.TargetPath = filepath.Join(root, "pods", uid, "volumes", "kubernetes.io~csi", "web")
 	config.StagingPath = filepath.Join(root, "staging")
 	config.ControllerAddress = "unix:" + controller(t, root)
 	config.DialOptions = append(config.DialOptions, grpc.WithUnaryInterceptor(asTheKubelet))
