@@ -60,7 +60,7 @@ type Name struct {
 
 const (
 	defaultRenewalsPerSecond = 10
-	concurrentRenewals       = 32
+	concurrentRenewals       = 64
 	// firstTimeout is how long the first publish call of a volume waits for the signer.
 	firstTimeout = 15 * time.Second
 	// publishTimeout is how long any publish call waits. The kubelet would wait for 2 minutes, but can't unpublish the
@@ -68,8 +68,8 @@ const (
 	publishTimeout = time.Minute
 	// renewalTimeout is how long one renewal waits for its signer. The next try continues the attempt.
 	renewalTimeout = time.Minute
-	// briefTimeout is how long a try in the background waits for the signer if the pod has no certificate yet: the
-	// kubelet's calls wait longer.
+	// briefTimeout is how long a try in the background waits for the signer if the pod has no certificate yet, for the
+	// kubelet's calls wait longer, and if the issuer is silent.
 	briefTimeout = 3 * time.Second
 	// drainTimeout is how long calls in flight may last after a signal: well under a pod's grace period of 30 s.
 	drainTimeout = 10 * time.Second

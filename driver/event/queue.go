@@ -73,7 +73,7 @@ func (q *Queue) Warn(id string, pod signer.Pod, topic string, w Warning, delay t
 		q.volumes[id] = of
 	}
 	of.pod, of.byTopic[topic] = pod, w
-	q.queue.Set(id, time.Now().Add(delay), time.Time{})
+	q.queue.Set(id, renew.Entry{At: time.Now().Add(delay)})
 }
 
 // Withdraw drops the unsent warning on a topic, if there is one.
@@ -137,7 +137,7 @@ func (q *Queue) requeue(id string, unsent map[string]Warning) {
 	}
 	switch {
 	case len(unsent) > 0:
-		q.queue.Set(id, time.Now().Add(retryDelay), time.Time{})
+		q.queue.Set(id, renew.Entry{At: time.Now().Add(retryDelay)})
 	case len(of.byTopic) == 0:
 		delete(q.volumes, id)
 	}

@@ -51,6 +51,7 @@ func (i *Issuer) clean(v *store.Volume, keep int) {
 // Forget removes the state of a volume that was removed from the store, and deletes its requests.
 func (i *Issuer) Forget(v *store.Volume, last store.Record) {
 	i.tokens.set(v.ID(), Token{})
+	i.silent.forget(v.ID())
 	i.endAttempt(&last)
 	i.forget(v, last.Finished)
 }
