@@ -61,7 +61,7 @@ type Name struct {
 
 const (
 	defaultRenewalsPerSecond = 10
-	concurrentRenewals       = 32
+	concurrentRenewals       = 64
 	concurrentEnds           = 8 // How many ends of certificates are recorded at once.
 	// firstTimeout is how long the first publish call of a volume waits for the signer.
 	firstTimeout = 15 * time.Second
@@ -73,8 +73,8 @@ const (
 	soon = 10 * time.Second
 	// renewalTimeout is how long one renewal waits for its signer. The next try continues the attempt.
 	renewalTimeout = time.Minute
-	// briefTimeout is how long a try in the background waits for the signer if the pod has no certificate yet: the
-	// kubelet's calls wait longer.
+	// briefTimeout is how long a try in the background waits for the signer if the pod has no certificate yet, for the
+	// kubelet's calls wait longer, and if the issuer is silent.
 	briefTimeout = 3 * time.Second
 	// answerTimeout is how long the answers of calls in flight may take after a stop, which cancels the calls.
 	answerTimeout = time.Second

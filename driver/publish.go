@@ -157,7 +157,7 @@ func (d *Driver) ensure(ctx context.Context, v *store.Volume) (tried <-chan stru
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, firstTimeout)
 		defer cancel()
-	case r.Failure.Kind != signer.NotYet.String() && r.Failure.RetryAt.After(now):
+	case r.Failure.Kind != signer.NotYet.String() && renew.Rest(r.Failure.At, r.Failure.RetryAt, now).After(now):
 		if r.Attempt != "" || r.Failure.RetryAt.Sub(now) <= soon { // A later try continues it, or comes soon.
 			tried = v.Tried()
 		}

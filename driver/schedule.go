@@ -27,7 +27,6 @@ func (d *Driver) resume(v *store.Volume) {
 				v.Attr(), "error", err)
 		}
 	}
-	d.replan(v)
 	if target := record.Asked.Target; target != "" && abandoned(target) {
 		d.removeAbandoned(v)
 		return
@@ -49,7 +48,7 @@ func (d *Driver) due(ctx context.Context, id string) {
 	if v == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout(v))
+	ctx, cancel := context.WithTimeout(ctx, d.timeout(v))
 	defer cancel()
 	ctx, ok := v.Try(ctx, "a renewal")
 	if !ok {
@@ -59,10 +58,10 @@ func (d *Driver) due(ctx context.Context, id string) {
 	d.work(ctx, v)
 }
 
-// timeout returns how long a try in the background may take. There are few workers: volumes that wait for a signer
-// must not delay the renewal of others.
-func timeout(v *store.Volume) time.Duration {
-	if !v.HasPair() {
+// timeout returns how long a try in the background may take. Volumes that wait for a signer must not delay the renewal
+// of others: their requests stay at the signer, and the next try finds them there.
+func (d *Driver) timeout(v *store.Volume) time.Duration {
+	if !v.HasPair() || d.issuer.IsSilent(v) {
 		return briefTimeout
 	}
 	return renewalTimeout
@@ -70,7 +69,7 @@ func timeout(v *store.Volume) time.Duration {
 
 // work does what is due, unless another operation has done it meanwhile.
 func (d *Driver) work(ctx context.Context, v *store.Volume) {
-	target, at := v.Record().Asked.Target, d.next(v)
+	target, at := v.Record().Asked.Target, renew.Next(d.state(v), renew.Now())
 	switch {
 	case v.Removed():
 	case target != "" && abandoned(target):
@@ -96,7 +95,7 @@ func abandoned(target string) bool {
 func (d *Driver) removeAbandoned(v *store.Volume) {
 	if err := d.discard(v, v.Record().Asked.Target); err != nil {
 		d.Log.Error("a volume whose pod is gone can't be removed", v.Attr(), "error", err)
-		d.queue.Set(v.ID(), renew.Now().Add(discardDelay), time.Time{})
+		d.queue.Set(v.ID(), renew.Entry{At: renew.Now().Add(discardDelay)})
 		return
 	}
 	d.Log.Info("removed a volume whose pod is gone", v.Attr())
@@ -115,11 +114,15 @@ func (d *Driver) schedule(v *store.Volume) {
 	d.scheduling.Lock()
 	defer d.scheduling.Unlock()
 	if end, ok := issue.EndOf(v); ok {
-		d.ends.Set(v.ID(), end, time.Time{})
+		d.ends.Set(v.ID(), renew.Entry{At: end})
 	}
-	pair, _ := v.Pair()
-	if at := d.next(v); !at.IsZero() && !v.Removed() {
-		d.queue.Set(v.ID(), at, pair.NotAfter)
+	state, now := d.state(v), renew.Now()
+	if at := renew.Next(state, now); !at.IsZero() && !v.Removed() {
+		spec := v.Spec()
+		d.queue.Set(v.ID(), renew.Entry{
+			At: at, Begins: state.Received(now), Ends: state.NotAfter,
+			Shares: renew.Shares{Namespace: spec.Pod.Namespace, Pod: spec.Pod.UID, Issuer: issue.IssuerOf(spec)},
+		})
 	}
 }
 
@@ -130,35 +133,25 @@ func (d *Driver) scheduleID(id string) {
 	}
 }
 
-// next returns when the volume is due; zero: not before the next call.
-func (d *Driver) next(v *store.Volume) time.Time {
+// state returns what decides when the volume is due.
+func (d *Driver) state(v *store.Volume) renew.State {
 	r, spec := v.Record(), v.Spec()
-	if spec.ID == "" { // It could not be resolved.
-		return time.Time{}
+	if spec.ID == "" { // It could not be resolved: it is not due before the next call.
+		return renew.State{}
 	}
 	s := renew.State{
-		Pending: r.Attempt != "", HasPair: v.HasPair(), Open: d.resolve.Gates.Open(v.ID()), IssuedAt: r.IssuedAt,
-		RenewAt: r.RenewAt, Once: spec.Once, Wanted: d.wanted.At(spec.Pod.UID),
+		Rule:    issue.RenewalRule(spec),
+		Pending: r.Attempt != "", Open: d.resolve.Gates.Open(v.ID()),
+		IssuedAt: r.IssuedAt, NotAfter: r.EndsAt, RenewAt: r.RenewAt, Stalled: r.Stalled > 0,
+		Once: spec.Once, Wanted: d.wanted.At(spec.Pod.UID),
 	}
 	if r.Failure != nil {
-		s.Resting = r.Failure.RetryAt
+		s.FailedAt, s.RetryAt = r.Failure.At, r.Failure.RetryAt
 	}
-	if pair, ok := v.Pair(); ok && r.RenewAt.IsZero() { // The record replaced one that could not be read.
-		s.RenewAt = renew.At(v.ID(), pair.NotBefore, pair.NotAfter, spec.RenewBefore)
+	if pair, ok := v.Pair(); ok {
+		s.HasPair, s.NotBefore, s.NotAfter = true, pair.NotBefore, pair.NotAfter
 	}
-	return renew.Next(s, renew.Now())
-}
-
-// replan sets the time of the renewal of a volume whose record is of a driver that considered only the leaf.
-func (d *Driver) replan(v *store.Volume) {
-	pair, ok := v.Pair()
-	r := v.Record()
-	if !ok || v.Spec().ID == "" || !r.EndsAt.IsZero() || r.IssuedAt.IsZero() {
-		return
-	}
-	if at := issue.RenewalAt(v, r.IssuedAt, pair.NotAfter); r.RenewAt.IsZero() || at.Before(r.RenewAt) {
-		v.Amend(func(r *store.Record) { r.RenewAt = at })
-	}
+	return s
 }
 
 // ended reports the end of a volume's certificate, unless it was renewed meanwhile; the queue of ends calls it.
@@ -169,7 +162,7 @@ func (d *Driver) ended(_ context.Context, id string) {
 	}
 	d.issuer.ReportEnd(v, renew.Now())
 	if end, ok := issue.EndOf(v); ok { // The clock was set back.
-		d.ends.Set(id, end, time.Time{})
+		d.ends.Set(id, renew.Entry{At: end})
 	}
 }
 

@@ -106,7 +106,7 @@ func (q *Queue) schedule(id string, of *events) {
 		}
 	}
 	if !first.IsZero() {
-		q.queue.Set(id, first, time.Time{})
+		q.queue.Set(id, renew.Entry{At: first})
 	}
 }
 

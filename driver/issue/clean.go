@@ -55,6 +55,7 @@ func (i *Issuer) Forget(v *store.Volume, last store.Record) {
 	i.tokens.set(v.ID(), Token{})
 	i.waits.end(v.ID(), "")
 	i.keys.forget(v.ID())
+	i.silent.forget(v.ID())
 	i.endAttempt(&last)
 	i.forget(v, last.Finished)
 }

@@ -68,7 +68,7 @@ func failure(id string, last *store.Failure, cause error, t time.Time, served bo
 	f.RetryAt = t.Add(renew.Backoff(id, kind, count, served))
 	var early *request.NotYetValid
 	if errors.As(cause, &early) {
-		f.RetryAt = early.NotBefore.Add(-request.MaxSkew)
+		f.RetryAt = renew.Earlier(early.NotBefore.Add(-request.MaxSkew), t.Add(renew.LongestBackoff))
 	}
 	return f
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/store"
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
 )
@@ -45,6 +46,7 @@ type Issuer struct {
 	failed         *prometheus.CounterVec
 	tokens         tokens
 	keys           *keys
+	silent         silence
 	cleanup        *cleanup
 	waits          waits
 }
@@ -136,6 +138,7 @@ func (i *Issuer) Sign(ctx context.Context, v *store.Volume, a Attempt) (request.
 	if !decided {
 		issued, err = i.Signer.Sign(ctx, asking)
 	}
+	i.noteAnswer(ctx, v, err)
 	switch {
 	case err != nil && signer.KindOf(err) == signer.NotYet:
 		return request.Pair{}, undecidedError{err, asking}
@@ -180,7 +183,12 @@ func (i *Issuer) FinishInstalled(v *store.Volume) (finished bool, err error) {
 func (i *Issuer) Finish(v *store.Volume, pair request.Pair, received time.Time) error {
 	leaf, end := pair.Chain.Leaf(), pair.Chain.End()
 	v.SetPair(leaf, pair.Chain.Begin(), end)
-	spec, before, renewAt := v.Spec(), v.Record(), RenewalAt(v, received, end)
+	spec, before := v.Spec(), v.Record()
+	rule := RenewalRule(spec)
+	renewAt := rule.At(received, end)
+	if rule.IsCut(received, end) && !spec.Once {
+		pair.Warnings = append(pair.Warnings, cut(spec.RenewBefore))
+	}
 	stalled := stalled(before, end, end.Sub(received) < spec.Duration*2/3)
 	if stalled > 0 {
 		backoff := renew.Backoff(v.ID(), signer.Failed, stalled, true)
@@ -219,14 +227,16 @@ func (i *Issuer) endAttempt(r *store.Record) {
 	r.Attempt = ""
 }
 
-// RenewalAt returns when to renew a certificate that was received at t and whose path ends at end.
-func RenewalAt(v *store.Volume, t, end time.Time) time.Time {
-	spec := v.Spec()
-	at := renew.At(v.ID(), t, end, spec.RenewBefore)
-	if spec.Window != nil {
-		at = renew.Within(*spec.Window, v.ID(), t, at, end)
-	}
-	return at
+// RenewalRule returns what the volume asks for about its renewals.
+func RenewalRule(spec volume.Volume) renew.Rule {
+	return renew.Rule{ID: spec.ID, Before: spec.RenewBefore, Window: spec.Window}
+}
+
+// cut returns the warning for a renew-before that is more than two thirds of a certificate's life.
+func cut(before time.Duration) request.Warning {
+	const format = "renew-before is %s: the certificate would be renewed in the first third of its life; " +
+		"it is renewed after that third"
+	return request.Warning{Reason: "RenewBeforeCut", Message: fmt.Sprintf(format, before)}
 }
 
 // stalled returns how many answers in a row, this one included, ended no later than the pair before and earlier than

@@ -28,8 +28,9 @@ func NewWallClock() (*WallClock, error) {
 func (w *WallClock) Set(at time.Time) {
 	var spec unix.ItimerSpec
 	if !at.IsZero() {
-		// An absolute time that is over rings at once; zero would disarm (timerfd_create(2)).
-		spec.Value = unix.NsecToTimespec(max(at.UnixNano(), 1))
+		// An absolute time that is over rings at once; zero would disarm (timerfd_create(2)). A pod's annotation may
+		// name a year beyond those that fit into an int64 of nanoseconds.
+		spec.Value = unix.Timespec{Sec: max(at.Unix(), 0), Nsec: max(int64(at.Nanosecond()), 1)}
 	}
 	raw, err := w.timer.SyscallConn()
 	if err != nil {

@@ -13,29 +13,54 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// At returns when a certificate is renewed that was received at receivedAt and ends at notAfter: before its end, or
-// after two thirds of the time from receipt if before is zero or not less than that time. Issuers backdate
-// NotBefore, so it does not count.
+// A Rule is what a volume asks for about its renewals.
+type Rule struct {
+	ID     string
+	Before time.Duration  // Before the certificate's end; 0: a third of its life.
+	Window *volume.Window // nil: at any time.
+}
+
+// At returns when a certificate is renewed that was received at received and ends at end: before its end, or after two
+// thirds of the time from receipt if Before is zero or not less than that time; and not in the first third of it.
+// Issuers backdate NotBefore, so it does not count. In a window if there is one in time.
 //
 // Volumes that were made together are spread over the last tenth of the wait. The spread is a function of the
 // volume alone.
-func At(id string, receivedAt, notAfter time.Time, before time.Duration) time.Time {
-	lifetime := notAfter.Sub(receivedAt)
-	if before <= 0 || before >= lifetime {
+func (r Rule) At(received, end time.Time) time.Time {
+	lifetime := end.Sub(received)
+	before := min(r.Before, mostBefore(lifetime))
+	if r.Before <= 0 || r.Before >= lifetime {
 		before = lifetime / 3
 	}
 	wait := lifetime - before
-	return receivedAt.Add(wait - time.Duration(fraction(id, 0)*float64(wait/10)))
+	at := received.Add(wait - time.Duration(fraction(r.ID, 0)*float64(wait/10)))
+	if r.Window != nil {
+		return r.within(received, at, end)
+	}
+	return at
 }
 
-// Within moves a planned renewal of a volume into the nearest window. It is never earlier than half of the wait,
-// and leaves half of the time between plan and end for retries; where no window is in between, the plan stays.
-// Within its window a volume's time is spread, too.
-func Within(w volume.Window, id string, receivedAt, planned, notAfter time.Time) time.Time {
-	earliest, latest := receivedAt.Add(planned.Sub(receivedAt)/2), planned.Add(notAfter.Sub(planned)/2)
+// mostBefore returns how long before its end a certificate may be renewed at most: when it is a third of its life old,
+// or some 37 in a hundred, as that is spread.
+func mostBefore(lifetime time.Duration) time.Duration { return lifetime - (lifetime/27+1)*10 }
+
+// IsCut reports whether such a certificate is renewed later than Before says.
+func (r Rule) IsCut(received, end time.Time) bool {
+	lifetime := end.Sub(received)
+	return r.Before > mostBefore(lifetime) && r.Before < lifetime
+}
+
+// within moves a planned renewal into the nearest window. It is never earlier than half of the wait or a third of the
+// certificate's life, and leaves half of the time between plan and end for retries; where no window is in between, the
+// plan stays. Within its window a volume's time is spread, too.
+func (r Rule) within(received, planned, end time.Time) time.Time {
+	earliest := Later(received.Add(planned.Sub(received)/2), received.Add(end.Sub(received)/3))
+	latest := planned.Add(end.Sub(planned) / 2)
 	best, distance := planned, time.Duration(math.MaxInt64)
-	for day := earliest.AddDate(0, 0, -1); !day.After(latest.AddDate(0, 0, 1)); day = day.AddDate(0, 0, 1) {
-		begins, ends, ok := w.On(day)
+	// A window comes at least once a week: no nearer one is more than a week away from the plan.
+	first, last := Later(earliest, planned.AddDate(0, 0, -7)), Earlier(latest, planned.AddDate(0, 0, 7))
+	for day := first.AddDate(0, 0, -1); !day.After(last.AddDate(0, 0, 1)); day = day.AddDate(0, 0, 1) {
+		begins, ends, ok := r.Window.On(day)
 		begins, ends = Later(begins, earliest), Earlier(ends, latest)
 		if !ok || !begins.Before(ends) {
 			continue
@@ -44,7 +69,7 @@ func Within(w volume.Window, id string, receivedAt, planned, notAfter time.Time)
 			return planned
 		}
 		if d := max(begins.Sub(planned), planned.Sub(ends)); d < distance {
-			best, distance = begins.Add(time.Duration(fraction(id, 0)*float64(ends.Sub(begins)))), d
+			best, distance = begins.Add(time.Duration(fraction(r.ID, 0)*float64(ends.Sub(begins)))), d
 		}
 	}
 	return best
@@ -66,14 +91,21 @@ func Earlier(a, b time.Time) time.Time {
 	return b
 }
 
+const (
+	longestRefused = time.Hour // After failures that ended their attempts.
+	longestWaiting = 5 * time.Minute
+	// LongestBackoff is longer than any backoff, its spread included.
+	LongestBackoff = longestRefused * 5 / 4
+)
+
 // Backoff returns how long a volume waits after the count-th failure in a row, by the kind of the last one. A pod
 // that has no valid certificate waits less for what time may mend. The last quarter of the wait is spread,
 // differently for every count.
 func Backoff(id string, kind signer.Kind, count int, served bool) time.Duration {
-	first, longest := 2*time.Second, 5*time.Minute
+	first, longest := 2*time.Second, longestWaiting
 	switch {
 	case kind.Ends():
-		first, longest = time.Minute, time.Hour
+		first, longest = time.Minute, longestRefused
 	case !served:
 		longest = 30 * time.Second
 	}

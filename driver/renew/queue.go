@@ -17,20 +17,32 @@ type Alarm interface {
 }
 
 // A Queue calls back for each volume when it is due. It has no goroutine, timer or memory traffic per volume:
-// it sleeps until the earliest time of all. What is due together starts at a bounded rate, soonest expiry first.
+// it sleeps until the earliest time of all. What is due together starts at a bounded rate, in fair order; see [Shares].
 type Queue struct {
 	alarm   Alarm
 	starts  *rate.Limiter
-	workers chan struct{}
+	workers int
 	do      func(ctx context.Context, id string)
 
 	mu      sync.Mutex
-	entries map[string]entry
+	entries map[string]*entry
 	wakeAt  time.Time // What the alarm is set to.
+	usage   usage
+	blocked bool // A volume is due and waits for a worker.
 }
 
+// An Entry says when a volume is due, and how urgent it is then.
+type Entry struct {
+	At           time.Time
+	Begins, Ends time.Time // The life of its certificate, from its receipt; zero if it has none.
+	Shares       Shares
+}
+
+// entry is an Entry in the queue.
 type entry struct {
-	at, expiry time.Time
+	Entry
+	setAt  time.Time
+	shares [kinds]share
 }
 
 // NewQueue makes a queue that calls do for at most workers volumes at once, and at most perSecond new ones a
@@ -39,19 +51,22 @@ func NewQueue(alarm Alarm, perSecond float64, workers int, do func(ctx context.C
 	return &Queue{
 		alarm:   alarm,
 		starts:  rate.NewLimiter(rate.Limit(perSecond), workers),
-		workers: make(chan struct{}, workers),
+		workers: workers,
 		do:      do,
-		entries: map[string]entry{},
+		entries: map[string]*entry{},
+		usage:   usage{shares: map[share]use{}},
 	}
 }
 
-// Set sets when the volume is due, and when its certificate ends: zero if it has none.
-func (q *Queue) Set(id string, at, expiry time.Time) {
+// Set sets when the volume is due. It is also due when the wall clock is set back to before this call: what the time
+// was derived from may not hold any more.
+func (q *Queue) Set(id string, e Entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.entries[id] = entry{at.Round(0), expiry.Round(0)} // Wall clock: the monotonic clock stands still in suspend.
-	if q.wakeAt.IsZero() || at.Before(q.wakeAt) {
-		q.wake(at)
+	e.At, e.Begins, e.Ends = e.At.Round(0), e.Begins.Round(0), e.Ends.Round(0) // The monotonic clock stands still in suspend.
+	q.entries[id] = &entry{e, Now(), e.Shares.of(id)}
+	if q.wakeAt.IsZero() || e.At.Before(q.wakeAt) {
+		q.wake(e.At)
 	}
 }
 
@@ -62,17 +77,10 @@ func (q *Queue) Remove(id string) {
 	delete(q.entries, id)
 }
 
-// before reports whether the volume is more urgent than another that is due.
-func (e entry) before(other entry) bool {
-	switch {
-	case e.expiry.IsZero():
-		return false
-	case other.expiry.IsZero():
-		return true
-	}
-	return e.expiry.Before(other.expiry)
-}
+// due reports whether the volume is due.
+func (e *entry) due(now time.Time) bool { return !e.At.After(now) || now.Before(e.setAt) }
 
+// wake sets the alarm. q.mu must be held.
 func (q *Queue) wake(at time.Time) {
 	q.wakeAt = at.Round(0)
 	q.alarm.Set(q.wakeAt)
@@ -83,41 +91,27 @@ func (q *Queue) Run(ctx context.Context) error {
 	var calls sync.WaitGroup
 	defer calls.Wait()
 	for {
-		if err := q.waitToStart(ctx); err != nil {
+		if err := q.wait(ctx); err != nil {
+			return err
+		}
+		if err := q.starts.Wait(ctx); err != nil {
 			return err
 		}
 		// The choice comes after the waiting: something more urgent may have become due.
-		id, ok := q.pop(time.Now())
+		id, shares, ok := q.take(time.Now())
 		if !ok {
-			<-q.workers
 			continue
 		}
 		calls.Go(func() {
-			defer func() { <-q.workers }()
+			defer q.end(shares)
 			q.do(ctx, id)
 		})
 	}
 }
 
-// waitToStart returns when a volume is due, may start, and has a worker.
-func (q *Queue) waitToStart(ctx context.Context) error {
-	if err := q.wait(ctx); err != nil {
-		return err
-	}
-	if err := q.starts.Wait(ctx); err != nil {
-		return err
-	}
-	select {
-	case q.workers <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// wait returns when a volume is due.
+// wait returns when a volume may start.
 func (q *Queue) wait(ctx context.Context) error {
-	for !q.plan(time.Now()) {
+	for !q.plan(Now()) {
 		if err := q.alarm.Wait(ctx); err != nil {
 			return err
 		}
@@ -125,33 +119,49 @@ func (q *Queue) wait(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// plan reports whether a volume is due; if none is, the alarm is set for the first that will be.
-func (q *Queue) plan(now time.Time) (due bool) {
+// plan reports whether a volume may start. If none may, the alarm is set for the next one that will be due.
+func (q *Queue) plan(now time.Time) (ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var first time.Time
+	var next time.Time
+	q.blocked = false
 	for _, e := range q.entries {
-		if first.IsZero() || e.at.Before(first) {
-			first = e.at
+		switch {
+		case !e.due(now):
+			if next.IsZero() || e.At.Before(next) {
+				next = e.At
+			}
+		case q.usage.of(e.shares).allows(q.workers - q.usage.running):
+			return true
+		default:
+			q.blocked = true
 		}
 	}
-	if !first.IsZero() && !first.After(now) {
-		return true
-	}
-	q.wake(first)
+	q.wake(next)
 	return false
 }
 
-// pop takes the volume that expires first of those that are due; those without a certificate come last: nothing of
-// theirs ends.
-func (q *Queue) pop(now time.Time) (id string, ok bool) {
+// take takes the volume that is to start first from the queue.
+func (q *Queue) take(now time.Time) (id string, shares [kinds]share, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for candidate, e := range q.entries {
-		if !e.at.After(now) && (!ok || e.before(q.entries[id])) {
-			id, ok = candidate, true
-		}
+	q.usage.age(now)
+	id, ok = pick(q.entries, q.usage, q.workers, now.Round(0))
+	if !ok {
+		return "", shares, false
 	}
+	shares = q.entries[id].shares
 	delete(q.entries, id)
-	return id, ok
+	q.usage.start(shares)
+	return id, shares, true
+}
+
+// end frees the worker of a volume.
+func (q *Queue) end(shares [kinds]share) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.usage.end(shares)
+	if q.blocked {
+		q.wake(Now())
+	}
 }

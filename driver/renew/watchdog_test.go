@@ -54,13 +54,13 @@ func TestAQueueThatIsNotStuck(t *testing.T) {
 		time.Sleep(24 * time.Hour)
 		stuck(t, w, "")
 		for i := range 30 {
-			q.Set(string(rune('a'+i)), time.Now(), time.Time{})
+			q.Set(string(rune('a'+i)), renew.Entry{At: time.Now()})
 		}
 		for range 60 {
 			time.Sleep(29 * time.Second)
 			stuck(t, w, "")
 		}
-		q.Set("later", time.Now().Add(time.Hour), time.Time{})
+		q.Set("later", renew.Entry{At: time.Now().Add(time.Hour)})
 		time.Sleep(time.Hour + time.Second)
 		stuck(t, w, "")
 	})
@@ -68,7 +68,7 @@ func TestAQueueThatIsNotStuck(t *testing.T) {
 
 func TestACallThatDoesNotEnd(t *testing.T) {
 	watch(t, func(ctx context.Context, _ string) { <-ctx.Done() }, func(q *renew.Queue, w *renew.Watchdog, _ *fakeAlarm) {
-		q.Set("a", time.Now(), time.Time{})
+		q.Set("a", renew.Entry{At: time.Now()})
 		time.Sleep(limit)
 		stuck(t, w, "")
 		time.Sleep(time.Second)
@@ -78,7 +78,7 @@ func TestACallThatDoesNotEnd(t *testing.T) {
 
 func TestAnAlarmThatDoesNotRing(t *testing.T) {
 	watch(t, func(context.Context, string) {}, func(q *renew.Queue, w *renew.Watchdog, alarm *fakeAlarm) {
-		q.Set("a", time.Now().Add(time.Hour), time.Time{})
+		q.Set("a", renew.Entry{At: time.Now().Add(time.Hour)})
 		synctest.Wait()
 		alarm.Set(time.Time{}) // As if the kernel had lost it.
 		time.Sleep(time.Hour + limit)

@@ -168,7 +168,7 @@ func (u *Updater) sourceChanged(v *store.Volume) {
 		f.changed = nil
 	}
 	f.unapplied = true
-	u.queue.Set(v.ID(), time.Now(), time.Time{})
+	u.queue.Set(v.ID(), renew.Entry{At: time.Now()})
 }
 
 // schedule schedules an update of the volume at that time, unless one is due already.
@@ -176,7 +176,7 @@ func (u *Updater) schedule(id string, at time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if f := u.volumes[id]; f != nil && !f.unapplied && !at.IsZero() {
-		u.queue.Set(id, at, time.Time{})
+		u.queue.Set(id, renew.Entry{At: at})
 	}
 }
 
