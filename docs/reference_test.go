@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/profile"
@@ -137,9 +138,12 @@ func yes(b bool) string {
 // TestMetrics makes a node plugin, with a registry that keeps what its metrics describe.
 func TestMetrics(t *testing.T) {
 	var rows metricRows
-	d, err := driver.New(driver.Config{
-		StateDir: t.TempDir(), Metrics: &rows, Profiles: &profile.ConfigMap{}, Log: slog.New(slog.DiscardHandler),
-	})
+	log := slog.New(slog.DiscardHandler)
+	profiles, err := profile.New(&rest.Config{}, "system", "mayfly", log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := driver.New(driver.Config{StateDir: t.TempDir(), Metrics: &rows, Profiles: profiles, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
