@@ -167,7 +167,11 @@ func (d *Driver) startQueues(ctx context.Context) {
 	d.start(ctx, "no volume gets other CA certificates any more", d.trust.Run)
 	d.start(ctx, "no pod gets Events any more", d.events.Run)
 	if d.Profiles != nil {
-		d.start(ctx, "the profiles are not read any more", d.Profiles.Run)
+		d.start(ctx, "the profiles are not read any more", func(ctx context.Context) error {
+			return d.Profiles.Run(ctx, func(p *volume.Profiles) { d.trust.Distrust(p.Distrusted) })
+		})
+	} else {
+		d.trust.Distrust(nil)
 	}
 	if d.WatchPods && d.Pods != nil {
 		d.start(ctx, "the annotations of pods are not read any more", d.watchRenewals)

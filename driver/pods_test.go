@@ -282,14 +282,28 @@ func TestAnAnnotationThatWasThereBefore(t *testing.T) {
 
 // someProfiles play the operator's ConfigMap.
 type someProfiles struct {
-	mu   sync.Mutex
-	now  *volume.Profiles
-	away error
+	mu      sync.Mutex
+	now     *volume.Profiles
+	away    error
+	changed func(*volume.Profiles) // Of the driver that runs.
 }
 
-func (p *someProfiles) Run(ctx context.Context) error {
+func (p *someProfiles) Run(ctx context.Context, changed func(*volume.Profiles)) error {
+	p.mu.Lock()
+	p.changed = changed
+	p.mu.Unlock()
+	p.tell()
 	<-ctx.Done()
 	return nil
+}
+
+// tell passes the profiles on, if there are any.
+func (p *someProfiles) tell() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.away == nil && p.changed != nil {
+		p.changed(p.now)
+	}
 }
 
 func (p *someProfiles) Get(context.Context) (*volume.Profiles, error) {
@@ -302,8 +316,9 @@ func (p *someProfiles) Valid() bool { return true }
 
 func (p *someProfiles) set(now *volume.Profiles, away error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.now, p.away = now, away
+	p.mu.Unlock()
+	p.tell()
 }
 
 func profile(values ...string) *volume.Profiles {

@@ -88,7 +88,8 @@ func convene(m manager.Manager, api *rest.Config, o options, log *slog.Logger) (
 		if err != nil {
 			return court, err
 		}
-		if err := m.Add(everywhere{profiles.Run}); err != nil {
+		read := func(ctx context.Context) error { return profiles.Run(ctx, nil) }
+		if err := m.Add(everywhere{read}); err != nil {
 			return court, fmt.Errorf("add the profiles: %w", err)
 		}
 		court.Profiles = profiles

@@ -23,7 +23,8 @@ type ConfigMap struct {
 	core            rest.Interface
 	log             *slog.Logger
 
-	known chan struct{} // Closed when there are profiles.
+	known   chan struct{} // Closed when there are profiles.
+	changed func(*volume.Profiles)
 
 	mu       sync.Mutex
 	seen     bool // There was one.
@@ -44,8 +45,10 @@ func New(config *rest.Config, namespace, name string, log *slog.Logger) (*Config
 	}, nil
 }
 
-// Run keeps the profiles up to date until ctx ends.
-func (c *ConfigMap) Run(ctx context.Context) error {
+// Run keeps the profiles up to date until ctx ends. It calls changed, which may be nil, with all profiles before Get
+// returns them. Within changed no method may be called, and it must not block.
+func (c *ConfigMap) Run(ctx context.Context, changed func(*volume.Profiles)) error {
+	c.changed = changed
 	informer, err := api.Inform(api.One(c.core, "configmaps", c.namespace, c.name), &corev1.ConfigMap{}, api.Handler{
 		Set: c.update, Unset: c.deleted, Fail: c.reportError,
 	})
@@ -79,12 +82,16 @@ func (c *ConfigMap) update(object any) {
 		return
 	}
 	c.log.Info("profiles read", "configMap", c.namespace+"/"+c.name,
-		"profiles", len(profiles.Profiles), "namespaces", len(profiles.Namespaces))
+		"profiles", len(profiles.Profiles), "namespaces", len(profiles.Namespaces),
+		"distrusted", len(profiles.Distrusted))
 	c.set(profiles)
 }
 
 // set replaces the profiles; c.mu must be held.
 func (c *ConfigMap) set(profiles *volume.Profiles) {
+	if c.changed != nil {
+		c.changed(profiles)
+	}
 	if c.profiles == nil {
 		close(c.known)
 	}

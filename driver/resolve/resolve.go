@@ -27,7 +27,8 @@ const briefTimeout = 3 * time.Second
 
 // Profiles reads what the operator sets for volumes.
 type Profiles interface {
-	Run(ctx context.Context) error
+	// Run keeps the profiles up to date until ctx ends, and calls changed with those that Get returns next.
+	Run(ctx context.Context, changed func(*volume.Profiles)) error
 	// Get returns the current profiles. It waits until they were read once; when ctx ends before, the error says why.
 	Get(ctx context.Context) (*volume.Profiles, error)
 	// Valid reports whether the last version of the profiles was parsed.

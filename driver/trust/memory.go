@@ -33,6 +33,9 @@ type Memory struct {
 	sources   map[string]sourceState // By the name of the source.
 	issuers   []issuer               // The latest end first.
 	installed string                 // What the pod has: a digest.
+
+	distrusted volume.Fingerprints // None of them is in the pod's files.
+	ancestors  []ancestor          // Of the pod's certificate.
 }
 
 // sourceState is the last known state of a source.
@@ -63,7 +66,7 @@ func (m Memory) Update(
 	if len(refused) > 0 { // A later one may have become smaller.
 		next, _ = next.update(refused, sources, answer)
 	}
-	return next.noteIssuers(leafFirst, now, chain.NewChecks(maxChecks)).prune(sources)
+	return next.noteChain(leafFirst, nil, now, chain.NewChecks(maxChecks)).prune(sources)
 }
 
 // update updates some of the sources, and returns those whose certificates exceed MaxSize.
@@ -97,7 +100,7 @@ func (m Memory) update(
 // chain, leaf first. An issuer that sends no CA keeps the one that it sent before, while that issued the chain.
 func (m Memory) Issued(sources []volume.Source, ca, leafFirst chain.Bundle, now time.Time) Memory {
 	issuer := volume.Source{Kind: volume.IssuerSource}
-	before := m.sources[issuer.String()]
+	before, sent := m.sources[issuer.String()], ca
 	checks := chain.NewChecks(maxChecks)
 	if len(ca) == 0 && len(issuers(leafFirst, before.certificates, now, checks)) > 0 {
 		ca = before.certificates
@@ -105,7 +108,8 @@ func (m Memory) Issued(sources []volume.Source, ca, leafFirst chain.Bundle, now 
 	if before.read || slices.Contains(sources, issuer) {
 		m = m.with(issuer, sourceState{read: true, certificates: ca})
 	}
-	return m.noteIssuers(leafFirst, now, checks).prune(sources)
+	m.ancestors = nil
+	return m.noteChain(leafFirst, sent, now, checks).prune(sources)
 }
 
 // FromFiles makes the memory of a volume of which only the files are known. Their CA certificates stay until its
@@ -116,7 +120,7 @@ func FromFiles(sources []volume.Source, roots, leafFirst chain.Bundle, now time.
 	if issuer := (volume.Source{Kind: volume.IssuerSource}); slices.Contains(sources, issuer) {
 		m = m.with(issuer, had) // It is read when it issues.
 	}
-	return m.noteIssuers(leafFirst, now, chain.NewChecks(maxChecks)).SetInstalled(roots)
+	return m.noteChain(leafFirst, nil, now, chain.NewChecks(maxChecks)).SetInstalled(roots)
 }
 
 // noteIssuers records the certificates that issued the chain's leaf, directly or not, and forgets those that expired.
@@ -155,11 +159,11 @@ func endOf(c chain.Certificate) time.Time {
 // no root is among these, those that were removed from them, too. A removed root is not kept because of a cross
 // certificate in the chain while the sources have another root of the leaf.
 func (m Memory) issuersOf(leafFirst chain.Bundle, now time.Time, checks *chain.Checks) chain.Bundle {
-	present := issuers(leafFirst, m.issuersFirst(m.present()), now, checks)
+	present := issuers(leafFirst, m.issuersFirst(m.trusted(m.present())), now, checks)
 	if slices.ContainsFunc(present, chain.Certificate.SelfIssued) {
 		return present
 	}
-	return issuers(leafFirst, m.issuersFirst(m.all()), now, checks)
+	return issuers(leafFirst, m.issuersFirst(m.trusted(m.all())), now, checks)
 }
 
 // issuersFirst returns the certificates with the recorded issuers first: however many a source has, the limited number
@@ -193,8 +197,14 @@ func capped(all []issuer) []issuer {
 }
 
 // Roots returns the CA certificates for the pod: those of its sources in order, then those that were removed from them
-// but issued a certificate of the volume that has not expired. The pod's peers have such certificates, too.
+// but issued a certificate of the volume that has not expired. The pod's peers have such certificates, too. None of
+// them is distrusted.
 func (m Memory) Roots(sources []volume.Source, now time.Time) chain.Bundle {
+	return m.trusted(m.roots(sources, now))
+}
+
+// roots returns the CA certificates for the pod, distrusted ones included.
+func (m Memory) roots(sources []volume.Source, now time.Time) chain.Bundle {
 	all := m.union(sources)
 	if len(m.unread(sources)) > 0 { // Earlier sources stay until the current ones were read.
 		all = chain.Unite(all, m.all())

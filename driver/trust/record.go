@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
@@ -17,6 +18,9 @@ type record struct {
 	Sources   map[string]sourceRecord `json:"heard"`
 	Issuers   []issuerRecord          `json:"under,omitempty"`
 	Installed string                  `json:"shown,omitempty"`
+
+	Distrusted volume.Fingerprints `json:"distrusted,omitempty"`
+	Ancestors  []ancestor          `json:"ancestors,omitempty"`
 }
 
 type sourceRecord struct {
@@ -32,7 +36,10 @@ type issuerRecord struct {
 
 // Encode returns the memory as the text that [Decode] reads.
 func (m Memory) Encode() ([]byte, error) {
-	r := record{Version: recordVersion, Sources: map[string]sourceRecord{}, Installed: m.installed}
+	r := record{
+		Version: recordVersion, Sources: map[string]sourceRecord{}, Installed: m.installed,
+		Distrusted: m.distrusted, Ancestors: m.ancestors,
+	}
 	for name, h := range m.sources {
 		one := sourceRecord{Read: h.read, Problem: h.problem}
 		for _, c := range h.certificates {
@@ -60,7 +67,9 @@ func Decode(text []byte) (Memory, error) {
 		const format = "decode the record of CA certificates: version %d, this driver's is %d"
 		return Memory{}, fmt.Errorf(format, r.Version, recordVersion)
 	}
-	m := Memory{sources: map[string]sourceState{}, installed: r.Installed}
+	m := Memory{
+		sources: map[string]sourceState{}, installed: r.Installed, distrusted: r.Distrusted, ancestors: r.Ancestors,
+	}
 	for name, one := range r.Sources {
 		h := sourceState{read: one.Read, problem: one.Problem}
 		for _, der := range one.Certificates {

@@ -42,8 +42,9 @@ const (
 	warningDelay = 10 * time.Second
 )
 
-// An Updater writes the CA certificates of volumes: with a new pair, and next to the pair in force when a source
-// changes or a removed issuer ends. Make one with [NewUpdater], run it once and close it.
+// An Updater writes the CA certificates of volumes: with a new pair, and next to the pair in force when a source or the
+// operator's list of distrusted certificates changes, or a removed issuer ends. Make one with [NewUpdater], run it once
+// and close it.
 type Updater struct {
 	sources Sources // nil: issuers are the only sources.
 	store   *store.Store
@@ -54,6 +55,7 @@ type Updater struct {
 
 	mu      sync.Mutex
 	volumes map[string]*followed
+	list    list
 }
 
 // followed is the state of one volume.
@@ -62,7 +64,8 @@ type followed struct {
 	stop      func()        // Ends the watches.
 	memory    *Memory       // nil: it is in a file. The volume's files must be locked, too.
 	changed   chan struct{} // Closed when a source changes; nil: no Wait is running.
-	unapplied bool          // A source changed since the last update began.
+	unapplied bool          // A source or the operator's list changed since the last update began.
+	distrust  distrust
 }
 
 // NewUpdater makes an updater of the store's volumes. It panics if the registry has its metrics already; a nil one
@@ -86,6 +89,7 @@ func (u *Updater) addMetrics(metrics promauto.Factory) {
 		Help: "Sources of CA certificates, of those that volumes of this node use, " +
 			"that are missing or unusable now."},
 		func() float64 { return float64(u.failingSources()) })
+	u.addListMetrics(metrics)
 }
 
 // Run updates volumes until ctx ends.
@@ -141,6 +145,7 @@ func (u *Updater) Forget(id string) {
 	f := u.volumes[id]
 	delete(u.volumes, id)
 	u.queue.Remove(id)
+	u.logApplied()
 	u.mu.Unlock()
 	if f != nil && f.stop != nil {
 		f.stop()
@@ -163,12 +168,17 @@ func (u *Updater) sourceChanged(v *store.Volume) {
 	if f == nil {
 		return
 	}
+	f.wakeUp()
+	f.unapplied = true
+	u.queue.Set(v.ID(), renew.Entry{At: time.Now()})
+}
+
+// wakeUp wakes up Wait. The updater's mu must be held.
+func (f *followed) wakeUp() {
 	if f.changed != nil {
 		close(f.changed)
 		f.changed = nil
 	}
-	f.unapplied = true
-	u.queue.Set(v.ID(), renew.Entry{At: time.Now()})
 }
 
 // schedule schedules an update of the volume at that time, unless one is due already.
@@ -180,7 +190,7 @@ func (u *Updater) schedule(id string, at time.Time) {
 	}
 }
 
-// nextChange returns a channel that is closed when a source of the volume changes.
+// nextChange returns a channel that is closed when a source of the volume or the operator's list changes.
 func (u *Updater) nextChange(id string) <-chan struct{} {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -212,16 +222,17 @@ func (e missingError) Error() string { return fmt.Sprintf("trust source %s: %s",
 // Unwrap returns it as an error of kind NotYet.
 func (e missingError) Unwrap() error { return signer.Errorf(signer.NotYet, "%s", e.Error()) }
 
-// Wait waits until each source of the volume was read: no pod starts with only some of its CA certificates. A volume
-// that has a pair does not wait. The volume's turn must be held.
+// Wait waits until each source of the volume was read: no pod starts with only some of its CA certificates, or with
+// those alone that the operator distrusts. A volume that has a pair does not wait. The volume's turn must be held.
 func (u *Updater) Wait(ctx context.Context, v *store.Volume) error {
 	if v.HasPair() {
 		return nil
 	}
 	for {
 		changed := u.nextChange(v.ID())
+		final := u.sources == nil && u.currentList().known
 		err := u.checkSources(v)
-		if err == nil || u.sources == nil {
+		if err == nil || final {
 			return err
 		}
 		select {
@@ -237,20 +248,26 @@ func (u *Updater) Wait(ctx context.Context, v *store.Volume) error {
 func (u *Updater) checkSources(v *store.Volume) error {
 	defer v.LockFiles()()
 	spec := v.Spec()
-	m := u.memory(v, spec).Update(spec.Trust, u.answer, nil, time.Now())
+	now := time.Now()
+	m := u.memory(v, spec).Distrust(u.currentList().distrusted).Update(spec.Trust, u.answer, nil, now)
 	u.setMemory(v.ID(), &m)
 	if source, problem, ok := m.Missing(spec.Trust); ok {
 		return missingError{source, problem}
 	}
-	return nil
+	return u.checkFirst(m, spec.Trust, now)
 }
 
-// Install puts the pair of an attempt in force, with the current CA certificates. The volume's turn must be held.
+// Install puts the pair of an attempt in force, with the current CA certificates. An error of a pair that the
+// operator's list excludes is of kind Failed, and leaves all as it is. The volume's turn must be held.
 func (u *Updater) Install(v *store.Volume, attempt string, pair request.Pair) error {
 	defer v.LockFiles()()
 	spec, now := v.Spec(), time.Now()
 	before := u.memory(v, spec)
-	after := before.Update(spec.Trust, u.answer, nil, now).Issued(spec.Trust, pair.CA, pair.Chain.Certificates(), now)
+	after := before.Distrust(u.currentList().distrusted).Update(spec.Trust, u.answer, nil, now).
+		Issued(spec.Trust, pair.CA, pair.Chain.Certificates(), now)
+	if err := checkPair(v, spec, after, now); err != nil {
+		return err
+	}
 	after, err := install(v, spec, attempt, pair, after, after.Roots(spec.Trust, now))
 	if err != nil {
 		return err
@@ -291,7 +308,7 @@ func (u *Updater) refresh(v *store.Volume) error {
 	}
 	now := time.Now()
 	before := u.memory(v, spec)
-	after := before.Update(spec.Trust, u.answer, pair.Chain.Certificates(), now)
+	after := before.Distrust(u.currentList().distrusted).Update(spec.Trust, u.answer, pair.Chain.Certificates(), now)
 	roots := after.Roots(spec.Trust, now)
 	if (after.Complete(spec.Trust) || before.HasInstalled()) && !after.IsInstalled(roots) {
 		if after, err = install(v, spec, attempt, pair, after, roots); err != nil {
@@ -344,15 +361,17 @@ func (u *Updater) installed(v *store.Volume, spec volume.Volume, before, after M
 	}
 	u.setMemory(v.ID(), cached)
 	u.schedule(v.ID(), after.NextEnd(spec.Trust, time.Now()))
-	u.warn(v, "TrustBundleKept", before.Problems(), after.Problems())
-	u.warn(v, "TrustBundleUnchecked", before.Unparsed(), after.Unparsed())
+	u.setDistrust(v.ID(), spec, after)
+	u.warn(v, "TrustBundleKept", before.Problems(), after.Problems(), warningDelay)
+	u.warn(v, "TrustBundleUnchecked", before.Unparsed(), after.Unparsed(), warningDelay)
+	u.warnOfDistrust(v, spec, before, after)
 }
 
 // shared reports whether other volumes may have the source, too. Only such a source changes between renewals.
 func shared(s volume.Source) bool { return s.Kind != volume.IssuerSource }
 
 // warn queues a warning for each source whose message changed, and withdraws those of sources without one.
-func (u *Updater) warn(v *store.Volume, reason string, before, after map[string]string) {
+func (u *Updater) warn(v *store.Volume, reason string, before, after map[string]string, delay time.Duration) {
 	for source := range before {
 		if after[source] == "" {
 			u.events.Withdraw(v.ID(), reason+" "+source)
@@ -361,7 +380,7 @@ func (u *Updater) warn(v *store.Volume, reason string, before, after map[string]
 	for source, message := range after {
 		if message != before[source] && !v.Removed() {
 			warning := event.Warning{Reason: reason, Message: message}
-			u.events.Warn(v.ID(), v.Spec().Pod, reason+" "+source, warning, warningDelay)
+			u.events.Warn(v.ID(), v.Spec().Pod, reason+" "+source, warning, delay)
 		}
 	}
 }

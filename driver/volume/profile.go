@@ -18,6 +18,9 @@ type Profiles struct {
 	Namespaces map[string]string `json:"namespaces"`
 
 	Issuer Profile `json:"-"` // The issuer of volumes for which neither pod nor profile names one.
+
+	// Distrusted has the CA certificates that no volume may have; nil: there is no ConfigMap that could say so.
+	Distrusted Fingerprints `json:"-"`
 }
 
 // A Profile is values of attributes for volumes that do not say, by names without a prefix.
@@ -35,9 +38,9 @@ func issuerAttributeNames() []string { return []string{"issuer-name", "issuer-ki
 
 // ParseProfiles reads the data of the ConfigMap. Its error is all that is wrong with it.
 func ParseProfiles(data map[string]string) (*Profiles, error) {
-	known := append([]string{ProfilesKey}, issuerAttributeNames()...)
+	known := append([]string{ProfilesKey, DistrustKey}, issuerAttributeNames()...)
 	var problems Problems
-	found := &Profiles{Issuer: Profile{}}
+	found := &Profiles{Issuer: Profile{}, Distrusted: Fingerprints{}}
 	for _, key := range slices.Sorted(maps.Keys(data)) {
 		switch {
 		case len(problems) == maxProblems:
@@ -45,6 +48,10 @@ func ParseProfiles(data map[string]string) (*Profiles, error) {
 			if err := found.decode(data[key]); err != nil {
 				problems = append(problems, problem(key, "%w", err))
 			}
+		case key == DistrustKey:
+			var err error
+			found.Distrusted, err = parseDistrust(data[key])
+			problems = append(problems, problemsOf(withKey(key, err))...)
 		case slices.Contains(known, key):
 			found.Issuer[key] = strings.TrimSpace(data[key])
 		default:

@@ -1,0 +1,137 @@
+package profile_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/mayfly-csi/mayfly/driver/profile"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+)
+
+// An event is one of a watch.
+type event struct {
+	Type   string            `json:"type"`
+	Object *corev1.ConfigMap `json:"object"`
+}
+
+// serve plays an API server that has these objects, and sends the events.
+func serve(t *testing.T, events <-chan event, there ...corev1.ConfigMap) *rest.Config {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		out := json.NewEncoder(w)
+		if r.URL.Query().Get("watch") == "" {
+			list := corev1.ConfigMapList{ListMeta: metav1.ListMeta{ResourceVersion: "1"}, Items: there}
+			list.APIVersion, list.Kind = "v1", "ConfigMapList"
+			_ = out.Encode(list)
+			return
+		}
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		for {
+			select {
+			case e := <-events:
+				_ = out.Encode(e)
+				_ = http.NewResponseController(w).Flush()
+			case <-r.Context().Done():
+				return
+			}
+		}
+	}))
+	t.Cleanup(server.Close)
+	return &rest.Config{Host: server.URL}
+}
+
+// object is the ConfigMap, with a list of distrusted certificates or without.
+func object(version string, data map[string]string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "system", Name: "mayfly", ResourceVersion: version},
+		Data:       data,
+	}
+}
+
+// run reads the ConfigMap until the test ends, and passes on its lists.
+func run(t *testing.T, config *rest.Config) (*profile.ConfigMap, <-chan volume.Fingerprints) {
+	t.Helper()
+	c, err := profile.New(config, "system", "mayfly", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lists := make(chan volume.Fingerprints, 10)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx, func(p *volume.Profiles) { lists <- p.Distrusted }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return c, lists
+}
+
+// Each change of the ConfigMap is passed on at once, and what is wrong or gone changes nothing.
+func TestChangesArePassedOn(t *testing.T) {
+	fingerprint := volume.Fingerprint(sha256.Sum256(nil))
+	events := make(chan event)
+	c, lists := run(t, serve(t, events, *object("1", nil)))
+	next := func(want volume.Fingerprints) {
+		t.Helper()
+		select {
+		case got := <-lists:
+			if got == nil || !slices.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("waited in vain")
+		}
+	}
+	next(nil)
+	listed := map[string]string{volume.DistrustKey: fmt.Sprintf("# stolen\n%X\n", fingerprint[:])}
+	events <- event{"MODIFIED", object("2", listed)}
+	next(volume.Fingerprints{fingerprint})
+	events <- event{"MODIFIED", object("3", map[string]string{volume.DistrustKey: "x"})}
+	events <- event{"DELETED", object("4", nil)}
+	events <- event{"ADDED", object("5", listed)} // The next one that is passed on.
+	next(volume.Fingerprints{fingerprint})
+	if p, err := c.Get(t.Context()); err != nil || !p.Distrusted.Has(fingerprint) {
+		t.Errorf("%+v (%v)", p, err)
+	}
+}
+
+// Without a ConfigMap nobody says that a certificate is trusted again.
+func TestWithoutAConfigMapThereIsNoList(t *testing.T) {
+	c, lists := run(t, serve(t, nil))
+	if p, err := c.Get(t.Context()); err != nil || p.Distrusted != nil {
+		t.Errorf("%+v (%v)", p, err)
+	}
+	if len(lists) != 1 || <-lists != nil { // Get returns after it.
+		t.Error("there is a list")
+	}
+}
+
+// A ConfigMap that was never valid is none.
+func TestAListThatWasNeverValid(t *testing.T) {
+	c, lists := run(t, serve(t, nil, *object("1", map[string]string{volume.DistrustKey: "x"})))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := c.Get(ctx)
+	const want = `read the driver's profiles from ConfigMap system/mayfly: distrust line 1 is "x", which is not a SHA-256 fingerprint`
+	if err == nil || !strings.HasPrefix(err.Error(), want) || len(lists) > 0 {
+		t.Errorf("%v", err)
+	}
+}
