@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/profile"
@@ -137,9 +138,12 @@ func yes(b bool) string {
 // TestMetrics makes a node plugin, with a registry that keeps what its metrics describe.
 func TestMetrics(t *testing.T) {
 	var rows metricRows
-	d, err := driver.New(driver.Config{
-		StateDir: t.TempDir(), Metrics: &rows, Profiles: unread{}, Log: slog.New(slog.DiscardHandler),
-	})
+	log := slog.New(slog.DiscardHandler)
+	profiles, err := profile.New(&rest.Config{}, "system", "mayfly", log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := driver.New(driver.Config{StateDir: t.TempDir(), Metrics: &rows, Profiles: profiles, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,15 +158,6 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("reference.md, Metrics, names %s, which does not exist", name)
 		}
 	}
-}
-
-// unread is profiles that nobody reads.
-type unread struct{ *profile.ConfigMap }
-
-// Run waits until ctx ends.
-func (unread) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return ctx.Err()
 }
 
 // metricRows is a registry that holds the rows of the table of metrics.
