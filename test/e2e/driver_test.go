@@ -2,14 +2,17 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -99,6 +102,51 @@ func (s *story) upgrade(image string) {
 	if err := shared.WaitMayfly(ctx); err != nil {
 		s.Fatal(err)
 	}
+}
+
+// A roll-out is done when the kubelets have registered the driver. A registration whose socket another program removes comes back.
+func driverRegistered(s *story) {
+	const node = "node-a"
+	if _, err := shared.Kubectl(s.Context(), "--namespace", mayfly, "rollout", "restart", "daemonset/mayfly"); err != nil {
+		s.Fatal(err)
+	}
+	if err := shared.WaitMayfly(s.Context()); err != nil {
+		s.Fatal(err)
+	}
+	for _, node := range shared.Nodes {
+		if err := registered(s.Context(), node); err != nil {
+			s.Errorf("the roll-out is done, and on %s %v", node, err)
+		}
+	}
+	socket := "/var/lib/kubelet/plugins_registry/csi.mayfly.dev-reg.sock"
+	if err := shared.Node(node).Command(s.Context(), "rm", socket).Run(); err != nil {
+		s.Fatal(err)
+	}
+	s.until("the socket to be back", func(ctx context.Context) error {
+		return shared.Node(node).Command(ctx, "test", "-S", socket).Run()
+	})
+	s.until("the driver to be registered and ready", func(ctx context.Context) error {
+		pod, err := driverPod(ctx, node)
+		if err == nil && !isReady(pod) {
+			err = fmt.Errorf("it is %+v", pod.Status.ContainerStatuses)
+		}
+		return errors.Join(err, registered(ctx, node))
+	})
+	s.start(pod("web", on(node)))
+	s.ready("web")
+	s.delete("web")
+}
+
+// registered says whether a node's kubelet has registered the driver.
+func registered(ctx context.Context, node string) error {
+	csi, err := shared.Client.StorageV1().CSINodes().Get(ctx, node, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(csi.Spec.Drivers, func(d storagev1.CSINodeDriver) bool { return d.Name == "csi.mayfly.dev" }) {
+		return fmt.Errorf("the CSINode has the drivers %v", csi.Spec.Drivers)
+	}
+	return nil
 }
 
 func deletedWithoutDriver(s *story) {

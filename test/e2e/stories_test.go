@@ -42,6 +42,7 @@ func TestStories(t *testing.T) {
 		{"describe says why the request was denied", requestDenied},
 		{"describe says that a right is missing", rightMissing},
 		{"the driver is killed and then upgraded while pods start and rotate", driverReplaced},
+		{"the driver is rolled out, and its registration is lost", driverRegistered},
 		{"a pod is deleted while the driver is absent", deletedWithoutDriver},
 		{"pods written for the drivers of cert-manager run unchanged", otherNames},
 		{"an operator sets profiles and renews by annotation, and each pod asks as itself", operated},
