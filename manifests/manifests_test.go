@@ -209,15 +209,38 @@ func TestPlugin(t *testing.T) {
 	}) {
 		t.Error("the node's name is not told")
 	}
-	root, mount, source := flags["MAYFLY_KUBELET_ROOT"], container.VolumeMounts[0], pod.Volumes[0]
-	if mount.Name != source.Name || mount.MountPath != root || source.HostPath.Path != root || *mount.MountPropagation != corev1.MountPropagationBidirectional {
-		t.Errorf("the kubelet's root is %s: %v of %v", root, mount, source)
-	}
 	if surge := plugin.Spec.UpdateStrategy.RollingUpdate.MaxSurge; surge.IntValue() != 0 {
 		t.Errorf("surge %v: the kubelet refuses a second instance", surge)
 	}
 	if strings.Contains(container.Image, "/") {
 		t.Errorf("image %s has a registry", container.Image)
+	}
+}
+
+// TestMounts: the driver sees of the kubelet's root what it needs and no more. It mounts in the pods' directories and in its own, where all of its CSI sockets lie
+// by a test of cmd/mayfly.
+func TestMounts(t *testing.T) {
+	const bidirectional = corev1.MountPropagationBidirectional
+	pod, root := the[*appsv1.DaemonSet](t, objects(t, "*.yaml")).Spec.Template.Spec, variables(t)["MAYFLY_KUBELET_ROOT"]
+	want := map[string]corev1.MountPropagationMode{
+		root + "/pods": bidirectional, root + "/plugins/" + volume.Driver: bidirectional, root + "/plugins_registry": "",
+	}
+	sources := map[string]string{}
+	for _, v := range pod.Volumes {
+		sources[v.Name] = v.HostPath.Path
+	}
+	got := map[string]corev1.MountPropagationMode{}
+	for _, m := range pod.Containers[0].VolumeMounts {
+		got[m.MountPath] = ""
+		if m.MountPropagation != nil {
+			got[m.MountPath] = *m.MountPropagation
+		}
+		if sources[m.Name] != m.MountPath || m.ReadOnly || m.SubPath != "" {
+			t.Errorf("%s is %s on the node", m.MountPath, sources[m.Name])
+		}
+	}
+	if !maps.Equal(got, want) || len(sources) != len(want) {
+		t.Errorf("mounts %v, want %v", got, want)
 	}
 }
 

@@ -53,7 +53,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.NodeName, "node-name", "", "name of this node; required")
 	o.Volumes.Add(f)
 	o.Log.Add(f)
-	f.StringVar(&o.CSIEndpoint, "csi-endpoint", "", "path of the CSI socket, with one driver name (default plugins/<driver name>/csi.sock under the kubelet's root)")
+	f.StringVar(&o.CSIEndpoint, "csi-endpoint", "", "path of the CSI socket, with one driver name (default plugins/csi.mayfly.dev/csi.sock under the kubelet's root, and with another name <driver name>.sock in that directory)")
 	f.StringVar(&o.KubeletRoot, "kubelet-root", "/var/lib/kubelet", "the kubelet's root directory; empty: do not register with a kubelet, and accept targets anywhere")
 	f.StringVar(&o.StateDir, "state-dir", "", "directory under which each volume's tmpfs is mounted (default plugins/csi.mayfly.dev/volumes under the kubelet's root)")
 	f.StringVar(&o.Signer, "signer", signerCertManager, "who signs: cert-manager; pod-certificate (mayfly-controller, asked as the node by PodCertificateRequests); or local (an embedded CA)")
@@ -92,15 +92,15 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (options
 func (o *options) complete() error {
 	o.CSIEndpoint = strings.TrimPrefix(o.CSIEndpoint, "unix://")
 	for _, p := range []struct {
-		path               *string
-		name, plugin, rest string
+		path       *string
+		name, rest string
 	}{
-		{&o.CSIEndpoint, "csi-endpoint", o.DriverNames.Values[0], "csi.sock"},
-		{&o.StateDir, "state-dir", volume.Driver, "volumes"}, // The same under any name: what is there must be found again.
-		{&o.LocalCA, "local-ca", volume.Driver, "local-ca"},
+		{&o.CSIEndpoint, "csi-endpoint", socketName(o.DriverNames.Values[0])},
+		{&o.StateDir, "state-dir", "volumes"}, // The same under any name: what is there must be found again.
+		{&o.LocalCA, "local-ca", "local-ca"},
 	} {
 		if *p.path == "" && o.KubeletRoot != "" {
-			*p.path = filepath.Join(o.KubeletRoot, "plugins", p.plugin, p.rest)
+			*p.path = filepath.Join(o.KubeletRoot, "plugins", volume.Driver, p.rest)
 		}
 		if *p.path == "" && (p.name != "local-ca" || o.Signer == signerLocal) {
 			return fmt.Errorf("--%s is required where --kubelet-root is empty", p.name)
@@ -118,13 +118,22 @@ func (o *options) cluster() bool { return o.Signer != signerLocal || o.Kubeconfi
 // driverNames are the names with their sockets.
 func (o *options) driverNames() (all []driver.Name) {
 	for i, name := range o.DriverNames.Values {
-		endpoint := filepath.Join(o.KubeletRoot, "plugins", name, "csi.sock")
+		endpoint := filepath.Join(o.KubeletRoot, "plugins", volume.Driver, socketName(name))
 		if i == 0 {
 			endpoint = o.CSIEndpoint
 		}
 		all = append(all, driver.Name{Name: name, Endpoint: endpoint})
 	}
 	return all
+}
+
+// socketName returns the file name of a driver's CSI socket. All are in one directory, which is all that the driver's pod
+// has to mount.
+func socketName(driver string) string {
+	if driver == volume.Driver {
+		return "csi.sock"
+	}
+	return driver + ".sock"
 }
 
 // defaults are what volumes get that do not say.

@@ -106,7 +106,7 @@ func TestSeveralDriverNames(t *testing.T) {
 	o, err := parse([]string{"--node-name=n", "--driver-name=c,d"}, func(name string) string {
 		return map[string]string{"MAYFLY_DRIVER_NAME": "a,b"}[name]
 	}, nil)
-	if err != nil || len(o.driverNames()) != 2 || o.driverNames()[1].Endpoint != "/var/lib/kubelet/plugins/d/csi.sock" || o.StateDir != "/var/lib/kubelet/plugins/csi.mayfly.dev/volumes" {
+	if err != nil || len(o.driverNames()) != 2 || o.driverNames()[0].Endpoint != "/var/lib/kubelet/plugins/csi.mayfly.dev/c.sock" || o.driverNames()[1].Endpoint != "/var/lib/kubelet/plugins/csi.mayfly.dev/d.sock" || o.StateDir != "/var/lib/kubelet/plugins/csi.mayfly.dev/volumes" {
 		t.Errorf("%+v (%v)", o, err)
 	}
 }

@@ -3,12 +3,14 @@ package registration
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -103,13 +105,22 @@ func (k *keeper) repair(ctx context.Context) bool {
 	return complete
 }
 
-// restore opens a lost socket again, and logs that; of failures in a row only the first.
+// restore opens a lost socket again, and logs that; of failures in a row only the first. If that can't succeed the
+// server fails.
 func (k *keeper) restore(ctx context.Context, s *socket, before state) {
 	if err := s.open(ctx, k.failed); err == nil {
 		k.log.Warn("a socket was gone, and has been put back", "path", s.path)
+	} else if dir := filepath.Dir(s.path); removed(dir) {
+		k.failed(fmt.Errorf("%s was removed from the node, and a container sees a new one after a restart: %w", dir, err))
 	} else if before != lost {
 		k.log.Error("a socket is gone and can't be put back; this is tried every second", "path", s.path, "error", err)
 	}
+}
+
+// removed reports whether a directory was removed that is mounted here: nothing can be made in it any more.
+func removed(dir string) bool {
+	var stat unix.Stat_t
+	return unix.Stat(dir, &stat) == nil && stat.Nlink == 0
 }
 
 // wait returns after a change of a socket or of its directory, and when ctx ends.

@@ -3,12 +3,16 @@ package registration_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/driver/registration"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -128,5 +132,30 @@ func TestASocketThatCannotBePutBack(t *testing.T) {
 	answers(t, k, i, "a")
 	if n := strings.Count(i.log.String(), "can't be put back"); n != 1 {
 		t.Errorf("it is in the log %d times", n)
+	}
+}
+
+// In a container the kubelet's directories are mounts. One that was removed from the node shows no new one: a new container
+// does.
+func TestAMountedDirectoryThatIsRemoved(t *testing.T) {
+	k := newKubelet(t)
+	onNode, here := filepath.Join(k.Root, "on-node"), filepath.Join(k.Root, "plugins_registry")
+	if err := errors.Join(os.Mkdir(onNode, 0o750), unix.Mount(onNode, here, "", unix.MS_BIND, "")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(here, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	s := &registration.Server{
+		Plugins: []registration.Plugin{fakeNode{}.plugin(k, name)}, KubeletRoot: k.Root, Drain: time.Hour, Log: slog.New(slog.DiscardHandler),
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(t.Context()) }()
+	until(t, "it serves", s.Serving)
+	until(t, "the directory is gone", func() bool { return os.RemoveAll(onNode) == nil && !exists(onNode) })
+	if err := <-done; err == nil || !strings.Contains(err.Error(), here+" was removed from the node") {
+		t.Error(err)
 	}
 }
