@@ -144,7 +144,10 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	defer d.stop()
 	defer context.AfterFunc(ctx, d.stop)()
 	unlock, err := d.store.Lock(ctx)
-	if err != nil {
+	switch {
+	case errors.Is(err, context.Canceled): // A stop while it waited.
+		return nil
+	case err != nil:
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()

@@ -301,7 +301,7 @@ func (p *someProfiles) Run(ctx context.Context, changed func(*volume.Profiles)) 
 func (p *someProfiles) tell() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.away == nil && p.changed != nil {
+	if p.now != nil && p.away == nil && p.changed != nil {
 		p.changed(p.now)
 	}
 }

@@ -430,6 +430,29 @@ func TestASuccessorWaitsForItsPredecessor(t *testing.T) {
 	}
 }
 
+// A node plugin that waits for another is healthy, not ready, and ends without an error when it is stopped.
+func TestAStopWhileAPredecessorRuns(t *testing.T) {
+	n := newNode(t, nil)
+	successor, err := driver.New(n.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- successor.Run(ctx) }()
+	until(t, "the successor waits", func() bool { return n.log.count("waiting for another node plugin") == 1 })
+	if err := successor.Healthy(ctx); err != nil {
+		t.Error(err)
+	}
+	if successor.Ready() == nil {
+		t.Error("it is ready")
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // forgetting is in the middle of a removal of requests when the driver ends.
 type forgetting struct {
 	*scripted

@@ -106,7 +106,7 @@ func TestPodsOnAnotherDisk(t *testing.T) {
 	dir, err := os.MkdirTemp("", "mounts-") // A test's own directory makes a socket's path too long.
 	must(t, err)
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, "mayfly"), "../cmd/mayfly")
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "mayfly"), "../cmd/mayfly")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // As in the image, which has no C library.
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
