@@ -76,7 +76,8 @@ const eventThreshold = 30 * time.Second
 func (i *Issuer) Report(v *store.Volume, cause error) {
 	spec, failure := v.Spec(), v.Record().Failure
 	i.Log.Error("certificate not issued",
-		"volume", v.ID(), "pod", spec.Pod.Namespace+"/"+spec.Pod.Name, "error", cause)
+		"volume", v.ID(), "pod", spec.Pod.Namespace+"/"+spec.Pod.Name,
+		"error", message.Cut(cause.Error(), message.LongestReason))
 	if failure == nil || failure.RetryAt.Sub(failure.At) < eventThreshold || v.Removed() {
 		return
 	}
