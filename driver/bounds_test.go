@@ -1,6 +1,8 @@
 package driver_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -38,6 +40,26 @@ func TestALongReason(t *testing.T) {
 	info, err := os.Stat(n.inState(v, "record.json"))
 	if err != nil || info.Size() > 8<<10 {
 		t.Errorf("%v; the record has %d bytes", err, info.Size())
+	}
+	if log := n.log.String(); len(log) > 16<<10 {
+		t.Errorf("the log has %d bytes", len(log))
+	}
+	n.unpublish(v)
+}
+
+// An error that is no signer's, such as the kernel's with a path, has the same bounds.
+func TestALongError(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	n.signer.from(func(context.Context, signer.Request, signer.Signer) (signer.Issued, error) {
+		return signer.Issued{}, errors.New(strings.Repeat("no ", 300<<10))
+	})
+	_, err := n.Publish(t.Context(), n.driver, v)
+	if answer := status.Convert(err).Message(); len(answer) != 1024 || !strings.HasSuffix(answer, "…") {
+		t.Errorf("the answer has %d bytes: %.100s", len(answer), answer)
+	}
+	if reason := n.record(v).Failure.Reason; len(reason) != 768 || !strings.HasSuffix(reason, "…") {
+		t.Errorf("the reason on record has %d bytes: %.100s", len(reason), reason)
 	}
 	if log := n.log.String(); len(log) > 16<<10 {
 		t.Errorf("the log has %d bytes", len(log))

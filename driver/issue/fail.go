@@ -86,7 +86,7 @@ const eventThreshold = 30 * time.Second
 // Report logs an attempt that failed in the background, and sends the pod an Event.
 func (i *Issuer) Report(v *store.Volume, cause error) {
 	spec, failure := v.Spec(), v.Record().Failure
-	i.Log.Error("certificate not issued", v.Attr(), "error", cause)
+	i.Log.Error("certificate not issued", v.Attr(), "error", message.Cut(cause.Error(), message.LongestReason))
 	if failure == nil || failure.RetryAt.Sub(failure.At) < eventThreshold || v.Removed() {
 		return
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// An RSA key takes a core for long: 2048 bits some 0.1 s, 4096 bits 1 s, 8192 bits 50 s, and an unlucky one twice or three
-// times as long. crypto/rsa can't be cancelled.
+// An RSA key takes a core for long: 2048 bits some 0.1 s, 4096 bits 1 s, 8192 bits 50 s, and an unlucky one twice or
+// three times as long. crypto/rsa can't be cancelled.
 const (
 	// concurrentKeys is how many RSA keys are made at once.
 	concurrentKeys = 2
@@ -23,8 +23,8 @@ const (
 )
 
 // ErrNoKey is the error of an attempt whose key is not made yet.
-var ErrNoKey = signer.Errorf(signer.NotYet, "the volume's RSA key is not made yet: a node makes %d at once, and of those "+
-	"with more than %d bits, which take a minute, one; keys of key-algorithm ECDSA take no time", concurrentKeys, longKey)
+var ErrNoKey = signer.Errorf(signer.NotYet, "the volume's RSA key is not made yet: a node makes %d at once, and of "+
+	"those with more than %d bits, which take a minute, one; keys of key-algorithm ECDSA take no time", concurrentKeys, longKey)
 
 // keys makes the keys of volumes. An RSA key is made in the background, and outlives the call that asks for it: the
 // volume's next call gets it. If it were dropped, a key that takes longer than a call would never be made, and cost a
@@ -121,8 +121,8 @@ func (k *keys) start() {
 	}
 }
 
-// next returns the index of the job to start: of those that may run, that of the namespace which had its turn first; -1 if
-// there is none. k.mu must be held.
+// next returns the index of the job to start: of those that may run, that of the namespace which had its turn first;
+// -1 if there is none. k.mu must be held.
 func (k *keys) next() int {
 	next := -1
 	for i, job := range k.waiting {

@@ -306,3 +306,13 @@ func TestARecordThatIsNone(t *testing.T) {
 		}
 	}
 }
+
+// What an API server says of a source is bounded where it comes in: the volume's record and Events have it.
+func TestALongProblemOfASource(t *testing.T) {
+	m := trust.Memory{}.Update([]volume.Source{mesh}, func(volume.Source) trust.Answer {
+		return trust.Answer{Err: errors.New(strings.Repeat("no ", 300<<10))}
+	}, nil, time.Now())
+	if _, problem, missing := m.Missing([]volume.Source{mesh}); !missing || len(problem) != 768 || !strings.HasSuffix(problem, "…") {
+		t.Errorf("%t, %d bytes: %.100s", missing, len(problem), problem)
+	}
+}

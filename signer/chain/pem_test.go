@@ -210,3 +210,17 @@ func TestALongProblemIsCut(t *testing.T) {
 		t.Errorf("%q", words)
 	}
 }
+
+// A certificate with a long subject is named by its hash, without writing the subject: that takes the square of its size.
+func TestLongSubjects(t *testing.T) {
+	for n, named := range map[int]bool{10: true, 1000: false, 100000: false} {
+		subject := func(c *x509.Certificate) { c.Subject.OrganizationalUnit = slices.Repeat([]string{"a"}, n) }
+		c := chain.Of(root(t, "root", subject).Certificate)
+		if allocs := testing.AllocsPerRun(1, func() { _ = c.String() }); !named && allocs > 100 {
+			t.Errorf("%d: the name takes %v allocations", n, allocs)
+		}
+		if text := c.String(); strings.HasPrefix(text, "the certificate with SHA-256 ") == named || len(text) > 200 {
+			t.Errorf("%d: %s", n, text)
+		}
+	}
+}
