@@ -58,7 +58,9 @@ func expired(t *testing.T, v kubelet.Volume, end time.Time, event string) {
 func TestTheEndOfACertificate(t *testing.T) {
 	n, events := listening(t)
 	v := web("csi.mayfly.dev/duration=15s")
-	n.signer.say(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) { return ca.Sign(ctx, req) })
+	n.signer.say(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
+		return ca.Sign(ctx, req)
+	})
 	n.signer.from(refuse(signer.Denied, "no"))
 	n.counts(map[string]float64{"mayfly_certificates_expired": 0, "mayfly_renewals_overdue": 0})
 	end := pair(t, n.publish(v)).NotAfter

@@ -132,10 +132,10 @@ func TestWhatIsNotTheCommandLinesFaultIsExitCode1(t *testing.T) {
 	}
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	for args, want := range map[string]string{
-		"":                                           "find the API server: unable to load in-cluster configuration",
-		"--kubeconfig=/does/not/exist":               "find the API server: ",
-		"--signer=local --local-ca=" + file:          "open the local CA: ",
-		"--signer=local --kubeconfig=/none":          "find the API server: ",
+		"":                                  "find the API server: unable to load in-cluster configuration",
+		"--kubeconfig=/does/not/exist":      "find the API server: ",
+		"--signer=local --local-ca=" + file: "open the local CA: ",
+		"--signer=local --kubeconfig=/none": "find the API server: ",
 		"--signer=local --metrics-address=nowhere:x": "serve metrics: ",
 	} {
 		root := t.TempDir()
