@@ -16,34 +16,29 @@ const (
 	renewed = "CertificateRenewed"
 )
 
-// EndOf returns when to call [Issuer.ReportEnd] for the volume; ok is false if there is no end to report.
+// EndOf returns when to call [Issuer.ReportEnd] for the volume; ok is false if there is no end to report, or its pod is
+// not known.
 func EndOf(v *store.Volume) (end time.Time, ok bool) {
 	pair, ok := v.Pair()
-	return pair.NotAfter, ok && !v.Removed() && !v.Record().ReportedEnd.Equal(pair.NotAfter)
+	return pair.NotAfter, ok && v.Known() && !v.Removed() && !v.Record().ReportedEnd.Equal(pair.NotAfter)
 }
 
 // ReportEnd logs that the pair in force has ended, and sends the pod an Event: once for each pair, whatever restarts
 // come. It does nothing before the end.
 func (i *Issuer) ReportEnd(v *store.Volume, now time.Time) {
 	end, ok := EndOf(v)
-	if !ok || end.After(now) {
-		return
-	}
-	if !i.recordEnd(v, end) {
+	if !ok || end.After(now) || !i.recordEnd(v, end) {
 		return
 	}
 	i.Log.Error("certificate expired", v.Attr(), "notAfter", end)
-	if pod := volume.PodOf(v.Record().Asked); pod.Name != "" {
-		i.Events.Warn(v.ID(), pod, expired, event.Warning{Reason: expired, Message: endMessage(v, end)}, 0)
-	}
+	pod, w := volume.PodOf(v.Record().Asked), event.Warning{Reason: expired, Message: endMessage(v, end)}
+	i.Events.Warn(v.ID(), pod, expired, w, 0)
 }
 
 // recordEnd records the end that is about to be reported. It reports whether that is the first time.
 func (i *Issuer) recordEnd(v *store.Volume, end time.Time) (first bool) {
 	reported := func(r *store.Record) { r.ReportedEnd, first = end, !r.ReportedEnd.Equal(end) }
-	if !v.Known() { // Its record could not be read, so its pod is not known.
-		v.Amend(reported)
-	} else if err := v.Update(reported); err != nil {
+	if err := v.Update(reported); err != nil {
 		i.Log.Warn("the end of a certificate may be reported again", v.Attr(), "error", err)
 		v.Amend(reported)
 	}

@@ -2,6 +2,7 @@ package issue
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"strings"
@@ -58,7 +59,9 @@ func sent(t *testing.T, i *Issuer, v *store.Volume, do func()) (found event.Even
 		found = e
 	}
 	cancel()
-	<-ended
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
 	if err := i.Events.Close(); err != nil {
 		t.Error(err)
 	}

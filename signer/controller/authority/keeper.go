@@ -112,6 +112,7 @@ func (k *Keeper) Reconcile(ctx context.Context, of reconcile.Request) (reconcile
 	if !ok {
 		return reconcile.Result{}, nil
 	}
+	k.failures.WithLabelValues(signer) // A rate needs the 0 before the first failure.
 	keep := k.issuer
 	if of.Name == k.Own {
 		keep = k.own

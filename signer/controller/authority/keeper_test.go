@@ -68,6 +68,9 @@ func TestTheKeeperSleeps(t *testing.T) {
 	if got := testutil.ToFloat64(k.ends.WithLabelValues("csi.mayfly.dev/volume")); got < 1 {
 		t.Errorf("it ends at %v", got)
 	}
+	if testutil.CollectAndCount(k.failures) != 1 || testutil.ToFloat64(k.failures) != 0 {
+		t.Error("there is no count of failures before the first one")
+	}
 }
 
 // Who is second is no failure; what the API server refuses is one, and is tried again.
