@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/trust"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/local"
@@ -32,7 +34,23 @@ import (
 type distrusting struct {
 	*trusting
 	profiles *someProfiles
-	registry *prometheus.Registry // Of the driver that runs.
+	registry *prometheus.Registry   // Of the driver that runs.
+	answers  atomic.Int64           // How often a source was asked.
+	during   atomic.Pointer[func()] // Called once, while a source is asked; nil: nothing.
+}
+
+// An asked source tells when it is asked.
+type asked struct {
+	trust.Sources
+	by *distrusting
+}
+
+func (a asked) Answer(s volume.Source) trust.Answer {
+	a.by.answers.Add(1)
+	if f := a.by.during.Swap(nil); f != nil {
+		(*f)()
+	}
+	return a.Sources.Answer(s)
 }
 
 func newDistrusting(t *testing.T) *distrusting {
@@ -40,7 +58,7 @@ func newDistrusting(t *testing.T) *distrusting {
 	n := &distrusting{profiles: &someProfiles{now: distrust()}}
 	n.trusting = newTrusting(t, func(c *driver.Config) {
 		n.registry = prometheus.NewRegistry()
-		c.Metrics, c.Profiles = n.registry, n.profiles
+		c.Metrics, c.Profiles, c.Trust = n.registry, n.profiles, asked{c.Trust, n}
 	})
 	return n
 }
@@ -150,11 +168,13 @@ func TestADistrustedRootGoesAtOnce(t *testing.T) {
 	n.restart()
 	n.have(a, b)
 	n.shows(target, b, n.issuer())
+	answers := n.answers.Load()
 	n.profiles.set(&volume.Profiles{}, nil) // Without a ConfigMap nobody says that it is trusted again.
-	n.have(b, a)
-	n.have(b)
 	n.have(a)
 	n.shows(target, n.issuer())
+	if again := n.answers.Load() - answers; again > 20 {
+		t.Errorf("the source was asked %d times for two changes", again)
+	}
 	n.distrust()
 	n.shows(target, a, n.issuer())
 	n.applied(1, 0, 2, 0, 0)
@@ -165,7 +185,22 @@ func TestADistrustedRootGoesAtOnce(t *testing.T) {
 	n.hears()
 	n.unpublish(v)
 	n.unpublish(other)
+	n.distrust(b)
+	n.applied(1, 1, 0, 0, 0)
 	n.empty()
+}
+
+// A list that changes while a volume is updated by the one before, back to that which the volume followed.
+func TestAListThatChangesBackDuringAnUpdate(t *testing.T) {
+	n := newDistrusting(t)
+	a, b := root(t, "a", 0), root(t, "b", 0)
+	n.have(a, b)
+	target := n.publish(web(trusts + "file:corp"))
+	back := func() { n.distrust() }
+	n.during.Store(&back)
+	n.distrust(a)
+	until(t, "both changes", func() bool { return strings.Count(n.log.String(), "CA certificates changed") == 2 })
+	n.has(target, a, b)
 }
 
 // The root of the pods' own certificates: what breaks is told, once, and a new CA mends it.

@@ -34,9 +34,12 @@ func (m Memory) trusted(all chain.Bundle) chain.Bundle {
 	if len(m.distrusted) == 0 {
 		return all
 	}
-	return slices.DeleteFunc(slices.Clone(all), func(c chain.Certificate) bool {
-		return m.distrusted.Has(volume.FingerprintOf(c.Raw()))
-	})
+	return slices.DeleteFunc(slices.Clone(all), m.distrusts)
+}
+
+// distrusts reports whether a certificate is distrusted.
+func (m Memory) distrusts(c chain.Certificate) bool {
+	return len(m.distrusted) > 0 && m.distrusted.Has(volume.FingerprintOf(c.Raw()))
 }
 
 // noteChain records what is above the pod's chain, leaf first. The issuer's CA certificates count even where they are

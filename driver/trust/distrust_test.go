@@ -34,7 +34,7 @@ func TestDistrust(t *testing.T) {
 	a, b, c := newCA(t, "a", nil), newCA(t, "b", nil), newCA(t, "c", nil)
 	between := newCA(t, "between", a)
 	hour, other := a.leaf(t, time.Hour), b.leaf(t, time.Hour)
-	through := between.leaf(t, time.Hour)
+	through, namesake := between.leaf(t, time.Hour), sign(t, template("a", time.Hour), a).Certificate
 	der, err := x509.CreateCertificate(nil, b.Certificate, a.Certificate, b.key.Public(), a.key)
 	if err != nil {
 		t.Fatal(err)
@@ -71,6 +71,17 @@ func TestDistrust(t *testing.T) {
 		{"both", of(corp), []event{says(corp, "", a, b), issued(nil, hour), distrusts(a, b)}, nil, a, true},
 		{"a root with another beside it", of(corp), []event{says(corp, "", a, b), issued(nil, other, cross.Certificate), distrusts(a)}, list(b), nil, false},
 		{"the list gets shorter", of(corp), []event{says(corp, "", a, b), issued(nil, hour), distrusts(a, b), distrusts(b)}, list(a), nil, false},
+		{"the list gets shorter, and no source has it", of(corp), []event{
+			says(corp, "", a, b), issued(nil, hour), distrusts(a), says(corp, "", b), distrusts()}, list(b), nil, false},
+		{"issued while it is distrusted, and no source has it", of(corp), []event{
+			distrusts(a), says(corp, "", a, b), issued(nil, hour), says(corp, "", b), distrusts()}, list(b), nil, false},
+		{"and the source has it again", of(corp), []event{
+			says(corp, "", a, b), issued(nil, hour), distrusts(a), says(corp, "", b), distrusts(), says(corp, "", b, a)}, list(b, a), nil, false},
+		{"after the pod's certificate", of(corp), []event{
+			says(corp, "", b), issued(nil, hour), distrusts(a), says(corp, "", a, b)}, list(b), a, false},
+		{"a certificate that has its issuer's name", of(corp), []event{says(corp, "", a, b), issued(nil, namesake), distrusts(a)}, list(b), a, false},
+		{"another certificate, of an unknown root", of(corp), []event{
+			says(corp, "", c), issued(a, hour), distrusts(a), issued(nil, other)}, list(c), nil, false},
 		{"another certificate", of(corp), []event{says(corp, "", a, b), issued(nil, hour), distrusts(a), issued(nil, other)}, list(b), nil, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -105,6 +116,9 @@ func TestARemovedRootBesideADistrustedOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The source has the root of the cross certificate, which alone is in the pod's chain, and loses the other.
-	s := tell(t, []volume.Source{corp}, says(corp, "", a, b), issued(nil, b.leaf(t, time.Hour), cross), distrusts(a), says(corp, "", a))
+	s := tell(t, []volume.Source{corp},
+		says(corp, "", a, b), issued(nil, b.leaf(t, time.Hour), cross), distrusts(a), says(corp, "", a), issued(nil, b.leaf(t, 3*time.Hour), cross))
 	equal(t, "roots", s.roots(), list(b))
+	s.now = s.now.Add(2 * time.Hour)
+	equal(t, "roots under the second certificate", s.roots(), list(b))
 }

@@ -123,11 +123,12 @@ func FromFiles(sources []volume.Source, roots, leafFirst chain.Bundle, now time.
 	return m.noteChain(leafFirst, nil, now, chain.NewChecks(maxChecks)).SetInstalled(roots)
 }
 
-// noteIssuers records the certificates that issued the chain's leaf, directly or not, and forgets those that expired.
+// noteIssuers records the certificates that issued the chain's leaf, directly or not, and forgets those that expired or
+// are distrusted: only a source brings these back.
 func (m Memory) noteIssuers(leafFirst chain.Bundle, now time.Time, checks *chain.Checks) Memory {
 	ends := map[string]issuer{}
 	for _, r := range m.issuers {
-		if r.endsAt.After(now) {
+		if r.endsAt.After(now) && !m.distrusts(r.certificate) {
 			ends[string(r.certificate.Raw())] = r
 		}
 	}
