@@ -147,7 +147,7 @@ func TestAPodThatStartsWithoutItsCertificate(t *testing.T) {
 	n.publish(v) // As after a restart of the kubelet.
 	n.restart()
 	p.have("192.0.2.8")
-	until(t, "the certificate", func() bool { return exists(t, target+"/tls.crt") })
+	until(t, "the certificate", func() bool { return exists(t, target+"/..data/tls.crt") })
 	if got := ips(t, target); got != "192.0.2.8" {
 		t.Error(got)
 	}

@@ -9,9 +9,9 @@ import (
 // zero Shares has no part in that.
 //
 // Of the volumes that are due, the first is one of the namespace that had the fewest starts in the last minutes. Of
-// its volumes it is one that had the fewest starts itself, then one of such a pod, then of such an issuer. Between
-// equals a certificate that is valid goes before one that has ended, and that with the smallest part of its life left
-// goes first.
+// its volumes it is one of the issuer that had the fewest there, then one that had the fewest itself, then one of such
+// a pod. Between equals a certificate that is valid goes before one that has ended, and that with the smallest part of
+// its life left goes first.
 //
 // An issuer holds at most half as many workers as are free, a pod as many as are free, and a namespace twice as many.
 // So those who come later find a worker, and in a namespace or pod one silent issuer does not hold up the others.
@@ -19,7 +19,8 @@ type Shares struct{ Namespace, Pod, Issuer string }
 
 // The kinds of shares, in the order in which they are compared.
 const (
-	ofNamespace = iota
+	ofNamespace   = iota
+	ofIssuerThere // In the namespace.
 	ofVolume
 	ofPod
 	ofIssuer
@@ -37,7 +38,10 @@ func (s Shares) of(id string) (all [kinds]share) {
 	if s == (Shares{}) {
 		return all
 	}
-	return [kinds]share{{ofNamespace, s.Namespace}, {ofVolume, id}, {ofPod, s.Pod}, {ofIssuer, s.Issuer}}
+	return [kinds]share{
+		{ofNamespace, s.Namespace}, {ofIssuerThere, s.Namespace + "\n" + s.Issuer},
+		{ofVolume, id}, {ofPod, s.Pod}, {ofIssuer, s.Issuer},
+	}
 }
 
 const (
