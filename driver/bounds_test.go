@@ -55,7 +55,7 @@ func TestALongError(t *testing.T) {
 		return signer.Issued{}, errors.New(strings.Repeat("no ", 300<<10))
 	})
 	_, err := n.Publish(t.Context(), n.driver, v)
-	if answer := status.Convert(err).Message(); len(answer) != 1024 || !strings.HasSuffix(answer, "…") {
+	if answer := status.Convert(err).Message(); len(answer) != 768 || !strings.HasSuffix(answer, "…") {
 		t.Errorf("the answer has %d bytes: %.100s", len(answer), answer)
 	}
 	if reason := n.record(v).Failure.Reason; len(reason) != 768 || !strings.HasSuffix(reason, "…") {

@@ -132,8 +132,8 @@ func New(config Config) (d *Driver, err error) {
 		Flags: config.Defaults, Profiles: config.Profiles, Gates: pod.NewGates(config.Pods, d.scheduleID),
 		Events: d.events, Metrics: config.Metrics, Log: config.Log,
 	})
-	d.server = d.newServer()
 	d.service = service.NewMetrics(config.Metrics)
+	d.server = d.newServer()
 	return d, nil
 }
 

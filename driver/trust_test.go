@@ -580,7 +580,9 @@ func values(t *testing.T, registry *prometheus.Registry, of map[string]float64) 
 	found := map[string]float64{}
 	for _, f := range families {
 		if _, wanted := of[f.GetName()]; wanted {
-			found[f.GetName()] = f.GetMetric()[0].GetCounter().GetValue() + f.GetMetric()[0].GetGauge().GetValue()
+			for _, m := range f.GetMetric() {
+				found[f.GetName()] += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
 		}
 	}
 	return found
