@@ -108,8 +108,8 @@ func (d *Driver) release(v *store.Volume) {
 	}
 }
 
-// schedule sets in the queues when the volume is due and when its certificate ends. It is called after each change of what that depends on; calls are
-// serialized, so that the last one counts.
+// schedule sets in the queues when the volume is due and when its certificate ends. It is called after each change of
+// what that depends on; calls are serialized, so that the last one counts.
 func (d *Driver) schedule(v *store.Volume) {
 	d.scheduling.Lock()
 	defer d.scheduling.Unlock()

@@ -53,7 +53,7 @@ func (i *Issuer) clean(v *store.Volume, keep int) {
 // Forget removes the state of a volume that was removed from the store, and deletes its requests.
 func (i *Issuer) Forget(v *store.Volume, last store.Record) {
 	i.tokens.set(v.ID(), Token{})
-	i.waits.end(v.ID(), "")
+	i.waits.end(v.ID())
 	i.keys.forget(v.ID())
 	i.silent.forget(v.ID())
 	i.endAttempt(&last)

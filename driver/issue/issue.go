@@ -134,10 +134,7 @@ func (i *Issuer) Sign(ctx context.Context, v *store.Volume, a Attempt) (request.
 	if asking.Token, err = i.tokens.use(v.ID(), spec.AsPod); err != nil {
 		return request.Pair{}, err
 	}
-	issued, err, decided := i.waits.end(v.ID(), a.ID)
-	if !decided {
-		issued, err = i.Signer.Sign(ctx, asking)
-	}
+	issued, err := i.ask(ctx, v, asking)
 	i.noteAnswer(ctx, v, err)
 	switch {
 	case err != nil && signer.KindOf(err) == signer.NotYet:
@@ -161,6 +158,14 @@ func (i *Issuer) Sign(ctx context.Context, v *store.Volume, a Attempt) (request.
 			"unusable certificate from %s %s: %w", spec.Issuer.Kind, spec.Issuer.Name, err)
 	}
 	return pair, nil
+}
+
+// ask returns the signer's decision: that of a wait in the background, or else what the signer answers now.
+func (i *Issuer) ask(ctx context.Context, v *store.Volume, asking signer.Request) (signer.Issued, error) {
+	if w := i.waits.end(v.ID()); w != nil && w.decided && w.attempt == asking.Attempt.ID {
+		return w.issued, w.err
+	}
+	return i.Signer.Sign(ctx, asking)
 }
 
 // FinishInstalled finishes an attempt that was interrupted after its pair was put in force, without the signer. It

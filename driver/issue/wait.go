@@ -47,17 +47,16 @@ func (w *waits) begin(id, attempt string) *wait {
 	return one
 }
 
-// end ends the volume's wait, if there is one, and returns the decision if it brought that of this attempt.
-func (w *waits) end(id, attempt string) (issued signer.Issued, err error, decided bool) {
+// end ends the volume's wait and returns it; nil: there is none.
+func (w *waits) end(id string) *wait {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	one := w.all[id]
-	if one == nil {
-		return signer.Issued{}, nil, false
+	if one != nil {
+		one.cancel()
+		delete(w.all, id)
 	}
-	one.cancel()
-	delete(w.all, id)
-	return one.issued, one.err, one.decided && one.attempt == attempt
+	return one
 }
 
 // finish stores what a wait brought if it is a decision, and reports whether it is one for which the wait still was.
