@@ -72,8 +72,8 @@ func (u *Updater) follow(id string, f *followed) {
 	if u.follows(f.distrust) {
 		return
 	}
-	f.unapplied, u.list.applied = true, false
-	u.queue.Set(id, time.Now(), time.Time{})
+	u.list.applied = false
+	u.changed(id, f)
 }
 
 // currentList returns the operator's list.

@@ -173,8 +173,13 @@ func (u *Updater) sourceChanged(v *store.Volume) {
 		return
 	}
 	f.wakeUp()
+	u.changed(v.ID(), f)
+}
+
+// changed schedules an update of the volume now. u.mu must be held.
+func (u *Updater) changed(id string, f *followed) {
 	f.unapplied = true
-	u.queue.Set(v.ID(), time.Now(), time.Time{})
+	u.queue.Set(id, time.Now(), time.Time{})
 }
 
 // wakeUp wakes up Wait. The updater's mu must be held.
