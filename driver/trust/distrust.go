@@ -45,8 +45,12 @@ func (m Memory) distrusts(c chain.Certificate) bool {
 // noteChain records what is above the pod's chain, leaf first. The issuer's CA certificates count even where they are
 // no source of the volume.
 func (m Memory) noteChain(leafFirst, ca chain.Bundle, now time.Time, checks *chain.Checks) Memory {
-	known := chain.Unite(m.issuersFirst(m.all()), ca) // With issuers that are about to be forgotten.
-	return m.noteIssuers(leafFirst, now, checks).noteAncestors(leafFirst, known, now, checks)
+	next := m.noteIssuers(leafFirst, now, checks)
+	if len(m.distrusted)+len(ca) == 0 {
+		return next // What is above the chain is among the issuers until there is a list.
+	}
+	known := chain.Unite(m.issuersFirst(m.all()), ca) // With issuers that were forgotten just now.
+	return next.noteAncestors(leafFirst, known, now, checks)
 }
 
 // noteAncestors records the paths of the chain, leaf first, through the certificates that are known. Those that were

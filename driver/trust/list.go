@@ -8,7 +8,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
-	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
@@ -73,8 +72,8 @@ func (u *Updater) follow(id string, f *followed) {
 	if u.follows(f.distrust) {
 		return
 	}
-	f.unapplied, u.list.applied = true, false
-	u.queue.Set(id, renew.Entry{At: time.Now()})
+	u.list.applied = false
+	u.changed(id, f)
 }
 
 // currentList returns the operator's list.

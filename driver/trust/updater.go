@@ -169,8 +169,13 @@ func (u *Updater) sourceChanged(v *store.Volume) {
 		return
 	}
 	f.wakeUp()
+	u.changed(v.ID(), f)
+}
+
+// changed schedules an update of the volume now. u.mu must be held.
+func (u *Updater) changed(id string, f *followed) {
 	f.unapplied = true
-	u.queue.Set(v.ID(), renew.Entry{At: time.Now()})
+	u.queue.Set(id, renew.Entry{At: time.Now()})
 }
 
 // wakeUp wakes up Wait. The updater's mu must be held.
