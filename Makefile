@@ -45,11 +45,11 @@ test: packages build kubernetes ## everything, up to pods on a real Kubernetes
 
 .PHONY: unit
 unit: ## the quick loop: no cluster
-	go test $(TESTFLAGS) -race -parallel 16 $$(go list ./... | grep -v /test/)
+	go test $(TESTFLAGS) -race -parallel 32 $$(go list ./... | grep -v /test/)
 	cd test/run && go test $(TESTFLAGS) -race ./...
 
 .PHONY: load
-load: ## the node plugin with many volumes that rotate all the time
+load: ## the node plugin with many volumes that rotate all the time, and its queue with issuers in trouble
 	go test $(TESTFLAGS) -race ./test/load
 
 .PHONY: integration

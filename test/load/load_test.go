@@ -1,4 +1,5 @@
-// Package load has runs of the node plugin that need the processors for themselves, for longer than the quick loop has.
+// Package load has runs of the node plugin, and of its queue alone, that take the processors for longer than the quick
+// loop has.
 package load
 
 import (

@@ -1,10 +1,12 @@
-package renew_test
+package load
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/renew"
@@ -91,6 +93,54 @@ func (f *fleet) add(kind string, n int, v simulated, edit func(i int, v *simulat
 			edit(i, &v)
 		}
 		f.volumes[fmt.Sprint(kind, "-", i)] = &v
+	}
+}
+
+// run runs the queue for four minutes of the bubble.
+func (f *fleet) run(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	f.queue = renew.NewQueue(&alarm{rings: make(chan struct{}, 1)}, 10, 64, f.try) // As the driver has it.
+	done := make(chan error, 1)
+	go func() { done <- f.queue.Run(ctx) }()
+	f.start()
+	time.Sleep(4 * time.Minute)
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+// An alarm rings by the bubble's clock.
+type alarm struct {
+	mu    sync.Mutex
+	timer *time.Timer
+	rings chan struct{}
+}
+
+func (a *alarm) Set(at time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	if !at.IsZero() {
+		a.timer = time.AfterFunc(time.Until(at), a.ring)
+	}
+}
+
+func (a *alarm) ring() {
+	select {
+	case a.rings <- struct{}{}:
+	default:
+	}
+}
+
+func (a *alarm) Wait(ctx context.Context) error {
+	select {
+	case <-a.rings:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -186,11 +236,7 @@ func TestNobodyHoldsUpOthers(t *testing.T) {
 			f.add("overdue", 5, simulated{shares: shop, lifetime: 2 * time.Minute, takes: 100 * time.Millisecond, restarts: time.Second}, nil)
 			f.add("brief", 5, simulated{shares: renew.Shares{Namespace: "users", Pod: "user", Issuer: "ca"}, lifetime: 10 * time.Second, takes: 100 * time.Millisecond}, nil)
 			row.others(f)
-			run(t, 10, 64, f.try, func(q *renew.Queue, _ *fakeAlarm) {
-				f.queue = q
-				f.start()
-				time.Sleep(4 * time.Minute)
-			})
+			synctest.Test(t, f.run)
 			for i := range 5 {
 				for kind, within := range map[string]time.Duration{"good": row.within, "overdue": row.within, "brief": 3 * time.Second} {
 					v := f.volumes[fmt.Sprint(kind, "-", i)]
