@@ -48,11 +48,13 @@ func (i *Issuer) recordEnd(v *store.Volume, end time.Time) (first bool) {
 // endMessage says that the pair in force ended, and why there is no other. It may be read much later.
 func endMessage(v *store.Volume, end time.Time) string {
 	message := fmt.Sprintf("the pod's certificate ended at %s, before it was renewed", chain.Stamp(end))
-	failure := v.Record().Failure
-	switch {
+	record := v.Record()
+	switch failure := record.Failure; {
 	case failure != nil:
 		const format = "%s; %s; the next try is at %s"
 		return fmt.Sprintf(format, message, failure.Reason, chain.Stamp(failure.RetryAt))
+	case record.Attempt != "":
+		return message + "; a request for the next one is under way"
 	case v.Spec().Once:
 		return message + ": its volume has renew: \"false\""
 	}

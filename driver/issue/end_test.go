@@ -83,23 +83,25 @@ func TestReportEnd(t *testing.T) {
 	}
 	end := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	for name, row := range map[string]struct {
-		failure *store.Failure
-		once    bool
-		want    string
+		record store.Record
+		once   bool
+		want   string
 	}{
 		"a failure": {
-			&store.Failure{Reason: "request denied: no", RetryAt: end.Add(time.Minute)}, false,
+			store.Record{Failure: &store.Failure{Reason: "request denied: no", RetryAt: end.Add(time.Minute)}, Attempt: "a1"}, false,
 			"the pod's certificate ended at 2026-06-01T12:00:00Z, before it was renewed; request denied: no; the next try is at 2026-06-01T12:01:00Z",
 		},
-		"no attempt yet": {nil, false, "the pod's certificate ended at 2026-06-01T12:00:00Z, before it was renewed"},
-		"not renewed": {nil, true,
+		"no attempt yet": {store.Record{}, false, "the pod's certificate ended at 2026-06-01T12:00:00Z, before it was renewed"},
+		"an attempt": {store.Record{Attempt: "a1"}, false,
+			"the pod's certificate ended at 2026-06-01T12:00:00Z, before it was renewed; a request for the next one is under way"},
+		"not renewed": {store.Record{}, true,
 			`the pod's certificate ended at 2026-06-01T12:00:00Z, before it was renewed: its volume has renew: "false"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i, v := newVolume(t, time.Time{})
 			report := func(at time.Time) event.Event { return sent(t, i, v, func() { i.ReportEnd(v, at) }) }
 			v.SetSpec(volume.Volume{ID: "csi-1", Once: row.once})
-			v.Amend(func(r *store.Record) { r.Asked, r.Failure, r.EndsAt = asked(), row.failure, end })
+			v.Amend(func(r *store.Record) { *r, r.Asked, r.EndsAt = row.record, asked(), end })
 			if at, ok := EndOf(v); ok {
 				t.Errorf("without a pair: %s", at)
 			}

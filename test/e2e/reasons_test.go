@@ -3,11 +3,13 @@ package e2e
 import (
 	"context"
 	"strings"
+	"time"
 
 	apiutil "github.com/cert-manager/cert-manager/pkg/api/util"
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	cmclient "github.com/cert-manager/cert-manager/pkg/client/clientset/versioned"
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
@@ -21,6 +23,59 @@ func issuerMissing(s *story) {
 		s.Fatal(err)
 	}
 	s.ready("web")
+}
+
+// issuerGone: an issuer goes while its pods run. Each of them is sent an Event at the moment its certificate ends, a pod of another issuer
+// never notices, and once the issuer is back all have certificates again.
+func issuerGone(s *story) {
+	const name = "passing"
+	ca := cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "ca"}}
+	if err := shared.Issuer(s.Context(), s.namespace, name, ca); err != nil {
+		s.Fatal(err)
+	}
+	left := []string{"left-0", "left-1", "left-2", "left-3", "left-4"}
+	pods := []*corev1.Pod{pod("kept", asks("duration=1m"))}
+	for _, p := range left {
+		pods = append(pods, pod(p, asks("issuer-name="+name, "duration=1m")))
+	}
+	s.start(pods...)
+	if err := shared.CertManager.CertmanagerV1().Issuers(s.namespace).Delete(s.Context(), name, metav1.DeleteOptions{}); err != nil {
+		s.Fatal(err)
+	}
+	for _, p := range left {
+		s.says(p, "CertificateExpired", "before it was renewed; a request for the next one is under way")
+		s.toldInTime(p)
+	}
+	if err := shared.Issuer(s.Context(), s.namespace, name, ca); err != nil {
+		s.Fatal(err)
+	}
+	for _, p := range left {
+		s.renewedSoon(p)
+		s.says(p, "CertificateRenewed", "the certificate was renewed; the one before ended at")
+	}
+	if n := s.untroubled("kept"); n < 2 {
+		s.Errorf("the pod of another issuer has seen %d certificates", n)
+	}
+}
+
+// toldInTime demands that the pod's Event of the end of a certificate was sent when that ended.
+func (s *story) toldInTime(pod string) {
+	s.Helper()
+	events, err := shared.Client.CoreV1().Events(s.namespace).List(s.Context(), metav1.ListOptions{
+		FieldSelector: "involvedObject.name=" + pod + ",reason=CertificateExpired",
+	})
+	if err != nil || len(events.Items) != 1 {
+		s.Fatalf("%d events (%v)", len(events.Items), err)
+	}
+	text, sent := events.Items[0].Message, events.Items[0].FirstTimestamp.Time
+	words := strings.Fields(text)
+	end, err := time.Parse(time.RFC3339, strings.TrimRight(words[5], ","))
+	if err != nil {
+		s.Fatalf("%v in %s", err, text)
+	}
+	if late := sent.Sub(end); late < 0 || late > 10*time.Second {
+		s.Errorf("pod %s was told %s after the end: %s", pod, late, text)
+	}
 }
 
 func mistake(s *story) {

@@ -29,6 +29,7 @@ func TestStories(t *testing.T) {
 			{"an ACME order that takes its time is ordered once", acme},
 			{"a pod starts without its certificate and gets one with its IP", podIP},
 			{"describe says that the issuer is missing", issuerMissing},
+			{"an issuer goes and comes back, and each pod is told when its certificate ends", issuerGone},
 			{"a mistake in the attributes", mistake},
 		} {
 			t.Run(x.name, func(t *testing.T) {
