@@ -288,7 +288,7 @@ func TestFailuresInARowRestLonger(t *testing.T) {
 func TestASignerThatTakesLong(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()
-	n.signer.say(hang, hang, hang) // Between the two calls the request is waited for in the background.
+	n.signer.from(hang)
 	for range 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
 		_, err := n.Publish(ctx, n.driver, v)
@@ -297,10 +297,13 @@ func TestASignerThatTakesLong(t *testing.T) {
 		}
 		cancel()
 	}
+	n.signer.from(nil)
 	pair(t, n.publish(v))
 	asked := n.signer.asked()
-	if len(asked) != 4 || asked[0].Attempt.ID != asked[3].Attempt.ID || !bytes.Equal(asked[0].CSR, asked[3].CSR) {
-		t.Errorf("%d requests, not four of one attempt", len(asked))
+	for _, r := range asked {
+		if r.Attempt.ID != asked[0].Attempt.ID || !bytes.Equal(r.CSR, asked[0].CSR) {
+			t.Errorf("%d requests, not of one attempt", len(asked))
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -41,6 +42,10 @@ type Error struct {
 	Kind   Kind
 	Reason string // For the pod's author: the request, and the answer to it. No secrets.
 	Err    error  // The cause; may be nil.
+
+	// Mended waits until the cause may be mended, and another request may be decided otherwise. It returns an error when
+	// ctx ends, or if that can't be known. nil: it can't be.
+	Mended func(ctx context.Context) error
 }
 
 // Errorf returns an [*Error] whose reason is formatted as by [fmt.Errorf], %w included. A reason of more than

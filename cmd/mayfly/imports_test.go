@@ -45,7 +45,7 @@ func imports() map[string]struct {
 		"signer/chain":                      {"signer/message", false},
 		"signer/message":                    {"", false},
 		"signer/ca":                         {"signer signer/chain", false},
-		"signer/decision":                   {"signer", false},
+		"signer/decision":                   {"signer", true},
 		"signer/local":                      {"signer signer/ca signer/chain", false},
 		"signer/certmanager":                {"signer signer/decision", true},
 		"signer/podcertificate":             {"signer signer/chain signer/decision", true},

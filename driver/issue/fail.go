@@ -34,9 +34,7 @@ func (i *Issuer) Fail(v *store.Volume, cause error) error {
 	if err != nil { // Without a failure the volume would be due again at once.
 		v.Amend(func(r *store.Record) { r.Failure = next })
 	}
-	if undecided := (undecidedError{}); errors.As(cause, &undecided) {
-		i.await(v, undecided.request)
-	}
+	i.await(v, cause)
 	// A refused request is kept until the next one: its conditions have more than the message.
 	i.clean(v, max(i.KeepRequests, 1))
 	return errors.Join(BackoffError{*next}, err)

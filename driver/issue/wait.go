@@ -2,6 +2,7 @@ package issue
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/mayfly-csi/mayfly/driver/renew"
@@ -52,27 +53,40 @@ func (w *waits) end(id string) *wait {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	one := w.all[id]
-	if one != nil {
-		one.cancel()
-		delete(w.all, id)
-	}
+	w.remove(id, one)
 	return one
 }
 
-// finish stores what a wait brought if it is a decision, and reports whether it is one for which the wait still was.
-func (w *waits) finish(id string, one *wait, issued signer.Issued, err error) (decided bool) {
+// remove removes a wait unless another one has its place. w.mu must be held.
+func (w *waits) remove(id string, one *wait) {
+	if one != nil && w.all[id] == one {
+		one.cancel()
+		delete(w.all, id)
+	}
+}
+
+// decide stores what a wait brought if it is a decision, and reports whether it is one for which the wait still was.
+// Without one, the signer could not be reached or waits no longer.
+func (w *waits) decide(id string, one *wait, issued signer.Issued, err error) (decided bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.all[id] != one {
 		return false
 	}
-	if err != nil && !signer.KindOf(err).Ends() { // The signer can't be reached, or waits no longer.
-		one.cancel()
-		delete(w.all, id)
+	if err != nil && !signer.KindOf(err).Ends() {
+		w.remove(id, one)
 		return false
 	}
 	one.issued, one.err, one.decided = issued, err, true
 	return true
+}
+
+// finish removes a wait that is over, and reports whether it was not ended before.
+func (w *waits) finish(id string, one *wait) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	defer w.remove(id, one)
+	return w.all[id] == one
 }
 
 // close ends all waits.
@@ -94,18 +108,44 @@ type undecidedError struct {
 // Unwrap returns the signer's error.
 func (e undecidedError) Unwrap() error { return e.error }
 
-// await waits in the background until the signer decides on a request, and then ends the backoff of its volume.
-func (i *Issuer) await(v *store.Volume, request signer.Request) {
-	one := i.waits.begin(v.ID(), request.Attempt.ID)
-	if one == nil {
-		return
+// await waits in the background for what ends the backoff of a volume early: that the signer decides on its request, or
+// that what the signer refused it for is mended.
+func (i *Issuer) await(v *store.Volume, cause error) {
+	var undecided undecidedError
+	var refused *signer.Error
+	switch {
+	case errors.As(cause, &undecided):
+		i.awaitDecision(v, undecided.request)
+	case errors.As(cause, &refused) && refused.Mended != nil:
+		i.awaitMended(v, refused.Mended)
 	}
-	i.waits.group.Go(func() {
+}
+
+// awaitDecision waits until the signer decides on a request.
+func (i *Issuer) awaitDecision(v *store.Volume, request signer.Request) {
+	i.inBackground(v, request.Attempt.ID, func(one *wait) {
 		issued, err := i.Signer.Sign(one.ctx, request)
-		if i.waits.finish(v.ID(), one, issued, err) {
+		if i.waits.decide(v.ID(), one, issued, err) {
 			i.endBackoff(v, func(r store.Record) bool { return r.Attempt == request.Attempt.ID })
 		}
 	})
+}
+
+// awaitMended waits until what a request was refused for is mended.
+func (i *Issuer) awaitMended(v *store.Volume, mended func(context.Context) error) {
+	failed := v.Record().Failure.At
+	i.inBackground(v, "", func(one *wait) {
+		if err := mended(one.ctx); i.waits.finish(v.ID(), one) && err == nil {
+			i.endBackoff(v, func(r store.Record) bool { return r.Failure.At.Equal(failed) })
+		}
+	})
+}
+
+// inBackground begins a wait of the volume, unless there are too many.
+func (i *Issuer) inBackground(v *store.Volume, attempt string, f func(*wait)) {
+	if one := i.waits.begin(v.ID(), attempt); one != nil {
+		i.waits.group.Go(func() { f(one) })
+	}
 }
 
 // endBackoff makes the volume due now, if it backs off and its record is such.

@@ -70,13 +70,19 @@ func newWaiting(t *testing.T) waiting {
 	return w
 }
 
-// backsOff makes a volume whose attempt is under way and backs off.
-func (w waiting) backsOff(id string) *store.Volume {
+// volume makes a volume that has only its directory.
+func (w waiting) volume(id string) *store.Volume {
 	w.t.Helper()
-	v := w.store.Get(id)
 	if err := os.Mkdir(filepath.Join(w.dir, id), 0o700); err != nil {
 		w.t.Fatal(err)
 	}
+	return w.store.Get(id)
+}
+
+// backsOff makes a volume whose attempt is under way and backs off.
+func (w waiting) backsOff(id string) *store.Volume {
+	w.t.Helper()
+	v := w.volume(id)
 	if err := v.Update(func(r *store.Record) { r.Attempt = "of" + id }); err != nil {
 		w.t.Fatal(err)
 	}
@@ -164,6 +170,41 @@ func TestWhatEndsAWait(t *testing.T) {
 	}
 }
 
+// A refusal that can be mended ends the backoff when it is, and only its own.
+func TestWhatIsMendedEndsTheBackoff(t *testing.T) {
+	for name, row := range map[string]struct {
+		err error
+		due bool
+	}{
+		"mended":           {nil, true},
+		"not to be mended": {errors.New("the right is granted"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWaiting(t)
+			v := w.volume("csi-1")
+			mended := make(chan error)
+			refused := signer.Errorf(signer.Denied, "no right")
+			refused.Mended = func(ctx context.Context) error {
+				select {
+				case err := <-mended:
+					return err
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			_ = w.Fail(v, refused)
+			mended <- row.err
+			if row.due {
+				w.expect(w.due, "csi-1")
+			}
+			w.Close()
+			if due := !v.Record().Failure.RetryAt.After(time.Now()); due != row.due || len(w.due) > 0 {
+				t.Errorf("the backoff ended: %t", due)
+			}
+		})
+	}
+}
+
 func TestWaitsAreBounded(t *testing.T) {
 	const most = 128
 	w := newWaiting(t)
@@ -183,10 +224,7 @@ func TestWaitsAreBounded(t *testing.T) {
 
 func TestAFailureOfAnotherStepWaitsForNothing(t *testing.T) {
 	w := newWaiting(t)
-	v := w.store.Get("csi-1")
-	if err := os.Mkdir(filepath.Join(w.dir, "csi-1"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	v := w.volume("csi-1")
 	if err := w.Fail(v, signer.Errorf(signer.NotYet, "a trust source is missing")); err == nil || errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}

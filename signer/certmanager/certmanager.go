@@ -5,6 +5,7 @@ package certmanager
 import (
 	"context"
 	"encoding/pem"
+	"errors"
 	"fmt"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -26,6 +27,7 @@ type Signer struct {
 	api       rest.Interface
 	anonymous rest.Interface // Without credentials, for requests that bring their own.
 	codec     runtime.ParameterCodec
+	rights    *decision.Rights
 }
 
 // requests is a client for the CertificateRequests of a namespace.
@@ -49,7 +51,11 @@ func New(config *rest.Config) (*Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client for CertificateRequests: %w", err)
 	}
-	return &Signer{api: api, anonymous: anonymous, codec: runtime.NewParameterCodec(scheme)}, nil
+	rights, err := decision.NewRights(config, cmapi.SchemeGroupVersion.Group, "certificaterequests")
+	if err != nil {
+		return nil, err
+	}
+	return &Signer{api: api, anonymous: anonymous, codec: runtime.NewParameterCodec(scheme), rights: rights}, nil
 }
 
 // requests makes a client for a namespace.
@@ -74,9 +80,19 @@ func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, e
 	}
 	found, err := kind().Submit(ctx, client, wanted, action)
 	if err != nil {
-		return signer.Issued{}, err
+		return signer.Issued{}, s.whenGranted(err, req)
 	}
 	return kind().Await(ctx, client, found)
+}
+
+// whenGranted lets an error of a call that was forbidden wait for the node plugin's right. What a pod may do with its
+// own token only that token could tell.
+func (s *Signer) whenGranted(err error, req signer.Request) error {
+	var refused *signer.Error
+	if req.Token == "" && apierrors.IsForbidden(err) && errors.As(err, &refused) {
+		refused.Mended = func(ctx context.Context) error { return s.rights.Await(ctx, req.Attempt.Pod.Namespace) }
+	}
+	return err
 }
 
 // Forget implements [signer.Forgetter].

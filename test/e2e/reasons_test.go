@@ -192,5 +192,7 @@ func rightMissing(s *story) {
 	if err := restore(); err != nil {
 		s.Fatal(err)
 	}
+	given := time.Now()
 	s.ready("web")
+	s.Logf("the pod was ready %s after the right was given", time.Since(given).Round(time.Second))
 }
