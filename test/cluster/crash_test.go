@@ -141,7 +141,7 @@ func (c *crashes) publish(t *testing.T, d death) string {
 // renewal crashes on the way from one certificate to the next.
 func (c *crashes) renewal(t *testing.T, d death) string {
 	n := idleNode(t, c.namespace)
-	v := n.pod(d.pod("renewal"), "duration=1h", "renew-before=59m53s") // Every seven seconds or somewhat sooner.
+	v := n.pod(d.pod("renewal"), "duration=20s") // Renewed every 13 seconds or somewhat sooner.
 	plugin := n.trace(death{})
 	n.register(plugin.exited)
 	before := n.publish(v)

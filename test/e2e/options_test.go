@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -72,17 +73,25 @@ func operated(s *story) {
 		s.Errorf("the certificate is for %v from %s to %s", first.DNSNames, first.NotBefore, first.NotAfter)
 	}
 	s.askedByThePod()
+	s.renewedByWish("web")
+	s.delete("web")
+}
+
+// renewedByWish wishes another certificate for a pod, by the annotation, and waits for it and for the Event of it.
+func (s *story) renewedByWish(pod string) {
+	s.Helper()
+	first := s.leaf(pod)
 	soon := time.Now().Add(time.Second).UTC().Format(time.RFC3339) // A time has no fractions here: that of now may be before the certificate was received.
-	if _, err := s.kubectl("--namespace", s.namespace, "annotate", "pod", "web", "csi.mayfly.dev/renew-at="+soon); err != nil {
+	if _, err := s.kubectl("annotate", "pod", pod, "csi.mayfly.dev/renew-at="+soon); err != nil {
 		s.Fatal(err)
 	}
 	s.until("the renewal", func(context.Context) error {
-		if s.leaf("web").Equal(first) {
-			return fmt.Errorf("it is the same certificate")
+		if s.leaf(pod).Equal(first) {
+			return errors.New("it is the same certificate")
 		}
 		return nil
 	})
-	s.delete("web")
+	s.says(pod, "CertificateRenewed", "as csi.mayfly.dev/renew-at asks")
 }
 
 // asThePod lets the namespace's default service account ask, and has the kubelet pass on its tokens.

@@ -48,8 +48,9 @@ func (s *story) byPodCertificates() {
 		s.Fatal(err)
 	}
 	s.controllers(2)
-	s.configure("MAYFLY_SIGNER=pod-certificate")
-	s.Cleanup(func() { s.configure("MAYFLY_SIGNER-") })
+	s.option("read-pods")
+	s.configure("MAYFLY_SIGNER=pod-certificate", "MAYFLY_WATCH_PODS=true")
+	s.Cleanup(func() { s.configure("MAYFLY_SIGNER-", "MAYFLY_WATCH_PODS-") })
 }
 
 // ownCA makes the volume one of the controller's own CA, which its ClusterTrustBundle tells.
@@ -57,21 +58,18 @@ func ownCA(attributes ...string) change {
 	return own(append([]string{"issuer-name=mayfly-ca", "issuer-kind=CA", "issuer-group=csi.mayfly.dev"}, attributes...)...)
 }
 
-// quick has a certificate of an hour, the shortest in this mode, renewed some seconds after it came.
-func quick(attributes ...string) []string {
-	return append([]string{"duration=1h", "renew-before=59m50s"}, attributes...)
-}
+// brief has a certificate of an hour, the shortest in this mode.
+func brief(attributes ...string) []string { return append([]string{"duration=1h"}, attributes...) }
 
 // podCertificates is a cluster whose node plugins have no right that their kubelets do not have.
 func podCertificates(s *story) {
 	s.byPodCertificates()
 	s.powerless()
-	s.start(pod("web", own(quick()...)), pod("mesh", ownCA(quick("trust=cluster-trust-bundle:csi.mayfly.dev:volume:ca,issuer")...), idle))
-	first := s.leaf("web")
+	s.start(pod("web", own(brief()...)), pod("mesh", ownCA(brief("trust=cluster-trust-bundle:csi.mayfly.dev:volume:ca,issuer")...), idle))
+	s.renewedByWish("web")
 	s.untroubled("web")
-	s.rotate([]corev1.Pod{*s.ready("web")})
-	if next := s.leaf("web"); next.Equal(first) || !slices.Equal(next.DNSNames, []string{"web." + s.namespace + ".svc"}) {
-		s.Errorf("the certificate is for %v", next.DNSNames)
+	if leaf := s.leaf("web"); !slices.Equal(leaf.DNSNames, []string{"web." + s.namespace + ".svc"}) {
+		s.Errorf("the certificate is for %v", leaf.DNSNames)
 	}
 	s.ofOwnCA("mesh")
 	s.create(pod("hasty", own("duration=30m")))
@@ -286,9 +284,9 @@ func stolenRights(s *story) {
 	s.byPodCertificates()
 	bare := pod("bare", on("node-a"), idle)
 	bare.Spec.Volumes, bare.Spec.Containers[0].VolumeMounts = nil, nil
-	short := quick()
+	short := brief()
 	s.start(pod("web", own(short...), on("node-a")), pod("db", own(short...), on("node-b")), pod("brief", own(short...), on("node-a")), bare)
-	web, db, brief, asWeb := s.ready("web"), s.ready("db"), s.ready("brief"), s.ready("bare")
+	web, db, gone, asWeb := s.ready("web"), s.ready("db"), s.ready("brief"), s.ready("bare")
 	asWeb.Spec.Volumes = web.Spec.Volumes // The thief says that it has one.
 	s.delete("brief")
 	for who, config := range map[string]*rest.Config{"token": s.thiefAs("node-a"), "node": s.node("node-a")} {
@@ -303,7 +301,7 @@ func stolenRights(s *story) {
 			{"a pod of another node that is said to run here", db, func(r *certificatesv1.PodCertificateRequestSpec) {
 				r.NodeName, r.NodeUID = "node-a", s.nodeUID("node-a")
 			}, "is not running on node"},
-			{"a pod that is gone", brief, func(*certificatesv1.PodCertificateRequestSpec) {}, "not found"},
+			{"a pod that is gone", gone, func(*certificatesv1.PodCertificateRequestSpec) {}, "not found"},
 			{"a pod's name with another's UID", web, func(r *certificatesv1.PodCertificateRequestSpec) { r.PodUID = db.UID }, "differs from running pod"},
 			{"a pod without a volume", asWeb, func(*certificatesv1.PodCertificateRequestSpec) {}, "Denied NoVolume"},
 			{"another account", web, func(r *certificatesv1.PodCertificateRequestSpec) { r.ServiceAccountName = "admin" }, "differs from running pod"},
@@ -311,13 +309,13 @@ func stolenRights(s *story) {
 				r.UnverifiedUserAnnotations["csi.mayfly.dev/volume-id"] = "csi-0"
 			}, "Denied NoVolume"},
 			{"one name more", web, func(r *certificatesv1.PodCertificateRequestSpec) {
-				r.StubPKCS10Request = s.stub(web, quick("dns-names=web.test,db.test")...)
+				r.StubPKCS10Request = s.stub(web, brief("dns-names=web.test,db.test")...)
 			}, "Denied NotTheVolumes: the request is not what volume tls of pod web asks for: DNS names: "},
 			{"another SPIFFE ID", web, func(r *certificatesv1.PodCertificateRequestSpec) {
-				r.StubPKCS10Request = s.stub(web, quick("spiffe=false", "uri-sans=spiffe://cluster.local/ns/kube-system/sa/default")...)
+				r.StubPKCS10Request = s.stub(web, brief("spiffe=false", "uri-sans=spiffe://cluster.local/ns/kube-system/sa/default")...)
 			}, "URIs: "},
 			{"another key", web, func(r *certificatesv1.PodCertificateRequestSpec) {
-				r.StubPKCS10Request = s.stub(web, quick("key-algorithm=RSA", "key-size=3072")...)
+				r.StubPKCS10Request = s.stub(web, brief("key-algorithm=RSA", "key-size=3072")...)
 			}, "key: "},
 			{"a signing request of another pod", web, func(r *certificatesv1.PodCertificateRequestSpec) { r.StubPKCS10Request = s.stub(db, short...) }, "DNS names: "},
 			{"a longer life", web, func(r *certificatesv1.PodCertificateRequestSpec) { r.MaxExpirationSeconds = new(int32(86400)) }, "duration: "},
