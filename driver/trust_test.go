@@ -52,6 +52,9 @@ func newTrusting(t *testing.T, edit func(*driver.Config)) *trusting {
 		}
 		c.Trust, c.Defaults.TrustFiles, c.Defaults.TrustDomain = w, []string{"corp"}, "example.org"
 		c.Events = eventFunc(func(message string) {
+			if strings.Contains(message, " CertificateExpired: ") || strings.Contains(message, " CertificateRenewed: ") {
+				return // Certificates of seconds end on a machine that is busy.
+			}
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.told = append(n.told, message)

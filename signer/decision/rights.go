@@ -15,8 +15,9 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// rightInterval is how often the API server is asked for a right of a namespace while somebody waits for it.
-const rightInterval = 4 * time.Second
+// rightInterval is how often the API server is asked for a right of a namespace while somebody waits for it. Who waits
+// may get the answer that another one got that long ago: it knows within twice the interval.
+const rightInterval = 2 * time.Second
 
 // ErrGranted is the error of a wait for a right that is granted: something else refused the call, such as an admission
 // policy.

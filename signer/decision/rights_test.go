@@ -79,7 +79,7 @@ func TestAwaitARight(t *testing.T) {
 		r.mu.Lock()
 		asked := r.asked["shop"]
 		r.mu.Unlock()
-		if asked < 20 || asked > 31 {
+		if asked < 30 || asked > 61 {
 			t.Errorf("asked %d times in two minutes", asked)
 		}
 		r.grant("shop")
