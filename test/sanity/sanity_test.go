@@ -30,6 +30,7 @@ const uid = "3b2f6a5e-0001-4c5e-9d3e-000000000001"
 var lacking = []string{
 	"NodeExpandVolume not supported",
 	"NodeGetStorageHealth not supported",
+	"NodeGetVolume not supported", // Its statistics.
 	"NodeStageVolume not supported",
 	"NodeUnstageVolume not supported",
 	"Service does not have single node multi writer capability",
