@@ -13,55 +13,10 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/mayfly-csi/mayfly/driver/renew"
+	"github.com/mayfly-csi/mayfly/test/alarm"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// A fakeAlarm rings by the bubble's clock.
-type fakeAlarm struct {
-	mu    sync.Mutex
-	timer *time.Timer
-	rings chan struct{}
-	waits int
-}
-
-func newFakeAlarm() *fakeAlarm { return &fakeAlarm{rings: make(chan struct{}, 1)} }
-
-func (a *fakeAlarm) Set(at time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.timer != nil {
-		a.timer.Stop()
-	}
-	if !at.IsZero() {
-		a.timer = time.AfterFunc(time.Until(at), a.ring)
-	}
-}
-
-func (a *fakeAlarm) ring() {
-	select {
-	case a.rings <- struct{}{}:
-	default:
-	}
-}
-
-func (a *fakeAlarm) Wait(ctx context.Context) error {
-	a.mu.Lock()
-	a.waits++
-	a.mu.Unlock()
-	select {
-	case <-a.rings:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (a *fakeAlarm) waited() int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.waits
-}
 
 type calls struct {
 	mu  sync.Mutex
@@ -83,14 +38,14 @@ func (c *calls) seen() ([]string, []time.Duration) {
 }
 
 // run runs a queue in a bubble, and what the callback of body needs.
-func run(t *testing.T, perSecond float64, workers int, do func(context.Context, string), body func(q *renew.Queue, alarm *fakeAlarm)) {
+func run(t *testing.T, perSecond float64, workers int, do func(context.Context, string), body func(q *renew.Queue, a *alarm.Alarm)) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		alarm := newFakeAlarm()
-		q := renew.NewQueue(alarm, perSecond, workers, do)
+		a := alarm.New()
+		q := renew.NewQueue(a, perSecond, workers, do)
 		done := make(chan error, 1)
 		go func() { done <- q.Run(ctx) }()
-		body(q, alarm)
+		body(q, a)
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("Run: %v", err)
@@ -102,7 +57,7 @@ func TestTheQueueSleepsUntilTheDeadline(t *testing.T) {
 	var got calls
 	var begin time.Time
 	do := func(_ context.Context, id string) { got.add(id, time.Since(begin)) }
-	run(t, 1000, 4, do, func(q *renew.Queue, alarm *fakeAlarm) {
+	run(t, 1000, 4, do, func(q *renew.Queue, a *alarm.Alarm) {
 		begin = time.Now()
 		q.Set("late", renew.Entry{At: begin.Add(3 * time.Hour), Begins: begin, Ends: begin.Add(4 * time.Hour)})
 		q.Set("soon", renew.Entry{At: begin.Add(time.Hour), Begins: begin, Ends: begin.Add(2 * time.Hour)})
@@ -116,7 +71,7 @@ func TestTheQueueSleepsUntilTheDeadline(t *testing.T) {
 		if !slices.Equal(ids, []string{"soon", "moved", "late"}) || !slices.Equal(at, []time.Duration{time.Hour, 2 * time.Hour, 3 * time.Hour}) {
 			t.Errorf("called %v at %v", ids, at)
 		}
-		if waits := alarm.waited(); waits > 5 {
+		if waits := a.Waits(); waits > 5 {
 			t.Errorf("woken %d times in a day for three volumes", waits)
 		}
 	})
@@ -126,7 +81,7 @@ func TestOverdueVolumesStartByTheLifeThatIsLeftAtABoundedRate(t *testing.T) {
 	var got calls
 	var begin time.Time
 	do := func(_ context.Context, id string) { got.add(id, time.Since(begin)) }
-	run(t, 10, 1, do, func(q *renew.Queue, _ *fakeAlarm) {
+	run(t, 10, 1, do, func(q *renew.Queue, _ *alarm.Alarm) {
 		begin = time.Now()
 		q.Set("warm-up", renew.Entry{At: begin, Begins: begin, Ends: begin})
 		synctest.Wait()
@@ -161,7 +116,7 @@ func TestNoMoreWorkersThanAllowed(t *testing.T) {
 		now--
 		mu.Unlock()
 	}
-	run(t, 1e6, 3, do, func(q *renew.Queue, _ *fakeAlarm) {
+	run(t, 1e6, 3, do, func(q *renew.Queue, _ *alarm.Alarm) {
 		for i := range 20 {
 			q.Set(fmt.Sprint(i), renew.Entry{At: time.Now()})
 		}
@@ -177,11 +132,11 @@ func TestASetClockIsLookedAtAgain(t *testing.T) {
 	var got calls
 	begin := time.Now()
 	do := func(_ context.Context, id string) { got.add(id, 0) }
-	run(t, 1000, 1, do, func(q *renew.Queue, alarm *fakeAlarm) {
+	run(t, 1000, 1, do, func(q *renew.Queue, a *alarm.Alarm) {
 		begin = time.Now()
 		q.Set("a", renew.Entry{At: begin.Add(time.Hour), Begins: begin, Ends: begin.Add(2 * time.Hour)})
 		synctest.Wait()
-		alarm.ring() // The clock was set, but not to a time after the deadline.
+		a.Ring() // The clock was set, but not to a time after the deadline.
 		synctest.Wait()
 		if ids, _ := got.seen(); len(ids) != 0 {
 			t.Error("called too early")
@@ -198,13 +153,13 @@ func TestASetClockIsLookedAtAgain(t *testing.T) {
 func TestAQueueThatIsBlockedSleeps(t *testing.T) {
 	shares := renew.Shares{Namespace: "shop", Pod: "a", Issuer: "silent"}
 	do := func(context.Context, string) { time.Sleep(time.Minute) }
-	run(t, 1e6, 4, do, func(q *renew.Queue, alarm *fakeAlarm) {
+	run(t, 1e6, 4, do, func(q *renew.Queue, a *alarm.Alarm) {
 		for i := range 20 {
 			q.Set(fmt.Sprint(i), renew.Entry{At: time.Now(), Shares: shares})
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if waits := alarm.waited(); waits > 50 {
+		if waits := a.Waits(); waits > 50 {
 			t.Errorf("woken %d times for 20 volumes", waits)
 		}
 	})

@@ -9,23 +9,24 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/renew"
+	"github.com/mayfly-csi/mayfly/test/alarm"
 )
 
 const limit = 10 * time.Minute
 
 // watch runs a queue with one worker and a watchdog in a bubble.
-func watch(t *testing.T, do func(context.Context, string), body func(q *renew.Queue, w *renew.Watchdog, alarm *fakeAlarm)) {
+func watch(t *testing.T, do func(context.Context, string), body func(q *renew.Queue, w *renew.Watchdog, a *alarm.Alarm)) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		alarm := newFakeAlarm()
-		w := renew.NewWatchdog(alarm, do)
+		a := alarm.New()
+		w := renew.NewWatchdog(a, do)
 		q := renew.NewQueue(w, 10, 1, w.Do)
 		if err := w.Stuck(limit); err != nil {
 			t.Errorf("before it runs: %v", err)
 		}
 		done := make(chan error, 1)
 		go func() { done <- q.Run(ctx) }()
-		body(q, w, alarm)
+		body(q, w, a)
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("Run: %v", err)
@@ -50,7 +51,7 @@ func TestAQueueThatIsNotStuck(t *testing.T) {
 		defer cancel()
 		<-ctx.Done()
 	}
-	watch(t, silent, func(q *renew.Queue, w *renew.Watchdog, _ *fakeAlarm) {
+	watch(t, silent, func(q *renew.Queue, w *renew.Watchdog, _ *alarm.Alarm) {
 		time.Sleep(24 * time.Hour)
 		stuck(t, w, "")
 		for i := range 30 {
@@ -67,7 +68,7 @@ func TestAQueueThatIsNotStuck(t *testing.T) {
 }
 
 func TestACallThatDoesNotEnd(t *testing.T) {
-	watch(t, func(ctx context.Context, _ string) { <-ctx.Done() }, func(q *renew.Queue, w *renew.Watchdog, _ *fakeAlarm) {
+	watch(t, func(ctx context.Context, _ string) { <-ctx.Done() }, func(q *renew.Queue, w *renew.Watchdog, _ *alarm.Alarm) {
 		q.Set("a", renew.Entry{At: time.Now()})
 		time.Sleep(limit)
 		stuck(t, w, "")
@@ -77,27 +78,27 @@ func TestACallThatDoesNotEnd(t *testing.T) {
 }
 
 func TestAnAlarmThatDoesNotRing(t *testing.T) {
-	watch(t, func(context.Context, string) {}, func(q *renew.Queue, w *renew.Watchdog, alarm *fakeAlarm) {
+	watch(t, func(context.Context, string) {}, func(q *renew.Queue, w *renew.Watchdog, a *alarm.Alarm) {
 		q.Set("a", renew.Entry{At: time.Now().Add(time.Hour)})
 		synctest.Wait()
-		alarm.Set(time.Time{}) // As if the kernel had lost it.
+		a.Set(time.Time{}) // As if the kernel had lost it.
 		time.Sleep(time.Hour + limit)
 		stuck(t, w, "")
 		time.Sleep(time.Second)
 		stuck(t, w, "the alarm is late by 10m1s")
-		alarm.ring()
+		a.Ring()
 		stuck(t, w, "")
 	})
 }
 
 // broken fails to wait, as a closed timer does.
-type broken struct{ *fakeAlarm }
+type broken struct{ *alarm.Alarm }
 
 func (broken) Wait(context.Context) error { return context.DeadlineExceeded }
 
 func TestAQueueThatHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := renew.NewWatchdog(broken{newFakeAlarm()}, nil)
+		w := renew.NewWatchdog(broken{alarm.New()}, nil)
 		if err := renew.NewQueue(w, 10, 1, w.Do).Run(t.Context()); err == nil {
 			t.Fatal("it runs on")
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/test/alarm"
 )
 
 // A simulated is a volume of a simulated node.
@@ -99,7 +100,7 @@ func (f *fleet) add(kind string, n int, v simulated, edit func(i int, v *simulat
 // run runs the queue for four minutes of the bubble.
 func (f *fleet) run(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	f.queue = renew.NewQueue(&alarm{rings: make(chan struct{}, 1)}, 10, 64, f.try) // As the driver has it.
+	f.queue = renew.NewQueue(alarm.New(), 10, 64, f.try) // As the driver has it.
 	done := make(chan error, 1)
 	go func() { done <- f.queue.Run(ctx) }()
 	f.start()
@@ -107,40 +108,6 @@ func (f *fleet) run(t *testing.T) {
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("Run: %v", err)
-	}
-}
-
-// An alarm rings by the bubble's clock.
-type alarm struct {
-	mu    sync.Mutex
-	timer *time.Timer
-	rings chan struct{}
-}
-
-func (a *alarm) Set(at time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.timer != nil {
-		a.timer.Stop()
-	}
-	if !at.IsZero() {
-		a.timer = time.AfterFunc(time.Until(at), a.ring)
-	}
-}
-
-func (a *alarm) ring() {
-	select {
-	case a.rings <- struct{}{}:
-	default:
-	}
-}
-
-func (a *alarm) Wait(ctx context.Context) error {
-	select {
-	case <-a.rings:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 
