@@ -47,7 +47,7 @@ type Config struct {
 	Pods      pod.API          // nil: they can't be read.
 	WatchPods bool             // Watch for annotations that ask for renewals.
 
-	Events  event.Sender          // Sends warnings to pods; nil: none are sent.
+	Events  event.Sender          // Sends Events to pods; nil: none are sent.
 	Metrics prometheus.Registerer // nil: metrics are not registered.
 	Log     *slog.Logger
 }

@@ -18,7 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
-	"github.com/mayfly-csi/mayfly/signer/decision"
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // Core makes a client for Events, pods and ConfigMaps.
@@ -90,11 +90,11 @@ func Inform(source *cache.ListWatch, kind runtime.Object, h Handler) (cache.Shar
 	return informer, errors.Join(err, informer.SetWatchErrorHandler(failed))
 }
 
-// statusError returns the API server's answer if err has one, else what lasts of err.
+// statusError returns the API server's answer if err has one, else err without what differs between tries.
 func statusError(err error) error {
 	var answer *apierrors.StatusError
 	if errors.As(err, &answer) {
 		return answer
 	}
-	return decision.Lasting(err)
+	return message.Stable(err)
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // An Object is a request in the API server.
@@ -84,7 +85,7 @@ func (k Kind[T]) same(next, before T) error {
 // undecided returns the error of a wait that ended before the request was decided.
 func (k Kind[T]) undecided(o T, lastErr error) *signer.Error {
 	if lastErr != nil {
-		return signer.Errorf(signer.Unavailable, "read %s: %w", k.Title(o), Lasting(lastErr))
+		return signer.Errorf(signer.Unavailable, "read %s: %w", k.Title(o), message.Stable(lastErr))
 	}
 	return signer.Errorf(signer.NotYet, "%s: %s", k.Title(o), k.State(o))
 }

@@ -1,4 +1,5 @@
-// Package message bounds what others write before it gets into errors, logs, records, conditions and Events.
+// Package message makes what others write fit for errors, logs, records, conditions and Events: bounded, and equal where
+// the problem is the same.
 package message
 
 import "strings"

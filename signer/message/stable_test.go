@@ -1,4 +1,4 @@
-package decision_test
+package message_test
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/mayfly-csi/mayfly/signer/decision"
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // The text of a failed call has neither its URL, which a watch changes, nor the port of the connection.
@@ -35,7 +35,7 @@ func TestTheTextOfACallThatFailed(t *testing.T) {
 		"inside another": {fmt.Errorf("list: %w", failed(io.EOF)), "the API server did not answer: EOF"},
 		"no URL":         {errors.New("no"), "no"},
 	} {
-		got := decision.Lasting(row.err)
+		got := message.Stable(row.err)
 		if got.Error() != row.want {
 			t.Errorf("%s: %q, want %q", name, got, row.want)
 		}
