@@ -310,6 +310,16 @@ func hang(ctx context.Context, _ signer.Request, _ signer.Signer) (signer.Issued
 	return signer.Issued{}, signer.Errorf(signer.NotYet, "still waiting for approval")
 }
 
+// hangUp makes a publish call whose caller goes away while the signer has the request.
+func (n *node) hangUp(v kubelet.Volume) {
+	n.t.Helper()
+	ctx, cancel := context.WithCancel(n.t.Context())
+	n.signer.say(abandon(cancel))
+	if _, err := n.Publish(ctx, n.driver, v); err == nil {
+		n.t.Fatal("published")
+	}
+}
+
 // abandon is an answer that takes longer than who called has patience: cancel ends that call.
 func abandon(cancel context.CancelFunc) answer {
 	return func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {

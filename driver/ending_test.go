@@ -237,11 +237,7 @@ func TestAStopWaitsForNothing(t *testing.T) {
 func TestACallerThatHangsUp(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()
-	ctx, cancel := context.WithCancel(t.Context())
-	n.signer.say(abandon(cancel))
-	if _, err := n.Publish(ctx, n.driver, v); err == nil {
-		t.Fatal("published")
-	}
+	n.hangUp(v)
 	until(t, "the attempt is over", func() bool { return n.log.count("certificate issued") == 1 })
 	if asked := n.signer.asked(); len(asked) != 2 || asked[0].Attempt.ID != asked[1].Attempt.ID {
 		t.Errorf("%d requests, not of one attempt", len(asked))

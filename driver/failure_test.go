@@ -508,11 +508,7 @@ func fill(t *testing.T, path string) {
 func TestUnpublishWhileTheRequestIsPending(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()
-	ctx, cancel := context.WithCancel(t.Context())
-	n.signer.say(abandon(cancel))
-	if _, err := n.Publish(ctx, n.driver, v); err == nil {
-		t.Fatal("published")
-	}
+	n.hangUp(v)
 	until(t, "the call is over", func() bool { return n.Unpublish(t.Context(), n.driver, v) == nil })
 	n.empty()
 	id := n.signer.asked()[0].Attempt.ID

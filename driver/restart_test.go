@@ -83,11 +83,7 @@ func TestHeldVolumesAreRotatedAfterARestart(t *testing.T) {
 func TestThePendingAttemptGoesOnAfterARestart(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()
-	ctx, cancel := context.WithCancel(t.Context())
-	n.signer.say(abandon(cancel))
-	if _, err := n.Publish(ctx, n.driver, v); err == nil {
-		t.Fatal("published")
-	}
+	n.hangUp(v)
 	n.restart()
 	pair(t, n.publish(v))
 	asked := n.signer.asked()
