@@ -24,7 +24,7 @@ type approversOptions struct {
 	Controller string
 }
 
-// flags are set to their defaults. Their names and texts are the source of docs/controller.md.
+// flags returns the flags, set to their defaults. Their names and texts are the source of docs/controller.md.
 func (o *approversOptions) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly-controller approvers", flag.ContinueOnError)
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server, of someone who may read roles, their bindings and admission policies; empty: the pod's service account")
@@ -70,7 +70,7 @@ func reader(kubeconfig string) (client.Reader, error) {
 	return api, nil
 }
 
-// report is what an administrator reads. Its error is that somebody may approve who must not.
+// report writes what an administrator reads. Its error is that somebody may approve who must not.
 func report(w io.Writer, all []rights.Approver, controller string, kept bool) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "WHO\tSIGNERS\tNAMESPACES\tBY\t")
@@ -95,7 +95,7 @@ func report(w io.Writer, all []rights.Approver, controller string, kept bool) er
 
 func list(all []string) string { return strings.Join(all, ",") }
 
-// conclusion is what the table means.
+// conclusion returns what the table means.
 func conclusion(w io.Writer, others int, kept bool) error {
 	text := "Nobody but mayfly-controller and administrators may approve CertificateRequests, by the roles of this cluster.\n"
 	switch {

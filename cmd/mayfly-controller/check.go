@@ -32,7 +32,7 @@ type checkOptions struct {
 	All       bool
 }
 
-// flags are set to their defaults. Their names and texts are the source of docs/controller.md.
+// flags returns the flags, set to their defaults. Their names and texts are the source of docs/controller.md.
 func (o *checkOptions) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly-controller policy check", flag.ContinueOnError)
 	o.addTo(f)
@@ -118,7 +118,7 @@ func (o *checkOptions) client() (client.Client, error) {
 	return client.New(api, client.Options{Scheme: scheme})
 }
 
-// change is from the policies of the cluster to those with the added ones.
+// change returns the change from the policies of the cluster to those with the added ones.
 func (o *checkOptions) change(ctx context.Context, api client.Reader, added []v1alpha1.CertificatePolicy) (c review.Change, err error) {
 	var today v1alpha1.CertificatePolicyList
 	if err := api.List(ctx, &today); err != nil && !meta.IsNoMatchError(err) { // The CRD may come later.
@@ -142,7 +142,7 @@ func (o *checkOptions) change(ctx context.Context, api client.Reader, added []v1
 	return c, nil
 }
 
-// profiles are what the operator sets for volumes; nil: there are none.
+// profiles returns what the operator sets for volumes; nil: there are none.
 func (o *checkOptions) profiles(ctx context.Context, api client.Reader) (*volume.Profiles, error) {
 	namespace, name, ok := strings.Cut(o.Volumes.ConfigMap, "/")
 	if !ok {

@@ -73,7 +73,7 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	return m.Start(ctx)
 }
 
-// convene is the court of the policies and profiles that the manager watches.
+// convene makes the court of the policies and profiles that the manager watches.
 func convene(m manager.Manager, api *rest.Config, o options, log *slog.Logger) (proof.Court, error) {
 	policies, err := policy.NewLive(o.policy(), m.GetCache(), metrics.Registry, log)
 	if err != nil {
@@ -108,7 +108,7 @@ func (e everywhere) Start(ctx context.Context) error { return e.run(ctx) }
 // NeedLeaderElection implements [manager.LeaderElectionRunnable].
 func (e everywhere) NeedLeaderElection() bool { return false }
 
-// known is a check that the policies are known: where the CRD is missing, the replicas that know them go on.
+// known returns a check that the policies are known: where the CRD is missing, the replicas that know them go on.
 func known(policies *policy.Live) healthz.Checker {
 	return func(req *http.Request) error {
 		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
@@ -118,13 +118,13 @@ func known(policies *policy.Live) healthz.Checker {
 	}
 }
 
-// newScheme are the kinds that the commands read.
+// newScheme returns the kinds that the commands read.
 func newScheme() (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
 	return scheme, errors.Join(corev1.AddToScheme(scheme), cmapi.AddToScheme(scheme), v1alpha1.AddToScheme(scheme), certificatesv1.AddToScheme(scheme), authenticationv1.AddToScheme(scheme))
 }
 
-// newManager is a manager whose cache holds CertificatePolicies and requests, and the controller's CAs where it signs; of what is not the controller's it has the
+// newManager makes a manager whose cache holds CertificatePolicies and requests, and the controller's CAs where it signs; of what is not the controller's it has the
 // names.
 func newManager(api *rest.Config, o options) (manager.Manager, error) {
 	scheme, err := newScheme()

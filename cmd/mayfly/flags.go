@@ -46,7 +46,7 @@ type options struct {
 	HealthAddress  string
 }
 
-// flags are the flags of mayfly node, set to their defaults. Their names and texts are the source of docs/reference.md.
+// flags returns the flags of mayfly node, set to their defaults. Their names and texts are the source of docs/reference.md.
 func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly node", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
@@ -115,7 +115,7 @@ func (o *options) complete() error {
 // cluster reports whether there is an API server.
 func (o *options) cluster() bool { return o.Signer != signerLocal || o.Kubeconfig != "" }
 
-// driverNames are the names with their sockets.
+// driverNames returns the names with their sockets.
 func (o *options) driverNames() (all []driver.Name) {
 	for i, name := range o.DriverNames.Values {
 		endpoint := filepath.Join(o.KubeletRoot, "plugins", volume.Driver, socketName(name))
@@ -136,7 +136,7 @@ func socketName(driver string) string {
 	return driver + ".sock"
 }
 
-// defaults are what volumes get that do not say.
+// defaults returns what volumes get that do not say.
 func (o *options) defaults() volume.Defaults {
 	d := o.Defaults()
 	d.Gates, d.StartsWithout = o.Gates.Values, o.StartsWithout
@@ -145,7 +145,7 @@ func (o *options) defaults() volume.Defaults {
 	return d
 }
 
-// check is for what flags must say.
+// check returns an error for flags that are missing, can't be used, or contradict each other.
 func (o *options) check() error {
 	switch {
 	case o.NodeName == "":

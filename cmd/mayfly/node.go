@@ -100,7 +100,8 @@ func consult(config *driver.Config, api *rest.Config, o options) (err error) {
 	return err
 }
 
-// readingPods is the API server as the node plugin reads pods: as the node, where it asks for certificates as the node, so that it needs no right over other nodes' pods.
+// readingPods returns the API server as the node plugin reads pods: as the node, where it asks for certificates as the
+// node, so that it needs no right over other nodes' pods.
 func readingPods(api *rest.Config, o options) *rest.Config {
 	if o.Signer == signerPodCertificate {
 		return podcertificate.AsNode(api, o.NodeName)
@@ -108,7 +109,7 @@ func readingPods(api *rest.Config, o options) *rest.Config {
 	return api
 }
 
-// server is the API server; nil where none is needed and none is named.
+// server returns the API server; nil where none is needed and none is named.
 func server(o options) (*rest.Config, error) {
 	if !o.cluster() {
 		return nil, nil

@@ -52,7 +52,7 @@ type Keeper struct {
 // again is when a Keeper looks at once more what another wrote in between.
 const again = time.Second
 
-// New is a Keeper.
+// New makes a Keeper.
 func New(config Config) (*Keeper, error) {
 	if err := config.Plan.Check(); err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func New(config Config) (*Keeper, error) {
 	return k, nil
 }
 
-// Add has the manager run the Keeper, in its leader alone.
+// Add makes the manager run the Keeper, in its leader alone.
 func (k *Keeper) Add(to manager.Manager) error {
 	// The own CA is looked at first without an event: there may be no Secret that one would be about.
 	begin := make(chan event.GenericEvent, 1)
@@ -93,7 +93,7 @@ func (k *Keeper) Add(to manager.Manager) error {
 	return nil
 }
 
-// ofBundle is the Secret that a bundle is about.
+// ofBundle returns the Secret that a bundle is about.
 func (k *Keeper) ofBundle(_ context.Context, o client.Object) []reconcile.Request {
 	bundle, ok := o.(*certificatesv1.ClusterTrustBundle)
 	if !ok || bundle.Name != bundleName(bundle.Spec.SignerName) {

@@ -66,7 +66,7 @@ const (
 	later = 15 * time.Second
 )
 
-// New is a bridge.
+// New makes a bridge.
 func New(config Config) (*Bridge, error) {
 	b := &Bridge{Config: config, answers: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "mayfly_controller_pod_certificates_total", Help: "PodCertificateRequests that were answered, by the condition and its reason.",
@@ -77,7 +77,7 @@ func New(config Config) (*Bridge, error) {
 	return b, nil
 }
 
-// Add has the manager run the bridge, in every replica.
+// Add makes the manager run the bridge, in every replica.
 func (b *Bridge) Add(to manager.Manager) error {
 	err := builder.ControllerManagedBy(to).Named("bridge").
 		For(&certificatesv1.PodCertificateRequest{}, builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {

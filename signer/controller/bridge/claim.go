@@ -36,7 +36,7 @@ func native(pcr *certificatesv1.PodCertificateRequest) bool {
 // answered reports whether the request has its one answer, which is final.
 func answered(pcr *certificatesv1.PodCertificateRequest) bool { return len(pcr.Status.Conditions) > 0 }
 
-// claim is what the request says of a pod.
+// claim returns what the request says of a pod.
 func (b *Bridge) claim(pcr *certificatesv1.PodCertificateRequest) proof.Claim {
 	c := proof.Claim{
 		Namespace: pcr.Namespace, Pod: pcr.Spec.PodName, UID: pcr.Spec.PodUID, Node: string(pcr.Spec.NodeName), MadeAt: pcr.CreationTimestamp.Time,
@@ -52,7 +52,7 @@ func (b *Bridge) claim(pcr *certificatesv1.PodCertificateRequest) proof.Claim {
 	return c
 }
 
-// againstVolume is all in which the request differs from what the node plugin asks for the volume.
+// againstVolume returns all in which the request differs from what the node plugin asks for the volume.
 func againstVolume(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) volume.Problems {
 	problems := proof.CSR(pcr.Spec.StubPKCS10Request, v)
 	if _, ok := pcr.Spec.UnverifiedUserAnnotations[signer.VolumeAnnotation]; !ok || len(pcr.Spec.UnverifiedUserAnnotations) > 1 {
@@ -71,7 +71,7 @@ func account(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (proble
 	return problems
 }
 
-// lifetime is the longest that the request allows.
+// lifetime returns the longest that the request allows.
 func lifetime(pcr *certificatesv1.PodCertificateRequest) time.Duration {
 	const usual = 86400 // What the API server sets for none.
 	if pcr.Spec.MaxExpirationSeconds == nil {
@@ -80,7 +80,7 @@ func lifetime(pcr *certificatesv1.PodCertificateRequest) time.Duration {
 	return time.Duration(*pcr.Spec.MaxExpirationSeconds) * time.Second
 }
 
-// sources are the podCertificate volumes of the pod that the request may be for. Their userAnnotations are attributes.
+// sources returns the podCertificate volumes of the pod that the request may be for. Their userAnnotations are attributes.
 func (b *Bridge) sources(pcr *certificatesv1.PodCertificateRequest, pod *corev1.Pod) (all []proof.Source) {
 	for _, v := range pod.Spec.Volumes {
 		if v.Projected == nil {
