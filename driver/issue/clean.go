@@ -23,12 +23,37 @@ type cleanup struct {
 	ctx   context.Context
 	stop  context.CancelFunc
 	wait  sync.WaitGroup
+
+	mu       sync.Mutex
+	underWay map[string]bool // The ids of attempts whose requests are being deleted.
 }
 
 func newCleanup() *cleanup {
-	c := &cleanup{slots: make(chan struct{}, concurrentForgets)}
+	c := &cleanup{slots: make(chan struct{}, concurrentForgets), underWay: map[string]bool{}}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	return c
+}
+
+// begin returns those of the attempts whose requests are not being deleted. Call end once they are.
+func (c *cleanup) begin(attempts []string) (begun []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range attempts {
+		if !c.underWay[id] {
+			begun = append(begun, id)
+			c.underWay[id] = true
+		}
+	}
+	return begun
+}
+
+// end ends what begin began.
+func (c *cleanup) end(attempts []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range attempts {
+		delete(c.underWay, id)
+	}
 }
 
 // Close ends the deletion of finished requests, and waits a little for keys that are being made.
@@ -64,11 +89,16 @@ func (i *Issuer) Forget(v *store.Volume, last store.Record) {
 // the next attempt; Kubernetes deletes what is left with the pod, which owns it.
 func (i *Issuer) forget(v *store.Volume, attempts []string) {
 	forgetter, ok := i.Signer.(signer.Forgetter)
-	if !ok || len(attempts) == 0 {
+	if !ok {
+		return
+	}
+	attempts = i.cleanup.begin(attempts)
+	if len(attempts) == 0 {
 		return
 	}
 	pod := volume.PodOf(v.Record().Asked)
 	i.cleanup.wait.Go(func() {
+		defer i.cleanup.end(attempts)
 		select {
 		case i.cleanup.slots <- struct{}{}:
 			defer func() { <-i.cleanup.slots }()
