@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -42,7 +44,7 @@ func newCluster(config *rest.Config) (*cluster, error) {
 // that object's events (k8s.io/apiserver pkg/storage/cacher/cacher.go); for a signer's bundles it filters those of
 // all.
 func (c *cluster) watch(ctx context.Context, source volume.Source, report func(Answer)) {
-	s := &sourceStore{source: source, report: report}
+	s := newSourceStore(source)
 	l := &lister{api: c.bundles, resource: "clustertrustbundles", list: &certificatesv1.ClusterTrustBundleList{},
 		listFailed: s.listFailed}
 	var kind runtime.Object = &certificatesv1.ClusterTrustBundle{}
@@ -56,6 +58,9 @@ func (c *cluster) watch(ctx context.Context, source volume.Source, report func(A
 		l.labels = strings.ReplaceAll(source.Labels, "&", ",")
 	}
 	lw := api.Listed{ListWatch: &cache.ListWatch{ListWithContextFunc: l.List, WatchFuncWithContext: l.Watch}}
+	var reports sync.WaitGroup
+	defer reports.Wait()
+	reports.Go(func() { s.run(ctx, report) })
 	cache.NewReflectorWithOptions(lw, kind, s, cache.ReflectorOptions{Name: source.String()}).RunWithContext(ctx)
 }
 
@@ -92,55 +97,132 @@ func (l *lister) Watch(ctx context.Context, o metav1.ListOptions) (watch.Interfa
 	return l.request(&o).Watch(ctx)
 }
 
-// A sourceStore holds the certificates of one source's objects and reports each change. The source's reflector fills
-// it: it implements [cache.ReflectorStore].
+// reportInterval is the least time between two reports of a source: whoever may write a ConfigMap can do so all the
+// time, and its certificates are parsed for each report.
+const reportInterval = time.Second
+
+// A sourceStore holds one source's objects. The source's reflector fills it: it implements [cache.ReflectorStore].
 type sourceStore struct {
-	source   volume.Source
-	report   func(Answer)
-	reported bool
-	found    map[string]Answer // By the names of the objects.
+	source  volume.Source
+	changed chan struct{} // Has an element after a change that was not reported.
+
+	mu      sync.Mutex
+	objects map[string]any    // By their names.
+	answers map[string]Answer // Of those that were parsed.
+	failure error             // Of the last list; nil if there was a change after it.
+	listed  bool
+}
+
+func newSourceStore(source volume.Source) *sourceStore {
+	return &sourceStore{
+		source: source, changed: make(chan struct{}, 1), objects: map[string]any{}, answers: map[string]Answer{},
+	}
+}
+
+// run reports the source at once after a change, and no more often than after each reportInterval, until ctx ends.
+func (s *sourceStore) run(ctx context.Context, report func(Answer)) {
+	for {
+		select {
+		case <-s.changed:
+			report(s.answer())
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(reportInterval):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Replace implements [cache.ReflectorStore].
 func (s *sourceStore) Replace(objects []any, _ string) error {
-	s.found = map[string]Answer{}
-	for _, o := range objects {
-		s.set(o)
-	}
-	s.publish()
-	return nil
+	return s.change(func() {
+		s.objects, s.answers = map[string]any{}, map[string]Answer{}
+		for _, o := range objects {
+			s.set(o, true)
+		}
+	})
 }
 
 // Add implements [cache.ReflectorStore].
-func (s *sourceStore) Add(object any) error {
-	s.set(object)
-	s.publish()
-	return nil
-}
+func (s *sourceStore) Add(object any) error { return s.change(func() { s.set(object, true) }) }
 
 // Update implements [cache.ReflectorStore].
 func (s *sourceStore) Update(object any) error { return s.Add(object) }
 
 // Delete implements [cache.ReflectorStore].
-func (s *sourceStore) Delete(object any) error {
-	if o, ok := object.(metav1.Object); ok {
-		delete(s.found, o.GetName())
-	}
-	s.publish()
-	return nil
-}
+func (s *sourceStore) Delete(object any) error { return s.change(func() { s.set(object, false) }) }
 
 // Resync implements [cache.ReflectorStore].
 func (s *sourceStore) Resync() error { return nil }
 
-// set stores the content of an object.
-func (s *sourceStore) set(object any) {
+// change changes the objects and has that reported. It returns nil, as the reflector's store does.
+func (s *sourceStore) change(do func()) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	do()
+	s.failure, s.listed = nil, true
+	s.signal()
+	return nil
+}
+
+// signal has the source reported. s.mu must be held.
+func (s *sourceStore) signal() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// set stores an object, or removes it if it is not there. s.mu must be held.
+func (s *sourceStore) set(object any, there bool) {
+	o, ok := object.(metav1.Object)
+	if !ok {
+		return
+	}
+	delete(s.answers, o.GetName())
+	delete(s.objects, o.GetName())
+	if there {
+		s.objects[o.GetName()] = object
+	}
+}
+
+// answer returns the certificates of all objects, in the order of the objects' names, or the first error.
+func (s *sourceStore) answer() Answer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failure != nil {
+		return Answer{Err: s.failure}
+	}
+	if len(s.objects) == 0 {
+		return Answer{Err: s.absent()}
+	}
+	var lists []chain.Bundle
+	for _, name := range slices.Sorted(maps.Keys(s.objects)) {
+		a, ok := s.answers[name]
+		if !ok {
+			a = s.read(s.objects[name])
+			s.answers[name] = a
+		}
+		if a.Err != nil {
+			return a
+		}
+		lists = append(lists, a.Certificates)
+	}
+	return Answer{Certificates: chain.Unite(lists...)}
+}
+
+// read returns the content of an object.
+func (s *sourceStore) read(object any) Answer {
 	switch o := object.(type) {
 	case *corev1.ConfigMap:
-		s.found[o.Name] = s.fromConfigMap(o)
+		return s.fromConfigMap(o)
 	case *certificatesv1.ClusterTrustBundle:
-		s.found[o.Name] = answer([]byte(o.Spec.TrustBundle), "ClusterTrustBundle "+o.Name)
+		return answer([]byte(o.Spec.TrustBundle), "ClusterTrustBundle "+o.Name)
 	}
+	return Answer{Err: fmt.Errorf("%T is no source", object)}
 }
 
 // fromConfigMap returns the content of the source's key.
@@ -172,24 +254,6 @@ func answer(text []byte, what string) Answer {
 	return Answer{Certificates: chain.Unite(certificates)}
 }
 
-// publish reports the certificates of all objects, in the order of the objects' names, or the first error.
-func (s *sourceStore) publish() {
-	s.reported = true
-	var lists []chain.Bundle
-	for _, name := range slices.Sorted(maps.Keys(s.found)) {
-		if a := s.found[name]; a.Err != nil {
-			s.report(a)
-			return
-		}
-		lists = append(lists, s.found[name].Certificates)
-	}
-	if len(lists) == 0 {
-		s.report(Answer{Err: s.absent()})
-		return
-	}
-	s.report(Answer{Certificates: chain.Unite(lists...)})
-}
-
 // absent returns the error of a source without any object.
 func (s *sourceStore) absent() error {
 	switch {
@@ -203,12 +267,15 @@ func (s *sourceStore) absent() error {
 	return fmt.Errorf("ClusterTrustBundle %s not found", s.source.Name)
 }
 
-// listFailed reports that the source can't be read. After the first report an unreachable API server is not reported:
-// the last answer stands.
+// listFailed has it reported that the source can't be read. After the first list an unreachable API server is not
+// reported: the last answer stands.
 func (s *sourceStore) listFailed(err error) {
 	explained := s.explain(err)
-	if !s.reported || !errors.Is(explained, ErrNoAnswer) {
-		s.report(Answer{Err: explained})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.listed || !errors.Is(explained, ErrNoAnswer) {
+		s.failure = explained
+		s.signal()
 	}
 }
 
