@@ -189,7 +189,7 @@ func (d *Driver) renewAt(pod signer.Pod, at time.Time, err error) {
 		}
 		if err != nil {
 			const reason = "RenewalNotUnderstood"
-			d.events.Warn(v.ID(), pod, reason, event.Warning{Reason: reason, Message: err.Error()}, 0)
+			d.events.Warn(v.Record().Asked, reason, event.Warning{Reason: reason, Message: err.Error()}, 0)
 			err = nil // One Event a pod.
 		}
 		d.schedule(v)

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/mayfly-csi/mayfly/driver/renew"
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
@@ -72,29 +73,32 @@ func (q *Queue) Run(ctx context.Context) error { return q.queue.Run(ctx) }
 func (q *Queue) Close() error { return q.queue.Close() }
 
 // Warn sends a warning to the pod of a volume after a delay, in place of an unsent Event on the same topic.
-func (q *Queue) Warn(id string, pod signer.Pod, topic string, w Warning, delay time.Duration) {
-	q.put(id, pod, topic, Event{corev1.EventTypeWarning, w.Reason, w.Message}, delay)
+func (q *Queue) Warn(asked volume.Asked, topic string, w Warning, delay time.Duration) {
+	q.put(asked, topic, Event{corev1.EventTypeWarning, w.Reason, w.Message}, delay)
 }
 
 // Note sends a note that is no warning to the pod of a volume. Its reason is its topic.
-func (q *Queue) Note(id string, pod signer.Pod, reason, message string) {
-	q.put(id, pod, reason, Event{corev1.EventTypeNormal, reason, message}, 0)
+func (q *Queue) Note(asked volume.Asked, reason, message string) {
+	q.put(asked, reason, Event{corev1.EventTypeNormal, reason, message}, 0)
 }
 
-// put queues an Event.
-func (q *Queue) put(id string, pod signer.Pod, topic string, e Event, delay time.Duration) {
+// put queues an Event. A pod may have several volumes: the message begins with the name of the one that it is about.
+func (q *Queue) put(asked volume.Asked, topic string, e Event, delay time.Duration) {
 	if q.sender == nil {
 		return
 	}
+	if name := volume.NameOf(asked); name != "" {
+		e.Message = "volume " + name + ": " + e.Message
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	of := q.volumes[id]
+	of := q.volumes[asked.ID]
 	if of == nil {
 		of = &events{byTopic: map[string]unsent{}}
-		q.volumes[id] = of
+		q.volumes[asked.ID] = of
 	}
-	of.pod, of.byTopic[topic] = pod, unsent{e, renew.Now().Add(delay)}
-	q.schedule(id, of)
+	of.pod, of.byTopic[topic] = volume.PodOf(asked), unsent{e, renew.Now().Add(delay)}
+	q.schedule(asked.ID, of)
 }
 
 // schedule schedules the first Event of a volume. q.mu must be held.

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/mayfly-csi/mayfly/driver/event"
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
@@ -59,6 +60,14 @@ func run(t *testing.T, s event.Sender) *event.Queue {
 	return q
 }
 
+// asked is what a pod's volume tls asks for.
+func asked(id, pod string) volume.Asked {
+	return volume.Asked{
+		ID: id, Target: "/var/lib/kubelet/pods/1/volumes/kubernetes.io~csi/tls/mount",
+		Attributes: map[string]string{"csi.storage.k8s.io/pod.name": pod},
+	}
+}
+
 func (s *sent) next(t *testing.T) {
 	t.Helper()
 	select {
@@ -73,18 +82,18 @@ func (s *sent) next(t *testing.T) {
 func TestWhatIsSent(t *testing.T) {
 	s := &sent{tries: make(chan struct{}, 10)}
 	q := run(t, s)
-	a, b := signer.Pod{Name: "a"}, signer.Pod{Name: "b"}
-	q.Warn("1", a, "x", event.Warning{Reason: "X", Message: "old"}, time.Hour)
-	q.Warn("1", a, "y", event.Warning{Reason: "Y", Message: "withdrawn"}, time.Hour)
-	q.Warn("2", b, "x", event.Warning{Reason: "X", Message: "of a volume that is gone"}, time.Hour)
+	a, b := asked("1", "a"), asked("2", "b")
+	q.Warn(a, "x", event.Warning{Reason: "X", Message: "old"}, time.Hour)
+	q.Warn(a, "y", event.Warning{Reason: "Y", Message: "withdrawn"}, time.Hour)
+	q.Warn(b, "x", event.Warning{Reason: "X", Message: "of a volume that is gone"}, time.Hour)
 	q.Withdraw("1", "y")
 	q.Withdraw("3", "y")
 	q.Forget("2")
-	q.Warn("1", a, "x", event.Warning{Reason: "X", Message: "new"}, 0)
+	q.Warn(a, "x", event.Warning{Reason: "X", Message: "new"}, 0)
 	s.next(t)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.all) != 1 || s.all[0] != "a Warning X: new" {
+	if len(s.all) != 1 || s.all[0] != "a Warning X: volume tls: new" {
 		t.Errorf("sent: %q", s.all)
 	}
 }
@@ -93,19 +102,19 @@ func TestWhatIsSent(t *testing.T) {
 func TestEachEventHasItsTime(t *testing.T) {
 	s := &sent{tries: make(chan struct{}, 10)}
 	q := run(t, s)
-	pod := signer.Pod{Name: "a"}
 	for _, id := range []string{"1", "2", "3"} {
+		v := asked(id, "a")
 		for hours := range 8 {
 			topic, delay := strconv.Itoa(hours), time.Duration(1+hours)*time.Hour
-			q.Warn(id, pod, topic, event.Warning{Reason: "Later"}, delay)
+			q.Warn(v, topic, event.Warning{Reason: "Later"}, delay)
 		}
-		q.Note(id, pod, "Now", "at once")
-		q.Warn(id, pod, "latest", event.Warning{Reason: "Latest"}, 9*time.Hour)
+		q.Note(v, "Now", "at once")
+		q.Warn(v, "latest", event.Warning{Reason: "Latest"}, 9*time.Hour)
 		s.next(t)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if want := slices.Repeat([]string{"a Normal Now: at once"}, 3); !slices.Equal(s.all, want) {
+	if want := slices.Repeat([]string{"a Normal Now: volume tls: at once"}, 3); !slices.Equal(s.all, want) {
 		t.Errorf("sent: %q, want %q", s.all, want)
 	}
 }
@@ -114,19 +123,19 @@ func TestEachEventHasItsTime(t *testing.T) {
 func TestWhatCantBeSent(t *testing.T) {
 	s := &sent{tries: make(chan struct{}, 10), fails: errors.New("no")}
 	q := run(t, s)
-	pod := signer.Pod{Name: "a"}
-	q.Warn("1", pod, "x", event.Warning{Reason: "X", Message: "old"}, 0)
+	v := asked("1", "a")
+	q.Warn(v, "x", event.Warning{Reason: "X", Message: "old"}, 0)
 	s.next(t)
 	s.mu.Lock()
 	s.fails = nil
 	s.mu.Unlock()
-	q.Warn("1", pod, "y", event.Warning{Reason: "Y", Message: "another"}, 0)
+	q.Warn(v, "y", event.Warning{Reason: "Y", Message: "another"}, 0)
 	s.next(t)
 	s.mu.Lock()
 	one := len(s.all)
 	s.mu.Unlock()
 	if one == 1 { // The first one was put back, with a delay, or is sent with the other.
-		q.Warn("1", pod, "x", event.Warning{Reason: "X", Message: "newer"}, 0)
+		q.Warn(v, "x", event.Warning{Reason: "X", Message: "newer"}, 0)
 	}
 	s.next(t)
 	s.mu.Lock()

@@ -31,8 +31,7 @@ func (i *Issuer) ReportEnd(v *store.Volume, now time.Time) {
 		return
 	}
 	i.Log.Error("certificate expired", v.Attr(), "notAfter", end)
-	pod, w := volume.PodOf(v.Record().Asked), event.Warning{Reason: expired, Message: endMessage(v, end)}
-	i.Events.Warn(v.ID(), pod, expired, w, 0)
+	i.Events.Warn(v.Record().Asked, expired, event.Warning{Reason: expired, Message: endMessage(v, end)}, 0)
 }
 
 // recordEnd records the end that is about to be reported. It reports whether that is the first time.
@@ -64,15 +63,15 @@ func endMessage(v *store.Volume, end time.Time) string {
 // noteRenewal sends the pod an Event of a renewal that somebody waited for: one that was wished, or that came after the
 // end of the pair before. received is when the new pair was received, and end when it ends.
 func (i *Issuer) noteRenewal(v *store.Volume, before store.Record, received, end time.Time) {
-	pod := v.Spec().Pod
-	switch wanted := i.wantedAt(pod.UID); {
+	asked := v.Record().Asked
+	switch wanted := i.wantedAt(v.Spec().Pod.UID); {
 	case before.IssuedAt.IsZero() || v.Removed():
 	case before.ReportedEnd.Equal(before.EndsAt) && !before.EndsAt.IsZero():
 		const format = "the certificate was renewed; the one before ended at %s, the new one ends at %s"
-		i.Events.Note(v.ID(), pod, renewed, fmt.Sprintf(format, chain.Stamp(before.EndsAt), chain.Stamp(end)))
+		i.Events.Note(asked, renewed, fmt.Sprintf(format, chain.Stamp(before.EndsAt), chain.Stamp(end)))
 	case wanted.After(before.IssuedAt) && !wanted.After(received):
 		const format = "the certificate was renewed, as %srenew-at asks; the new one ends at %s"
-		i.Events.Note(v.ID(), pod, renewed, fmt.Sprintf(format, volume.Prefix, chain.Stamp(end)))
+		i.Events.Note(asked, renewed, fmt.Sprintf(format, volume.Prefix, chain.Stamp(end)))
 	}
 }
 

@@ -51,7 +51,7 @@ func sent(t *testing.T, i *Issuer, v *store.Volume, do func()) (found event.Even
 		t.Fatal(err)
 	}
 	do()
-	i.Events.Note(v.ID(), signer.Pod{}, "~", "") // The last one, since Events that are due together are sent by topic.
+	i.Events.Note(volume.Asked{ID: v.ID()}, "~", "") // The last one, since Events that are due together are sent by topic.
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- i.Events.Run(ctx) }()
@@ -152,6 +152,7 @@ func TestNoteRenewal(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			i, v := newVolume(t, row.wanted)
+			v.Amend(func(r *store.Record) { r.Asked = asked() })
 			note := func() { i.noteRenewal(v, row.record, row.received, end.Add(time.Hour)) }
 			var want event.Event
 			if row.want != "" {

@@ -83,7 +83,7 @@ const eventThreshold = 30 * time.Second
 
 // Report logs an attempt that failed in the background, and sends the pod an Event.
 func (i *Issuer) Report(v *store.Volume, cause error) {
-	spec, failure := v.Spec(), v.Record().Failure
+	asked, failure := v.Record().Asked, v.Record().Failure
 	i.Log.Error("certificate not issued", v.Attr(), "error", message.Cut(cause.Error(), message.LongestReason))
 	if failure == nil || failure.RetryAt.Sub(failure.At) < eventThreshold || v.Removed() {
 		return
@@ -93,11 +93,11 @@ func (i *Issuer) Report(v *store.Volume, cause error) {
 	case ok:
 		w = event.Warning{Reason: notRenewed,
 			Message: "the pod keeps its certificate, which " + chain.EndsAt(pair.NotAfter, renew.Now())}
-	case !spec.StartsWithout:
+	case !v.Spec().StartsWithout:
 		return // The pod has not started: the kubelet sends an Event for each call that failed.
 	}
 	w.Message = fmt.Sprintf("%s; the next try is at %s; %s", failure.Reason, chain.Stamp(failure.RetryAt), w.Message)
-	i.Events.Warn(v.ID(), spec.Pod, w.Reason, w, 0)
+	i.Events.Warn(asked, w.Reason, w, 0)
 }
 
 // withdraw drops what Report could not send yet, as during an outage of the API server: it is over.

@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/issue"
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/store"
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
 )
@@ -77,11 +78,12 @@ func TestAFailureThatIsOverIsNotTold(t *testing.T) {
 	i := issue.New(issue.Config{Events: queue, Log: log})
 	defer i.Close()
 	v.SetPair(newPair(t).Chain.Leaf(), time.Now(), time.Now().Add(time.Hour))
+	v.Amend(func(r *store.Record) { r.Asked.ID = v.ID() })
 	i.Report(v, i.Fail(v, signer.Errorf(signer.Denied, "no")))
 	if err := i.Finish(v, newPair(t), time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	queue.Warn("csi-2", signer.Pod{}, "Other", event.Warning{Reason: "Other"}, time.Second)
+	queue.Warn(volume.Asked{ID: "csi-2"}, "Other", event.Warning{Reason: "Other"}, time.Second)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- queue.Run(ctx) }()

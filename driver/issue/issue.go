@@ -275,14 +275,13 @@ func messages(warnings []request.Warning) (all []string) {
 
 // warn logs and queues the warnings of an answer that were not sent before.
 func (i *Issuer) warn(v *store.Volume, before []string, warnings []request.Warning) {
-	pod := v.Spec().Pod
 	for _, w := range warnings {
 		if slices.Contains(before, w.Message) {
 			continue
 		}
 		i.Log.Warn("certificate accepted with a warning", v.Attr(), "reason", w.Reason, "problem", w.Message)
 		if !v.Removed() {
-			i.Events.Warn(v.ID(), pod, w.Message, event.Warning(w), 0)
+			i.Events.Warn(v.Record().Asked, w.Message, event.Warning(w), 0)
 		}
 	}
 }

@@ -244,7 +244,7 @@ func (r *Resolver) setProblems(v *store.Volume, problems error) {
 	r.Log.Warn("flags and profiles don't fit a volume any more: the last ones that did are used",
 		v.Attr(), "error", problems)
 	message := "the driver's settings don't fit this volume any more, and those of before count: " + problems.Error()
-	r.Events.Warn(v.ID(), volume.PodOf(v.Record().Asked), reason, event.Warning{Reason: reason, Message: message}, 0)
+	r.Events.Warn(v.Record().Asked, reason, event.Warning{Reason: reason, Message: message}, 0)
 }
 
 // awaitPod waits until the pod's certificate can be requested, and returns its IPs. A renewal waits for briefTimeout,
@@ -301,7 +301,7 @@ func (r *Resolver) canRequest(ctx context.Context, v *store.Volume, spec volume.
 		r.Log.Warn("a pod starts without its certificate: it can't be read", v.Attr(), "error", unread)
 		message := "the pod starts without its certificate: " + unread.Error()
 		w := event.Warning{Reason: "CertificateNotIssued", Message: message}
-		r.Events.Warn(v.ID(), spec.Pod, w.Reason, w, 0)
+		r.Events.Warn(v.Record().Asked, w.Reason, w, 0)
 	}
 	return blocked == nil && unread == nil, nil
 }

@@ -385,7 +385,7 @@ func (u *Updater) warn(v *store.Volume, reason string, before, after map[string]
 	for source, message := range after {
 		if message != before[source] && !v.Removed() {
 			warning := event.Warning{Reason: reason, Message: message}
-			u.events.Warn(v.ID(), v.Spec().Pod, reason+" "+source, warning, delay)
+			u.events.Warn(v.Record().Asked, reason+" "+source, warning, delay)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"strings"
 
 	"github.com/mayfly-csi/mayfly/signer"
@@ -62,6 +63,16 @@ func (g *Gate) UnmarshalText(text []byte) error {
 		g.key, g.value, _ = strings.Cut(g.key, "=")
 	}
 	return nil
+}
+
+// NameOf returns the volume's name in its pod, as the kubelet's path has it (kubernetes pkg/volume/csi/csi_mounter.go,
+// getTargetPath); empty for another path.
+func NameOf(asked Asked) string {
+	dir := filepath.Dir(asked.Target)
+	if filepath.Base(filepath.Dir(dir)) != "kubernetes.io~csi" {
+		return ""
+	}
+	return filepath.Base(dir)
 }
 
 // PodOf returns the pod for which a volume was asked.

@@ -69,7 +69,7 @@ func (s *story) toldInTime(pod string) {
 	}
 	text, sent := events.Items[0].Message, events.Items[0].FirstTimestamp.Time
 	words := strings.Fields(text)
-	end, err := time.Parse(time.RFC3339, strings.TrimRight(words[5], ","))
+	end, err := time.Parse(time.RFC3339, strings.TrimRight(words[7], ","))
 	if err != nil {
 		s.Fatalf("%v in %s", err, text)
 	}
