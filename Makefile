@@ -115,6 +115,10 @@ bench-quick: build packages kubernetes ## those of the node plugin alone, in thr
 	cd test/bench && go run . --mayfly ../../bin/mayfly \
 		--json ../../docs/benchmarks.json --svg ../../docs/benchmarks.svg --document ../../docs/benchmarks.md
 
+.PHONY: hour
+hour: packages kubernetes ## 300 volumes beside issuers that are slow or fall silent, for an hour: fails if the healthy one's are late
+	cd test/e2e && go run ./hour --dir $(MAYFLY_CLUSTER)
+
 .PHONY: profile
 profile: ## where CPU, memory and waits of node plugin and controller go: their top rows, and files in out/profile
 	cd test/bench && go run ./profile --out ../../out/profile
