@@ -214,8 +214,8 @@ func TestTheRootOfThePodsCertificateIsDistrusted(t *testing.T) {
 	if p12, jks := stores(t, target); len(p12)+len(jks) > 0 {
 		t.Errorf("the truststores have %q and %q", p12, jks)
 	}
-	const empty = "shop/web-0 TrustBundleEmpty: the driver's operator distrusts every CA certificate of the volume: its files of CA certificates are empty"
-	issuer := "shop/web-0 CertificateDistrusted: the driver's operator distrusts " + named(stolen) + ", which issued the pod's certificate"
+	const empty = "shop/web-0 TrustBundleEmpty: volume tls: the driver's operator distrusts every CA certificate of the volume: its files of CA certificates are empty"
+	issuer := "shop/web-0 CertificateDistrusted: volume tls: the driver's operator distrusts " + named(stolen) + ", which issued the pod's certificate"
 	n.hears(empty, issuer)
 	n.applied(1, 1, 1, 1)
 	n.counts(1)
@@ -225,7 +225,7 @@ func TestTheRootOfThePodsCertificateIsDistrusted(t *testing.T) {
 	// A renewal that brings such a certificate is no renewal.
 	n.renew(v)
 	refused := "signing failed: unusable certificate from Issuer ca: the driver's operator distrusts " + named(stolen) + ", which issued it"
-	n.hears(empty, issuer, "shop/web-0 CertificateNotRenewed: "+refused)
+	n.hears(empty, issuer, "shop/web-0 CertificateNotRenewed: volume tls: "+refused)
 	n.health(v, csi.VolumeHealthErrorType_DEGRADED, "CertificateNotRenewed", refused)
 	n.shows(target)
 	if !pair(t, target).Equal(first) {
@@ -251,7 +251,7 @@ func TestTheRootOfThePodsCertificateIsDistrusted(t *testing.T) {
 	}
 	verify(t, pair(t, target), now)
 	n.counts(0)
-	n.hears(empty, issuer, "shop/web-0 CertificateNotRenewed: ")
+	n.hears(empty, issuer, "shop/web-0 CertificateNotRenewed: volume tls: ")
 	n.unpublish(v)
 	n.empty()
 }

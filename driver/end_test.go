@@ -47,7 +47,7 @@ func (n *counted) counts(want map[string]float64) {
 // expired demands the Event of the certificate's end, and returns it.
 func expired(t *testing.T, v kubelet.Volume, end time.Time, event string) {
 	t.Helper()
-	want := fmt.Sprintf("shop/%s CertificateExpired: the pod's certificate ended at %s, before it was renewed", v.Pod.Name, chain.Stamp(end))
+	want := fmt.Sprintf("shop/%s CertificateExpired: volume tls: the pod's certificate ended at %s, before it was renewed", v.Pod.Name, chain.Stamp(end))
 	if !strings.HasPrefix(event, want) {
 		t.Errorf("got %q\nwant %q", event, want)
 	}
@@ -64,7 +64,7 @@ func TestTheEndOfACertificate(t *testing.T) {
 	n.signer.from(refuse(signer.Denied, "no"))
 	n.counts(map[string]float64{"mayfly_certificates_expired": 0, "mayfly_renewals_overdue": 0})
 	end := pair(t, n.publish(v)).NotAfter
-	if got := <-events; !strings.Contains(got, "CertificateNotRenewed: request denied: no;") ||
+	if got := <-events; !strings.Contains(got, "CertificateNotRenewed: volume tls: request denied: no;") ||
 		!strings.HasSuffix(got, "the pod keeps its certificate, which ends at "+chain.Stamp(end)) {
 		t.Error(got)
 	}
@@ -84,7 +84,7 @@ func TestTheEndOfACertificate(t *testing.T) {
 	}
 	n.rest(v)
 	n.start()
-	if got := <-events; !strings.Contains(got, "CertificateNotRenewed: request denied: no;") ||
+	if got := <-events; !strings.Contains(got, "CertificateNotRenewed: volume tls: request denied: no;") ||
 		!strings.HasSuffix(got, "the pod keeps its certificate, which ended at "+chain.Stamp(end)) {
 		t.Error(got)
 	}
@@ -95,7 +95,7 @@ func TestTheEndOfACertificate(t *testing.T) {
 	n.signer.from(nil)
 	n.rest(v)
 	n.start()
-	want := "shop/web-0 CertificateRenewed: the certificate was renewed; the one before ended at " + chain.Stamp(end)
+	want := "shop/web-0 CertificateRenewed: volume tls: the certificate was renewed; the one before ended at " + chain.Stamp(end)
 	if got := <-events; !strings.HasPrefix(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}

@@ -122,7 +122,7 @@ func TestARenewBeforeThatIsCut(t *testing.T) {
 	v := web("csi.mayfly.dev/renew-before=14m50s")
 	target := n.publish(v)
 	before := pair(t, target)
-	const want = "RenewBeforeCut: renew-before is 14m50s: the certificate would be renewed in the first third of its life"
+	const want = "RenewBeforeCut: volume tls: renew-before is 14m50s: the certificate would be renewed in the first third of its life"
 	if message := <-events; !strings.Contains(message, want) {
 		t.Errorf("event %q", message)
 	}

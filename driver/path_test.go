@@ -139,7 +139,7 @@ func TestAnIntermediateThatEndsFirst(t *testing.T) {
 	if !r.RenewAt.Equal(end) { // A minute at least, but for the end itself: there may be a better answer then.
 		t.Errorf("after an answer that ends no later the next try is at %s, the chain ends at %s", r.RenewAt, end)
 	}
-	if message := <-events; !strings.Contains(message, "IssuerEndsSoon: the new certificate is valid no longer than the one before: CN=intermediate ends at "+end.UTC().Format(time.RFC3339)) {
+	if message := <-events; !strings.Contains(message, "IssuerEndsSoon: volume tls: the new certificate is valid no longer than the one before: CN=intermediate ends at "+end.UTC().Format(time.RFC3339)) {
 		t.Error(message)
 	}
 
@@ -285,8 +285,8 @@ func TestWarningsAreToldOnce(t *testing.T) {
 		until(t, "its end", func() bool { return n.record(v).Attempt == "" })
 	}
 	want := []string{
-		`shop/web-0 MissingUsage: the certificate lacks the usage "client auth" that was asked for`,
-		"shop/web-0 UnusualChain: CN=Old Corp Root can't be parsed (x509: negative serial number): it is passed on as it is, unchecked",
+		`shop/web-0 MissingUsage: volume tls: the certificate lacks the usage "client auth" that was asked for`,
+		"shop/web-0 UnusualChain: volume tls: CN=Old Corp Root can't be parsed (x509: negative serial number): it is passed on as it is, unchecked",
 	}
 	got := told()
 	slices.Sort(got)
@@ -328,7 +328,7 @@ func TestASourceWithACertificateThatCantBeParsed(t *testing.T) {
 		t.Errorf("ca.crt:\n%s", ca)
 	}
 	until(t, "the pod is told", func() bool { return len(n.events()) == 1 })
-	want := "shop/web-0 TrustBundleUnchecked: file:corp: CN=Old Corp Root can't be parsed (x509: negative serial number): it is passed on as it is, unchecked"
+	want := "shop/web-0 TrustBundleUnchecked: volume tls: file:corp: CN=Old Corp Root can't be parsed (x509: negative serial number): it is passed on as it is, unchecked"
 	if got := n.events()[0]; got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -218,7 +219,7 @@ func TestAPodWithoutCertificateIsToldWhy(t *testing.T) {
 	n.signer.from(refuse(signer.Denied, "no"))
 	n.publish(web(withIPs, "csi.mayfly.dev/continue-on-not-ready=true"))
 	p.have("192.0.2.8")
-	if got := <-told; !strings.HasPrefix(got, "shop/web-0 CertificateNotIssued: request denied: no; the next try is at ") || !strings.HasSuffix(got, "; the pod has no certificate") {
+	if got := <-told; !strings.HasPrefix(got, "shop/web-0 CertificateNotIssued: volume tls: request denied: no; the next try is at ") || !strings.HasSuffix(got, "; the pod has no certificate") {
 		t.Error(got)
 	}
 }
@@ -235,8 +236,12 @@ func TestAnAnnotationAsksForARenewal(t *testing.T) {
 	first, second := pair(t, target), pair(t, other)
 	p.annotated(t, v.Pod, time.Now(), nil)
 	until(t, "both volumes are renewed", func() bool { return !pair(t, target).Equal(first) && !pair(t, other).Equal(second) })
-	for range 2 {
-		if got, want := <-told, "shop/web-0 CertificateRenewed: the certificate was renewed, as csi.mayfly.dev/renew-at asks; the new one ends at "; !strings.HasPrefix(got, want) {
+	events := []string{<-told, <-told}
+	slices.Sort(events)
+	for i, name := range []string{"once", "tls"} {
+		want := "shop/web-0 CertificateRenewed: volume " + name +
+			": the certificate was renewed, as csi.mayfly.dev/renew-at asks; the new one ends at "
+		if got := events[i]; !strings.HasPrefix(got, want) {
 			t.Error(got)
 		}
 	}
@@ -246,7 +251,7 @@ func TestAnAnnotationAsksForARenewal(t *testing.T) {
 	asked := len(n.signer.asked())
 	p.annotated(t, v.Pod, time.Now().Add(-time.Hour), nil)
 	p.annotated(t, v.Pod, time.Time{}, errors.New("the annotation is no time"))
-	if got := <-told; got != "shop/web-0 RenewalNotUnderstood: the annotation is no time" {
+	if got := <-told; got != "shop/web-0 RenewalNotUnderstood: volume tls: the annotation is no time" {
 		t.Error(got)
 	}
 	soon := time.Now().Add(time.Second)
@@ -477,7 +482,7 @@ func TestAPodThatCantBeReadIsTold(t *testing.T) {
 	p.away = errors.New("read pod shop/web-0: forbidden")
 	n := newNode(t, withPods(p, func(c *driver.Config) { c.Events = eventFunc(func(message string) { told <- message }) }))
 	n.publish(web(withIPs, "csi.mayfly.dev/continue-on-not-ready=true"))
-	if got, want := <-told, "shop/web-0 CertificateNotIssued: the pod starts without its certificate: read pod shop/web-0: forbidden"; got != want {
+	if got, want := <-told, "shop/web-0 CertificateNotIssued: volume tls: the pod starts without its certificate: read pod shop/web-0: forbidden"; got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
 }

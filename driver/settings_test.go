@@ -66,7 +66,7 @@ func (s *settings) events() (n int) {
 	defer s.mu.Unlock()
 	for _, message := range s.told {
 		const words = "the driver's settings don't fit this volume any more, and those of before count: "
-		if strings.HasPrefix(message, "shop/web-0 EarlierSettings: "+words) {
+		if strings.HasPrefix(message, "shop/web-0 EarlierSettings: volume tls: "+words) {
 			n++
 		}
 	}

@@ -343,7 +343,7 @@ func TestASourceInTrouble(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "the pod is told", func() bool { return len(n.events()) == 1 })
-	want := "shop/web-0 TrustBundleKept: file " + n.corp + " not found; the pod keeps the CA certificates that it has from file:corp"
+	want := "shop/web-0 TrustBundleKept: volume tls: file " + n.corp + " not found; the pod keeps the CA certificates that it has from file:corp"
 	if got := n.events()[0]; got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}

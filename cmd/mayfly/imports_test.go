@@ -30,7 +30,7 @@ func imports() map[string]struct {
 		"driver/trust": {"driver/api driver/event driver/renew driver/request driver/store driver/volume signer " +
 			"signer/chain signer/message", true},
 		"driver/store":        {"driver/files driver/mount driver/request driver/volume", false},
-		"driver/event":        {"driver/api driver/renew signer signer/message", true},
+		"driver/event":        {"driver/api driver/renew driver/volume signer signer/message", true},
 		"driver/pod":          {"driver/api driver/volume signer signer/message", true},
 		"driver/profile":      {"driver/api driver/volume", true},
 		"driver/files":        {"driver/volume signer/chain", false},

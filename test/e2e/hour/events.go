@@ -131,7 +131,7 @@ func (l *ledger) judgeReason(volume string, at time.Time, message string) error 
 		return fmt.Errorf("request %s is of volume %s", m[1], r.volume)
 	case r.created.After(at), earlier(r.signed, at.Add(-near)):
 		return fmt.Errorf("request %s was created at %s and signed at %s", m[1], r.created, r.signed)
-	case m[2] != "" && m[2]+" "+m[3] != "Issuer "+issuerName(podOf(volume)):
+	case m[2] != "" && m[2]+" "+m[3] != issuerTitle(podOf(volume)):
 		return fmt.Errorf("request %s waits for another issuer", m[1])
 	}
 	return nil

@@ -61,8 +61,12 @@ func run(ctx context.Context, args []string) (err error) {
 	}
 	defer func() {
 		_, failed := c.Kubectl(context.WithoutCancel(ctx), "delete", "namespace", namespace)
-		err = errors.Join(err, failed)
+		_, left := c.Kubectl(context.WithoutCancel(ctx), "delete", "--ignore-not-found", "--filename", definition)
+		err = errors.Join(err, failed, left)
 	}()
+	if _, err := c.Kubectl(ctx, "apply", "--filename", definition); err != nil {
+		return err
+	}
 	seen, err := watch(ctx, c, o)
 	if err != nil {
 		return err

@@ -15,8 +15,12 @@ import (
 	"github.com/mayfly-csi/mayfly/test/cluster"
 )
 
-// group is the API group of the issuers that the program plays.
-const group = "hour.mayfly.test"
+// The kind of the issuers that the program plays. Its definition must be there, or nobody may approve their requests.
+const (
+	kind       = "Signer"
+	group      = "stories.test"
+	definition = "testdata/signers.yaml"
+)
 
 // lifetimes are what a pod's volumes ask for, one each.
 var lifetimes = [volumes]string{"2m", "3m", "5m", "10m", "15m"}
@@ -24,12 +28,13 @@ var lifetimes = [volumes]string{"2m", "3m", "5m", "10m", "15m"}
 // newPod is a pod whose volumes are all of one issuer, which its name begins with.
 func newPod(issuer, name string) *corev1.Pod {
 	p := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: issuer + "-" + name},
+		ObjectMeta: metav1.ObjectMeta{Name: issuer + "-" + name, Labels: map[string]string{"issuer": issuer}},
 		Spec: corev1.PodSpec{
 			TerminationGracePeriodSeconds: new(int64(1)),
 			Containers:                    []corev1.Container{{Name: "app", Image: "busybox:stable", ImagePullPolicy: corev1.PullNever}},
 			TopologySpreadConstraints: []corev1.TopologySpreadConstraint{{
 				MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway,
+				LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"issuer": issuer}},
 			}},
 		},
 	}
@@ -40,7 +45,7 @@ func newPod(issuer, name string) *corev1.Pod {
 			"csi.mayfly.dev/issuer-name": issuerName(p.Name),
 		}
 		if issuer != healthy {
-			attributes["csi.mayfly.dev/issuer-group"] = group
+			attributes["csi.mayfly.dev/issuer-kind"], attributes["csi.mayfly.dev/issuer-group"] = kind, group
 		}
 		mount := corev1.VolumeMount{Name: v, MountPath: "/" + v, ReadOnly: true}
 		p.Spec.Containers[0].VolumeMounts = append(p.Spec.Containers[0].VolumeMounts, mount)
@@ -66,6 +71,14 @@ func issuerName(pod string) string {
 		return issuer
 	}
 	return "ca"
+}
+
+// issuerTitle is what messages call the issuer of a pod.
+func issuerTitle(pod string) string {
+	if issuerOf(pod) == healthy {
+		return "Issuer " + issuerName(pod)
+	}
+	return kind + " " + issuerName(pod)
 }
 
 // startAll starts so many pods of each issuer and waits until all of them are ready.
