@@ -135,10 +135,11 @@ func (s *story) recovered(prefix string, pods int) {
 		if err != nil {
 			return err
 		}
-		if n, err := valid(text); err != nil || n != len(files) {
-			return fmt.Errorf("%d of %d have one (%v)", n, len(files), err)
+		n, err := valid(text)
+		if err == nil && n != len(files) {
+			err = fmt.Errorf("%d of %d have one", n, len(files))
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		s.Error(err)
