@@ -42,10 +42,17 @@ type node struct {
 	stop   func() error
 }
 
-// newNode starts a driver on an empty node. At the test's end nothing may be mounted any more but what the test says.
+// newNode starts a driver on an empty node, in a test that runs beside others.
 func newNode(t *testing.T, edit func(*driver.Config)) *node {
 	t.Helper()
 	t.Parallel()
+	return newNodeAlone(t, edit)
+}
+
+// newNodeAlone starts a driver on an empty node. At the test's end nothing may be mounted any more but what the test
+// says.
+func newNodeAlone(t *testing.T, edit func(*driver.Config)) *node {
+	t.Helper()
 	root, err := os.MkdirTemp("", "node-") // Not the test's own: its name makes a socket's path too long.
 	if err != nil {
 		t.Fatal(err)

@@ -84,6 +84,16 @@ func (d *driver) stat() (procfs.ProcStat, error) {
 	return p.Stat()
 }
 
+// files returns how many descriptors the driver's process has open.
+func (d *driver) files() (float64, error) {
+	p, err := procfs.NewProc(d.pid)
+	if err != nil {
+		return 0, fmt.Errorf("find %s: %w", d.name, err)
+	}
+	n, err := p.FileDescriptorsLen()
+	return float64(n), err
+}
+
 // resident is the memory that the driver's process has, in bytes.
 func (d *driver) resident() (float64, error) {
 	p, err := procfs.NewProc(d.pid)

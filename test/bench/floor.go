@@ -18,11 +18,14 @@ import (
 	typed "github.com/cert-manager/cert-manager/pkg/client/clientset/versioned/typed/certmanager/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
 // An api is the API server and cert-manager alone.
 type api struct {
+	config   *rest.Config
+	certs    typed.CertmanagerV1Interface
 	requests typed.CertificateRequestInterface
 	csr      []byte
 }
@@ -41,7 +44,8 @@ func newAPI(ctx context.Context, kubeconfig string) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &api{requests: client.CertmanagerV1().CertificateRequests(namespace)}
+	certs := client.CertmanagerV1()
+	a := &api{config: config, certs: certs, requests: certs.CertificateRequests(namespace)}
 	a.csr = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})
 	return a, a.issue(ctx) // The first one opens the connection.
 }

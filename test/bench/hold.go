@@ -30,11 +30,15 @@ func (b *bench) holdRound(ctx context.Context, d *driver) error {
 	if err := d.settle(ctx); err != nil {
 		return err
 	}
-	cpu, err := d.spent(func() error { return wait(ctx, b.idle) })
+	idle, err := b.idleOf(ctx, d)
 	if err != nil {
 		return err
 	}
-	b.add(idleCPU, d.name, 100*cpu.total().Seconds()/b.idle.Seconds())
+	b.add(idleCPU, d.name, idle.cpu)
+	if d.process != nil { // Whose watches the others' are, nobody can tell.
+		b.add(watches, d.name, idle.watches)
+	}
+	b.add(openFiles, d.name, idle.files)
 	memory, err := d.resident()
 	if err != nil {
 		return err

@@ -141,7 +141,7 @@ func measure(ctx context.Context, o options) (r report, err error) {
 			return r, err
 		}
 	}
-	for _, step := range []func(context.Context) error{b.fill, b.hold, b.restart, b.empty} {
+	for _, step := range []func(context.Context) error{b.fill, b.hold, b.waits, b.restart, b.empty} {
 		if err := step(ctx); err != nil {
 			return r, err
 		}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -69,17 +70,21 @@ func newReport(m measured, machine string, drivers, notes []string) report {
 	return r
 }
 
-// used is how much of the limit a driver uses in each round.
+// used is how much of the limit a driver uses in each round. A limit of 0 is used up by 0, and exceeded by 1.
 func (l limit) used(s *series, driver string) (all []float64) {
 	values := s.values[driver]
 	if l.OfRatio {
 		values = s.ratios(driver)
 	}
 	for _, v := range values {
-		if l.AtLeast {
-			v = l.Value * l.Value / v
+		switch {
+		case l.AtLeast:
+			all = append(all, l.Value/v)
+		case l.Value == 0:
+			all = append(all, 1+v)
+		default:
+			all = append(all, v/l.Value)
 		}
-		all = append(all, v/l.Value)
 	}
 	return all
 }
@@ -149,9 +154,11 @@ func (s *stat) String() string {
 	return fmt.Sprintf("%s (%s–%s)", number(s.Median), number(s.Min), number(s.Max))
 }
 
-// number has three digits that say something.
+// number has three digits that say something, or all of a whole number.
 func number(f float64) string {
 	switch {
+	case f == math.Trunc(f):
+		return fmt.Sprintf("%.0f", f)
 	case f >= 100:
 		return fmt.Sprintf("%.0f", f)
 	case f >= 10:

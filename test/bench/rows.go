@@ -13,10 +13,15 @@ const (
 	againAtOnce = "publish again, at once"
 	unpublishes = "unpublish, at once"
 	idleCPU     = "volumes held: CPU"
+	watches     = "volumes held: watches"
+	openFiles   = "volumes held: open files"
 	statsCPU    = "volumes held: CPU of the kubelet's calls"
 	resident    = "volumes held: memory, resident"
 	groupTotal  = "volumes held: memory, cgroup"
 	groupVolume = "volumes held: memory, cgroup, a volume"
+	cpuAfter    = "volumes held, after others waited: CPU"
+	watchAfter  = "volumes held, after others waited: watches"
+	filesAfter  = "volumes held, after others waited: open files"
 	restartCPU  = "restart: CPU"
 	registered  = "restart: until registered"
 	pushed      = "CA certificates changed: until all volumes have them"
@@ -49,10 +54,15 @@ func rows() []row {
 		{againAtOnce, "ms", &limit{3, false, false}},
 		{unpublishes, "ms", &limit{10, false, false}},
 		{idleCPU, "% of a core", &limit{0.1, false, false}},
+		{watches, "open", &limit{0, false, false}},
+		{openFiles, "open", nil},
 		{statsCPU, "% of a core", nil},
 		{resident, "MiB", &limit{45, false, false}},
 		{groupTotal, "MiB", nil},
 		{groupVolume, "kB", nil},
+		{cpuAfter, "% of a core", &limit{0.1, false, false}},
+		{watchAfter, "open", &limit{0, false, false}},
+		{filesAfter, "open", &limit{1, true, false}},
 		{restartCPU, "s", nil},
 		{registered, "s", nil},
 		{pushed, "ms", &limit{2000, false, false}},

@@ -22,6 +22,7 @@ type bench struct {
 	api     *api
 	bare    *driver // The floor: see bareNode.
 	drivers []*driver
+	watches float64        // That the API server had before mayfly was started.
 	refused map[string]int // Calls that had to be made again.
 	notes   []string
 }

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,12 @@ func (b *bench) start(ctx context.Context) (stop func() error, err error) {
 		return err
 	}
 	if b.api, err = newAPI(ctx, b.kubeconfig); err != nil {
+		return stop, err
+	}
+	if err := wait(ctx, time.Second); err != nil { // The floor's own watch ends.
+		return stop, err
+	}
+	if b.watches, err = b.api.watches(ctx); err != nil {
 		return stop, err
 	}
 	if b.mayfly != "" {

@@ -30,6 +30,7 @@ func TestStories(t *testing.T) {
 			{"a pod starts without its certificate and gets one with its IP", podIP},
 			{"describe says that the issuer is missing", issuerMissing},
 			{"an issuer goes and comes back, and each pod is told when its certificate ends", issuerGone},
+			{"volumes of a silent issuer and a slow one hold up nobody", heldUp},
 			{"a mistake in the attributes", mistake},
 		} {
 			t.Run(x.name, func(t *testing.T) {
