@@ -23,7 +23,7 @@ func (i *Issuer) Fail(v *store.Volume, cause error) error {
 	served := v.ValidAt(t)
 	next := failure(v.ID(), v.Record().Failure, cause, t, served)
 	err := v.Update(func(r *store.Record) {
-		if errors.Is(cause, errNoToken) && i.tokens.fresh(v.ID()) { // A token came meanwhile.
+		if errors.Is(cause, errNoToken) && i.tokens.current(v.ID()) != "" { // A token came meanwhile.
 			next.RetryAt = t
 		}
 		r.Failure = next
