@@ -38,6 +38,9 @@ type Kind[T Object] struct {
 	Asks   func(found, wanted T) bool                              // Reports whether both ask for the same.
 	Decide func(T) (issued signer.Issued, err error, decided bool) // Returns the decision, if there is one.
 	State  func(T) string                                          // Says what an undecided one waits for.
+
+	// Approvable reports whether a denied one says that another one like it would be approved; nil: none says so.
+	Approvable func(T) bool
 }
 
 // Submit creates the object, or finds the one that an earlier call created. action describes the creation in errors.
