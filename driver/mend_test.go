@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
 )
@@ -75,4 +76,65 @@ func TestAMendedCauseDoesNotMakeTriesFast(t *testing.T) {
 	}
 	n.unpublish(v)
 	n.empty()
+}
+
+// remembering is a signer that says what became of an attempt.
+type remembering struct {
+	*scripted
+	refused func(signer.Attempt) error
+}
+
+func (r remembering) Refused(_ context.Context, attempt signer.Attempt) error {
+	return r.refused(attempt)
+}
+
+// A restart does not end the wait for a cause to be mended.
+func TestAMendedCauseAfterARestart(t *testing.T) {
+	when, used := make(chan struct{}), make(chan signer.Token, 1)
+	close(when)
+	denied := func() error {
+		_, err := mended(when, used)(t.Context(), signer.Request{}, nil)
+		return err
+	}
+	for name, row := range map[string]struct {
+		refused func() error
+		early   bool
+	}{
+		"it is mended":             {denied, true},
+		"nothing says it any more": {func() error { return nil }, true},
+		"it can't be known":        {func() error { return signer.Errorf(signer.Unavailable, "away") }, false},
+		"it can't be mended":       {func() error { return signer.Errorf(signer.Denied, "no") }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := make(chan signer.Attempt, 10)
+			n := newNode(t, func(c *driver.Config) {
+				one, ok := c.Signer.(*scripted)
+				if !ok {
+					t.Fatalf("the signer is a %T", c.Signer)
+				}
+				c.Signer = remembering{one, func(a signer.Attempt) error {
+					asked <- a
+					return row.refused()
+				}}
+			})
+			v := web()
+			n.signer.say(refuse(signer.Denied, "no"))
+			n.fails(v, "request denied: no")
+			f := *n.record(v).Failure
+			if len(asked) > 0 {
+				t.Error("the signer was asked before the restart")
+			}
+			n.restart()
+			if got, first := <-asked, n.signer.asked()[0].Attempt; got != first {
+				t.Errorf("asked for %+v, not %+v", got, first)
+			}
+			if row.early {
+				n.endsEarly(f, "the certificate", func() bool { return exists(t, n.inState(v, "data/..data/tls.crt")) })
+			} else if now, forgot := n.record(v).Failure, n.signer.forgot(); !now.RetryAt.Equal(f.RetryAt) || len(forgot) > 0 {
+				t.Errorf("the backoff ends at %s, not %s; forgot %v", now.RetryAt, f.RetryAt, forgot)
+			}
+			n.unpublish(v)
+			n.empty()
+		})
+	}
 }

@@ -38,6 +38,7 @@ func (d *Driver) resume(v *store.Volume) {
 	if spec.ID != "" {
 		d.issuer.Clean(v)
 		d.trust.Follow(v)
+		d.issuer.Resume(v)
 	}
 	d.schedule(v)
 }

@@ -144,6 +144,25 @@ func (i *Issuer) awaitMended(v *store.Volume, mended func(context.Context, func(
 	})
 }
 
+// Resume waits for what ends the backoff of a volume early that an earlier process left: its signer says what became of
+// the last attempt. A refusal of which nothing is left may be mended: the volume is due.
+func (i *Issuer) Resume(v *store.Volume) {
+	signs, ok := i.Signer.(signer.Rememberer)
+	r := v.Record()
+	if !ok || r.Failure == nil || r.Failure.Kind != signer.Denied.String() || r.Failure.Attempt == "" {
+		return
+	}
+	attempt := signer.Attempt{ID: r.Failure.Attempt, Pod: v.Spec().Pod}
+	i.awaitMended(v, func(ctx context.Context, token func() signer.Token) error {
+		err := signs.Refused(ctx, attempt)
+		var refused *signer.Error
+		if errors.As(err, &refused) && refused.Mended != nil {
+			return refused.Mended(ctx, token)
+		}
+		return err
+	})
+}
+
 // inBackground begins a wait of the volume, unless there are too many.
 func (i *Issuer) inBackground(v *store.Volume, attempt string, f func(*wait)) {
 	if one := i.waits.begin(v.ID(), attempt); one != nil {

@@ -21,7 +21,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/decision"
 )
 
-// A Signer signs through CertificateRequests. It implements [signer.Signer] and [signer.Forgetter].
+// A Signer signs through CertificateRequests. It implements [signer.Signer],
+// [signer.Forgetter] and [signer.Rememberer].
 type Signer struct {
 	api       rest.Interface
 	anonymous rest.Interface // Without credentials, for requests that bring their own.
@@ -103,6 +104,12 @@ func (s *Signer) Forget(ctx context.Context, attempt signer.Attempt) error {
 		return decision.Explain(err, "delete CertificateRequest "+attempt.Pod.Namespace+"/"+attempt.ObjectName())
 	}
 	return nil
+}
+
+// Refused implements [signer.Rememberer].
+func (s *Signer) Refused(ctx context.Context, attempt signer.Attempt) error {
+	namespace := attempt.Pod.Namespace
+	return kind().Refused(ctx, s.requests(namespace), namespace, attempt.ObjectName())
 }
 
 // Object returns the CertificateRequest of an attempt. The pod owns it, so that it is deleted with the pod.

@@ -56,7 +56,7 @@ func approvable(cr *cmapi.CertificateRequest) bool {
 
 // refused returns the error of a condition.
 func refused(of signer.Kind, cr *cmapi.CertificateRequest, c *cmapi.CertificateRequestCondition) error {
-	return kind().Refused(of, cr, c.Reason, c.Message)
+	return kind().Refusal(of, cr, c.Reason, c.Message)
 }
 
 // state returns what an undecided request waits for, in words.

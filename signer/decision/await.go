@@ -43,6 +43,19 @@ func (k Kind[T]) Await(ctx context.Context, client Client[T], o T) (signer.Issue
 	}
 }
 
+// Refused returns the error of a request that was decided against; nil if there is none of that name.
+func (k Kind[T]) Refused(ctx context.Context, client Client[T], namespace, name string) error {
+	found, err := client.Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return Explain(err, "read "+k.Name+" "+namespace+"/"+name)
+	}
+	_, err, _ = k.Decide(found)
+	return k.mendable(client, found, err)
+}
+
 // mendable lets the error of a denied request wait until another request like it may be approved.
 func (k Kind[T]) mendable(client Client[T], denied T, err error) error {
 	var refused *signer.Error

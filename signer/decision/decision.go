@@ -66,8 +66,8 @@ func (k Kind[T]) Submit(ctx context.Context, client Client[T], wanted T, action 
 // Title returns the kind and name of the object.
 func (k Kind[T]) Title(o T) string { return k.Name + " " + o.GetNamespace() + "/" + o.GetName() }
 
-// Refused returns the error of a decision against the request.
-func (k Kind[T]) Refused(kind signer.Kind, o T, reason, message string) *signer.Error {
+// Refusal returns the error of a decision against the request.
+func (k Kind[T]) Refusal(kind signer.Kind, o T, reason, message string) *signer.Error {
 	return signer.Errorf(kind, "%s: %s: %s", k.Title(o), reason, message)
 }
 

@@ -27,9 +27,9 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/decision"
 )
 
-// A Signer signs through PodCertificateRequests. It implements [signer.Signer], but not [signer.Forgetter]: a node
-// may not delete its requests, and kube-controller-manager deletes them after 15 minutes (kubernetes
-// pkg/controller/certificates/cleaner/pcrcleaner.go).
+// A Signer signs through PodCertificateRequests. It implements [signer.Signer] and [signer.Rememberer], but not
+// [signer.Forgetter]: a node may not delete its requests, and kube-controller-manager deletes them after 15 minutes
+// (kubernetes pkg/controller/certificates/cleaner/pcrcleaner.go).
 type Signer struct {
 	node     string
 	requests func(namespace string) client
@@ -90,6 +90,12 @@ func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, e
 		return signer.Issued{}, s.rights.WhenGranted(err, decision.Account{Namespace: req.Attempt.Pod.Namespace})
 	}
 	return kind().Await(ctx, requests, found)
+}
+
+// Refused implements [signer.Rememberer].
+func (s *Signer) Refused(ctx context.Context, attempt signer.Attempt) error {
+	namespace := attempt.Pod.Namespace
+	return kind().Refused(ctx, s.requests(namespace), namespace, attempt.ObjectName())
 }
 
 // submit submits the attempt's request. A wrong UID is an internal error to the API server (noderestriction,
