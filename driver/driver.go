@@ -45,7 +45,7 @@ type Config struct {
 
 	Profiles  resolve.Profiles // nil: there are none.
 	Pods      pod.API          // nil: they can't be read.
-	WatchPods bool             // Watch for annotations that ask for renewals.
+	WatchPods bool             // Watch for annotations that ask for renewals; else they are read where a volume waits.
 
 	Events  event.Sender          // Sends Events to pods; nil: none are sent.
 	Metrics prometheus.Registerer // nil: metrics are not registered.
@@ -76,6 +76,8 @@ const (
 	// briefTimeout is how long a try in the background waits for the signer if the pod has no certificate yet, for the
 	// kubelet's calls wait longer, and if the issuer is silent.
 	briefTimeout = 3 * time.Second
+	// wishTimeout is how long a publish call waits for the annotations of its pod.
+	wishTimeout = 2 * time.Second
 	// answerTimeout is how long the answers of calls in flight may take after a stop, which cancels the calls.
 	answerTimeout = time.Second
 )

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver"
+	"github.com/mayfly-csi/mayfly/driver/pod"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
@@ -27,6 +28,7 @@ type somePods struct {
 	changed chan struct{}
 	away    error
 	waiting int
+	reads   int // Of annotations.
 	renew   func(pod signer.Pod, at time.Time, err error)
 }
 
@@ -64,6 +66,16 @@ func (p *somePods) Renewals(ctx context.Context, renew func(pod signer.Pod, at t
 	p.renew = nil
 	p.mu.Unlock()
 	return nil
+}
+
+func (p *somePods) RenewAt(context.Context, signer.Pod) (at time.Time, invalid, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reads++
+	if text, ok := p.state.Annotations[pod.RenewAt]; ok {
+		at, invalid = time.Parse(time.RFC3339Nano, text)
+	}
+	return at, invalid, p.away
 }
 
 func (p *somePods) count(n int) {

@@ -22,6 +22,7 @@ import (
 func (d *Driver) Publish(ctx context.Context, asked volume.Asked, token issue.Token) error {
 	v := d.store.Get(asked.ID)
 	d.setToken(v, token)
+	d.readWish(ctx, v)
 	if v.Known() && v.ValidAt(renew.Now()) && v.Bound(asked.Target) && ofSameDriver(v.Record().Asked, asked) {
 		return nil
 	}
@@ -157,11 +158,13 @@ func (d *Driver) ensure(ctx context.Context, v *store.Volume) (tried <-chan stru
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, firstTimeout)
 		defer cancel()
-	case r.Failure.Kind != signer.NotYet.String() && renew.Rest(r.Failure.At, r.Failure.RetryAt, now).After(now):
-		if r.Attempt != "" || r.Failure.RetryAt.Sub(now) <= soon { // A later try continues it, or comes soon.
-			tried = v.Tried()
+	case r.Failure.Kind != signer.NotYet.String():
+		if at := renew.Next(d.state(v), now); at.After(now) {
+			if r.Attempt != "" || at.Sub(now) <= soon { // A later try continues it, or comes soon.
+				tried = v.Tried()
+			}
+			return tried, issue.BackoffError{Failure: *r.Failure}
 		}
-		return tried, issue.BackoffError{Failure: *r.Failure}
 	}
 	return nil, d.issue(ctx, v)
 }
@@ -237,6 +240,7 @@ func (d *Driver) Unpublish(ctx context.Context, id, target string) error {
 
 // discard removes the volume from target and state directory, and its state in each package.
 func (d *Driver) discard(v *store.Volume, target string) error {
+	podUID := v.Spec().Pod.UID
 	last, err := d.store.Remove(v, target)
 	if err != nil {
 		return err
@@ -247,7 +251,8 @@ func (d *Driver) discard(v *store.Volume, target string) error {
 	d.events.Forget(v.ID())
 	d.resolve.Forget(v.ID())
 	d.issuer.Forget(v, last)
-	d.store.Forget(v) // Last: from now on the id may be that of another volume.
+	d.store.Forget(v) // From now on the id may be that of another volume.
+	d.forgetWish(podUID)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/event"
@@ -37,6 +38,7 @@ func (d *Driver) resume(v *store.Volume) {
 	}
 	if spec.ID != "" {
 		d.issuer.Clean(v)
+		d.issuer.Resume(v)
 		d.trust.Follow(v)
 	}
 	d.schedule(v)
@@ -178,6 +180,37 @@ func (d *Driver) watchRenewals(ctx context.Context) error {
 	return d.Pods.Renewals(ctx, d.renewAt, func(err error) {
 		d.Log.Warn("the annotations of pods can't be read: this is tried again", "error", err)
 	})
+}
+
+// readWish reads the annotation of the pod at a call for a volume that waits or is overdue, where it is not watched.
+func (d *Driver) readWish(ctx context.Context, v *store.Volume) {
+	if d.Pods == nil || d.WatchPods || !waits(v) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, wishTimeout)
+	defer cancel()
+	pod := v.Spec().Pod
+	switch at, invalid, err := d.Pods.RenewAt(ctx, pod); {
+	case err != nil:
+		d.Log.Debug("an annotation can't be read", v.Attr(), "error", err)
+	case invalid != nil || !at.Equal(d.wanted.At(pod.UID)):
+		d.renewAt(pod, at, invalid)
+	}
+}
+
+// waits reports whether the volume backs off, or was to be renewed well before now.
+func waits(v *store.Volume) bool {
+	r, now := v.Record(), renew.Now()
+	return v.Known() && v.Spec().ID != "" && (r.Failure != nil && r.Failure.RetryAt.After(now) || r.Overdue(now))
+}
+
+// forgetWish forgets what a pod's annotation said, if the pod has no volume any more. Where annotations are watched, the
+// watch does that.
+func (d *Driver) forgetWish(podUID string) {
+	of := func(v *store.Volume) bool { return v.Spec().Pod.UID == podUID }
+	if !d.WatchPods && !slices.ContainsFunc(d.store.All(), of) {
+		d.wanted.Set(podUID, time.Time{})
+	}
 }
 
 // renewAt schedules the renewal of the pod's certificates that are older than at for that time.

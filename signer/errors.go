@@ -44,8 +44,9 @@ type Error struct {
 	Err    error  // The cause; may be nil.
 
 	// Mended waits until the cause may be mended, and another request may be decided otherwise. It returns an error when
-	// ctx ends, or if that can't be known. nil: it can't be.
-	Mended func(ctx context.Context) error
+	// ctx ends, or if that can't be known. token returns a current token in the place of the request's; empty: there is
+	// none. nil: it can't be known.
+	Mended func(ctx context.Context, token func() Token) error
 }
 
 // Errorf returns an [*Error] whose reason is formatted as by [fmt.Errorf], %w included. A reason of more than

@@ -26,6 +26,14 @@ type Forgetter interface {
 	Forget(ctx context.Context, attempt Attempt) error
 }
 
+// A Rememberer is a Signer that keeps an object for each attempt for a while, which says what became of it.
+//
+// Refused returns the error with which Sign refused the attempt, in another process too. It is nil if nothing says any
+// more that the attempt was refused, and of another kind than [Kind.Ends] has if that is not known.
+type Rememberer interface {
+	Refused(ctx context.Context, attempt Attempt) error
+}
+
 // A Request is what a node plugin asks to be signed, for one volume of one pod.
 type Request struct {
 	Attempt     Attempt

@@ -28,6 +28,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
 	"github.com/mayfly-csi/mayfly/driver/profile"
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/approver"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
@@ -75,20 +76,23 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 
 // convene makes the court of the policies and profiles that the manager watches.
 func convene(m manager.Manager, api *rest.Config, o options, log *slog.Logger) (proof.Court, error) {
-	policies, err := policy.NewLive(o.policy(), m.GetCache(), metrics.Registry, log)
+	changes := &proof.Changes{}
+	policies, err := policy.NewLive(o.policy(), m.GetCache(), changes.Tell, metrics.Registry, log)
 	if err != nil {
 		return proof.Court{}, err
 	}
 	if err := errors.Join(policies.Add(m), m.AddReadyzCheck("policies", known(policies))); err != nil {
 		return proof.Court{}, err
 	}
-	court := proof.Court{Rules: o.rules(), Policies: policies, Live: m.GetAPIReader()}
+	court := proof.Court{Rules: o.rules(), Policies: policies, Live: m.GetAPIReader(), Changes: changes}
 	if namespace, name, ok := strings.Cut(o.Volumes.ConfigMap, "/"); ok {
 		profiles, err := profile.New(api, namespace, name, log)
 		if err != nil {
 			return court, err
 		}
-		read := func(ctx context.Context) error { return profiles.Run(ctx, nil) }
+		read := func(ctx context.Context) error {
+			return profiles.Run(ctx, func(*volume.Profiles) { changes.Tell() })
+		}
 		if err := m.Add(everywhere{read}); err != nil {
 			return court, fmt.Errorf("add the profiles: %w", err)
 		}

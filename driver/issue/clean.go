@@ -64,14 +64,15 @@ func (i *Issuer) Close() {
 	i.cleanup.wait.Wait()
 }
 
-// Clean deletes all but the last KeepRequests requests of the volume, in the background.
-func (i *Issuer) Clean(v *store.Volume) { i.clean(v, i.KeepRequests) }
-
-// clean deletes all but the last requests of the volume, in the background.
-func (i *Issuer) clean(v *store.Volume, keep int) {
-	finished := v.Record().Finished
-	if surplus := len(finished) - keep; surplus > 0 {
-		i.forget(v, finished[:surplus])
+// Clean deletes all but the last KeepRequests requests of the volume, in the background. A refused request is kept until
+// the next one: its conditions have more than the message, and say when another one would be approved.
+func (i *Issuer) Clean(v *store.Volume) {
+	r, keep := v.Record(), i.KeepRequests
+	if r.Failure != nil {
+		keep = max(keep, 1)
+	}
+	if surplus := len(r.Finished) - keep; surplus > 0 {
+		i.forget(v, r.Finished[:surplus])
 	}
 }
 

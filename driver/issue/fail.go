@@ -21,9 +21,11 @@ func (i *Issuer) Fail(v *store.Volume, cause error) error {
 	i.failed.WithLabelValues(kind.String()).Inc()
 	t := renew.Now()
 	served := v.ValidAt(t)
-	next := failure(v.ID(), v.Record().Failure, cause, t, served)
+	before := v.Record()
+	next := failure(v.ID(), before.Failure, cause, t, served)
+	next.Attempt = before.Attempt
 	err := v.Update(func(r *store.Record) {
-		if errors.Is(cause, errNoToken) && i.tokens.fresh(v.ID()) { // A token came meanwhile.
+		if errors.Is(cause, errNoToken) && i.tokens.current(v.ID()) != "" { // A token came meanwhile.
 			next.RetryAt = t
 		}
 		r.Failure = next
@@ -35,8 +37,7 @@ func (i *Issuer) Fail(v *store.Volume, cause error) error {
 		v.Amend(func(r *store.Record) { r.Failure = next })
 	}
 	i.await(v, cause)
-	// A refused request is kept until the next one: its conditions have more than the message.
-	i.clean(v, max(i.KeepRequests, 1))
+	i.Clean(v)
 	return errors.Join(BackoffError{*next}, err)
 }
 

@@ -26,24 +26,25 @@ type tokens struct {
 	all map[string]Token
 }
 
-// fresh reports whether the volume has a token that has not expired.
-func (t *tokens) fresh(id string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.all[id].ExpiresAt.After(renew.Now())
-}
-
 // use returns the token for a request; it is empty if the driver makes the request as itself.
 func (t *tokens) use(id string, asPod bool) (signer.Token, error) {
 	if !asPod {
 		return "", nil
 	}
+	if token := t.current(id); token != "" {
+		return token, nil
+	}
+	return "", errNoToken
+}
+
+// current returns the volume's token; it is empty if there is none that has not expired.
+func (t *tokens) current(id string) signer.Token {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if token := t.all[id]; token.ExpiresAt.After(renew.Now()) {
-		return token.Value, nil
+		return token.Value
 	}
-	return "", errNoToken
+	return ""
 }
 
 // set sets the token of a volume; the zero Token removes it.
@@ -71,5 +72,5 @@ func (i *Issuer) SetToken(v *store.Volume, token Token) {
 		i.tokens.set(v.ID(), Token{})
 		return
 	}
-	i.endBackoff(v, func(r store.Record) bool { return r.Failure.Reason == errNoToken.Error() })
+	i.endBackoff(v, renew.Now(), func(r store.Record) bool { return r.Failure.Reason == errNoToken.Error() })
 }

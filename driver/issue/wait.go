@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/store"
@@ -126,18 +127,39 @@ func (i *Issuer) awaitDecision(v *store.Volume, request signer.Request) {
 	i.inBackground(v, request.Attempt.ID, func(one *wait) {
 		issued, err := i.Signer.Sign(one.ctx, request)
 		if i.waits.decide(v.ID(), one, issued, err) {
-			i.endBackoff(v, func(r store.Record) bool { return r.Attempt == request.Attempt.ID })
+			i.endBackoff(v, renew.Now(), func(r store.Record) bool { return r.Attempt == request.Attempt.ID })
 		}
 	})
 }
 
 // awaitMended waits until what a request was refused for is mended.
-func (i *Issuer) awaitMended(v *store.Volume, mended func(context.Context) error) {
+func (i *Issuer) awaitMended(v *store.Volume, mended func(context.Context, func() signer.Token) error) {
 	failed := v.Record().Failure.At
 	i.inBackground(v, "", func(one *wait) {
-		if err := mended(one.ctx); i.waits.finish(v.ID(), one) && err == nil {
-			i.endBackoff(v, func(r store.Record) bool { return r.Failure.At.Equal(failed) })
+		err := mended(one.ctx, func() signer.Token { return i.tokens.current(v.ID()) })
+		if i.waits.finish(v.ID(), one) && err == nil {
+			at := renew.Later(renew.Now(), failed.Add(renew.ShortestRest))
+			i.endBackoff(v, at, func(r store.Record) bool { return r.Failure.At.Equal(failed) })
 		}
+	})
+}
+
+// Resume waits for what ends the backoff of a volume early that an earlier process left: its signer says what became of
+// the last attempt. A refusal of which nothing is left may be mended: the volume is due.
+func (i *Issuer) Resume(v *store.Volume) {
+	signs, ok := i.Signer.(signer.Rememberer)
+	r := v.Record()
+	if !ok || r.Failure == nil || r.Failure.Kind != signer.Denied.String() || r.Failure.Attempt == "" {
+		return
+	}
+	attempt := signer.Attempt{ID: r.Failure.Attempt, Pod: v.Spec().Pod}
+	i.awaitMended(v, func(ctx context.Context, token func() signer.Token) error {
+		err := signs.Refused(ctx, attempt)
+		var refused *signer.Error
+		if errors.As(err, &refused) && refused.Mended != nil {
+			return refused.Mended(ctx, token)
+		}
+		return err
 	})
 }
 
@@ -148,15 +170,15 @@ func (i *Issuer) inBackground(v *store.Volume, attempt string, f func(*wait)) {
 	}
 }
 
-// endBackoff makes the volume due now, if it backs off and its record is such.
-func (i *Issuer) endBackoff(v *store.Volume, such func(store.Record) bool) {
+// endBackoff makes the volume due at a time, if it backs off for longer and its record is such.
+func (i *Issuer) endBackoff(v *store.Volume, at time.Time, such func(store.Record) bool) {
 	if r := v.Record(); r.Failure == nil || !such(r) {
 		return
 	}
 	err := v.Update(func(r *store.Record) {
 		if r.Failure != nil && such(*r) {
 			failure := *r.Failure
-			failure.RetryAt = renew.Now()
+			failure.RetryAt = renew.Earlier(failure.RetryAt, at)
 			r.Failure = &failure
 		}
 	})

@@ -18,6 +18,8 @@ type API interface {
 	// Renewals calls renew for pods whose annotation asks for new certificates at a time, and fail when the pods can't
 	// be watched, until ctx ends.
 	Renewals(ctx context.Context, renew func(pod signer.Pod, at time.Time, err error), fail func(error)) error
+	// RenewAt reads when a pod's annotation asks for new certificates; zero: it does not, or the annotation is invalid.
+	RenewAt(ctx context.Context, pod signer.Pod) (at time.Time, invalid, err error)
 }
 
 // ErrNoAPI is the error where there is no API server to ask.

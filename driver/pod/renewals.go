@@ -54,6 +54,23 @@ func (r *Reader) Renewals(
 	return nil
 }
 
+// RenewAt reads when the annotation of one pod asks for new certificates; zero: it does not, or is invalid. It is one
+// list of the metadata of this pod.
+func (r *Reader) RenewAt(ctx context.Context, of signer.Pod) (at time.Time, invalid, err error) {
+	pods := r.meta.Resource(corev1.SchemeGroupVersion.WithResource("pods")).Namespace(of.Namespace)
+	byName := fields.OneTermEqualSelector(metav1.ObjectNameField, of.Name).String()
+	found, err := pods.List(ctx, metav1.ListOptions{FieldSelector: byName, ResourceVersion: "0"})
+	if err != nil {
+		return at, nil, fmt.Errorf("read pod %s/%s: %w", of.Namespace, of.Name, err)
+	}
+	for _, p := range found.Items {
+		if text, ok := p.Annotations[RenewAt]; ok && string(p.UID) == of.UID {
+			at, invalid = parse(message.Cut(text, longestTime))
+		}
+	}
+	return at, invalid, nil
+}
+
 // longestTime is more bytes than a time has (RFC 3339).
 const longestTime = 64
 
@@ -112,10 +129,16 @@ func (a annotations) report(p *metav1.PartialObjectMetadata, now annotation) {
 		return
 	}
 	a.last[name] = now
-	at, err := time.Parse(time.RFC3339, now.text)
+	at, err := parse(now.text)
+	a.renew(pod, at, err)
+}
+
+// parse parses the annotation.
+func parse(text string) (time.Time, error) {
+	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
 		const format = "annotation %s is %q, which is not a time such as 2026-01-31T12:00:00Z (RFC 3339)"
-		err = fmt.Errorf(format, RenewAt, now.text)
+		return time.Time{}, fmt.Errorf(format, RenewAt, text)
 	}
-	a.renew(pod, at, err)
+	return at, nil
 }

@@ -24,7 +24,11 @@ type State struct {
 func Next(s State, now time.Time) time.Time {
 	switch {
 	case !s.RetryAt.IsZero():
-		return Rest(s.FailedAt, s.RetryAt, now)
+		rest := Rest(s.FailedAt, s.RetryAt, now)
+		if s.Wanted.After(s.FailedAt) { // Somebody has mended the cause, perhaps.
+			return Earlier(rest, Later(s.Wanted, s.FailedAt.Add(ShortestRest)))
+		}
+		return rest
 	case s.Pending, !s.HasPair && s.Open:
 		return now
 	case !s.HasPair && s.IssuedAt.IsZero():

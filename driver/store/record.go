@@ -45,6 +45,7 @@ type Failure struct {
 	Ended   int       `json:"ended,omitempty"`   // Of the last kind that ended its attempt.
 	EndedBy string    `json:"endedBy,omitempty"` // That kind.
 	Waiting int       `json:"waiting,omitempty"` // Of the last kind, if it did not.
+	Attempt string    `json:"attempt,omitempty"` // The id of the attempt that failed.
 	At      time.Time `json:"at"`
 	RetryAt time.Time `json:"retryAt"`
 }

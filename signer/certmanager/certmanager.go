@@ -5,7 +5,6 @@ package certmanager
 import (
 	"context"
 	"encoding/pem"
-	"errors"
 	"fmt"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -22,7 +21,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/decision"
 )
 
-// A Signer signs through CertificateRequests. It implements [signer.Signer] and [signer.Forgetter].
+// A Signer signs through CertificateRequests. It implements [signer.Signer],
+// [signer.Forgetter] and [signer.Rememberer].
 type Signer struct {
 	api       rest.Interface
 	anonymous rest.Interface // Without credentials, for requests that bring their own.
@@ -51,7 +51,9 @@ func New(config *rest.Config) (*Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client for CertificateRequests: %w", err)
 	}
-	rights, err := decision.NewRights(config, cmapi.SchemeGroupVersion.Group, "certificaterequests")
+	rights, err := decision.NewRights(config, decision.Right{
+		Verb: "create", Group: cmapi.SchemeGroupVersion.Group, Resource: "certificaterequests",
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -85,14 +87,14 @@ func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, e
 	return kind().Await(ctx, client, found)
 }
 
-// whenGranted lets an error of a call that was forbidden wait for the node plugin's right. What a pod may do with its
-// own token only that token could tell.
+// whenGranted lets an error of a call that was forbidden wait for the right of the node plugin, or of the pod's service
+// account if that made the call: only its token can tell what it may do.
 func (s *Signer) whenGranted(err error, req signer.Request) error {
-	var refused *signer.Error
-	if req.Token == "" && apierrors.IsForbidden(err) && errors.As(err, &refused) {
-		refused.Mended = func(ctx context.Context) error { return s.rights.Await(ctx, req.Attempt.Pod.Namespace) }
+	of := decision.Account{Namespace: req.Attempt.Pod.Namespace}
+	if req.Token != "" {
+		of.Name = req.Attempt.Pod.ServiceAccount
 	}
-	return err
+	return s.rights.WhenGranted(err, of)
 }
 
 // Forget implements [signer.Forgetter].
@@ -102,6 +104,12 @@ func (s *Signer) Forget(ctx context.Context, attempt signer.Attempt) error {
 		return decision.Explain(err, "delete CertificateRequest "+attempt.Pod.Namespace+"/"+attempt.ObjectName())
 	}
 	return nil
+}
+
+// Refused implements [signer.Rememberer].
+func (s *Signer) Refused(ctx context.Context, attempt signer.Attempt) error {
+	namespace := attempt.Pod.Namespace
+	return kind().Refused(ctx, s.requests(namespace), namespace, attempt.ObjectName())
 }
 
 // Object returns the CertificateRequest of an attempt. The pod owns it, so that it is deleted with the pod.

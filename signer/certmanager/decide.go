@@ -16,6 +16,7 @@ import (
 func kind() decision.Kind[*cmapi.CertificateRequest] {
 	return decision.Kind[*cmapi.CertificateRequest]{
 		Name: "CertificateRequest", Asks: asks, Decide: Decide, State: state,
+		Approvable: approvable,
 	}
 }
 
@@ -47,9 +48,15 @@ func Decide(cr *cmapi.CertificateRequest) (issued signer.Issued, err error, deci
 	return issued, nil, false
 }
 
+// approvable reports whether mayfly-controller has denied the request and would approve another one like it.
+func approvable(cr *cmapi.CertificateRequest) bool {
+	c := condition(cr, signer.Approvable)
+	return c != nil && c.Status == cmmeta.ConditionTrue
+}
+
 // refused returns the error of a condition.
 func refused(of signer.Kind, cr *cmapi.CertificateRequest, c *cmapi.CertificateRequestCondition) error {
-	return kind().Refused(of, cr, c.Reason, c.Message)
+	return kind().Refusal(of, cr, c.Reason, c.Message)
 }
 
 // state returns what an undecided request waits for, in words.

@@ -12,10 +12,11 @@ import (
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
+	"github.com/mayfly-csi/mayfly/signer/decision"
 )
 
-// A right that the node plugin lacks may be granted later; so may not what the API server refuses for another reason, or
-// to the pod.
+// A right that the node plugin or the pod's service account lacks may be granted later; what the API server refuses for
+// another reason may not.
 func TestWhatMayBeGranted(t *testing.T) {
 	for name, row := range map[string]struct {
 		status int
@@ -24,14 +25,15 @@ func TestWhatMayBeGranted(t *testing.T) {
 		mended bool
 	}{
 		"a right of the node plugin": {http.StatusForbidden, metav1.StatusReasonForbidden, "", true},
-		"a right of the pod":         {http.StatusForbidden, metav1.StatusReasonForbidden, "token", false},
+		"a right of the pod":         {http.StatusForbidden, metav1.StatusReasonForbidden, "token", true},
 		"an invalid request":         {http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := &apiServer{t: t}
+			s, bearer := &apiServer{t: t}, ""
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Content-Type", "application/json")
 				if strings.HasSuffix(r.URL.Path, "/selfsubjectaccessreviews") {
+					bearer = r.Header.Get("Authorization")
 					_, _ = w.Write([]byte(`{"apiVersion":"authorization.k8s.io/v1","kind":"SelfSubjectAccessReview","status":{"allowed":true}}`))
 					return
 				}
@@ -48,15 +50,19 @@ func TestWhatMayBeGranted(t *testing.T) {
 				t.Fatal(err)
 			}
 			req := request()
-			req.Token = row.token
+			req.Token, req.Attempt.Pod.ServiceAccount = row.token, "web"
 			_, err = backend.Sign(t.Context(), req)
 			var refused *signer.Error
 			if !errors.As(err, &refused) || !refused.Kind.Ends() || (refused.Mended != nil) != row.mended {
 				t.Fatalf("got %+v", err)
 			}
 			if row.mended { // It is granted: an admission policy has refused the request.
-				if err := refused.Mended(t.Context()); err == nil {
-					t.Error("a right that is granted is waited for")
+				current := func() signer.Token { return row.token + "-2" }
+				if err := refused.Mended(t.Context(), current); !errors.Is(err, decision.ErrGranted) {
+					t.Errorf("a right that is granted is waited for: %v", err)
+				}
+				if want := map[bool]string{true: "Bearer token-2"}[row.token != ""]; bearer != want {
+					t.Errorf("asked as %q, want %q", bearer, want)
 				}
 			}
 		})

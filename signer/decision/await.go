@@ -28,7 +28,7 @@ func (k Kind[T]) Await(ctx context.Context, client Client[T], o T) (signer.Issue
 	var lastErr error
 	for {
 		if issued, err, decided := k.Decide(o); decided {
-			return issued, err
+			return issued, k.mendable(client, o, err)
 		}
 		next, err := k.change(ctx, client, o, pause)
 		o = next
@@ -41,6 +41,42 @@ func (k Kind[T]) Await(ctx context.Context, client Client[T], o T) (signer.Issue
 		}
 		lastErr = err
 	}
+}
+
+// Refused returns the error of a request that was decided against; nil if there is none of that name.
+func (k Kind[T]) Refused(ctx context.Context, client Client[T], namespace, name string) error {
+	found, err := client.Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return Explain(err, "read "+k.Name+" "+namespace+"/"+name)
+	}
+	_, err, _ = k.Decide(found)
+	return k.mendable(client, found, err)
+}
+
+// mendable lets the error of a denied request wait until another request like it may be approved.
+func (k Kind[T]) mendable(client Client[T], denied T, err error) error {
+	var refused *signer.Error
+	if errors.As(err, &refused) && refused.Kind == signer.Denied {
+		refused.Mended = func(ctx context.Context, _ func() signer.Token) error {
+			return k.awaitApprovable(ctx, client, denied)
+		}
+	}
+	return err
+}
+
+// awaitApprovable watches a denied request. It returns nil when the request says that another one like it would be
+// approved, and when it is gone: then nothing says so any more.
+func (k Kind[T]) awaitApprovable(ctx context.Context, client Client[T], denied T) error {
+	says := k.Approvable
+	k.Decide = func(o T) (signer.Issued, error, bool) { return signer.Issued{}, nil, says != nil && says(o) }
+	_, err := k.Await(ctx, client, denied)
+	if err != nil && !signer.KindOf(err).Ends() {
+		return err
+	}
+	return nil
 }
 
 // change returns a later state of the request: from a watch, and when that has ended from a read after a pause. With an

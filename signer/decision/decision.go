@@ -38,6 +38,9 @@ type Kind[T Object] struct {
 	Asks   func(found, wanted T) bool                              // Reports whether both ask for the same.
 	Decide func(T) (issued signer.Issued, err error, decided bool) // Returns the decision, if there is one.
 	State  func(T) string                                          // Says what an undecided one waits for.
+
+	// Approvable reports whether a denied one says that another one like it would be approved; nil: none says so.
+	Approvable func(T) bool
 }
 
 // Submit creates the object, or finds the one that an earlier call created. action describes the creation in errors.
@@ -63,8 +66,8 @@ func (k Kind[T]) Submit(ctx context.Context, client Client[T], wanted T, action 
 // Title returns the kind and name of the object.
 func (k Kind[T]) Title(o T) string { return k.Name + " " + o.GetNamespace() + "/" + o.GetName() }
 
-// Refused returns the error of a decision against the request.
-func (k Kind[T]) Refused(kind signer.Kind, o T, reason, message string) *signer.Error {
+// Refusal returns the error of a decision against the request.
+func (k Kind[T]) Refusal(kind signer.Kind, o T, reason, message string) *signer.Error {
 	return signer.Errorf(kind, "%s: %s: %s", k.Title(o), reason, message)
 }
 

@@ -9,33 +9,45 @@ import (
 
 	"golang.org/x/sync/singleflight"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
+
+	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// rightInterval is how often the API server is asked for a right of a namespace while somebody waits for it. Who waits
-// may get the answer that another one got that long ago: it knows within twice the interval.
+// rightInterval is how often the API server is asked for the rights of a namespace while somebody waits for them. Who
+// waits may get the answer that another one got that long ago: it knows within twice the interval.
 const rightInterval = 2 * time.Second
 
-// ErrGranted is the error of a wait for a right that is granted: something else refused the call, such as an admission
+// ErrGranted is the error of a wait for rights that are granted: something else refused the call, such as an admission
 // policy.
 var ErrGranted = errors.New("the right is granted")
 
-// Rights waits for the right to create a kind of object, which the API server refused. Every caller may ask for its own
-// rights (kubernetes plugin/pkg/auth/authorizer/rbac/bootstrappolicy, system:basic-user).
-type Rights struct {
-	api   rest.Interface
-	right authorizationv1.ResourceAttributes // The namespace is empty.
+// A Right is one to do something with the objects of a resource in a namespace.
+type Right struct{ Verb, Group, Resource string }
 
-	questions singleflight.Group // By namespace.
+// Rights waits for rights that the API server said to be missing. Every caller may ask for its own rights (kubernetes
+// plugin/pkg/auth/authorizer/rbac/bootstrappolicy, system:basic-user).
+type Rights struct {
+	api, anonymous rest.Interface
+	all            []Right
+
+	questions singleflight.Group // By account.
 	mu        sync.Mutex
-	refusedAt map[string]time.Time // When the right was last refused in a namespace.
+	refusedAt map[Account]time.Time // When one of the rights was last refused.
 }
 
-// NewRights makes a Rights for the objects of a group and resource.
-func NewRights(config *rest.Config, group, resource string) (*Rights, error) {
+// An Account is one that needs the rights in a namespace.
+type Account struct {
+	Namespace string
+	Name      string // Of a service account of the namespace; empty: the account of the config.
+}
+
+// NewRights makes a Rights for those that are needed together.
+func NewRights(config *rest.Config, all ...Right) (*Rights, error) {
 	scheme, version := runtime.NewScheme(), authorizationv1.SchemeGroupVersion
 	scheme.AddKnownTypes(version, &authorizationv1.SelfSubjectAccessReview{})
 	metav1.AddToGroupVersion(scheme, version)
@@ -43,19 +55,33 @@ func NewRights(config *rest.Config, group, resource string) (*Rights, error) {
 	config.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit.
 	config.APIPath, config.GroupVersion = "/apis", &version
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	api, err := rest.RESTClientFor(config)
-	if err != nil {
+	r := &Rights{all: all, refusedAt: map[Account]time.Time{}}
+	var err, anonymousErr error
+	r.api, err = rest.RESTClientFor(config)
+	anonymous := rest.AnonymousClientConfig(config)
+	anonymous.Transport = config.Transport // It has no credentials: those are in the config.
+	r.anonymous, anonymousErr = rest.RESTClientFor(anonymous)
+	if err := errors.Join(err, anonymousErr); err != nil {
 		return nil, fmt.Errorf("make a client for SelfSubjectAccessReviews: %w", err)
 	}
-	right := authorizationv1.ResourceAttributes{Verb: "create", Group: group, Resource: resource}
-	return &Rights{api: api, right: right, refusedAt: map[string]time.Time{}}, nil
+	return r, nil
 }
 
-// Await returns when the right is granted in the namespace; ErrGranted if it is at first. It returns an error when ctx
-// ends, or the API server does not answer.
-func (r *Rights) Await(ctx context.Context, namespace string) error {
+// WhenGranted lets an error of a call that was forbidden wait for the rights.
+func (r *Rights) WhenGranted(err error, of Account) error {
+	var refused *signer.Error
+	if apierrors.IsForbidden(err) && errors.As(err, &refused) {
+		refused.Mended = func(ctx context.Context, token func() signer.Token) error { return r.Await(ctx, of, token) }
+	}
+	return err
+}
+
+// Await returns when the account has the rights; ErrGranted if it has them at first. It returns an error when ctx ends,
+// or the API server does not answer. token returns the current token of an account that has a name; while it returns
+// none, nobody is asked.
+func (r *Rights) Await(ctx context.Context, of Account, token func() signer.Token) error {
 	for first := true; ; first = false {
-		granted, err := r.granted(ctx, namespace)
+		granted, err := r.granted(ctx, of, token)
 		switch {
 		case err != nil:
 			return err
@@ -70,41 +96,65 @@ func (r *Rights) Await(ctx context.Context, namespace string) error {
 	}
 }
 
-// granted reports whether the right is granted. All that wait for it share one question in rightInterval.
-func (r *Rights) granted(ctx context.Context, namespace string) (bool, error) {
-	if r.refusedLately(namespace) {
+// granted reports whether the account has the rights. All that wait for them share the questions of rightInterval.
+func (r *Rights) granted(ctx context.Context, of Account, token func() signer.Token) (bool, error) {
+	if r.refusedLately(of) {
 		return false, nil
 	}
-	granted, err, _ := r.questions.Do(namespace, func() (any, error) { return r.ask(ctx, namespace) })
-	if err != nil {
-		return false, fmt.Errorf("ask for the right to create %s: %w", r.right.Resource, err)
+	granted, err, _ := r.questions.Do(of.Namespace+"/"+of.Name, func() (any, error) { return r.ask(ctx, of, token) })
+	switch {
+	case errors.Is(err, context.Canceled) && ctx.Err() == nil: // The wait of who asked has ended; this one goes on.
+		return false, nil
+	case err != nil:
+		return false, err
 	}
 	return granted.(bool), nil //nolint:forcetypeassert // It is what ask returns.
 }
 
-// ask asks the API server.
-func (r *Rights) ask(ctx context.Context, namespace string) (bool, error) {
-	right := r.right
-	right.Namespace = namespace
-	review := &authorizationv1.SelfSubjectAccessReview{
-		Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &right},
+// ask asks the API server for each right until one is refused.
+func (r *Rights) ask(ctx context.Context, of Account, token func() signer.Token) (granted bool, err error) {
+	var bearer signer.Token
+	if of.Name != "" {
+		if bearer = token(); bearer == "" {
+			return false, nil
+		}
 	}
-	if err := r.api.Post().Resource("selfsubjectaccessreviews").Body(review).Do(ctx).Into(review); err != nil {
-		return false, err
+	for _, right := range r.all {
+		if granted, err = r.has(ctx, of, right, bearer); err != nil {
+			return false, fmt.Errorf("ask for the right to %s %s: %w", right.Verb, right.Resource, err)
+		}
+		if !granted {
+			break
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.refusedAt, namespace)
-	if !review.Status.Allowed {
-		r.refusedAt[namespace] = time.Now()
+	delete(r.refusedAt, of)
+	if !granted {
+		r.refusedAt[of] = time.Now()
 	}
-	return review.Status.Allowed, nil
+	return granted, nil
 }
 
-// refusedLately reports whether the right was refused less than rightInterval ago.
-func (r *Rights) refusedLately(namespace string) bool {
+// has asks the API server for one right.
+func (r *Rights) has(ctx context.Context, of Account, right Right, bearer signer.Token) (bool, error) {
+	review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+		ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Namespace: of.Namespace, Verb: right.Verb, Group: right.Group, Resource: right.Resource,
+		},
+	}}
+	call := r.api.Post()
+	if bearer != "" {
+		call = r.anonymous.Post().SetHeader("Authorization", "Bearer "+string(bearer))
+	}
+	err := call.Resource("selfsubjectaccessreviews").Body(review).Do(ctx).Into(review)
+	return review.Status.Allowed, err
+}
+
+// refusedLately reports whether a right was refused less than rightInterval ago.
+func (r *Rights) refusedLately(of Account) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	at, ok := r.refusedAt[namespace]
+	at, ok := r.refusedAt[of]
 	return ok && time.Since(at) < rightInterval
 }

@@ -34,9 +34,9 @@ func decide(r *certificatesv1.PodCertificateRequest) (issued signer.Issued, err 
 		case certificatesv1.PodCertificateRequestConditionTypeIssued:
 			return split(r.Status.CertificateChain), nil, true
 		case certificatesv1.PodCertificateRequestConditionTypeDenied:
-			return issued, kind().Refused(signer.Denied, r, c.Reason, c.Message), true
+			return issued, kind().Refusal(signer.Denied, r, c.Reason, c.Message), true
 		case certificatesv1.PodCertificateRequestConditionTypeFailed:
-			return issued, kind().Refused(signer.Failed, r, c.Reason, c.Message), true
+			return issued, kind().Refusal(signer.Failed, r, c.Reason, c.Message), true
 		}
 	}
 	return issued, nil, false

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -26,19 +27,24 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/decision"
 )
 
-// A Signer signs through PodCertificateRequests. It implements [signer.Signer], but not [signer.Forgetter]: a node
-// may not delete its requests, and kube-controller-manager deletes them after 15 minutes (kubernetes
-// pkg/controller/certificates/cleaner/pcrcleaner.go).
+// A Signer signs through PodCertificateRequests. It implements [signer.Signer] and [signer.Rememberer], but not
+// [signer.Forgetter]: a node may not delete its requests, and kube-controller-manager deletes them after 15 minutes
+// (kubernetes pkg/controller/certificates/cleaner/pcrcleaner.go).
 type Signer struct {
 	node     string
 	requests func(namespace string) client
 	meta     metadata.Interface
+	rights   *decision.Rights          // Of the node plugin itself.
 	nodeUID  atomic.Pointer[types.UID] // As it was last read.
 }
 
 // New makes a signer on the API server of config for the pods of a node, without a rate limit: the node plugin limits
 // its requests itself.
 func New(config *rest.Config, node string) (*Signer, error) {
+	rights, err := decision.NewRights(config, needed()...)
+	if err != nil {
+		return nil, err
+	}
 	config = AsNode(config, node)
 	config.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit.
 	requests, err := newRequests(config, node)
@@ -49,7 +55,19 @@ func New(config *rest.Config, node string) (*Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client for nodes and service accounts: %w", err)
 	}
-	return &Signer{node: node, requests: requests, meta: meta}, nil
+	return &Signer{node: node, requests: requests, meta: meta, rights: rights}, nil
+}
+
+// needed returns the rights that the node plugin needs to create a request as its node, of those that an operator gives
+// it. The node's own are another's to ask for.
+func needed() []decision.Right {
+	const as = "impersonate-on:associated-node:"
+	return []decision.Right{
+		{Verb: "impersonate:associated-node", Group: authenticationv1.GroupName, Resource: "nodes"},
+		{Verb: as + "get", Resource: "nodes"},
+		{Verb: as + "get", Resource: "serviceaccounts"},
+		{Verb: as + "create", Group: certificatesv1.GroupName, Resource: resource},
+	}
 }
 
 // AsNode returns config with impersonation of a node. The caller's token must be bound to a pod on it. Only the name
@@ -69,9 +87,15 @@ func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, e
 	requests := s.requests(req.Attempt.Pod.Namespace)
 	found, err := s.submit(ctx, requests, req)
 	if err != nil {
-		return signer.Issued{}, err
+		return signer.Issued{}, s.rights.WhenGranted(err, decision.Account{Namespace: req.Attempt.Pod.Namespace})
 	}
 	return kind().Await(ctx, requests, found)
+}
+
+// Refused implements [signer.Rememberer].
+func (s *Signer) Refused(ctx context.Context, attempt signer.Attempt) error {
+	namespace := attempt.Pod.Namespace
+	return kind().Refused(ctx, s.requests(namespace), namespace, attempt.ObjectName())
 }
 
 // submit submits the attempt's request. A wrong UID is an internal error to the API server (noderestriction,

@@ -7,16 +7,20 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
@@ -159,5 +163,55 @@ func TestHints(t *testing.T) {
 		if row.want == "" && got != row.err || row.want != "" && (!strings.HasSuffix(got.Error(), row.want) || !errors.Is(got, row.err)) { //nolint:errorlint // It is the same.
 			t.Errorf("%v: %v", row.err, got)
 		}
+	}
+}
+
+// A right that the node plugin lacks may be granted later. It is asked for as the node plugin itself, which needs no right for that, and not as its node.
+func TestARightThatIsMissing(t *testing.T) {
+	var asked []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if !strings.HasSuffix(r.URL.Path, "/selfsubjectaccessreviews") {
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = w.Write([]byte(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","message":"cannot impersonate:associated-node","code":403}`))
+			return
+		}
+		if got := r.Header.Get("Impersonate-User"); got != "" {
+			t.Errorf("asked as %q", got)
+		}
+		var review authorizationv1.SelfSubjectAccessReview
+		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
+			t.Error(err)
+		}
+		a := review.Spec.ResourceAttributes
+		right := fmt.Sprintf("%s %s.%s in %s", a.Verb, a.Resource, a.Group, a.Namespace)
+		asked = append(asked, right)
+		review.Status.Allowed = len(asked) > 1 // The first one is refused at first.
+		if err := json.NewEncoder(w).Encode(review); err != nil {
+			t.Error(err)
+		}
+	}))
+	defer server.Close()
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	s, err := New(&rest.Config{Host: server.URL, Transport: transport}, "node-a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Sign(t.Context(), signer.Request{Attempt: signer.Attempt{ID: "a1", Pod: signer.Pod{Namespace: "shop", Name: "web", UID: "1", ServiceAccount: "web"}}})
+	var refused *signer.Error
+	if !errors.As(err, &refused) || refused.Kind != signer.Denied || refused.Mended == nil {
+		t.Fatalf("got %+v", err)
+	}
+	if err := refused.Mended(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+	const first = "impersonate:associated-node nodes.authentication.k8s.io in shop"
+	want := []string{
+		first, first, "impersonate-on:associated-node:get nodes. in shop", "impersonate-on:associated-node:get serviceaccounts. in shop",
+		"impersonate-on:associated-node:create podcertificaterequests.certificates.k8s.io in shop",
+	}
+	if !slices.Equal(asked, want) {
+		t.Errorf("asked for the rights to %q", asked)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 	"github.com/mayfly-csi/mayfly/test/forge"
 )
@@ -467,6 +469,16 @@ func verdicts(t *testing.T) {
 	defer control(t, "--allow-any-name")()
 	s.ask(s.pod("any", "dns-names=web.test", "organizations=Shop"), "any")
 	s.decided("any", "Approved VerifiedByMayfly")
+	s.approvable("other") // By a controller with other flags than the one that denied it.
+}
+
+// approvable waits until a denied request says that another one like it would be approved.
+func (s *stage) approvable(name string) {
+	s.Helper()
+	until(s.T, "what is said of the denied request "+name, func() bool {
+		cr, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).Get(s.Context(), name, metav1.GetOptions{})
+		return err == nil && slices.ContainsFunc(cr.Status.Conditions, func(c cmapi.CertificateRequestCondition) bool { return c.Type == signer.Approvable })
+	})
 }
 
 // ask has the node plugin of node-a ask for the pod.

@@ -110,6 +110,17 @@ func podsOfTheNode(t *testing.T) {
 			t.Errorf("%s: %s, want %s", node, got, want)
 		}
 	}
+	reader, err := pod.New(config, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the annotation", func() bool {
+		at, invalid, err := reader.RenewAt(t.Context(), ours)
+		return err == nil && invalid == nil && at.Equal(time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC))
+	})
+	if at, _, err := reader.RenewAt(t.Context(), theirs); err == nil || !at.IsZero() {
+		t.Errorf("the annotation of another node's pod: %s (%v)", at, err)
+	}
 	f = newFleet(t, without("pods", "impersonate-on:associated-node:watch"))
 	f.eventuallyReads(podcertificate.AsNode(f.plugin(f.nodes[0]), f.nodes[0]), f.pod("web", f.nodes[0], "default"), `cannot impersonate-on:associated-node:watch resource "pods"`)
 }

@@ -74,6 +74,7 @@ func policies(t *testing.T) {
 	s.decided("before", "Denied "+proof.NotAllowed)
 
 	s.apply(s.namespace, fmt.Sprintf("namespaces: [%s], allow: {dnsNames: ['*.test'], ips: [192.168.7.0/24]}, limits: {maxDuration: 2160h}, expressions: [{expression: \"!volume.dnsNames.exists(n, n.startsWith('x'))\", message: no x}]", s.namespace))
+	s.approvable("before")
 	s.eventually(test, "Approved "+proof.Verified)
 	for name, want := range map[string]struct {
 		pod               *corev1.Pod

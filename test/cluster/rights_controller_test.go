@@ -205,6 +205,7 @@ func signerRights() map[string]func(*loss) {
 		keeps + "attest signers.certificates.k8s.io csi.mayfly.dev/*":     unattested,
 		signs + "list podcertificaterequests.certificates.k8s.io":         unreadySigner,
 		signs + "watch podcertificaterequests.certificates.k8s.io":        signerSays(nil, "Failed to watch"),
+		signs + "delete podcertificaterequests.certificates.k8s.io":       deniedForGood,
 		signs + "patch podcertificaterequests/status.certificates.k8s.io": signerSays(ours, "answer PodCertificateRequest "),
 		signs + "sign signers.certificates.k8s.io csi.mayfly.dev/*":       unsigned(ours),
 		signs + "create certificaterequests.cert-manager.io":              unpassed,
@@ -281,6 +282,16 @@ func unrenewed(l *loss) {
 // unattested: the API server wants the right of whoever publishes a signer's roots.
 func unattested(l *loss) {
 	l.reads(l.signer(newStage(l.T)).log, "publish ClusterTrustBundle csi.mayfly.dev:volume:ca", "attest")
+}
+
+// deniedForGood: a denied request stays when a policy allows it.
+func deniedForGood(l *loss) {
+	s := newStage(l.T)
+	run := l.signer(s)
+	s.asksAsNode("issuer-name=mayfly-ca", "issuer-kind=CA", "issuer-group=csi.mayfly.dev", "dns-names=web.test")
+	l.reads(run.log, "pod certificate denied")
+	s.apply(s.namespace, "namespaces: ["+s.namespace+"], allow: {dnsNames: [web.test]}")
+	l.reads(run.log, "delete PodCertificateRequest "+s.namespace+"/web: ", l.cannot())
 }
 
 // unsigned: the API server wants the right of whoever answers for a signer.

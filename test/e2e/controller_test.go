@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -67,6 +69,7 @@ func centrallyApproved(s *story) {
 	s.rotate(pods)
 	s.create(pod("greedy", own("dns-names=web.test")))
 	s.says("greedy", "FailedMount", "request denied: CertificateRequest "+s.namespace+"/greedy-", `NotAllowed: DNS name "web.test" is not the pod's: it may have names under `+s.namespace+".svc.cluster.local")
+	s.allowed("greedy", "web.test")
 	s.delete("greedy")
 
 	if _, err := s.kubectl("delete", "deployment", "--all"); err != nil { // Its pods would renew in vain.
@@ -103,6 +106,27 @@ func centrallyApproved(s *story) {
 		}
 		return err
 	})
+}
+
+// allowed has a policy allow the name for which a pod was denied its certificate: the next try comes within five seconds, and the kubelet calls again within two minutes.
+func (s *story) allowed(pod, dnsName string) {
+	s.Helper()
+	text := fmt.Sprintf("apiVersion: csi.mayfly.dev/v1alpha1\nkind: CertificatePolicy\nmetadata: {name: %s}\nspec: {namespaces: [%[1]s], allow: {dnsNames: [%q]}}\n", s.namespace, dnsName)
+	file := filepath.Join(s.TempDir(), "policy.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		s.Fatal(err)
+	}
+	if _, err := shared.Kubectl(s.Context(), "apply", "--filename", file); err != nil {
+		s.Fatal(err)
+	}
+	changed := time.Now()
+	s.Cleanup(func() {
+		if _, err := shared.Kubectl(context.Background(), "delete", "--ignore-not-found", "--filename", file); err != nil {
+			s.Error(err)
+		}
+	})
+	s.ready(pod)
+	s.Logf("the pod was ready %s after the policy allowed it", time.Since(changed).Round(time.Second))
 }
 
 // requestOf is the request for a pod.

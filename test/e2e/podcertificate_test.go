@@ -77,6 +77,7 @@ func podCertificates(s *story) {
 	s.delete("hasty")
 	s.create(pod("greedy", own("dns-names=web.test", "duration=1h")))
 	s.says("greedy", "FailedMount", "request denied: PodCertificateRequest "+s.namespace+"/greedy-", `NotAllowed: DNS name "web.test" is not the pod's`)
+	s.allowed("greedy", "web.test")
 	s.delete("greedy")
 	s.until("the requests of cert-manager to be gone", func(ctx context.Context) error {
 		requests, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).List(ctx, metav1.ListOptions{})

@@ -2,6 +2,7 @@ package approver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
@@ -61,17 +63,25 @@ func New(config Config) (*Approver, error) {
 
 // Add has the manager run the approver, in every replica.
 func (a *Approver) Add(to manager.Manager) error {
-	err := builder.ControllerManagedBy(to).Named("approver").
-		For(&cmapi.CertificateRequest{}, builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
-			cr, ok := o.(*cmapi.CertificateRequest)
-			return ok && a.Concern(cr)
-		}))).
-		WithOptions(proof.Everywhere()).
-		Complete(a)
-	if err != nil {
+	concerns, reviews := predicate.NewPredicateFuncs(func(o client.Object) bool {
+		cr, ok := o.(*cmapi.CertificateRequest)
+		return ok && a.Concern(cr)
+	}), a.reviews()
+	b := builder.ControllerManagedBy(to).Named("approver").
+		For(&cmapi.CertificateRequest{}, builder.WithPredicates(predicate.Or(concerns, reviews.AtStart()))).
+		WithOptions(proof.Everywhere())
+	if err := errors.Join(reviews.Watch(to, b, a.Court.Changes), b.Complete(a)); err != nil {
 		return fmt.Errorf("add the approver: %w", err)
 	}
 	return nil
+}
+
+// reviews are the denied requests that may be approved some day.
+func (c Callers) reviews() proof.Review {
+	return proof.Review{Kind: &cmapi.CertificateRequest{}, List: &cmapi.CertificateRequestList{}, Is: func(o client.Object) bool {
+		cr, ok := o.(*cmapi.CertificateRequest)
+		return ok && c.denied(cr)
+	}}
 }
 
 // Trim leaves of a request in a cache what an approver looks at: of those that do not concern it, that they don't.
@@ -81,7 +91,7 @@ func (c Callers) Trim(object any) (any, error) {
 		return object, nil
 	}
 	cr.ManagedFields = nil
-	if !c.Concern(cr) {
+	if !c.Concern(cr) && !c.denied(cr) {
 		cr.Annotations, cr.Labels, cr.OwnerReferences = nil, nil, nil
 		cr.Spec = cmapi.CertificateRequestSpec{}
 		cr.Status = cmapi.CertificateRequestStatus{}
@@ -95,7 +105,10 @@ func (a *Approver) Reconcile(ctx context.Context, of reconcile.Request) (reconci
 	if err := a.Requests.Get(ctx, of.NamespacedName, cr); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	if !a.Concern(cr) {
+	switch {
+	case a.denied(cr):
+		return a.review(ctx, cr)
+	case !a.Concern(cr):
 		return reconcile.Result{}, nil
 	}
 	verdict, err := a.decide(ctx, cr)
@@ -107,7 +120,28 @@ func (a *Approver) Reconcile(ctx context.Context, of reconcile.Request) (reconci
 	case verdict.Outcome == proof.Wait:
 		return reconcile.Result{RequeueAfter: again}, nil
 	}
-	return reconcile.Result{}, a.conclude(ctx, cr, verdict)
+	written, err := a.conclude(ctx, cr, verdict)
+	if written && verdict.Outcome == proof.Deny && proof.MayEnd(verdict.Reason) { // A policy may have changed meanwhile.
+		return reconcile.Result{RequeueAfter: again}, nil
+	}
+	return reconcile.Result{}, err
+}
+
+// review looks at a denied request again. If it would be approved now it says so, for its node plugin: it can't be approved any more, but another one can.
+func (a *Approver) review(ctx context.Context, cr *cmapi.CertificateRequest) (reconcile.Result, error) {
+	verdict, err := a.decide(ctx, cr)
+	if err != nil || verdict.Outcome != proof.Approve {
+		return reconcile.Result{}, err
+	}
+	const message = "another request like this one would be approved now"
+	written, err := a.add(ctx, cr, signer.Approvable, verdict.Reason, message)
+	if err == nil && !written { // cert-manager writes conditions, too.
+		return reconcile.Result{RequeueAfter: again}, nil
+	}
+	if written {
+		a.Log.Info("denied request would be approved now", "request", cr.Namespace+"/"+cr.Name)
+	}
+	return reconcile.Result{}, err
 }
 
 // decide is the verdict on a request.
@@ -120,25 +154,33 @@ func (a *Approver) decide(ctx context.Context, cr *cmapi.CertificateRequest) (pr
 }
 
 // conclude writes the decision down, if the request is still the one that was decided on. Whoever changed it has the approver look at it again.
-func (a *Approver) conclude(ctx context.Context, cr *cmapi.CertificateRequest, v proof.Verdict) error {
+func (a *Approver) conclude(ctx context.Context, cr *cmapi.CertificateRequest, v proof.Verdict) (written bool, err error) {
 	kind := cmapi.CertificateRequestConditionApproved
 	if v.Outcome == proof.Deny {
 		kind = cmapi.CertificateRequestConditionDenied
 	}
+	written, err = a.add(ctx, cr, kind, v.Reason, v.Message)
+	if written {
+		a.tell(cr, v, strings.ToLower(string(kind)))
+	}
+	return written, err
+}
+
+// add adds a condition to the request, unless somebody has changed it.
+func (a *Approver) add(ctx context.Context, cr *cmapi.CertificateRequest, kind cmapi.CertificateRequestConditionType, reason, message string) (written bool, err error) {
 	now := metav1.Now()
 	decided := cr.DeepCopy()
 	decided.Status.Conditions = append(decided.Status.Conditions, cmapi.CertificateRequestCondition{
-		Type: kind, Status: cmmeta.ConditionTrue, Reason: v.Reason, Message: v.Message, LastTransitionTime: &now,
+		Type: kind, Status: cmmeta.ConditionTrue, Reason: reason, Message: message, LastTransitionTime: &now,
 	})
-	err := a.Requests.Status().Patch(ctx, decided, client.MergeFromWithOptions(cr, client.MergeFromWithOptimisticLock{}))
+	err = a.Requests.Status().Patch(ctx, decided, client.MergeFromWithOptions(cr, client.MergeFromWithOptimisticLock{}))
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("write the decision on CertificateRequest %s/%s: %w", cr.Namespace, cr.Name, err)
+		return false, fmt.Errorf("write the decision on CertificateRequest %s/%s: %w", cr.Namespace, cr.Name, err)
 	}
-	a.tell(cr, v, strings.ToLower(string(kind)))
-	return nil
+	return true, nil
 }
 
 // tell leaves the trail of a decision. The pod hears of a denial if it is the asker's own: nobody makes events for the pods of others.

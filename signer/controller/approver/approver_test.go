@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
@@ -22,9 +23,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
@@ -97,8 +101,9 @@ func TestTheDecisionIsWrittenDown(t *testing.T) {
 	bad.Status.Conditions = []cmapi.CertificateRequestCondition{{Type: cmapi.CertificateRequestConditionReady, Status: cmmeta.ConditionFalse, Reason: "Pending"}}
 	d := newDesk(t, interceptor.Funcs{}, pod, good, bad)
 	for cr, want := range map[*cmapi.CertificateRequest]string{good: "Approved VerifiedByMayfly", bad: "Ready Pending, Denied NotTheVolumes"} {
-		for range 2 { // The second time there is nothing to do.
-			if result, err := d.decides(cr); err != nil || !result.IsZero() {
+		for round := range 2 { // The second time there is nothing to do.
+			result, err := d.decides(cr)
+			if want := round == 0 && cr == bad; err != nil || (result.RequeueAfter == again) != want || !want && !result.IsZero() {
 				t.Errorf("%+v (%v)", result, err)
 			}
 		}
@@ -251,6 +256,71 @@ func TestProfilesAreThoseOfNow(t *testing.T) {
 	d.Court.Profiles = known{Profiles: profiles}
 	if _, err := d.decides(cr); err != nil || d.conditions(cr) != "Denied NotTheVolumes" {
 		t.Errorf("%v, %s", err, d.conditions(cr))
+	}
+}
+
+// A denied request can't be approved any more. That another one would be is said once.
+func TestADeniedRequestThatWouldBeApproved(t *testing.T) {
+	pod := web("csi.mayfly.dev/dns-names=web.test")
+	cr := asked(t, pod)
+	conflicts := 0
+	d := newDesk(t, interceptor.Funcs{SubResourcePatch: func(ctx context.Context, api client.Client, name string, o client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
+		if conflicts > 0 {
+			conflicts--
+			return apierrors.NewConflict(schema.GroupResource{Resource: "certificaterequests"}, o.GetName(), errors.New("changed"))
+		}
+		return api.SubResource(name).Patch(ctx, o, patch, options...)
+	}}, pod, cr)
+	decides := func(again time.Duration, want string) {
+		t.Helper()
+		result, err := d.decides(cr)
+		if got := d.conditions(cr); err != nil || result.RequeueAfter != again || got != want {
+			t.Errorf("%s, again in %s (%v), want %s", got, result.RequeueAfter, err, want)
+		}
+	}
+	const denied, approvable = "Denied NotAllowed", "Denied NotAllowed, csi.mayfly.dev/Approvable VerifiedByMayfly"
+	decides(again, denied) // The policies may have changed while it was denied.
+	decides(0, denied)
+	d.Court.Rules.Policy = policy.Policy{AnyName: true}
+	conflicts = 1
+	decides(again, denied) // cert-manager has changed it.
+	decides(0, approvable)
+	decides(0, approvable)
+	d.Court.Rules.Policy = rules().Policy
+	decides(0, approvable)
+	if n := testutil.ToFloat64(d.decisions.WithLabelValues("denied", proof.NotAllowed)); n != 1 || len(d.events) != 2 {
+		t.Errorf("%v denials, %q", n, d.events)
+	}
+}
+
+// What was denied for good, by another approver, or for another caller, is not looked at again.
+func TestWhichDenialsMayEnd(t *testing.T) {
+	for name, row := range map[string]struct {
+		reason string
+		change func(*cmapi.CertificateRequest)
+		want   bool
+	}{
+		"by a policy":                  {proof.NotAllowed, func(*cmapi.CertificateRequest) {}, true},
+		"by the pod's end":             {proof.PodNotLive, func(*cmapi.CertificateRequest) {}, false},
+		"by approver-policy":           {"policy.cert-manager.io", func(*cmapi.CertificateRequest) {}, false},
+		"of another caller":            {proof.NotAllowed, func(cr *cmapi.CertificateRequest) { cr.Spec.Username = "someone" }, false},
+		"of one that is being deleted": {proof.NotAllowed, func(cr *cmapi.CertificateRequest) { cr.DeletionTimestamp = new(metav1.Now()) }, false},
+		"that says so":                 {proof.NotAllowed, func(cr *cmapi.CertificateRequest) { conclude(cr, signer.Approvable) }, false},
+	} {
+		cr := asked(t, web())
+		conclude(cr, cmapi.CertificateRequestConditionDenied)
+		cr.Status.Conditions[0].Reason = row.reason
+		row.change(cr)
+		reviews := callers().reviews()
+		if got := reviews.Is(cr); got != row.want || reviews.AtStart().Create(event.CreateEvent{Object: cr}) != row.want || (len(reviews.Index(cr)) == 1) != row.want {
+			t.Errorf("%s: %t", name, got)
+		}
+		if reviews.AtStart().Update(event.UpdateEvent{ObjectOld: cr, ObjectNew: cr}) {
+			t.Errorf("%s: its denial brings it back", name)
+		}
+		if _, err := callers().Trim(cr); err != nil || (cr.Spec.Request != nil) != row.want {
+			t.Errorf("%s: in the cache: %+v (%v)", name, cr.Spec, err)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
@@ -30,7 +31,22 @@ const (
 
 // Concern reports whether the request is one to decide on, as far as it shows itself: one by a pod may be for no volume, which the pod shows.
 func (c Callers) Concern(cr *cmapi.CertificateRequest) bool {
-	return cr.DeletionTimestamp == nil && !decided(cr) && (cr.Spec.Username == c.NodePlugin || byItsPod(cr))
+	return cr.DeletionTimestamp == nil && !decided(cr) && c.asks(cr)
+}
+
+func (c Callers) asks(cr *cmapi.CertificateRequest) bool {
+	return cr.Spec.Username == c.NodePlugin || byItsPod(cr)
+}
+
+// denied reports whether the request was denied for what may end, and does not say yet that it has ended.
+func (c Callers) denied(cr *cmapi.CertificateRequest) bool {
+	is := func(kind cmapi.CertificateRequestConditionType, of func(reason string) bool) bool {
+		return slices.ContainsFunc(cr.Status.Conditions, func(c cmapi.CertificateRequestCondition) bool {
+			return c.Type == kind && c.Status == cmmeta.ConditionTrue && of(c.Reason)
+		})
+	}
+	whatever := func(string) bool { return true }
+	return cr.DeletionTimestamp == nil && is(cmapi.CertificateRequestConditionDenied, proof.MayEnd) && !is(signer.Approvable, whatever) && c.asks(cr)
 }
 
 // byItsPod reports whether the pod that owns the request has asked, with a token that is bound to it.

@@ -148,6 +148,23 @@ func (b *Bridge) answer(ctx context.Context, pcr *certificatesv1.PodCertificateR
 	return true, nil
 }
 
+// review deletes a denied request if another one like it would be signed now: its node plugin waits for that. An answer can't be changed (kubernetes
+// pkg/apis/certificates/validation, ValidatePodCertificateRequestStatusUpdate), and Kubernetes deletes the request a quarter of an hour after it was made.
+func (b *Bridge) review(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) error {
+	if !denied(pcr) {
+		return nil
+	}
+	verdict, err := b.Court.Judge(ctx, b.claim(pcr))
+	if err != nil || verdict.Outcome != proof.Approve {
+		return err
+	}
+	if err := b.Requests.Delete(ctx, pcr, client.Preconditions{UID: &pcr.UID}); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete PodCertificateRequest %s/%s: %w", pcr.Namespace, pcr.Name, err)
+	}
+	b.Log.Info("denied request would be signed now: it is deleted", "request", pcr.Namespace+"/"+pcr.Name, "pod", pcr.Spec.PodName)
+	return nil
+}
+
 // tidy removes the CertificateRequest of an answered request, if there is one.
 func (b *Bridge) tidy(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) error {
 	cr := &cmapi.CertificateRequest{}

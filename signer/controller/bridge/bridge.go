@@ -7,6 +7,7 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -79,28 +80,36 @@ func New(config Config) (*Bridge, error) {
 
 // Add makes the manager run the bridge, in every replica.
 func (b *Bridge) Add(to manager.Manager) error {
-	err := builder.ControllerManagedBy(to).Named("bridge").
+	controller := builder.ControllerManagedBy(to).Named("bridge").
 		For(&certificatesv1.PodCertificateRequest{}, builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
 			pcr, ok := o.(*certificatesv1.PodCertificateRequest)
 			return ok && ours(pcr)
 		}))).
 		Owns(&cmapi.CertificateRequest{}, builder.MatchEveryOwner).
-		WithOptions(proof.Everywhere()).
-		Complete(b)
-	if err != nil {
+		WithOptions(proof.Everywhere())
+	if err := errors.Join(reviews().Watch(to, controller, b.Court.Changes), controller.Complete(b)); err != nil {
 		return fmt.Errorf("add the bridge: %w", err)
 	}
 	return nil
 }
 
-// Trim leaves of a PodCertificateRequest in a cache what a bridge looks at: nothing of another signer's, and of an answered one that it is answered.
+// reviews are the denied requests that may be approved some day.
+func reviews() proof.Review {
+	return proof.Review{Kind: &certificatesv1.PodCertificateRequest{}, List: &certificatesv1.PodCertificateRequestList{}, Is: func(o client.Object) bool {
+		pcr, ok := o.(*certificatesv1.PodCertificateRequest)
+		return ok && denied(pcr)
+	}}
+}
+
+// Trim leaves of a PodCertificateRequest in a cache what a bridge looks at: nothing of another signer's, and of an answered one that it is answered, but for
+// [reviews].
 func Trim(object any) (any, error) {
 	pcr, ok := object.(*certificatesv1.PodCertificateRequest)
 	if !ok {
 		return object, nil
 	}
 	pcr.ManagedFields = nil
-	if !ours(pcr) || answered(pcr) {
+	if !ours(pcr) || answered(pcr) && !denied(pcr) {
 		pcr.Annotations, pcr.Labels, pcr.OwnerReferences = nil, nil, nil
 		pcr.Spec = certificatesv1.PodCertificateRequestSpec{SignerName: pcr.Spec.SignerName}
 		pcr.Status = certificatesv1.PodCertificateRequestStatus{Conditions: pcr.Status.Conditions}
@@ -118,7 +127,7 @@ func (b *Bridge) Reconcile(ctx context.Context, of reconcile.Request) (reconcile
 	case !ours(pcr) || pcr.DeletionTimestamp != nil:
 		return reconcile.Result{}, nil
 	case answered(pcr): // Not sooner: a request that is not known to be answered would be passed on again.
-		return reconcile.Result{}, b.tidy(ctx, pcr)
+		return reconcile.Result{}, errors.Join(b.tidy(ctx, pcr), b.review(ctx, pcr))
 	}
 	if waits, err := b.waits(ctx, pcr); err != nil || waits {
 		return reconcile.Result{}, err

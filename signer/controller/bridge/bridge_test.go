@@ -644,3 +644,51 @@ func TestALongCauseFitsIntoAnEvent(t *testing.T) {
 		t.Errorf("%d events, the first of %d bytes", len(d.events), len(d.events[0]))
 	}
 }
+
+// An answer is final. A denied request is deleted when another one like it would be signed: its node plugin then asks again.
+func TestADeniedRequestThatWouldBeSigned(t *testing.T) {
+	pod := web("csi.mayfly.dev/dns-names=web.test")
+	pcr := asks(t, pod)
+	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+	answers := func(want string) {
+		t.Helper()
+		result, err := d.answers(pcr)
+		if words, _ := d.status(pcr); err != nil || !result.IsZero() || !strings.HasPrefix(words, want) {
+			t.Errorf("%s (%v), %+v", words, err, result)
+		}
+	}
+	answers("Denied NotAllowed: ")
+	answers("Denied NotAllowed: ")
+	d.Court.Rules.Policy = policy.Policy{AnyName: true}
+	if _, err := d.answers(pcr); err != nil {
+		t.Error(err)
+	}
+	if err := d.api.Get(t.Context(), client.ObjectKeyFromObject(pcr), pcr); !apierrors.IsNotFound(err) {
+		t.Errorf("it is there: %v", err)
+	}
+	if result, err := d.answers(pcr); err != nil || !result.IsZero() {
+		t.Errorf("%+v (%v)", result, err)
+	}
+}
+
+// What was denied for good, what was not denied, and what a kubelet asked for, which asks no more, is not looked at again.
+func TestWhichDenialsMayEnd(t *testing.T) {
+	for name, row := range map[string]struct {
+		pcr          *certificatesv1.PodCertificateRequest
+		kind, reason string
+		want         bool
+	}{
+		"by a policy":      {asks(t, web()), certificatesv1.PodCertificateRequestConditionTypeDenied, proof.NotAllowed, true},
+		"by the pod's end": {asks(t, web()), certificatesv1.PodCertificateRequestConditionTypeDenied, proof.PodNotLive, false},
+		"a failure":        {asks(t, web()), certificatesv1.PodCertificateRequestConditionTypeFailed, proof.NotAllowed, false},
+		"of a kubelet":     {kubelet(t, web()), certificatesv1.PodCertificateRequestConditionTypeDenied, proof.NotAllowed, false},
+	} {
+		row.pcr.Status.Conditions = []metav1.Condition{condition(row.kind, row.reason, "no")}
+		if reviews().Is(row.pcr) != row.want {
+			t.Errorf("%s: %t", name, !row.want)
+		}
+		if _, err := Trim(row.pcr); err != nil || (row.pcr.Spec.StubPKCS10Request != nil) != row.want {
+			t.Errorf("%s: in the cache: %+v (%v)", name, row.pcr.Spec, err)
+		}
+	}
+}

@@ -36,6 +36,13 @@ func native(pcr *certificatesv1.PodCertificateRequest) bool {
 // answered reports whether the request has its one answer, which is final.
 func answered(pcr *certificatesv1.PodCertificateRequest) bool { return len(pcr.Status.Conditions) > 0 }
 
+// denied reports whether a node plugin's request was denied for what may end. Nobody but the controller answers them.
+func denied(pcr *certificatesv1.PodCertificateRequest) bool {
+	return pcr.DeletionTimestamp == nil && ours(pcr) && !native(pcr) && slices.ContainsFunc(pcr.Status.Conditions, func(c metav1.Condition) bool {
+		return c.Type == certificatesv1.PodCertificateRequestConditionTypeDenied && proof.MayEnd(c.Reason)
+	})
+}
+
 // claim returns what the request says of a pod.
 func (b *Bridge) claim(pcr *certificatesv1.PodCertificateRequest) proof.Claim {
 	c := proof.Claim{

@@ -23,6 +23,7 @@ import (
 type Live struct {
 	compiler *Compiler
 	cache    client.Reader
+	changed  func()
 	invalid  prometheus.Gauge
 	log      *slog.Logger
 
@@ -37,13 +38,13 @@ type compiled struct {
 	rule       Rule
 }
 
-// NewLive are the policies that a cache has, which waits until it has them all.
-func NewLive(standard Policy, cache client.Reader, metrics prometheus.Registerer, log *slog.Logger) (*Live, error) {
+// NewLive are the policies that a cache has, which waits until it has them all. It calls changed when they are others, which must not wait for them.
+func NewLive(standard Policy, cache client.Reader, changed func(), metrics prometheus.Registerer, log *slog.Logger) (*Live, error) {
 	compiler, err := NewCompiler(standard)
 	if err != nil {
 		return nil, err
 	}
-	l := &Live{compiler: compiler, cache: cache, log: log, set: compiler.set(nil), invalid: prometheus.NewGauge(prometheus.GaugeOpts{
+	l := &Live{compiler: compiler, cache: cache, changed: changed, log: log, set: compiler.set(nil), invalid: prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "mayfly_controller_policies_invalid", Help: "CertificatePolicies with a mistake, which allow nothing to the pods that they select.",
 	})}
 	if err := metrics.Register(l.invalid); err != nil {
@@ -83,13 +84,13 @@ func (l *Live) Get(ctx context.Context) (Set, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.changed(list.Items) {
+	if l.differ(list.Items) {
 		l.take(list.Items)
 	}
 	return l.set, nil
 }
 
-func (l *Live) changed(policies []v1alpha1.CertificatePolicy) bool {
+func (l *Live) differ(policies []v1alpha1.CertificatePolicy) bool {
 	return len(policies) != len(l.known) || slices.ContainsFunc(policies, func(p v1alpha1.CertificatePolicy) bool {
 		known, ok := l.known[p.UID]
 		return !ok || known.generation != p.Generation
@@ -113,6 +114,7 @@ func (l *Live) take(policies []v1alpha1.CertificatePolicy) {
 	}
 	l.known, l.set = known, l.compiler.set(rules)
 	l.invalid.Set(float64(invalid))
+	l.changed()
 }
 
 func (l *Live) compile(p v1alpha1.CertificatePolicy) compiled {

@@ -48,7 +48,7 @@ func (l *listed) set(t *testing.T, uid string, generation int64, spec string) {
 func newLive(t *testing.T, cache client.Reader) (*Live, *bytes.Buffer) {
 	t.Helper()
 	log := &bytes.Buffer{}
-	l, err := NewLive(Policy{ClusterDomain: "cluster.local"}, cache, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(log, nil)))
+	l, err := NewLive(Policy{ClusterDomain: "cluster.local"}, cache, func() {}, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,8 +56,9 @@ func newLive(t *testing.T, cache client.Reader) (*Live, *bytes.Buffer) {
 }
 
 func TestLive(t *testing.T) {
-	cache := &listed{}
+	cache, changes := &listed{}, 0
 	l, log := newLive(t, cache)
+	l.changed = func() { changes++ }
 	v := asks(t, web(), volume.Prefix, "dns-names=web.test")
 	says := func(want string, invalid float64) {
 		t.Helper()
@@ -89,6 +90,9 @@ func TestLive(t *testing.T) {
 	cache.items = nil
 	cache.set(t, "3", 1, "namespaces: [other]") // Another of another name.
 	says("is not the pod's", 0)
+	if changes != 5 {
+		t.Errorf("%d changes are told", changes)
+	}
 	if n := strings.Count(log.String(), "\n"); n != 5 || strings.Count(log.String(), "level=ERROR") != 1 {
 		t.Errorf("a version is told of once:\n%s", log)
 	}
@@ -116,7 +120,7 @@ func TestPoliciesThatAreNotKnownYet(t *testing.T) {
 func TestTheMetricIsOne(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	for _, want := range []bool{true, false} {
-		if _, err := NewLive(Policy{}, &listed{}, registry, slog.Default()); (err == nil) != want {
+		if _, err := NewLive(Policy{}, &listed{}, func() {}, registry, slog.Default()); (err == nil) != want {
 			t.Error(err)
 		}
 	}

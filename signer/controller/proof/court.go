@@ -22,6 +22,7 @@ type Court struct {
 	Profiles Profiles      // nil: there are none.
 	Policies Policies      // nil: the rules' own policy counts.
 	Live     client.Reader // Pods and nodes, from the API server itself: a cache may not know of a pod's end.
+	Changes  *Changes      // Of policies and profiles; for controllers alone.
 }
 
 // Profiles are what the operator sets for volumes, as it is now.

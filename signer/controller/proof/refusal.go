@@ -3,6 +3,7 @@ package proof
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mayfly-csi/mayfly/signer/message"
 )
@@ -22,6 +23,11 @@ const (
 	IPNotProved   = "IPNotProved"   // The pod's IP does not lie where pods of its node have theirs.
 	NotAllowed    = "NotAllowed"    // The policy is against it.
 )
+
+// MayEnd reports whether what a denial for such a reason is for may end while the pod stays as it is: policies, profiles and flags change.
+func MayEnd(reason string) bool {
+	return slices.Contains([]string{NotAllowed, IPNotProved, NotUnderstood, NotTheVolumes}, reason)
+}
 
 // A refusal is why a claim is denied.
 type refusal struct{ reason, message string }

@@ -1,0 +1,107 @@
+package proof
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+)
+
+// Changes tells controllers when what requests are judged by has changed: policies or profiles. The zero Changes is ready for use.
+type Changes struct {
+	mu sync.Mutex
+	to []chan event.GenericEvent
+}
+
+// Tell tells of a change. It does not wait: who has not heard of the last one yet will look at all that has changed.
+func (c *Changes) Tell() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, to := range c.to {
+		select {
+		case to <- event.GenericEvent{}:
+		default:
+		}
+	}
+}
+
+// listen returns a channel that gets an event after each change.
+func (c *Changes) listen() <-chan event.GenericEvent {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	to := make(chan event.GenericEvent, 1)
+	c.to = append(c.to, to)
+	return to
+}
+
+// A Review is of the requests of a kind that were denied and may be approved some day. A controller looks at them when what they were judged by has changed.
+type Review struct {
+	Kind client.Object
+	List client.ObjectList
+	Is   func(client.Object) bool // Reports whether the request is one of them.
+}
+
+// index is that of those requests in a cache: a change costs as much as there are of them.
+const index = "mayfly/denied"
+
+// Watch has a controller look at them after changes.
+func (r Review) Watch(to manager.Manager, b *builder.Builder, changes *Changes) error {
+	if err := to.GetFieldIndexer().IndexField(context.Background(), r.Kind, index, r.Index); err != nil {
+		return fmt.Errorf("index denied requests: %w", err)
+	}
+	b.WatchesRawSource(source.Channel(changes.listen(), handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, _ client.Object) []reconcile.Request {
+		all, err := r.All(ctx, to.GetClient())
+		if err != nil {
+			log.FromContext(ctx).Error(err, "denied requests are not looked at again")
+		}
+		return all
+	})))
+	return nil
+}
+
+// Index is the index function: all of them have one key.
+func (r Review) Index(o client.Object) []string {
+	if r.Is(o) {
+		return []string{""}
+	}
+	return nil
+}
+
+// All are those in the cache.
+func (r Review) All(ctx context.Context, from client.Reader) (all []reconcile.Request, err error) {
+	list, ok := r.List.DeepCopyObject().(client.ObjectList)
+	if !ok {
+		return nil, fmt.Errorf("%T is no list", r.List)
+	}
+	if err := from.List(ctx, list, client.MatchingFields{index: ""}, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("list denied requests: %w", err)
+	}
+	err = meta.EachListItem(list, func(one runtime.Object) error {
+		if o, ok := one.(client.Object); ok {
+			all = append(all, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(o)})
+		}
+		return nil
+	})
+	return all, err
+}
+
+// AtStart selects those that a cache has when it is filled, for a controller may start with other flags. A request that is made later is not denied yet.
+func (r Review) AtStart() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc:  func(e event.CreateEvent) bool { return r.Is(e.Object) },
+		UpdateFunc:  func(event.UpdateEvent) bool { return false },
+		DeleteFunc:  func(event.DeleteEvent) bool { return false },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+	}
+}
