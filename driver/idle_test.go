@@ -56,7 +56,7 @@ func (d *delay) refuseOrSign(ctx context.Context, req signer.Request, ca signer.
 		return ca.Sign(ctx, req)
 	default:
 		refused := signer.Errorf(signer.Denied, "no right")
-		refused.Mended = func(ctx context.Context) error { return d.wait(ctx, d.over) }
+		refused.Mended = func(ctx context.Context, _ func() signer.Token) error { return d.wait(ctx, d.over) }
 		return signer.Issued{}, refused
 	}
 }
