@@ -25,7 +25,7 @@ type Content struct {
 func Arrange(v volume.Volume, c Content) (Set, error) {
 	set := Set{}
 	for _, name := range slices.Sorted(maps.Keys(v.Files)) {
-		content, err := c.part(v.Files[name], v.Keystore.Legacy)
+		content, err := c.part(v.Files[name], v.Keystore)
 		if err != nil {
 			return nil, fmt.Errorf("make %s: %w", name, err)
 		}
@@ -35,7 +35,7 @@ func Arrange(v volume.Volume, c Content) (Set, error) {
 }
 
 // part returns the content of one file.
-func (c Content) part(part volume.Part, legacy bool) ([]byte, error) {
+func (c Content) part(part volume.Part, k volume.Keystore) ([]byte, error) {
 	switch part {
 	case volume.KeyPart:
 		return c.Key, nil
@@ -48,11 +48,11 @@ func (c Content) part(part volume.Part, legacy bool) ([]byte, error) {
 	case volume.CombinedPart:
 		return slices.Concat(c.Chain.Encode(), c.Key), nil
 	case volume.PKCS12Part:
-		return c.pkcs12(legacy)
+		return c.pkcs12(k)
 	case volume.PKCS12TrustPart:
-		return c.pkcs12Trust(legacy)
+		return c.pkcs12Trust(k)
 	case volume.JKSPart:
-		return c.jks()
+		return c.jks(k)
 	case volume.JKSTrustPart:
 		return c.jksTrust()
 	}

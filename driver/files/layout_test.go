@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"math/big"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,7 +46,12 @@ func content(t *testing.T) files.Content {
 
 func arrange(t *testing.T, part volume.Part, legacy bool, c files.Content) []byte {
 	t.Helper()
-	set, err := files.Arrange(volume.Volume{Files: map[string]volume.Part{"f": part}, Keystore: volume.Keystore{Legacy: legacy}}, c)
+	return arrangeStore(t, part, volume.Keystore{Legacy: legacy}, c)
+}
+
+func arrangeStore(t *testing.T, part volume.Part, k volume.Keystore, c files.Content) []byte {
+	t.Helper()
+	set, err := files.Arrange(volume.Volume{Files: map[string]volume.Part{"f": part}, Keystore: k}, c)
 	if err != nil || len(set) != 1 {
 		t.Fatalf("%s: %v (%v)", part, set, err)
 	}
@@ -100,6 +107,61 @@ func TestJKS(t *testing.T) {
 	if names := trust.Aliases(); len(names) != 2 || !trust.IsTrustedCertificateEntry(names[0]) {
 		t.Errorf("entries %v", names)
 	}
+}
+
+// TestAliases: the key has its alias, and the store is otherwise the same: the library checks the MAC, too.
+func TestAliases(t *testing.T) {
+	c := content(t)
+	for _, password := range []string{"secret", "pässwörd", strings.Repeat("long", 50)} {
+		c.Password = password
+		for _, legacy := range []bool{false, true} {
+			for _, alias := range []string{"", "Web 1", strings.Repeat("a", 64)} {
+				k := volume.Keystore{Legacy: legacy, Alias: alias}
+				store := arrangeStore(t, volume.PKCS12Part, k, c)
+				key, leaf, above, err := pkcs12.DecodeChain(store, password)
+				if err != nil || !c.Private.(*ecdsa.PrivateKey).Equal(key) || !leaf.Equal(x509Of(t, c.Chain[0])) || len(above) != 1 {
+					t.Errorf("%+v: %v", k, err)
+				}
+				if got := friendlyNames(t, store, password); !slices.Equal(got, []string{alias, "", ""}) {
+					t.Errorf("%+v: the bags have the names %q", k, got)
+				}
+			}
+		}
+	}
+	c.Password = "secret"
+	for alias, want := range map[string]string{"": "certificate", "Web 1": "web 1"} {
+		store := keystore.New()
+		text := arrangeStore(t, volume.JKSPart, volume.Keystore{Alias: alias}, c)
+		if err := store.Load(bytes.NewReader(text), []byte("secret")); err != nil || !slices.Equal(store.Aliases(), []string{want}) {
+			t.Errorf("%q: %q (%v)", alias, store.Aliases(), err)
+		}
+	}
+}
+
+// friendlyNames are the names of the key and the certificates in a store, the key's first.
+func friendlyNames(t *testing.T, store []byte, password string) (names []string) {
+	t.Helper()
+	blocks, err := pkcs12.ToPEM(store, password) //nolint:staticcheck // Nothing else of the library tells the names.
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range blocks {
+		if name := b.Headers["friendlyName"]; b.Type == "PRIVATE KEY" {
+			names = slices.Insert(names, 0, name)
+		} else {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func x509Of(t *testing.T, c chain.Certificate) *x509.Certificate {
+	t.Helper()
+	parsed, err := c.X509()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
 }
 
 // Not every issuer tells its CA.

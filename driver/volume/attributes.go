@@ -217,6 +217,10 @@ func fileAttributes() []Attribute {
 			Meaning: "Password of keystores and truststores, ASCII, and of 6 characters or more, for a JKS. Absent: the " +
 				"value `keystore-password` of the Secret that `nodePublishSecretRef` names, or else `changeit`.",
 		}, {
+			Name: "keystore-alias", Example: "web", set: (*parser).setKeystoreAlias,
+			Meaning: "Alias of the key in keystores: up to 64 printable ASCII characters, of which Java reads capitals as " +
+				"small letters. Absent: `certificate` in a JKS, and none in PKCS#12, where Java calls the key `1`.",
+		}, {
 			Name: "keystore-algorithms", Default: "modern", OldDefault: "legacy", Example: "legacy",
 			set: (*parser).setKeystoreAlgorithms,
 			Meaning: "`modern` (AES and SHA-2, for readers from 2021 on), or `legacy` (3DES and SHA-1, for older ones), " +

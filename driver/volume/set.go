@@ -171,6 +171,15 @@ func (p *parser) setPKCS12Password(value string) error { p.pkcs12Password = valu
 
 func (p *parser) setKeystorePassword(value string) error { p.Keystore.Password = value; return nil }
 
+func (p *parser) setKeystoreAlias(value string) error {
+	const longest = 64
+	if len(value) > longest || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return fmt.Errorf("is %s: an alias has up to %d printable ASCII characters", quote(value), longest)
+	}
+	p.Keystore.Alias = value
+	return nil
+}
+
 func (p *parser) setKeystoreAlgorithms(value string) error {
 	switch value {
 	case "modern":

@@ -115,11 +115,15 @@ const (
 // A Keystore is how keystores and truststores are locked.
 type Keystore struct {
 	Password string // Empty: see StandardPassword, or the Secret of an earlier call.
+	Alias    string `json:",omitzero"` // Of the key; empty: StandardAlias in a JKS, and none in PKCS#12.
 	Legacy   bool   // With the algorithms that readers from before 2021 know.
 }
 
 // StandardPassword locks the keystores of a volume that names no password: Java's own default.
 const StandardPassword = "changeit"
+
+// StandardAlias is the alias of the key in a JKS that names none: that of cert-manager's own keystores.
+const StandardAlias = "certificate"
 
 // PasswordKey is the key of the keystores' password in the Secret of a volume.
 const PasswordKey = "keystore-password"
