@@ -122,9 +122,9 @@ func timeAttributes() []Attribute {
 			Meaning: "Lifetime to ask for, a Go duration of a second to ten years (`87600h`; the old prefix has no " +
 				"longest). The issuer may give another; rotation follows what it gives.",
 		}, {
-			Name: "renew-before", Old: true, Example: "10m", set: (*parser).setRenewBefore,
-			Meaning: "How long before its end a certificate is renewed. Absent, or not less than the lifetime: a third of " +
-				"the lifetime.",
+			Name: "renew-before", Old: true, Example: "30%", set: (*parser).setRenewBefore,
+			Meaning: "How long before its end a certificate is renewed: a Go duration, or a part of the lifetime, `1%` to " +
+				"`99%`. Absent, or not less than the lifetime: a third of the lifetime.",
 		}, {
 			Name: "renew", Default: "true", OldDefault: "true", Example: "false", set: (*parser).setRenew,
 			Meaning: "`false`: the certificate is not renewed. For pods that end before it does.",

@@ -80,13 +80,22 @@ func (p *parser) setRenew(value string) error {
 
 func (p *parser) setLifetime(value string) error { return p.setDuration(&p.Duration, value, false) }
 
-// setRenewBefore accepts what the old driver accepts: a time before the certificate's begin or after its end means
-// a third of the lifetime.
+// setRenewBefore accepts what the old driver accepts, where a time before the certificate's begin or after its end
+// means a third of the lifetime, and percentages.
 func (p *parser) setRenewBefore(value string) error {
 	if value == "" {
 		return nil
 	}
-	return p.setDuration(&p.RenewBefore, value, p.Old)
+	digits, part := strings.CutSuffix(value, "%")
+	if !part {
+		return p.setDuration(&p.RenewBefore, value, p.Old)
+	}
+	n, err := strconv.Atoi(digits)
+	if err != nil || n < 1 || n > 99 || strconv.Itoa(n) != digits {
+		return fmt.Errorf("is %s: a part of the lifetime is 1%% to 99%%", quote(value))
+	}
+	p.RenewPart = n
+	return nil
 }
 
 // setDuration parses a duration. With orNone, one that is too short counts as absent.

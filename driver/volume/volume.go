@@ -62,6 +62,7 @@ type Volume struct {
 
 	Duration    time.Duration  `json:",omitzero"`
 	RenewBefore time.Duration  `json:",omitzero"` // Before the end of the certificate; 0: a third of its lifetime.
+	RenewPart   int            `json:",omitzero"` // The same, in percent of its lifetime; 0: RenewBefore counts.
 	Usages      []signer.Usage `json:",omitzero"`
 	NamesUsages bool           `json:",omitzero"` // The pod itself says what they are.
 	SignsUsages bool           `json:",omitzero"` // The signing request has them, and the CA flag.

@@ -9,6 +9,29 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 )
 
+func TestRenewBeforeInPercent(t *testing.T) {
+	for _, prefix := range []string{"", "old:"} {
+		for _, row := range []struct {
+			value  string
+			part   int
+			before time.Duration
+		}{
+			{"30%", 30, 0}, {"1%", 1, 0}, {"99%", 99, 0}, {"10m", 0, 10 * time.Minute}, {"", 0, 0},
+		} {
+			v := parse(t, map[string]string{"issuer-name": "ca", "dns-names": "web", prefix + "renew-before": row.value})
+			if v.RenewPart != row.part || v.RenewBefore != row.before {
+				t.Errorf("%s: %d%%, %s", row.value, v.RenewPart, v.RenewBefore)
+			}
+		}
+		for _, value := range []string{"0%", "100%", "-1%", "+1%", "01%", "30 %", "%", "0.5%", "30%%", "x%", strings.Repeat("9", 300) + "%"} {
+			_, err := volume.Parse(asked(map[string]string{"issuer-name": "ca", "dns-names": "web", prefix + "renew-before": value}), volume.Defaults{})
+			if text := fmt.Sprint(err); !strings.HasSuffix(text, ": a part of the lifetime is 1% to 99%") || len(text) > 300 {
+				t.Errorf("%q: %v", value, err)
+			}
+		}
+	}
+}
+
 func TestRenewWindow(t *testing.T) {
 	day := func(d int, clock string) string {
 		return time.Date(2026, 3, d, 0, 0, 0, 0, time.UTC).Format("2006-01-02 ") + clock // March 1st is a Sunday.
