@@ -96,6 +96,16 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// TestTimeZonesAreLinked: the images have none, and what the node plugin understands the controller understands.
+func TestTimeZonesAreLinked(t *testing.T) {
+	for _, program := range []string{".", "../mayfly-controller"} {
+		out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", program).Output()
+		if err != nil || !slices.Contains(strings.Fields(string(out)), "time/tzdata") {
+			t.Errorf("%s has no time zones (%v)", program, err)
+		}
+	}
+}
+
 // TestTheNodePluginIsSmall: what only the controller needs is not linked into it.
 func TestTheNodePluginIsSmall(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()

@@ -68,7 +68,7 @@ func (r Rule) within(received, planned, end time.Time) time.Time {
 	best, distance := planned, time.Duration(math.MaxInt64)
 	// A window comes at least once a week: no nearer one is more than a week away from the plan.
 	first, last := Later(earliest, planned.AddDate(0, 0, -7)), Earlier(latest, planned.AddDate(0, 0, 7))
-	for day := first.AddDate(0, 0, -1); !day.After(last.AddDate(0, 0, 1)); day = day.AddDate(0, 0, 1) {
+	for day := r.Window.Noon(first).AddDate(0, 0, -1); !day.After(last.AddDate(0, 0, 1)); day = day.AddDate(0, 0, 1) {
 		begins, ends, ok := r.Window.On(day)
 		begins, ends = Later(begins, earliest), Earlier(ends, latest)
 		if !ok || !begins.Before(ends) {

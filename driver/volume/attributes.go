@@ -129,9 +129,9 @@ func timeAttributes() []Attribute {
 			Name: "renew", Default: "true", OldDefault: "true", Example: "false", set: (*parser).setRenew,
 			Meaning: "`false`: the certificate is not renewed. For pods that end before it does.",
 		}, {
-			Name: "renew-window", Example: "Sat,Sun 02:00-04:00", set: (*parser).setRenewWindow,
-			Meaning: "Time of the day, in UTC, and days of the week (absent: all) for renewals. See [when a certificate " +
-				"is renewed](#when-a-certificate-is-renewed).",
+			Name: "renew-window", Example: "Mon-Thu,Sun 02:00-04:00 Europe/Berlin", set: (*parser).setRenewWindow,
+			Meaning: "Days of the week (absent: all), time of the day and IANA time zone (absent: UTC) for renewals. See " +
+				"[when a certificate is renewed](#when-a-certificate-is-renewed).",
 		}, {
 			Name: "use-token-request", Example: "true", set: (*parser).setUseTokenRequest,
 			Meaning: "`true`: the certificate is asked for [as the pod's service account](#who-asks). Absent: as " +
