@@ -178,7 +178,7 @@ func TestMistakes(t *testing.T) {
 		{"unknown prefix", "csi.mayfly.io/issuer-name", "ca", `did you mean csi.mayfly.dev/issuer-name?`},
 		{"unknown, long", "z/" + long + long, "ca", "can't be an annotation of the request"},
 		{"no names", "dns-names", "", "csi.mayfly.dev/dns-names is missing: ask for at least one of dns-names, uri-sans, spiffe, ip-sans, common-name and literal-subject"},
-		{"unknown variable", "dns-names", "${POD_NAEM}", `csi.mayfly.dev/dns-names has an unknown variable "${POD_NAEM}": known are POD_IP, POD_IPS, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME`},
+		{"unknown variable", "dns-names", "${POD_NAEM}", `csi.mayfly.dev/dns-names has an unknown variable "${POD_NAEM}": known are NODE_NAME, POD_IP, POD_IPS, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME`},
 		{"not a DNS name", "dns-names", "web,a b", `csi.mayfly.dev/dns-names has "a b", which is not a DNS name`},
 		{"not ASCII", "dns-names", "bücher.example", `csi.mayfly.dev/dns-names has "b\u00fccher.example", which is not a DNS name`},
 		{"an empty label", "dns-names", "a..b", `has "a..b", which is not a DNS name`},

@@ -40,6 +40,7 @@ type Asked struct {
 	MountFlags []string          `json:"mountFlags,omitempty"` // Of the volume capability.
 	Secrets    bool              `json:"-"`                    // The call came with a Secret: nodePublishSecretRef.
 	Password   string            `json:"-"`                    // Of the keystores, from that Secret.
+	Node       string            `json:"-"`                    // The pod's, where it is not that of the defaults.
 
 	Profile Profile  `json:"profile,omitempty"` // What counted for the certificate that was asked for last.
 	IPs     []string `json:"ips,omitempty"`     // The pod's, then.

@@ -10,7 +10,12 @@ import (
 )
 
 func TestRenewBeforeInPercent(t *testing.T) {
-	for _, prefix := range []string{"", "old:"} {
+	for driver, prefix := range map[string]string{volume.Driver: "", volume.OldDriver: "old:"} {
+		ask := func(value string) (volume.Volume, error) {
+			a := asked(map[string]string{prefix + "issuer-name": "ca", prefix + "dns-names": "web", prefix + "renew-before": value})
+			a.Driver = driver
+			return volume.Parse(a, volume.Defaults{})
+		}
 		for _, row := range []struct {
 			value  string
 			part   int
@@ -18,13 +23,12 @@ func TestRenewBeforeInPercent(t *testing.T) {
 		}{
 			{"30%", 30, 0}, {"1%", 1, 0}, {"99%", 99, 0}, {"10m", 0, 10 * time.Minute}, {"", 0, 0},
 		} {
-			v := parse(t, map[string]string{"issuer-name": "ca", "dns-names": "web", prefix + "renew-before": row.value})
-			if v.RenewPart != row.part || v.RenewBefore != row.before {
-				t.Errorf("%s: %d%%, %s", row.value, v.RenewPart, v.RenewBefore)
+			if v, err := ask(row.value); err != nil || v.RenewPart != row.part || v.RenewBefore != row.before {
+				t.Errorf("%s: %d%%, %s (%v)", row.value, v.RenewPart, v.RenewBefore, err)
 			}
 		}
 		for _, value := range []string{"0%", "100%", "-1%", "+1%", "01%", "30 %", "%", "0.5%", "30%%", "x%", strings.Repeat("9", 300) + "%"} {
-			_, err := volume.Parse(asked(map[string]string{"issuer-name": "ca", "dns-names": "web", prefix + "renew-before": value}), volume.Defaults{})
+			_, err := ask(value)
 			if text := fmt.Sprint(err); !strings.HasSuffix(text, ": a part of the lifetime is 1% to 99%") || len(text) > 300 {
 				t.Errorf("%q: %v", value, err)
 			}
