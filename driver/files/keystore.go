@@ -15,17 +15,20 @@ import (
 )
 
 // encoder returns the encoder of PKCS#12 stores.
-func encoder(legacy bool) *pkcs12.Encoder {
-	if legacy {
+func encoder(a volume.Algorithms) *pkcs12.Encoder {
+	switch a {
+	case volume.LegacyDES:
 		return pkcs12.LegacyDES
+	case volume.LegacyRC2:
+		return pkcs12.LegacyRC2
 	}
-	return pkcs12.Modern2023 // Java reads it from 8u301 on.
+	return pkcs12.Modern2023
 }
 
 // pkcs12 makes a PKCS#12 store with the key and its chain.
 func (c Content) pkcs12(k volume.Keystore) ([]byte, error) {
 	all := derOnly(c.Chain)
-	store, err := encoder(k.Legacy).Encode(c.Private, all[0], all[1:], c.Password)
+	store, err := encoder(k.Algorithms).Encode(c.Private, all[0], all[1:], c.Password)
 	if err != nil || k.Alias == "" {
 		return store, err
 	}
@@ -39,7 +42,7 @@ func (c Content) pkcs12Trust(k volume.Keystore) ([]byte, error) {
 	for i, ca := range derOnly(c.CA) {
 		entries[i] = pkcs12.TrustStoreEntry{Cert: ca, FriendlyName: trustAlias(i)}
 	}
-	return encoder(k.Legacy).EncodeTrustStoreEntries(entries, c.Password)
+	return encoder(k.Algorithms).EncodeTrustStoreEntries(entries, c.Password)
 }
 
 // jks makes a JKS store with the key and its chain.

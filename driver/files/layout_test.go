@@ -44,9 +44,9 @@ func content(t *testing.T) files.Content {
 	}
 }
 
-func arrange(t *testing.T, part volume.Part, legacy bool, c files.Content) []byte {
+func arrange(t *testing.T, part volume.Part, a volume.Algorithms, c files.Content) []byte {
 	t.Helper()
-	return arrangeStore(t, part, volume.Keystore{Legacy: legacy}, c)
+	return arrangeStore(t, part, volume.Keystore{Algorithms: a}, c)
 }
 
 func arrangeStore(t *testing.T, part volume.Part, k volume.Keystore, c files.Content) []byte {
@@ -64,25 +64,36 @@ func TestTexts(t *testing.T) {
 		volume.KeyPart: "key", volume.ChainPart: string(c.Chain.Encode()), volume.CAPart: string(c.CA.Encode()), volume.BundlePart: "bundle",
 		volume.CombinedPart: string(c.Chain.Encode()) + "key",
 	} {
-		if got := arrange(t, part, false, c); string(got) != want {
+		if got := arrange(t, part, volume.Modern2023, c); string(got) != want {
 			t.Errorf("%s: %q, want %q", part, got, want)
 		}
 	}
 }
 
+// algorithms are the object identifiers, in DER, of what encrypts the certificates of a store: PBES2 (RFC 8018,
+// appendix C), and those of RFC 7292, appendix C.
+var algorithms = map[volume.Algorithms]string{
+	volume.Modern2023: "\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d",
+	volume.LegacyDES:  "\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01\x03",
+	volume.LegacyRC2:  "\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01\x06",
+}
+
 func TestPKCS12(t *testing.T) {
 	c := content(t)
-	for _, legacy := range []bool{false, true} {
-		key, leaf, chain, err := pkcs12.DecodeChain(arrange(t, volume.PKCS12Part, legacy, c), "secret")
+	for a, oid := range algorithms {
+		key, leaf, chain, err := pkcs12.DecodeChain(arrange(t, volume.PKCS12Part, a, c), "secret")
 		if err != nil || !c.Private.(*ecdsa.PrivateKey).Equal(key) || leaf.SerialNumber.Int64() != 1 || len(chain) != 1 {
-			t.Errorf("legacy %v: %v", legacy, err)
+			t.Errorf("%s: %v", a, err)
 		}
-		cas, err := pkcs12.DecodeTrustStore(arrange(t, volume.PKCS12TrustPart, legacy, c), "secret")
+		if store := arrange(t, volume.PKCS12Part, a, c); !bytes.Contains(store, []byte(oid)) {
+			t.Errorf("%s: other algorithms", a)
+		}
+		cas, err := pkcs12.DecodeTrustStore(arrange(t, volume.PKCS12TrustPart, a, c), "secret")
 		if err != nil || len(cas) != 2 || cas[0].SerialNumber.Int64() != 3 {
-			t.Errorf("legacy %v: %v (%v)", legacy, cas, err)
+			t.Errorf("%s: %v (%v)", a, cas, err)
 		}
-		if _, _, _, err := pkcs12.DecodeChain(arrange(t, volume.PKCS12Part, legacy, c), "wrong"); err == nil {
-			t.Errorf("legacy %v: a wrong password opens it", legacy)
+		if _, _, _, err := pkcs12.DecodeChain(arrange(t, volume.PKCS12Part, a, c), "wrong"); err == nil {
+			t.Errorf("%s: a wrong password opens it", a)
 		}
 	}
 }
@@ -90,7 +101,7 @@ func TestPKCS12(t *testing.T) {
 func TestJKS(t *testing.T) {
 	c := content(t)
 	store := keystore.New()
-	if err := store.Load(bytes.NewReader(arrange(t, volume.JKSPart, false, c)), []byte("secret")); err != nil {
+	if err := store.Load(bytes.NewReader(arrange(t, volume.JKSPart, volume.Modern2023, c)), []byte("secret")); err != nil {
 		t.Fatal(err)
 	}
 	entry, err := store.GetPrivateKeyEntry("certificate", []byte("secret"))
@@ -101,7 +112,7 @@ func TestJKS(t *testing.T) {
 		t.Errorf("another key (%v)", err)
 	}
 	trust := keystore.New()
-	if err := trust.Load(bytes.NewReader(arrange(t, volume.JKSTrustPart, false, c)), []byte("secret")); err != nil {
+	if err := trust.Load(bytes.NewReader(arrange(t, volume.JKSTrustPart, volume.Modern2023, c)), []byte("secret")); err != nil {
 		t.Fatal(err)
 	}
 	if names := trust.Aliases(); len(names) != 2 || !trust.IsTrustedCertificateEntry(names[0]) {
@@ -114,9 +125,9 @@ func TestAliases(t *testing.T) {
 	c := content(t)
 	for _, password := range []string{"secret", "pässwörd", strings.Repeat("long", 50)} {
 		c.Password = password
-		for _, legacy := range []bool{false, true} {
+		for a := range algorithms {
 			for _, alias := range []string{"", "Web 1", strings.Repeat("a", 64)} {
-				k := volume.Keystore{Legacy: legacy, Alias: alias}
+				k := volume.Keystore{Algorithms: a, Alias: alias}
 				store := arrangeStore(t, volume.PKCS12Part, k, c)
 				key, leaf, above, err := pkcs12.DecodeChain(store, password)
 				if err != nil || !c.Private.(*ecdsa.PrivateKey).Equal(key) || !leaf.Equal(x509Of(t, c.Chain[0])) || len(above) != 1 {
@@ -168,11 +179,11 @@ func x509Of(t *testing.T, c chain.Certificate) *x509.Certificate {
 func TestTruststoresWithoutACA(t *testing.T) {
 	c := content(t)
 	c.CA = nil
-	if cas, err := pkcs12.DecodeTrustStore(arrange(t, volume.PKCS12TrustPart, false, c), "secret"); err != nil || len(cas) != 0 {
+	if cas, err := pkcs12.DecodeTrustStore(arrange(t, volume.PKCS12TrustPart, volume.Modern2023, c), "secret"); err != nil || len(cas) != 0 {
 		t.Errorf("PKCS#12: %v (%v)", cas, err)
 	}
 	trust := keystore.New()
-	if err := trust.Load(bytes.NewReader(arrange(t, volume.JKSTrustPart, false, c)), []byte("secret")); err != nil || len(trust.Aliases()) != 0 {
+	if err := trust.Load(bytes.NewReader(arrange(t, volume.JKSTrustPart, volume.Modern2023, c)), []byte("secret")); err != nil || len(trust.Aliases()) != 0 {
 		t.Errorf("JKS: %v (%v)", trust.Aliases(), err)
 	}
 }

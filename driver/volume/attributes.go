@@ -221,10 +221,11 @@ func fileAttributes() []Attribute {
 			Meaning: "Alias of the key in keystores: up to 64 printable ASCII characters, of which Java reads capitals as " +
 				"small letters. Absent: `certificate` in a JKS, and none in PKCS#12, where Java calls the key `1`.",
 		}, {
-			Name: "keystore-algorithms", Default: "modern", OldDefault: "legacy", Example: "legacy",
+			Name: "keystore-algorithms", Default: "Modern2023", OldDefault: "LegacyDES", Example: "LegacyDES",
 			set: (*parser).setKeystoreAlgorithms,
-			Meaning: "`modern` (AES and SHA-2, for readers from 2021 on), or `legacy` (3DES and SHA-1, for older ones), " +
-				"for PKCS#12.",
+			Meaning: "Algorithms of PKCS#12 stores, by cert-manager's names: `Modern2023` (AES and SHA-2; Java reads it " +
+				"from 8u301 on, OpenSSL from 1.1.1), `LegacyDES` (3DES and SHA-1, for older readers) or `LegacyRC2` (RC2, " +
+				"3DES and SHA-1, for the oldest; OpenSSL 3 reads it with `-legacy`).",
 		}, {
 			Name: "fs-group", Old: true, Example: "1000", set: (*parser).setFSGroup,
 			Meaning: "Group that may read the files, 1 to 4294967294; wins over the pod's fsGroup. With neither, every " +

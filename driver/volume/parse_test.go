@@ -61,7 +61,7 @@ func TestDefaultsOfThisDecade(t *testing.T) {
 	if !maps.Equal(v.Files, map[string]volume.Part{"ca.crt": volume.CAPart, "tls.crt": volume.ChainPart, "tls.key": volume.KeyPart}) {
 		t.Errorf("files %v", v.Files)
 	}
-	if v.Owner != (volume.Owner{}) || v.RenewBefore != 0 || v.Once || v.ReuseKey || v.IsCA || v.Annotations != nil || v.Keystore != (volume.Keystore{}) {
+	if v.Owner != (volume.Owner{}) || v.RenewBefore != 0 || v.Once || v.ReuseKey || v.IsCA || v.Annotations != nil || v.Keystore != (volume.Keystore{Algorithms: volume.Modern2023}) {
 		t.Errorf("%+v", v)
 	}
 }
@@ -204,7 +204,7 @@ func TestMistakes(t *testing.T) {
 		{"mode", "mode", "rw-", `csi.mayfly.dev/mode is "rw-": a file's mode is three octal digits, such as 0440`},
 		{"a long mode", "mode", "4755", `csi.mayfly.dev/mode is "4755": a file's mode is three octal digits`},
 		{"a mode for nobody", "mode", "0", `csi.mayfly.dev/mode is "0": nobody could read the files`},
-		{"store algorithms", "keystore-algorithms", "md5", `csi.mayfly.dev/keystore-algorithms is "md5": known are modern and legacy`},
+		{"store algorithms", "keystore-algorithms", "md5", `csi.mayfly.dev/keystore-algorithms is "md5": known are Modern2023, LegacyDES and LegacyRC2`},
 		{"a store without a password", "old:pkcs12-enable", "true", "csi.cert-manager.io/pkcs12-password is required with pkcs12-enable"},
 		{"the old store by the new name", "pkcs12-enable", "true", `"csi.mayfly.dev/pkcs12-enable" is not a known attribute`},
 		{"an annotation without a group", "team", "shop", "is not a known attribute"},

@@ -190,12 +190,9 @@ func (p *parser) setKeystoreAlias(value string) error {
 }
 
 func (p *parser) setKeystoreAlgorithms(value string) error {
-	switch value {
-	case "modern":
-	case "legacy":
-		p.Keystore.Legacy = true
-	default:
-		return fmt.Errorf("is %s: known are modern and legacy", quote(value))
+	p.Keystore.Algorithms = Algorithms(value)
+	if !slices.Contains([]Algorithms{Modern2023, LegacyDES, LegacyRC2}, p.Keystore.Algorithms) {
+		return fmt.Errorf("is %s: known are Modern2023, LegacyDES and LegacyRC2", quote(value))
 	}
 	return nil
 }

@@ -118,8 +118,19 @@ const (
 type Keystore struct {
 	Password string // Empty: see StandardPassword, or the Secret of an earlier call.
 	Alias    string `json:",omitzero"` // Of the key; empty: StandardAlias in a JKS, and none in PKCS#12.
-	Legacy   bool   // With the algorithms that readers from before 2021 know.
+
+	Algorithms Algorithms // Of PKCS#12 stores.
 }
+
+// Algorithms are those of a PKCS#12 store, by cert-manager's names for them (its PKCS12Profile).
+type Algorithms string
+
+// The algorithms of PKCS#12 stores.
+const (
+	Modern2023 Algorithms = "Modern2023" // AES and SHA-2.
+	LegacyDES  Algorithms = "LegacyDES"  // 3DES and SHA-1.
+	LegacyRC2  Algorithms = "LegacyRC2"  // RC2, 3DES and SHA-1.
+)
 
 // StandardPassword locks the keystores of a volume that names no password: Java's own default.
 const StandardPassword = "changeit"

@@ -17,7 +17,7 @@ import (
 func TestJavaReadsTheStores(t *testing.T) {
 	t.Parallel()
 	n := example.NewNode(t)
-	for _, algorithms := range []string{"modern", "legacy"} {
+	for _, algorithms := range []string{"Modern2023", "LegacyDES", "LegacyRC2"} {
 		t.Run(algorithms, func(t *testing.T) {
 			dir := publish(t, n, map[string]string{"layout": "pkcs12,jks", "keystore-algorithms": algorithms, "keystore-alias": "web"})
 			for store, want := range map[string]string{
