@@ -255,6 +255,7 @@ func (p *parser) setMountGroup(group string) Problems {
 
 // setMountFlags takes an SELinux context, the only mount flag that is known.
 func (p *parser) setMountFlags(flags []string) (problems Problems) {
+	p.SELinuxContext = p.defaults.SELinuxContext
 	for _, flag := range flags {
 		context, ok := strings.CutPrefix(flag, "context=")
 		context = strings.Trim(context, `"`)

@@ -44,6 +44,8 @@ type Defaults struct {
 	StartsWithout bool   // Of volumes that do not say.
 	AsPod         bool   // Of volumes that do not say.
 
+	SELinuxContext string // Of volumes for which the kubelet sends none.
+
 	// PodCertificates is set where certificates are asked for by PodCertificateRequests, which can't say all that a
 	// volume may ask for.
 	PodCertificates bool

@@ -138,6 +138,14 @@ func TestMountFlags(t *testing.T) {
 	if v, err := volume.Parse(a, volume.Defaults{}); err != nil || v.SELinuxContext != "system_u:object_r:container_file_t:s0:c1,c2" {
 		t.Errorf("context: %q, %v", v.SELinuxContext, err)
 	}
+	flag := volume.Defaults{SELinuxContext: "system_u:object_r:container_file_t:s0"}
+	if v, err := volume.Parse(a, flag); err != nil || v.SELinuxContext != "system_u:object_r:container_file_t:s0:c1,c2" {
+		t.Errorf("the kubelet's wins: %q, %v", v.SELinuxContext, err)
+	}
+	a.MountFlags = nil
+	if v, err := volume.Parse(a, flag); err != nil || v.SELinuxContext != flag.SELinuxContext {
+		t.Errorf("the driver's: %q, %v", v.SELinuxContext, err)
+	}
 	a.MountFlags = []string{"noatime"}
 	if _, err := volume.Parse(a, volume.Defaults{}); err == nil || !strings.Contains(err.Error(), `mount_flags have "noatime": only context= is known`) {
 		t.Errorf("another flag: %v", err)
