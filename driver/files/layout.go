@@ -2,6 +2,8 @@ package files
 
 import (
 	"crypto"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"maps"
 	"slices"
@@ -45,6 +47,8 @@ func (c Content) part(part volume.Part, k volume.Keystore) ([]byte, error) {
 		return c.CA.Encode(), nil
 	case volume.BundlePart:
 		return c.Bundle, nil
+	case volume.BelowRootPart:
+		return c.belowRoot()
 	case volume.CombinedPart:
 		return slices.Concat(c.Chain.Encode(), c.Key), nil
 	case volume.PKCS12Part:
@@ -57,4 +61,16 @@ func (c Content) part(part volume.Part, k volume.Keystore) ([]byte, error) {
 		return c.jksTrust()
 	}
 	return nil, fmt.Errorf("unknown part %q", part)
+}
+
+// belowRoot returns the key as PKCS#8, then the chain without the root, should the issuer have sent it.
+func (c Content) belowRoot() ([]byte, error) {
+	key, err := x509.MarshalPKCS8PrivateKey(c.Private)
+	if err != nil {
+		return nil, err
+	}
+	root := func(one chain.Certificate) bool { return one.SelfIssued() && one.MayIssue(one) }
+	above := slices.DeleteFunc(slices.Clone(c.Chain[1:]), root)
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
+	return slices.Concat(text, c.Chain[:1].Encode(), above.Encode()), nil
 }

@@ -6,6 +6,8 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"math/big"
 	"slices"
 	"strings"
@@ -66,6 +68,40 @@ func TestTexts(t *testing.T) {
 	} {
 		if got := arrange(t, part, volume.Modern2023, c); string(got) != want {
 			t.Errorf("%s: %q, want %q", part, got, want)
+		}
+	}
+}
+
+// TestBelowRoot: SPIFFE's draft wants the key and the chain, and no root, whoever sent one.
+func TestBelowRoot(t *testing.T) {
+	c := content(t)
+	one := func(name, by string) chain.Certificate {
+		subject, issuer := &x509.Certificate{Subject: pkix.Name{CommonName: name}, SerialNumber: big.NewInt(1)}, &x509.Certificate{Subject: pkix.Name{CommonName: by}}
+		der, err := x509.CreateCertificate(rand.Reader, subject, issuer, c.Private.Public(), c.Private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made, err := chain.FromDER(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made
+	}
+	leaf, between, root := one("leaf", "between"), one("between", "root"), one("root", "root")
+	der, err := x509.MarshalPKCS8PrivateKey(c.Private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	for _, row := range []struct{ chain, want chain.Bundle }{
+		{chain.Bundle{leaf, between, root}, chain.Bundle{leaf, between}},
+		{chain.Bundle{leaf, between}, chain.Bundle{leaf, between}},
+		{chain.Bundle{leaf, root, between}, chain.Bundle{leaf, between}},
+		{chain.Bundle{root}, chain.Bundle{root}}, // It signed itself.
+	} {
+		c.Chain = row.chain
+		if got := arrange(t, volume.BelowRootPart, "", c); string(got) != key+string(row.want.Encode()) {
+			t.Errorf("%d certificates: %s", len(row.chain), got)
 		}
 	}
 }
