@@ -116,6 +116,12 @@ func attributeBounds() []bound {
 		{"A keystore's password", "1 KiB", func(_ *testing.T, over int) error {
 			return asking(func(a *volume.Asked) { a.Password = strings.Repeat("a", kib+over) })
 		}},
+		{"The alias of a key in keystores", "64 bytes", func(_ *testing.T, over int) error {
+			return asking(func(a *volume.Asked) {
+				a.Attributes[volume.Prefix+"layout"] = "pkcs12"
+				a.Attributes[volume.Prefix+"keystore-alias"] = strings.Repeat("a", 64+over)
+			})
+		}},
 		{"A file's name", "255 bytes", func(_ *testing.T, over int) error {
 			return attribute("ca-file", strings.Repeat("a", 255+over))
 		}},

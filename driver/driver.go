@@ -108,6 +108,7 @@ func New(config Config) (d *Driver, err error) {
 	if config.RenewalsPerSecond == 0 {
 		config.RenewalsPerSecond = defaultRenewalsPerSecond
 	}
+	config.Defaults.Node = config.NodeName
 	d = &Driver{Config: config}
 	d.stopping, d.stop = context.WithCancel(context.Background())
 	if d.store, err = store.New(config.StateDir, config.Log, config.Metrics); err != nil {

@@ -117,12 +117,19 @@ func TestAClockThatWasSetBack(t *testing.T) {
 
 // What renew-before says beyond the first third of the certificate's life is cut, and the pod is told once.
 func TestARenewBeforeThatIsCut(t *testing.T) {
+	for _, before := range []string{"14m50s", "98%"} {
+		t.Run(before, func(t *testing.T) { isCut(t, before) })
+	}
+}
+
+func isCut(t *testing.T, renewBefore string) {
 	events := make(chan string, 10)
 	n := newNode(t, func(c *driver.Config) { c.Events = eventFunc(func(message string) { events <- message }) })
-	v := web("csi.mayfly.dev/renew-before=14m50s")
+	v := web("csi.mayfly.dev/renew-before=" + renewBefore)
 	target := n.publish(v)
 	before := pair(t, target)
-	const want = "RenewBeforeCut: volume tls: renew-before is 14m50s: the certificate would be renewed in the first third of its life"
+	want := "RenewBeforeCut: volume tls: renew-before is " + renewBefore +
+		": the certificate would be renewed in the first third of its life"
 	if message := <-events; !strings.Contains(message, want) {
 		t.Errorf("event %q", message)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
@@ -139,6 +140,22 @@ func TestAnIPThatIsKnown(t *testing.T) {
 	n := newNode(t, withPods(p))
 	if got := ips(t, n.publish(web(withIPs))); got != "192.0.2.7,2001:db8::7" {
 		t.Error(got)
+	}
+}
+
+// The driver's own node is that of all pods, over a restart, too.
+func TestTheNodesName(t *testing.T) {
+	n := newNode(t, nil)
+	v := web("csi.mayfly.dev/dns-names=web.${NODE_NAME}.example.org")
+	target := n.publish(v)
+	n.restart()
+	n.renew(v)
+	first := pair(t, target)
+	until(t, "the renewal", func() bool { return !pair(t, target).Equal(first) })
+	for _, leaf := range []*x509.Certificate{first, pair(t, target)} {
+		if !slices.Equal(leaf.DNSNames, []string{"web.node-a.example.org"}) {
+			t.Errorf("%q", leaf.DNSNames)
+		}
 	}
 }
 

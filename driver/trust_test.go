@@ -113,12 +113,18 @@ func parse(t *testing.T, text []byte) (all []*x509.Certificate) {
 // root is a CA certificate, of some size beyond the usual.
 func root(t *testing.T, name string, more int) *x509.Certificate {
 	t.Helper()
+	return rootUntil(t, name, time.Now().AddDate(1, 0, 0), more)
+}
+
+// rootUntil is a root that ends then.
+func rootUntil(t *testing.T, name string, end time.Time, more int) *x509.Certificate {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now(), NotAfter: time.Now().AddDate(1, 0, 0),
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now(), NotAfter: end,
 		IsCA: true, BasicConstraintsValid: true,
 	}
 	if more > 0 {
@@ -571,6 +577,29 @@ func TestMetricsOfTrust(t *testing.T) {
 	}
 	want["mayfly_trust_sources_in_trouble"] = 1
 	until(t, "the trouble shows", func() bool { return maps.Equal(values(t, registry, want), want) })
+}
+
+// TestARootThatExpires: it goes at its end, with nothing but time that passes, and is counted.
+func TestARootThatExpires(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	n := newTrusting(t, func(c *driver.Config) { c.Metrics = registry })
+	lasting, ending := root(t, "lasting", 0), rootUntil(t, "ending", time.Now().Add(5*time.Second), 0)
+	n.have(ending, lasting)
+	v := web(trusts + "file:corp")
+	target := n.publish(v)
+	if time.Now().Before(ending.NotAfter) {
+		n.has(target, ending, lasting)
+	}
+	n.shows(target, lasting)
+	if time.Now().Before(ending.NotAfter) {
+		t.Error("the root is gone before its end")
+	}
+	want := map[string]float64{"mayfly_trust_roots_expired": 1}
+	if got := values(t, registry, want); !maps.Equal(got, want) {
+		t.Errorf("metrics %v", got)
+	}
+	n.have(ending)
+	n.shows(target, ending) // An empty file is no better.
 }
 
 // values are those of some metrics without labels.

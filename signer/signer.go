@@ -80,6 +80,8 @@ func (a Attempt) ObjectName() string {
 // A Pod identifies the pod that gets the certificate, as the kubelet does.
 type Pod struct {
 	Namespace, Name, UID, ServiceAccount string
+
+	Node string // Empty: not known.
 }
 
 // An Issuer names the issuer, in cert-manager's terms.

@@ -41,7 +41,7 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		{"run --node-plugin=", nil, "--node-plugin is required"},
 		{"run --config-map=profiles", nil, "--config-map=profiles: <namespace>/<name> is needed"},
 		{"run --cluster-domain=.local", nil, "--cluster-domain=.local: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"},
-		{"run --spiffe-path=/${POD}", nil, `--trust-domain=cluster.local --spiffe-path=/${POD}: the path has an unknown variable "${POD}": known are POD_IP, POD_IPS, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME`},
+		{"run --spiffe-path=/${POD}", nil, `--trust-domain=cluster.local --spiffe-path=/${POD}: the path has an unknown variable "${POD}": known are NODE_NAME, POD_IP, POD_IPS, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME`},
 		{"run --pod-cidr=10.0.0.0", nil, `invalid value "10.0.0.0" for flag -pod-cidr: netip.ParsePrefix("10.0.0.0"): no '/'`},
 		{"run --log-format=xml", nil, "--log-format=xml: there are json and text"},
 		{"run", map[string]string{"MAYFLY_ALLOW_ANY_NAME": "yes"}, `MAYFLY_ALLOW_ANY_NAME="yes": parse error`},

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -44,6 +45,7 @@ type options struct {
 	KeepRequests   int
 	MetricsAddress string
 	HealthAddress  string
+	SELinuxContext string
 }
 
 // flags returns the flags of mayfly node, set to their defaults. Their names and texts are the source of docs/reference.md.
@@ -68,6 +70,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.Var(o.TrustFiles, "trust-file", "<name>=<path>: a file of CA certificates on the node, which volumes name as file:<name>; may be repeated, or be several with commas between them")
 	f.IntVar(&o.KeepRequests, "keep-requests", 0, "how many finished CertificateRequests to keep for each volume, with --signer=cert-manager")
 	f.StringVar(&o.HealthAddress, "health-address", "", "address to serve /healthz and /readyz on, such as :9809; empty: none")
+	f.StringVar(&o.SELinuxContext, "selinux-context", "", "SELinux context of volumes, such as system_u:object_r:container_file_t:s0, where the kubelet sends none and the node has SELinux; empty: the kernel's for a tmpfs")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address to serve Prometheus metrics on, such as :9402; empty: none")
 	return f
 }
@@ -112,6 +115,9 @@ func (o *options) complete() error {
 	return nil
 }
 
+// selinuxContext matches user, role, type and level of a context. A policy may have no levels.
+var selinuxContext = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}(:[A-Za-z0-9_.-]{1,64}){2}(:[A-Za-z0-9_.,:-]{1,255})?$`)
+
 // cluster reports whether there is an API server.
 func (o *options) cluster() bool { return o.Signer != signerLocal || o.Kubeconfig != "" }
 
@@ -140,6 +146,7 @@ func socketName(driver string) string {
 func (o *options) defaults() volume.Defaults {
 	d := o.Defaults()
 	d.Gates, d.StartsWithout = o.Gates.Values, o.StartsWithout
+	d.SELinuxContext = o.SELinuxContext
 	d.PodCertificates = o.Signer == signerPodCertificate
 	d.Trust, d.TrustFiles = o.Trust, slices.Sorted(maps.Keys(o.trustFiles()))
 	return d
@@ -156,6 +163,8 @@ func (o *options) check() error {
 		return fmt.Errorf("--kubelet-root=%s: a clean absolute path is needed", o.KubeletRoot)
 	case !slices.Contains([]string{signerCertManager, signerPodCertificate, signerLocal}, o.Signer):
 		return fmt.Errorf("--signer=%s: there are %s, %s and %s", o.Signer, signerCertManager, signerPodCertificate, signerLocal)
+	case o.SELinuxContext != "" && !selinuxContext.MatchString(o.SELinuxContext):
+		return fmt.Errorf("--selinux-context=%s: <user>:<role>:<type>:<level> is needed, such as system_u:object_r:container_file_t:s0", o.SELinuxContext)
 	case o.KeepRequests < 0:
 		return fmt.Errorf("--keep-requests=%d: a number from 0", o.KeepRequests)
 	case len(o.trustFiles()) < len(o.TrustFiles.Values):

@@ -96,6 +96,16 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// TestTimeZonesAreLinked: the images have none, and what the node plugin understands the controller understands.
+func TestTimeZonesAreLinked(t *testing.T) {
+	for _, program := range []string{".", "../mayfly-controller"} {
+		out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", program).Output()
+		if err != nil || !slices.Contains(strings.Fields(string(out)), "time/tzdata") {
+			t.Errorf("%s has no time zones (%v)", program, err)
+		}
+	}
+}
+
 // TestTheNodePluginIsSmall: what only the controller needs is not linked into it.
 func TestTheNodePluginIsSmall(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
@@ -108,7 +118,8 @@ func TestTheNodePluginIsSmall(t *testing.T) {
 	}
 	for _, p := range packages {
 		if strings.HasPrefix(p, module+"signer/controller/") || strings.HasPrefix(p, "sigs.k8s.io/controller-runtime/") ||
-			strings.HasPrefix(p, "k8s.io/client-go/kubernetes/") {
+			strings.HasPrefix(p, "k8s.io/client-go/kubernetes/") ||
+			p == "golang.org/x/crypto/x509roots/fallback" { // It sets the roots of the whole process.
 			t.Errorf("it has %s", p)
 		}
 	}

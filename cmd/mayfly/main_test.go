@@ -35,6 +35,8 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		{"node --node-name=a --log-format=xml", nil, "--log-format=xml: there are json and text"},
 		{"node --node-name=a --log-level=loud", nil, `invalid value "loud" for flag -log-level: slog: level string "loud": unknown name`},
 		{"node --node-name=a --keep-requests=-1", nil, "--keep-requests=-1: a number from 0"},
+		{"node --node-name=a --selinux-context=container_file_t", nil, "--selinux-context=container_file_t: <user>:<role>:<type>:<level> is needed, such as system_u:object_r:container_file_t:s0"},
+		{`node --node-name=a --selinux-context=a:b:c",size=1`, nil, `--selinux-context=a:b:c",size=1: <user>:<role>:<type>:<level> is needed, such as system_u:object_r:container_file_t:s0`},
 		{"node --node-name=a --keep-requests=few", nil, `invalid value "few" for flag -keep-requests: parse error`},
 		{"node --node-name=a --driver-name=a/b", nil, `invalid value "a/b" for flag -driver-name: "a/b": a driver's name has up to 63 letters, digits, dots and dashes`},
 		{"node --node-name=a --trust-file=/ca.pem", nil, `invalid value "/ca.pem" for flag -trust-file: <name>=<path> is needed`},
@@ -121,6 +123,15 @@ func TestTrustFiles(t *testing.T) {
 		o, err := parse(append([]string{"--node-name=n"}, strings.Fields(args)...), env, nil)
 		if err != nil || o.TrustFiles.String() != want || len(o.defaults().TrustFiles) != strings.Count(want, "=") {
 			t.Errorf("%s: %s (%v)", args, o.TrustFiles, err)
+		}
+	}
+}
+
+func TestAnSELinuxContext(t *testing.T) {
+	for _, context := range []string{"", "system_u:object_r:container_file_t:s0", "a_u:b_r:c_t", "system_u:object_r:container_file_t:s0-s0:c0.c1023,c3"} {
+		o, err := parse([]string{"--node-name=n", "--selinux-context=" + context}, func(string) string { return "" }, nil)
+		if err != nil || o.defaults().SELinuxContext != context {
+			t.Errorf("%q: %q (%v)", context, o.defaults().SELinuxContext, err)
 		}
 	}
 }

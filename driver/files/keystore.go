@@ -2,6 +2,7 @@ package files
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/x509"
 	"fmt"
 	"time"
@@ -9,38 +10,43 @@ import (
 	"github.com/pavlo-v-chernykh/keystore-go/v4"
 	"software.sslmate.com/src/go-pkcs12"
 
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
-// alias is the name of the pod's entry in a JKS keystore: that of cert-manager's own keystores.
-const alias = "certificate"
-
 // encoder returns the encoder of PKCS#12 stores.
-func encoder(legacy bool) *pkcs12.Encoder {
-	if legacy {
+func encoder(a volume.Algorithms) *pkcs12.Encoder {
+	switch a {
+	case volume.LegacyDES:
 		return pkcs12.LegacyDES
+	case volume.LegacyRC2:
+		return pkcs12.LegacyRC2
 	}
-	return pkcs12.Modern2023 // Java reads it from 8u301 on.
+	return pkcs12.Modern2023
 }
 
 // pkcs12 makes a PKCS#12 store with the key and its chain.
-func (c Content) pkcs12(legacy bool) ([]byte, error) {
+func (c Content) pkcs12(k volume.Keystore) ([]byte, error) {
 	all := derOnly(c.Chain)
-	return encoder(legacy).Encode(c.Private, all[0], all[1:], c.Password)
+	store, err := encoder(k.Algorithms).Encode(c.Private, all[0], all[1:], c.Password)
+	if err != nil || k.Alias == "" {
+		return store, err
+	}
+	return setAlias(store, k.Alias, c.Password)
 }
 
 // pkcs12Trust makes a PKCS#12 store with the CA certificates, as Java reads it.
-func (c Content) pkcs12Trust(legacy bool) ([]byte, error) {
+func (c Content) pkcs12Trust(k volume.Keystore) ([]byte, error) {
 	// Java keeps one entry a name, and an old root and its successor have one subject.
 	entries := make([]pkcs12.TrustStoreEntry, len(c.CA))
 	for i, ca := range derOnly(c.CA) {
 		entries[i] = pkcs12.TrustStoreEntry{Cert: ca, FriendlyName: trustAlias(i)}
 	}
-	return encoder(legacy).EncodeTrustStoreEntries(entries, c.Password)
+	return encoder(k.Algorithms).EncodeTrustStoreEntries(entries, c.Password)
 }
 
 // jks makes a JKS store with the key and its chain.
-func (c Content) jks() ([]byte, error) {
+func (c Content) jks(k volume.Keystore) ([]byte, error) {
 	key, err := x509.MarshalPKCS8PrivateKey(c.Private)
 	if err != nil {
 		return nil, err
@@ -50,6 +56,7 @@ func (c Content) jks() ([]byte, error) {
 		entry.CertificateChain = append(entry.CertificateChain, jksCertificate(certificate))
 	}
 	store := keystore.New()
+	alias := cmp.Or(k.Alias, volume.StandardAlias)
 	if err := store.SetPrivateKeyEntry(alias, entry, []byte(c.Password)); err != nil {
 		return nil, err
 	}

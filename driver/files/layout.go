@@ -2,6 +2,8 @@ package files
 
 import (
 	"crypto"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,7 +27,7 @@ type Content struct {
 func Arrange(v volume.Volume, c Content) (Set, error) {
 	set := Set{}
 	for _, name := range slices.Sorted(maps.Keys(v.Files)) {
-		content, err := c.part(v.Files[name], v.Keystore.Legacy)
+		content, err := c.part(v.Files[name], v.Keystore)
 		if err != nil {
 			return nil, fmt.Errorf("make %s: %w", name, err)
 		}
@@ -35,7 +37,7 @@ func Arrange(v volume.Volume, c Content) (Set, error) {
 }
 
 // part returns the content of one file.
-func (c Content) part(part volume.Part, legacy bool) ([]byte, error) {
+func (c Content) part(part volume.Part, k volume.Keystore) ([]byte, error) {
 	switch part {
 	case volume.KeyPart:
 		return c.Key, nil
@@ -45,16 +47,30 @@ func (c Content) part(part volume.Part, legacy bool) ([]byte, error) {
 		return c.CA.Encode(), nil
 	case volume.BundlePart:
 		return c.Bundle, nil
+	case volume.BelowRootPart:
+		return c.belowRoot()
 	case volume.CombinedPart:
 		return slices.Concat(c.Chain.Encode(), c.Key), nil
 	case volume.PKCS12Part:
-		return c.pkcs12(legacy)
+		return c.pkcs12(k)
 	case volume.PKCS12TrustPart:
-		return c.pkcs12Trust(legacy)
+		return c.pkcs12Trust(k)
 	case volume.JKSPart:
-		return c.jks()
+		return c.jks(k)
 	case volume.JKSTrustPart:
 		return c.jksTrust()
 	}
 	return nil, fmt.Errorf("unknown part %q", part)
+}
+
+// belowRoot returns the key as PKCS#8, then the chain without the root, should the issuer have sent it.
+func (c Content) belowRoot() ([]byte, error) {
+	key, err := x509.MarshalPKCS8PrivateKey(c.Private)
+	if err != nil {
+		return nil, err
+	}
+	root := func(one chain.Certificate) bool { return one.SelfIssued() && one.MayIssue(one) }
+	above := slices.DeleteFunc(slices.Clone(c.Chain[1:]), root)
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
+	return slices.Concat(text, c.Chain[:1].Encode(), above.Encode()), nil
 }

@@ -192,7 +192,7 @@ func (i *Issuer) Finish(v *store.Volume, pair request.Pair, received time.Time) 
 	rule := RenewalRule(spec)
 	renewAt := rule.At(received, end)
 	if rule.IsCut(received, end) && !spec.Once {
-		pair.Warnings = append(pair.Warnings, cut(spec.RenewBefore))
+		pair.Warnings = append(pair.Warnings, cut(spec))
 	}
 	stalled := stalled(before, end, end.Sub(received) < spec.Duration*2/3)
 	if stalled > 0 {
@@ -234,11 +234,15 @@ func (i *Issuer) endAttempt(r *store.Record) {
 
 // RenewalRule returns what the volume asks for about its renewals.
 func RenewalRule(spec volume.Volume) renew.Rule {
-	return renew.Rule{ID: spec.ID, Before: spec.RenewBefore, Window: spec.Window}
+	return renew.Rule{ID: spec.ID, Before: spec.RenewBefore, Part: spec.RenewPart, Window: spec.Window}
 }
 
 // cut returns the warning for a renew-before that is more than two thirds of a certificate's life.
-func cut(before time.Duration) request.Warning {
+func cut(spec volume.Volume) request.Warning {
+	before := spec.RenewBefore.String()
+	if spec.RenewPart > 0 {
+		before = fmt.Sprintf("%d%%", spec.RenewPart)
+	}
 	const format = "renew-before is %s: the certificate would be renewed in the first third of its life; " +
 		"it is renewed after that third"
 	return request.Warning{Reason: "RenewBeforeCut", Message: fmt.Sprintf(format, before)}

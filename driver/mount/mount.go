@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	mountutils "k8s.io/mount-utils"
@@ -22,11 +24,12 @@ const (
 	inodes = 128
 )
 
-// Tmpfs mounts a tmpfs on dir, with the SELinux context if one is given. It is kept out of swap where kernel and
-// user namespace allow it, as noswap reports (Linux 6.4, initial user namespace; Documentation/filesystems/tmpfs.rst).
+// Tmpfs mounts a tmpfs on dir, with the SELinux context if one is given and the node has SELinux. It is kept out of
+// swap where kernel and user namespace allow it, as noswap reports (Linux 6.4, initial user namespace;
+// Documentation/filesystems/tmpfs.rst).
 func Tmpfs(dir, context string) (noswap bool, err error) {
 	options := fmt.Sprintf("size=%d,nr_inodes=%d,mode=0700", size, inodes)
-	if context != "" {
+	if context != "" && hasSELinux() {
 		options += fmt.Sprintf(",context=%q", context)
 	}
 	err = unix.Mount("mayfly", dir, "tmpfs", flags, options+",noswap")
@@ -40,6 +43,13 @@ func Tmpfs(dir, context string) (noswap bool, err error) {
 		return false, fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
 	}
 	return false, nil
+}
+
+// hasSELinux reports whether the kernel has SELinux switched on, as libselinux finds out: without it a context is an
+// unknown option of a mount.
+func hasSELinux() bool {
+	types, err := os.ReadFile("/proc/filesystems")
+	return err == nil && slices.Contains(strings.Fields(string(types)), "selinuxfs")
 }
 
 // Bind mounts source, read-only, on target. A bind mount takes its flags from its source; a second call makes it

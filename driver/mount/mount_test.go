@@ -44,6 +44,27 @@ func TestATmpfsAndItsBindMount(t *testing.T) {
 	bindTwice(t, filepath.Join(source, "data"), target)
 }
 
+// A context is for nodes that have SELinux, and does not keep the others from their volumes.
+func TestAnSELinuxContext(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := mount.Tmpfs(dir, "system_u:object_r:container_file_t:s0:c1,c2"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := mount.Unmount(dir); err != nil {
+			t.Error(err)
+		}
+	}()
+	types, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := mountinfo(t, dir)
+	if got, want := strings.Contains(options, "container_file_t"), strings.Contains(string(types), "selinuxfs"); got != want {
+		t.Errorf("with the context %v, and SELinux is there %v: %s", got, want, options)
+	}
+}
+
 func bindTwice(t *testing.T, data, target string) {
 	if mount.Bound(data, target) {
 		t.Error("bound before it was")

@@ -17,22 +17,20 @@ import (
 type Rule struct {
 	ID     string
 	Before time.Duration  // Before the certificate's end; 0: a third of its life.
+	Part   int            // The same, in percent of its life; 0: Before counts.
 	Window *volume.Window // nil: at any time.
 }
 
 // At returns when a certificate is renewed that was received at received and ends at end: before its end, or after two
-// thirds of the time from receipt if Before is zero or not less than that time; and not in the first third of it.
+// thirds of the time from receipt if neither Before nor Part says otherwise, or Before is not less than that time; and
+// not in the first third of it.
 // Issuers backdate NotBefore, so it does not count. In a window if there is one in time.
 //
 // Volumes that were made together are spread over the last tenth of the wait. The spread is a function of the
 // volume alone.
 func (r Rule) At(received, end time.Time) time.Time {
 	lifetime := end.Sub(received)
-	before := min(r.Before, mostBefore(lifetime))
-	if r.Before <= 0 || r.Before >= lifetime {
-		before = lifetime / 3
-	}
-	wait := lifetime - before
+	wait := lifetime - min(r.before(lifetime), mostBefore(lifetime))
 	at := received.Add(wait - time.Duration(fraction(r.ID, 0)*float64(wait/10)))
 	if r.Window != nil {
 		return r.within(received, at, end)
@@ -40,14 +38,25 @@ func (r Rule) At(received, end time.Time) time.Time {
 	return at
 }
 
+// before returns how long before its end a certificate of that lifetime is to be renewed.
+func (r Rule) before(lifetime time.Duration) time.Duration {
+	switch {
+	case r.Part > 0:
+		return lifetime / 100 * time.Duration(r.Part)
+	case r.Before > 0 && r.Before < lifetime:
+		return r.Before
+	}
+	return lifetime / 3
+}
+
 // mostBefore returns how long before its end a certificate may be renewed at most: when it is a third of its life old,
 // or some 37 in a hundred, as that is spread.
 func mostBefore(lifetime time.Duration) time.Duration { return lifetime - (lifetime/27+1)*10 }
 
-// IsCut reports whether such a certificate is renewed later than Before says.
+// IsCut reports whether such a certificate is renewed later than Before or Part says.
 func (r Rule) IsCut(received, end time.Time) bool {
 	lifetime := end.Sub(received)
-	return r.Before > mostBefore(lifetime) && r.Before < lifetime
+	return r.before(lifetime) > mostBefore(lifetime)
 }
 
 // within moves a planned renewal into the nearest window. It is never earlier than half of the wait or a third of the
@@ -59,7 +68,7 @@ func (r Rule) within(received, planned, end time.Time) time.Time {
 	best, distance := planned, time.Duration(math.MaxInt64)
 	// A window comes at least once a week: no nearer one is more than a week away from the plan.
 	first, last := Later(earliest, planned.AddDate(0, 0, -7)), Earlier(latest, planned.AddDate(0, 0, 7))
-	for day := first.AddDate(0, 0, -1); !day.After(last.AddDate(0, 0, 1)); day = day.AddDate(0, 0, 1) {
+	for day := r.Window.Noon(first).AddDate(0, 0, -1); !day.After(last.AddDate(0, 0, 1)); day = day.AddDate(0, 0, 1) {
 		begins, ends, ok := r.Window.On(day)
 		begins, ends = Later(begins, earliest), Earlier(ends, latest)
 		if !ok || !begins.Before(ends) {

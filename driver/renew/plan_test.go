@@ -14,21 +14,26 @@ func TestAt(t *testing.T) {
 	rows := []struct {
 		lifetime, before time.Duration
 		earliest, latest time.Duration // After receipt.
+		part             int
 	}{
-		{time.Hour, 0, 36 * time.Minute, 40 * time.Minute},
-		{time.Hour, 10 * time.Minute, 45 * time.Minute, 50 * time.Minute},
-		{time.Hour, time.Hour, 36 * time.Minute, 40 * time.Minute},
-		{time.Hour, 2 * time.Hour, 36 * time.Minute, 40 * time.Minute},
-		{30 * time.Second, 0, 18 * time.Second, 20 * time.Second},
-		{time.Hour, 58 * time.Minute, 20 * time.Minute, 22*time.Minute + 14*time.Second},
-		{time.Hour, time.Hour - 1, 20 * time.Minute, 22*time.Minute + 14*time.Second},
-		{time.Hour, 37 * time.Minute, 20*time.Minute + 42*time.Second, 23 * time.Minute},
-		{10 * time.Second, 9 * time.Second, 10 * time.Second / 3, 3704 * time.Millisecond},
+		{time.Hour, 0, 36 * time.Minute, 40 * time.Minute, 0},
+		{time.Hour, 10 * time.Minute, 45 * time.Minute, 50 * time.Minute, 0},
+		{time.Hour, time.Hour, 36 * time.Minute, 40 * time.Minute, 0},
+		{time.Hour, 2 * time.Hour, 36 * time.Minute, 40 * time.Minute, 0},
+		{30 * time.Second, 0, 18 * time.Second, 20 * time.Second, 0},
+		{time.Hour, 58 * time.Minute, 20 * time.Minute, 22*time.Minute + 14*time.Second, 0},
+		{time.Hour, time.Hour - 1, 20 * time.Minute, 22*time.Minute + 14*time.Second, 0},
+		{time.Hour, 37 * time.Minute, 20*time.Minute + 42*time.Second, 23 * time.Minute, 0},
+		{10 * time.Second, 9 * time.Second, 10 * time.Second / 3, 3704 * time.Millisecond, 0},
+		{time.Hour, 0, 37*time.Minute + 48*time.Second, 42 * time.Minute, 30},
+		{time.Hour, 10 * time.Minute, 53*time.Minute + 27*time.Second, 59*time.Minute + 24*time.Second, 1}, // The part counts.
+		{87600 * time.Hour, 0, 43800 * time.Hour * 9 / 10, 43800 * time.Hour, 50},
+		{time.Hour, 0, 20 * time.Minute, 22*time.Minute + 14*time.Second, 99},
 	}
 	for _, row := range rows {
 		spread := map[time.Time]bool{}
 		for i := range 100 {
-			at := renew.Rule{ID: fmt.Sprint("csi-", i), Before: row.before}.At(received, received.Add(row.lifetime))
+			at := renew.Rule{ID: fmt.Sprint("csi-", i), Before: row.before, Part: row.part}.At(received, received.Add(row.lifetime))
 			if wait := at.Sub(received); wait < row.earliest || wait > row.latest {
 				t.Errorf("lifetime %s, before %s: after %s, want %s to %s", row.lifetime, row.before, wait, row.earliest, row.latest)
 			}
@@ -53,6 +58,11 @@ func TestIsCut(t *testing.T) {
 	} {
 		if got := (renew.Rule{Before: before}).IsCut(received, received.Add(time.Hour)); got != want {
 			t.Errorf("%s before the end of an hour: cut %v", before, got)
+		}
+	}
+	for part, want := range map[int]bool{1: false, 62: false, 63: true, 99: true} {
+		if got := (renew.Rule{Part: part}).IsCut(received, received.Add(time.Hour)); got != want {
+			t.Errorf("%d percent of an hour before its end: cut %v", part, got)
 		}
 	}
 }

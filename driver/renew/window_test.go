@@ -12,6 +12,10 @@ func TestWithin(t *testing.T) {
 	day := func(d, hour int) time.Time { return time.Date(2026, 3, d, hour, 0, 0, 0, time.UTC) } // March 1st is a Sunday.
 	night := volume.Window{Begins: 2 * time.Hour, Length: 2 * time.Hour}
 	weekend := volume.Window{Days: []time.Weekday{time.Saturday, time.Sunday}, Begins: 22 * time.Hour, Length: 6 * time.Hour}
+	noon := volume.Window{Days: []time.Weekday{time.Sunday}, Begins: 12 * time.Hour, Length: 2 * time.Hour}
+	if err := noon.Zone.UnmarshalText([]byte("Europe/Berlin")); err != nil {
+		t.Fatal(err)
+	}
 	for name, row := range map[string]struct {
 		window                      volume.Window
 		received, planned, notAfter time.Time
@@ -29,6 +33,8 @@ func TestWithin(t *testing.T) {
 		"the weekend before":              {weekend, day(1, 0), day(24, 0), day(31, 0), day(22, 22), day(23, 4)},
 		"at weekends":                     {weekend, day(1, 0), day(19, 12), day(31, 0), day(21, 22), day(22, 4)},
 		"of the day on which it begins":   {weekend, day(1, 0), day(16, 2), day(31, 0), day(16, 2), day(16, 2)},
+		// March 29th has 23 hours there: from 23:30 on the day before, 24 hours are more than a day.
+		"when clocks are changed": {noon, day(1, 0), day(33, 22).Add(30 * time.Minute), day(35, 22), day(29, 10), day(29, 12)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			spread := map[time.Time]bool{}

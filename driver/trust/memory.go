@@ -199,7 +199,7 @@ func capped(all []issuer) []issuer {
 
 // Roots returns the CA certificates for the pod: those of its sources in order, then those that were removed from them
 // but issued a certificate of the volume that has not expired. The pod's peers have such certificates, too. None of
-// them is distrusted.
+// them is distrusted, or has expired while another has not.
 func (m Memory) Roots(sources []volume.Source, now time.Time) chain.Bundle {
 	return m.trusted(m.roots(sources, now))
 }
@@ -210,21 +210,7 @@ func (m Memory) roots(sources []volume.Source, now time.Time) chain.Bundle {
 	if len(m.unread(sources)) > 0 { // Earlier sources stay until the current ones were read.
 		all = chain.Unite(all, m.all())
 	}
-	return chain.Unite(all, m.unexpired(now))
-}
-
-// NextEnd returns when the first issuer ends that was removed from the sources; zero: there is none.
-func (m Memory) NextEnd(sources []volume.Source, now time.Time) (first time.Time) {
-	present := map[string]bool{}
-	for _, c := range m.union(sources) {
-		present[string(c.Raw())] = true
-	}
-	for _, r := range m.issuers {
-		if r.endsAt.After(now) && !present[string(r.certificate.Raw())] {
-			first = r.endsAt // The latest comes first.
-		}
-	}
-	return first
+	return current(chain.Unite(all, m.unexpired(now)), now)
 }
 
 // Complete reports whether every source was read at least once.

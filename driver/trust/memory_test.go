@@ -119,8 +119,11 @@ func TestRoots(t *testing.T) {
 			s.now = s.now.Add(row.after)
 			equal(t, "roots", s.roots(), row.want)
 			end, want := s.NextEnd(row.sources, s.now), time.Time{}
-			if row.nextEnd { // All of these certificates have an hour.
+			switch {
+			case row.nextEnd: // All of these certificates have an hour.
 				want = hour.NotAfter
+			case len(row.want) > 0: // All of these CAs have a day.
+				want = a.NotAfter
 			}
 			if end.Sub(want).Abs() > 2*time.Second {
 				t.Errorf("the next end is at %s, want %s", end, want)
@@ -130,6 +133,38 @@ func TestRoots(t *testing.T) {
 	s := tell(t, of(corp), says(corp, "", a, between, c), issued(nil, between.leaf(t, time.Hour)), says(corp, "", c))
 	if got := s.roots(); len(got) != 3 || !got[0].Equal(chain.Of(c.Certificate)) {
 		t.Errorf("not all above the certificate stay: %v", names(got))
+	}
+}
+
+// TestExpiredRoots: they are left out, and come back if the clock that said so was wrong.
+func TestExpiredRoots(t *testing.T) {
+	ending := func(name string, after time.Duration) *ca { return sign(t, template(name, after), nil) }
+	soon, later, last := ending("soon", time.Hour), ending("later", 2*time.Hour), ending("last", 3*time.Hour)
+	at := func(c *ca) time.Time { return c.NotAfter }
+	s := tell(t, []volume.Source{corp, mesh}, says(corp, "", later, soon), says(mesh, "", last, soon))
+	begin := s.now
+	for _, row := range []struct {
+		now  time.Time
+		want chain.Bundle
+		next time.Time
+	}{
+		{begin, list(later, soon, last), at(soon)},
+		{at(soon).Add(-time.Second), list(later, soon, last), at(soon)},
+		{at(soon), list(later, last), at(later)},
+		{at(later), list(last), at(last)},
+		{at(last), list(later, soon, last), time.Time{}}, // An empty file is no better.
+		{begin, list(later, soon, last), at(soon)},
+	} {
+		equal(t, row.now.String(), s.Roots(s.sources, row.now), row.want)
+		if next := s.NextEnd(s.sources, row.now); !next.Equal(row.next) {
+			t.Errorf("at %s the next end is at %s, want %s", row.now, next, row.next)
+		}
+	}
+	// Those that have expired are none that a pod still has beside distrusted ones.
+	m := s.Distrust(volume.Fingerprints{volume.FingerprintOf(last.Raw)})
+	equal(t, "distrusted", m.Roots(s.sources, at(later)), nil)
+	if !m.AllDistrusted(s.sources, at(later)) || m.AllDistrusted(s.sources, begin) {
+		t.Error("what is distrusted is that which has not expired")
 	}
 }
 

@@ -43,7 +43,7 @@ const (
 )
 
 // An Updater writes the CA certificates of volumes: with a new pair, and next to the pair in force when a source or the
-// operator's list of distrusted certificates changes, or a removed issuer ends. Make one with [NewUpdater], run it once
+// operator's list of distrusted certificates changes, or one of them ends. Make one with [NewUpdater], run it once
 // and close it.
 type Updater struct {
 	sources Sources // nil: issuers are the only sources.
@@ -89,6 +89,11 @@ func (u *Updater) addMetrics(metrics promauto.Factory) {
 		Help: "Sources of CA certificates, of those that volumes of this node use, " +
 			"that are missing or unusable now."},
 		func() float64 { return float64(u.failingSources()) })
+	metrics.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mayfly_trust_roots_expired",
+		Help: "CA certificates that have expired, of the sources that volumes of this node use: " +
+			"they are left out of volumes that have others."},
+		func() float64 { return float64(u.expiredRoots()) })
 	u.addListMetrics(metrics)
 }
 
@@ -284,7 +289,7 @@ func (u *Updater) Install(v *store.Volume, attempt string, pair request.Pair) er
 	return nil
 }
 
-// update updates the volume; the queue calls it after a change of a source or at the end of a removed issuer.
+// update updates the volume; the queue calls it after a change of a source or at the end of a CA certificate.
 func (u *Updater) update(_ context.Context, id string) {
 	v := u.store.Find(id)
 	if v == nil {
@@ -358,7 +363,8 @@ func write(v *store.Volume, m Memory) error {
 	return v.SetTrust(text)
 }
 
-// installed caches the memory, schedules the end of removed issuers, and queues warnings of new problems with sources.
+// installed caches the memory, schedules the next end of a CA certificate, and queues warnings of new problems with
+// sources.
 func (u *Updater) installed(v *store.Volume, spec volume.Volume, before, after Memory) {
 	cached := &after
 	if !slices.ContainsFunc(spec.Trust, shared) || len(after.Problems()) > 0 { // Unlike those of a source, its certificates are its alone.

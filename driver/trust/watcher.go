@@ -106,6 +106,8 @@ func (w *Watcher) watch(ctx context.Context, source volume.Source, report func(A
 	switch {
 	case source.Kind == volume.FileSource:
 		watchFile(ctx, source.Name, w.Files[source.Name], report)
+	case source.Kind == volume.PublicSource:
+		watchPublic(ctx, w.Log, report)
 	case w.cluster == nil:
 		report(Answer{Err: errNoAPI})
 		<-ctx.Done()

@@ -122,16 +122,16 @@ func timeAttributes() []Attribute {
 			Meaning: "Lifetime to ask for, a Go duration of a second to ten years (`87600h`; the old prefix has no " +
 				"longest). The issuer may give another; rotation follows what it gives.",
 		}, {
-			Name: "renew-before", Old: true, Example: "10m", set: (*parser).setRenewBefore,
-			Meaning: "How long before its end a certificate is renewed. Absent, or not less than the lifetime: a third of " +
-				"the lifetime.",
+			Name: "renew-before", Old: true, Example: "30%", set: (*parser).setRenewBefore,
+			Meaning: "How long before its end a certificate is renewed: a Go duration, or a part of the lifetime, `1%` to " +
+				"`99%`. Absent, or not less than the lifetime: a third of the lifetime.",
 		}, {
 			Name: "renew", Default: "true", OldDefault: "true", Example: "false", set: (*parser).setRenew,
 			Meaning: "`false`: the certificate is not renewed. For pods that end before it does.",
 		}, {
-			Name: "renew-window", Example: "Sat,Sun 02:00-04:00", set: (*parser).setRenewWindow,
-			Meaning: "Time of the day, in UTC, and days of the week (absent: all) for renewals. See [when a certificate " +
-				"is renewed](#when-a-certificate-is-renewed).",
+			Name: "renew-window", Example: "Mon-Thu,Sun 02:00-04:00 Europe/Berlin", set: (*parser).setRenewWindow,
+			Meaning: "Days of the week (absent: all), time of the day and IANA time zone (absent: UTC) for renewals. See " +
+				"[when a certificate is renewed](#when-a-certificate-is-renewed).",
 		}, {
 			Name: "use-token-request", Example: "true", set: (*parser).setUseTokenRequest,
 			Meaning: "`true`: the certificate is asked for [as the pod's service account](#who-asks). Absent: as " +
@@ -217,10 +217,15 @@ func fileAttributes() []Attribute {
 			Meaning: "Password of keystores and truststores, ASCII, and of 6 characters or more, for a JKS. Absent: the " +
 				"value `keystore-password` of the Secret that `nodePublishSecretRef` names, or else `changeit`.",
 		}, {
-			Name: "keystore-algorithms", Default: "modern", OldDefault: "legacy", Example: "legacy",
+			Name: "keystore-alias", Example: "web", set: (*parser).setKeystoreAlias,
+			Meaning: "Alias of the key in keystores: up to 64 printable ASCII characters, of which Java reads capitals as " +
+				"small letters. Absent: `certificate` in a JKS, and none in PKCS#12, where Java calls the key `1`.",
+		}, {
+			Name: "keystore-algorithms", Default: "Modern2023", OldDefault: "LegacyDES", Example: "LegacyDES",
 			set: (*parser).setKeystoreAlgorithms,
-			Meaning: "`modern` (AES and SHA-2, for readers from 2021 on), or `legacy` (3DES and SHA-1, for older ones), " +
-				"for PKCS#12.",
+			Meaning: "Algorithms of PKCS#12 stores, by cert-manager's names: `Modern2023` (AES and SHA-2; Java reads it " +
+				"from 8u301 on, OpenSSL from 1.1.1), `LegacyDES` (3DES and SHA-1, for older readers) or `LegacyRC2` (RC2, " +
+				"3DES and SHA-1, for the oldest; OpenSSL 3 reads it with `-legacy`).",
 		}, {
 			Name: "fs-group", Old: true, Example: "1000", set: (*parser).setFSGroup,
 			Meaning: "Group that may read the files, 1 to 4294967294; wins over the pod's fsGroup. With neither, every " +

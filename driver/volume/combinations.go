@@ -25,7 +25,8 @@ func (p *parser) checkCombinations() (problems Problems) {
 		{"use-token-request", p.checkRequestableAsPod},
 		{"fs-group gid", p.resolveGroup},
 		{"layout uri-sans spiffe ca-file certificate-file privatekey-file pkcs12-filename pkcs12-enable", p.setFiles},
-		{"layout pkcs12-filename pkcs12-enable pkcs12-password keystore-password keystore-algorithms", p.completeKeystore},
+		{"layout pkcs12-filename pkcs12-enable pkcs12-password keystore-password keystore-alias keystore-algorithms",
+			p.completeKeystore},
 	} {
 		if !slices.ContainsFunc(strings.Fields(c.attributes), func(name string) bool { return p.inputs[name].wrong }) {
 			problems = append(problems, problemsOf(c.check())...)
@@ -182,7 +183,7 @@ func (p *parser) completeKeystore() error {
 	}
 	if !p.hasKeystores() {
 		return p.unused("no keystore is among the files: add a layout such as pkcs12",
-			"keystore-password", "keystore-algorithms")
+			"keystore-password", "keystore-alias", "keystore-algorithms")
 	}
 	if p.pkcs12 {
 		p.Keystore.Password = p.pkcs12Password
@@ -254,6 +255,7 @@ func (p *parser) setMountGroup(group string) Problems {
 
 // setMountFlags takes an SELinux context, the only mount flag that is known.
 func (p *parser) setMountFlags(flags []string) (problems Problems) {
+	p.SELinuxContext = p.defaults.SELinuxContext
 	for _, flag := range flags {
 		context, ok := strings.CutPrefix(flag, "context=")
 		context = strings.Trim(context, `"`)

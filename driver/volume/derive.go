@@ -17,7 +17,7 @@ func AskedBy(pod signer.Pod, driver string, attributes map[string]string) Asked 
 		ephemeral: "true",
 	})
 	delete(all, Tokens)
-	return Asked{Driver: driver, Attributes: all}
+	return Asked{Driver: driver, Attributes: all, Node: pod.Node}
 }
 
 // AsPod reports whether the certificate of a volume is asked for as the pod's service account, even if the rest of

@@ -28,6 +28,30 @@ func TestTheKubeletsKeysOverwriteThePods(t *testing.T) {
 	}
 }
 
+// TestTheNode: the node plugin knows it for all pods, and the controller has it of each.
+func TestTheNode(t *testing.T) {
+	pod := signer.Pod{Namespace: "shop", Name: "web", UID: "1", ServiceAccount: "clerk", Node: "node-a"}
+	attributes := map[string]string{Prefix + "issuer-name": "ca", Prefix + "dns-names": "${POD_NAME}.${NODE_NAME}.example.org", Prefix + "spiffe": "true"}
+	defaults := Defaults{TrustDomain: "example.org", SPIFFEPath: "/${NODE_NAME}/$POD_NAME"}
+	controllers, err := Parse(AskedBy(pod, Driver, attributes), defaults)
+	if err != nil || controllers.DNSNames[0] != "web.node-a.example.org" || controllers.URIs[0].String() != "spiffe://example.org/node-a/web" {
+		t.Errorf("%v %v (%v)", controllers.DNSNames, controllers.URIs, err)
+	}
+	if id, err := defaults.SPIFFEID(controllers.Pod, nil); err != nil || id.String() != controllers.URIs[0].String() {
+		t.Errorf("%s (%v)", id, err)
+	}
+	pod.Node = ""
+	asked := AskedBy(pod, Driver, attributes)
+	const want = "csi.mayfly.dev/dns-names has ${NODE_NAME}, and the pod is on no node yet"
+	if _, err := Parse(asked, Defaults{TrustDomain: "example.org"}); err == nil || err.Error() != want {
+		t.Errorf("without a node: %v", err)
+	}
+	defaults.Node = "node-a"
+	if nodes, err := Parse(asked, defaults); err != nil || string(Encode(nodes)) != string(Encode(controllers)) {
+		t.Errorf("%s, and the controller has %s (%v)", Encode(nodes), Encode(controllers), err)
+	}
+}
+
 func TestThereMayBeNoSPIFFEID(t *testing.T) {
 	pod := signer.Pod{Namespace: "shop", Name: "web", UID: "1", ServiceAccount: "clerk"}
 	if id, err := (Defaults{}).SPIFFEID(pod, nil); id != nil || err != nil {

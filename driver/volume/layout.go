@@ -18,6 +18,7 @@ const (
 	ChainPart       Part = "the certificate chain, leaf first"
 	CAPart          Part = "the CA certificates"
 	BundlePart      Part = "the private key (PKCS#8), then the certificate chain"
+	BelowRootPart   Part = "the private key (PKCS#8), then the certificate chain without a root"
 	CombinedPart    Part = "the certificate chain, then the private key"
 	PKCS12Part      Part = "a PKCS#12 keystore: the private key with its chain"
 	PKCS12TrustPart Part = "a PKCS#12 truststore: the CA certificates"
@@ -26,8 +27,7 @@ const (
 )
 
 const (
-	bundleFile      = "credential-bundle.pem"
-	trustBundleFile = ".trust-bundle.pem"
+	trustBundleFile = ".spiffe-trust-bundle.x509.pem"
 	pkcs12File      = "keystore.p12"
 	layoutJKS       = "jks"
 )
@@ -56,7 +56,7 @@ func Layouts() []Layout {
 			rename: pemNames,
 		}, {
 			Name: "bundle", Meaning: "One file, so always a matching pair.",
-			Files: []File{{bundleFile, BundlePart}},
+			Files: []File{{"credential-bundle.pem", BundlePart}},
 		}, {
 			Name: "combined", Meaning: "One file, as HAProxy reads it.",
 			Files: []File{{"combined.pem", CombinedPart}},
@@ -67,10 +67,13 @@ func Layouts() []Layout {
 			Name: "gke", Meaning: "The names of GKE's workload certificates, which Istio's agent knows, too.",
 			Files: []File{{"certificates.pem", ChainPart}, {"private_key.pem", KeyPart}, {"ca_certificates.pem", CAPart}},
 		}, {
-			Name:    "spiffe",
-			Meaning: "SPIFFE's draft for files. The volume needs a SPIFFE ID; its trust domain is part of a name.",
-			Files:   []File{{bundleFile, BundlePart}, {"<trust domain>" + trustBundleFile, CAPart}},
-			rename:  spiffeNames,
+			Name: "spiffe",
+			Meaning: "SPIFFE's draft for files (spiffe/spiffe#376). The volume needs a SPIFFE ID; its trust domain is " +
+				"part of a name.",
+			Files: []File{
+				{"credential-bundle.private-key.x509.pem", BelowRootPart}, {"<trust domain>" + trustBundleFile, CAPart},
+			},
+			rename: spiffeNames,
 		}, {
 			Name: "pkcs12",
 			Meaning: "Java's stores, and those of whoever else reads PKCS#12. " +

@@ -20,10 +20,10 @@ func TestLayouts(t *testing.T) {
 		{"combined", "combined.pem"},
 		{"istio", "cert-chain.pem key.pem root-cert.pem"},
 		{"gke", "ca_certificates.pem certificates.pem private_key.pem"},
-		{"spiffe", "credential-bundle.pem example.org.trust-bundle.pem"},
+		{"spiffe", "credential-bundle.private-key.x509.pem example.org.spiffe-trust-bundle.x509.pem"},
 		{"pkcs12", "keystore.p12 truststore.p12"},
 		{"jks", "keystore.jks truststore.jks"},
-		{"bundle, spiffe,bundle", "credential-bundle.pem example.org.trust-bundle.pem"},
+		{"bundle, spiffe,bundle", "credential-bundle.pem credential-bundle.private-key.x509.pem example.org.spiffe-trust-bundle.x509.pem"},
 		{"pem,istio", "ca.crt cert-chain.pem key.pem root-cert.pem tls.crt tls.key"},
 	}
 	seen := map[string]bool{}

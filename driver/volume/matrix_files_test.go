@@ -53,6 +53,7 @@ func fileRows() []row {
 		return cell{value: other, want: fmt.Sprintf("! gives two files the name %q: %s, and %s", other, one, two)}
 	}
 	const chain, key, ca, store = "the certificate chain, leaf first", "the private key", "the CA certificates", "a PKCS#12 keystore: the private key with its chain"
+	const alias = ": an alias has up to 64 printable ASCII characters"
 	enable := truth("pkcs12-enable", names, cell{value: "true", want: "!! csi.cert-manager.io/pkcs12-password is required with pkcs12-enable"}, "pkcs12-enabled", "ca.crt tls.crt tls.key")
 	oldFile := file("pkcs12-filename", "pkcs12-file", "keystore.p12", "layout=pem,pkcs12", clash("tls.key", key, store))
 	return []row{
@@ -63,16 +64,28 @@ func fileRows() []row {
 		enable,
 		password("pkcs12-password", "pkcs12-pasword", "pkcs12-enable=true", "layout=pem", "! is required with pkcs12-enable", "! is required with pkcs12-enable"),
 		password("keystore-password", "keystore-pasword", "layout=pkcs12", "layout=pem", "= ", "= "),
-		{"keystore-algorithms", func(v volume.Volume) string { return fmt.Sprint(v.Keystore.Legacy) }, "layout=pkcs12", [kinds]cell{
-			absent:      {want: "= false"},
-			empty:       {want: "= false"},
-			wrongType:   {value: "true", want: `! is "true": known are modern and legacy`},
-			outOfRange:  {value: "Modern", want: `! is "Modern": known are modern and legacy`},
-			conflicting: {value: "legacy", with: "layout=pem", want: "! is given, and no keystore is among the files: add a layout such as pkcs12"},
-			tooLong:     {value: long, want: "! is " + short + ": known are modern and legacy"},
-			nonASCII:    {value: "lëgacy", want: `! is "l\u00ebgacy": known are modern and legacy`},
-			path:        {value: "../legacy", want: `! is "../legacy": known are modern and legacy`},
-			variable:    {value: "${POD_NAME}", want: `! is "${POD_NAME}": known are modern and legacy`},
+		{"keystore-alias", func(v volume.Volume) string { return v.Keystore.Alias }, "layout=pkcs12", [kinds]cell{
+			absent:      {want: "= "},
+			empty:       {want: "= "},
+			wrongType:   {value: "a\tb", want: `! is "a\tb"` + alias},
+			outOfRange:  {value: strings.Repeat("a", 65), want: `! is "` + strings.Repeat("a", 65) + `"` + alias},
+			conflicting: {value: "web", with: "layout=pem", want: "! is given, and no keystore is among the files: add a layout such as pkcs12"},
+			tooLong:     {value: long, want: "! is " + short + alias},
+			nonASCII:    {value: "schlüssel", want: `! is "schl\u00fcssel"` + alias},
+			path:        {value: "../web 1", want: "= ../web 1"},
+			variable:    {value: "${POD_NAME}", want: "= ${POD_NAME}"},
+			unknownKey:  {value: "keystore-aliases"},
+		}},
+		{"keystore-algorithms", func(v volume.Volume) string { return string(v.Keystore.Algorithms) }, "layout=pkcs12", [kinds]cell{
+			absent:      {want: "= Modern2023"},
+			empty:       {want: "= Modern2023"},
+			wrongType:   {value: "true", want: `! is "true": known are Modern2023, LegacyDES and LegacyRC2`},
+			outOfRange:  {value: "modern2023", want: `! is "modern2023": known are Modern2023, LegacyDES and LegacyRC2`},
+			conflicting: {value: "LegacyRC2", with: "layout=pem", want: "! is given, and no keystore is among the files: add a layout such as pkcs12"},
+			tooLong:     {value: long, want: "! is " + short + ": known are Modern2023, LegacyDES and LegacyRC2"},
+			nonASCII:    {value: "lëgacy", want: `! is "l\u00ebgacy": known are Modern2023, LegacyDES and LegacyRC2`},
+			path:        {value: "../legacy", want: `! is "../legacy": known are Modern2023, LegacyDES and LegacyRC2`},
+			variable:    {value: "${POD_NAME}", want: `! is "${POD_NAME}": known are Modern2023, LegacyDES and LegacyRC2`},
 			unknownKey:  {value: "keystore-algorithm"},
 		}},
 	}

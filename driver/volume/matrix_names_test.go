@@ -16,7 +16,7 @@ var (
 
 const (
 	unexpanded = "- no variables are replaced: see the wrong type"
-	variables  = "known are POD_IP, POD_IPS, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME"
+	variables  = "known are NODE_NAME, POD_IP, POD_IPS, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME"
 	misspelt   = `! has an unknown variable "${POD_NAEM}": ` + variables
 )
 

@@ -9,7 +9,7 @@ import (
 func podRows() []row {
 	const (
 		gates = " is no gate: there are pod-ip:any, pod-ip:ipv4, pod-ip:ipv6, pod-condition:<type>[=<status>] and pod-annotation:<key>"
-		clock = ", which is not a time of the day in UTC such as 02:00-04:00, or Sat,Sun 22:00-02:00: "
+		clock = ", which is not a time of the day such as 02:00-04:00, or Sat,Sun 22:00-02:00 Europe/Berlin: "
 		none  = ", and this driver has no profiles: its operator sets --config-map"
 	)
 	return []row{

@@ -4,7 +4,7 @@ import "github.com/mayfly-csi/mayfly/driver/volume"
 
 func trustRows() []row {
 	const (
-		known = ": known are issuer, cluster-trust-bundle:<name or signer>, config-map:<name>/<key> and file:<name>"
+		known = ": known are issuer, public, cluster-trust-bundle:<name or signer>, config-map:<name>/<key> and file:<name>"
 		name  = ": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character"
 		label = ": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character"
 	)

@@ -38,10 +38,13 @@ type Defaults struct {
 	IssuerGroup string // Of that issuer; empty: cert-manager.io.
 	TrustDomain string // Of SPIFFE IDs; empty: no volume may ask for one.
 	SPIFFEPath  string // Of SPIFFE IDs, with variables; empty: StandardSPIFFEPath.
+	Node        string // Of all pods; empty: each volume says.
 
 	Gates         []Gate // Of all volumes, besides their own.
 	StartsWithout bool   // Of volumes that do not say.
 	AsPod         bool   // Of volumes that do not say.
+
+	SELinuxContext string // Of volumes for which the kubelet sends none.
 
 	// PodCertificates is set where certificates are asked for by PodCertificateRequests, which can't say all that a
 	// volume may ask for.
@@ -95,7 +98,7 @@ type parser struct {
 // placeholderParser returns a parser with a made-up pod, to check values that are for all pods.
 func placeholderParser(defaults Defaults) *parser {
 	p := &parser{defaults: defaults}
-	p.Pod = signer.Pod{Namespace: "namespace", Name: "pod", UID: "uid", ServiceAccount: "account"}
+	p.Pod = signer.Pod{Namespace: "namespace", Name: "pod", UID: "uid", ServiceAccount: "account", Node: "node"}
 	return p
 }
 
@@ -131,6 +134,7 @@ func parse(asked Asked, defaults Defaults) (*parser, Problems) {
 	p.ips, p.recorded = asked.IPs, asked.Profile
 	problems = append(problems, p.setPod(asked.Attributes)...)
 	problems = append(problems, p.setAnnotations(asked.Attributes)...)
+	p.Pod.Node = cmp.Or(asked.Node, defaults.Node)
 	mistakes := p.setAttributes(asked.Attributes)
 	problems = append(problems, problemsOf(p.checkIssuer())...) // Before the others, as it matters more.
 	problems = append(problems, mistakes...)
@@ -245,6 +249,9 @@ func (p *parser) expand(key, value string) (string, error) {
 			err = problem(key, "has an unknown variable %s: known are %s",
 				quote("${"+name+"}"), strings.Join(slices.Sorted(maps.Keys(variables)), ", "))
 		}
+		if err == nil && name == nodeName && p.Pod.Node == "" {
+			err = problem(key, "has ${%s}, and the pod is on no node yet", nodeName)
+		}
 		if err != nil {
 			return ""
 		}
@@ -262,8 +269,12 @@ func (p *parser) expand(key, value string) (string, error) {
 
 var unfinished = regexp.MustCompile(`\$\{(\}|[^}]*$)`)
 
+// nodeName is the variable that stands for the pod's node.
+const nodeName = "NODE_NAME"
+
 func (p *parser) variables() map[string]func() string {
 	return map[string]func() string{
+		nodeName:   func() string { return p.Pod.Node },
 		"POD_NAME": func() string { return p.Pod.Name }, "POD_NAMESPACE": func() string { return p.Pod.Namespace },
 		"POD_UID": func() string { return p.Pod.UID }, "SERVICE_ACCOUNT_NAME": func() string { return p.Pod.ServiceAccount },
 		"POD_IP": func() string { return p.podIPs()[0] }, "POD_IPS": func() string { return strings.Join(p.podIPs(), ",") },

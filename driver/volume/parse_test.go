@@ -61,7 +61,7 @@ func TestDefaultsOfThisDecade(t *testing.T) {
 	if !maps.Equal(v.Files, map[string]volume.Part{"ca.crt": volume.CAPart, "tls.crt": volume.ChainPart, "tls.key": volume.KeyPart}) {
 		t.Errorf("files %v", v.Files)
 	}
-	if v.Owner != (volume.Owner{}) || v.RenewBefore != 0 || v.Once || v.ReuseKey || v.IsCA || v.Annotations != nil || v.Keystore != (volume.Keystore{}) {
+	if v.Owner != (volume.Owner{}) || v.RenewBefore != 0 || v.Once || v.ReuseKey || v.IsCA || v.Annotations != nil || v.Keystore != (volume.Keystore{Algorithms: volume.Modern2023}) {
 		t.Errorf("%+v", v)
 	}
 }
@@ -138,6 +138,14 @@ func TestMountFlags(t *testing.T) {
 	if v, err := volume.Parse(a, volume.Defaults{}); err != nil || v.SELinuxContext != "system_u:object_r:container_file_t:s0:c1,c2" {
 		t.Errorf("context: %q, %v", v.SELinuxContext, err)
 	}
+	flag := volume.Defaults{SELinuxContext: "system_u:object_r:container_file_t:s0"}
+	if v, err := volume.Parse(a, flag); err != nil || v.SELinuxContext != "system_u:object_r:container_file_t:s0:c1,c2" {
+		t.Errorf("the kubelet's wins: %q, %v", v.SELinuxContext, err)
+	}
+	a.MountFlags = nil
+	if v, err := volume.Parse(a, flag); err != nil || v.SELinuxContext != flag.SELinuxContext {
+		t.Errorf("the driver's: %q, %v", v.SELinuxContext, err)
+	}
 	a.MountFlags = []string{"noatime"}
 	if _, err := volume.Parse(a, volume.Defaults{}); err == nil || !strings.Contains(err.Error(), `mount_flags have "noatime": only context= is known`) {
 		t.Errorf("another flag: %v", err)
@@ -178,7 +186,7 @@ func TestMistakes(t *testing.T) {
 		{"unknown prefix", "csi.mayfly.io/issuer-name", "ca", `did you mean csi.mayfly.dev/issuer-name?`},
 		{"unknown, long", "z/" + long + long, "ca", "can't be an annotation of the request"},
 		{"no names", "dns-names", "", "csi.mayfly.dev/dns-names is missing: ask for at least one of dns-names, uri-sans, spiffe, ip-sans, common-name and literal-subject"},
-		{"unknown variable", "dns-names", "${POD_NAEM}", `csi.mayfly.dev/dns-names has an unknown variable "${POD_NAEM}": known are POD_IP, POD_IPS, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME`},
+		{"unknown variable", "dns-names", "${POD_NAEM}", `csi.mayfly.dev/dns-names has an unknown variable "${POD_NAEM}": known are NODE_NAME, POD_IP, POD_IPS, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME`},
 		{"not a DNS name", "dns-names", "web,a b", `csi.mayfly.dev/dns-names has "a b", which is not a DNS name`},
 		{"not ASCII", "dns-names", "bücher.example", `csi.mayfly.dev/dns-names has "b\u00fccher.example", which is not a DNS name`},
 		{"an empty label", "dns-names", "a..b", `has "a..b", which is not a DNS name`},
@@ -204,7 +212,7 @@ func TestMistakes(t *testing.T) {
 		{"mode", "mode", "rw-", `csi.mayfly.dev/mode is "rw-": a file's mode is three octal digits, such as 0440`},
 		{"a long mode", "mode", "4755", `csi.mayfly.dev/mode is "4755": a file's mode is three octal digits`},
 		{"a mode for nobody", "mode", "0", `csi.mayfly.dev/mode is "0": nobody could read the files`},
-		{"store algorithms", "keystore-algorithms", "md5", `csi.mayfly.dev/keystore-algorithms is "md5": known are modern and legacy`},
+		{"store algorithms", "keystore-algorithms", "md5", `csi.mayfly.dev/keystore-algorithms is "md5": known are Modern2023, LegacyDES and LegacyRC2`},
 		{"a store without a password", "old:pkcs12-enable", "true", "csi.cert-manager.io/pkcs12-password is required with pkcs12-enable"},
 		{"the old store by the new name", "pkcs12-enable", "true", `"csi.mayfly.dev/pkcs12-enable" is not a known attribute`},
 		{"an annotation without a group", "team", "shop", "is not a known attribute"},

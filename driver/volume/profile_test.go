@@ -160,7 +160,7 @@ func TestProfilesThatAreWrong(t *testing.T) {
 		"profiles: {a: {}}":                                   `profile "a" has no values`,
 		"profiles: {a: {duration: 1 hour}}":                   `profile "a": duration is "1 hour", which is not a duration such as 30m or 24h`,
 		"profiles: {a: {csi.mayfly.dev/duration: 1h}}":        `profile "a": "csi.mayfly.dev/duration" is not an attribute of profiles: did you mean duration?`,
-		"profiles: {a: {keystore-password: secret}}":          `profile "a": "keystore-password" is not an attribute of profiles: did you mean keystore-algorithms?`,
+		"profiles: {a: {keystore-password: secret}}":          `profile "a": "keystore-password" is not an attribute of profiles: did you mean keystore-alias?`,
 		"profiles: {a: {profile: b}}":                         `profile "a": "profile" is not an attribute of profiles: did you mean `,
 		"profiles: {a: {dns-names: '${POD_NAEM}'}}":           `profile "a": dns-names has an unknown variable "${POD_NAEM}"`,
 		"profiles: {a: {duration: 1h}}\nnamespaces: {x: b}":   `namespace "x": there is no profile "b"`,

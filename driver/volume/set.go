@@ -80,13 +80,22 @@ func (p *parser) setRenew(value string) error {
 
 func (p *parser) setLifetime(value string) error { return p.setDuration(&p.Duration, value, false) }
 
-// setRenewBefore accepts what the old driver accepts: a time before the certificate's begin or after its end means
-// a third of the lifetime.
+// setRenewBefore accepts what the old driver accepts, where a time before the certificate's begin or after its end
+// means a third of the lifetime, and percentages.
 func (p *parser) setRenewBefore(value string) error {
 	if value == "" {
 		return nil
 	}
-	return p.setDuration(&p.RenewBefore, value, p.Old)
+	digits, part := strings.CutSuffix(value, "%")
+	if !part {
+		return p.setDuration(&p.RenewBefore, value, p.Old)
+	}
+	n, err := strconv.Atoi(digits)
+	if err != nil || n < 1 || n > 99 || strconv.Itoa(n) != digits {
+		return fmt.Errorf("is %s: a part of the lifetime is 1%% to 99%%", quote(value))
+	}
+	p.RenewPart = n
+	return nil
 }
 
 // setDuration parses a duration. With orNone, one that is too short counts as absent.
@@ -171,13 +180,19 @@ func (p *parser) setPKCS12Password(value string) error { p.pkcs12Password = valu
 
 func (p *parser) setKeystorePassword(value string) error { p.Keystore.Password = value; return nil }
 
+func (p *parser) setKeystoreAlias(value string) error {
+	const longest = 64
+	if len(value) > longest || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return fmt.Errorf("is %s: an alias has up to %d printable ASCII characters", quote(value), longest)
+	}
+	p.Keystore.Alias = value
+	return nil
+}
+
 func (p *parser) setKeystoreAlgorithms(value string) error {
-	switch value {
-	case "modern":
-	case "legacy":
-		p.Keystore.Legacy = true
-	default:
-		return fmt.Errorf("is %s: known are modern and legacy", quote(value))
+	p.Keystore.Algorithms = Algorithms(value)
+	if !slices.Contains([]Algorithms{Modern2023, LegacyDES, LegacyRC2}, p.Keystore.Algorithms) {
+		return fmt.Errorf("is %s: known are Modern2023, LegacyDES and LegacyRC2", quote(value))
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ const (
 	BundleSource    SourceKind = "cluster-trust-bundle" // A ClusterTrustBundle, or all of a signer.
 	ConfigMapSource SourceKind = "config-map"           // A key of a ConfigMap in the pod's namespace.
 	FileSource      SourceKind = "file"                 // A file that the driver's operator names.
+	PublicSource    SourceKind = "public"               // The CAs of the public web.
 )
 
 // A Source is one place that the CA certificates of a volume come from. Equal sources have the same certificates.
@@ -35,7 +36,7 @@ type Source struct {
 func (s Source) String() string {
 	text := string(s.Kind)
 	switch {
-	case s.Kind == IssuerSource:
+	case s.Kind == IssuerSource, s.Kind == PublicSource:
 		return text
 	case s.Kind == ConfigMapSource:
 		return text + ":" + s.Name + "/" + s.Key
@@ -78,7 +79,7 @@ func (p *parser) setTrust(value string) error {
 	})
 }
 
-const sourceKinds = "issuer, cluster-trust-bundle:<name or signer>, config-map:<name>/<key> and file:<name>"
+const sourceKinds = "issuer, public, cluster-trust-bundle:<name or signer>, config-map:<name>/<key> and file:<name>"
 
 // trust returns the sources of volumes that name none.
 func (d Defaults) trust() string {
@@ -95,11 +96,11 @@ func (p *parser) parseSource(word string) (Source, error) {
 	}
 	kind, rest, _ := strings.Cut(word, ":")
 	switch SourceKind(kind) {
-	case IssuerSource:
+	case IssuerSource, PublicSource:
 		if word != kind {
-			return Source{}, errors.New("issuer stands alone, without a name")
+			return Source{}, fmt.Errorf("%s stands alone, without a name", kind)
 		}
-		return Source{Kind: IssuerSource}, nil
+		return Source{Kind: SourceKind(kind)}, nil
 	case BundleSource:
 		return parseBundle(rest)
 	case ConfigMapSource:

@@ -25,6 +25,7 @@ func TestSources(t *testing.T) {
 	}{
 		{"", []volume.Source{issuer}, "issuer"},
 		{"issuer", []volume.Source{issuer}, ""},
+		{"issuer,public", []volume.Source{issuer, {Kind: volume.PublicSource}}, ""},
 		{"file:corp,issuer", []volume.Source{{Kind: volume.FileSource, Name: "corp"}, issuer}, ""},
 		{" issuer , issuer,", []volume.Source{issuer}, "issuer"},
 		{"config-map:corp-ca/ca.crt", []volume.Source{{Kind: volume.ConfigMapSource, Namespace: "shop", Name: "corp-ca", Key: "ca.crt"}}, ""},
@@ -55,8 +56,9 @@ func TestSourcesThatAreNone(t *testing.T) {
 	long := strings.Repeat("x", 300)
 	rows := []struct{ value, want string }{
 		{",", `is ",", which names nothing`},
-		{"vault:ca", `has "vault:ca": known are issuer, cluster-trust-bundle:`},
+		{"vault:ca", `has "vault:ca": known are issuer, public, cluster-trust-bundle:`},
 		{"Issuer", `has "Issuer": known are issuer,`},
+		{"public:mozilla", `has "public:mozilla": public stands alone, without a name`},
 		{"issuer:ca", `has "issuer:ca": issuer stands alone, without a name`},
 		{"config-map:corp-ca", "it lacks the key: config-map:<name>/<key>"},
 		{"config-map:corp-ca/", "it lacks the key"},

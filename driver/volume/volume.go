@@ -40,6 +40,7 @@ type Asked struct {
 	MountFlags []string          `json:"mountFlags,omitempty"` // Of the volume capability.
 	Secrets    bool              `json:"-"`                    // The call came with a Secret: nodePublishSecretRef.
 	Password   string            `json:"-"`                    // Of the keystores, from that Secret.
+	Node       string            `json:"-"`                    // The pod's, where it is not that of the defaults.
 
 	Profile Profile  `json:"profile,omitempty"` // What counted for the certificate that was asked for last.
 	IPs     []string `json:"ips,omitempty"`     // The pod's, then.
@@ -62,6 +63,7 @@ type Volume struct {
 
 	Duration    time.Duration  `json:",omitzero"`
 	RenewBefore time.Duration  `json:",omitzero"` // Before the end of the certificate; 0: a third of its lifetime.
+	RenewPart   int            `json:",omitzero"` // The same, in percent of its lifetime; 0: RenewBefore counts.
 	Usages      []signer.Usage `json:",omitzero"`
 	NamesUsages bool           `json:",omitzero"` // The pod itself says what they are.
 	SignsUsages bool           `json:",omitzero"` // The signing request has them, and the CA flag.
@@ -115,11 +117,26 @@ const (
 // A Keystore is how keystores and truststores are locked.
 type Keystore struct {
 	Password string // Empty: see StandardPassword, or the Secret of an earlier call.
-	Legacy   bool   // With the algorithms that readers from before 2021 know.
+	Alias    string `json:",omitzero"` // Of the key; empty: StandardAlias in a JKS, and none in PKCS#12.
+
+	Algorithms Algorithms // Of PKCS#12 stores.
 }
+
+// Algorithms are those of a PKCS#12 store, by cert-manager's names for them (its PKCS12Profile).
+type Algorithms string
+
+// The algorithms of PKCS#12 stores.
+const (
+	Modern2023 Algorithms = "Modern2023" // AES and SHA-2.
+	LegacyDES  Algorithms = "LegacyDES"  // 3DES and SHA-1.
+	LegacyRC2  Algorithms = "LegacyRC2"  // RC2, 3DES and SHA-1.
+)
 
 // StandardPassword locks the keystores of a volume that names no password: Java's own default.
 const StandardPassword = "changeit"
+
+// StandardAlias is the alias of the key in a JKS that names none: that of cert-manager's own keystores.
+const StandardAlias = "certificate"
 
 // PasswordKey is the key of the keystores' password in the Secret of a volume.
 const PasswordKey = "keystore-password"

@@ -231,8 +231,9 @@ func kubeconfigOf(t *testing.T, config *rest.Config) (path string) {
 // volume is a volume of a pod of the first node.
 func (f *fleet) volume(name string, attributes ...string) kubelet.Volume {
 	f.Helper()
+	pod := f.pod(name, f.nodes[0], "default")
 	v := kubelet.Volume{
-		Pod:        kubelet.Pod(f.pod(name, f.nodes[0], "default")),
+		Pod:        kubelet.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ServiceAccount: pod.ServiceAccount},
 		Attributes: map[string]string{"csi.mayfly.dev/issuer-name": "ca", "csi.mayfly.dev/dns-names": "${POD_NAME}.${POD_NAMESPACE}.svc"},
 	}
 	for _, a := range attributes {

@@ -17,15 +17,16 @@ import (
 func TestJavaReadsTheStores(t *testing.T) {
 	t.Parallel()
 	n := example.NewNode(t)
-	for _, algorithms := range []string{"modern", "legacy"} {
+	for _, algorithms := range []string{"Modern2023", "LegacyDES", "LegacyRC2"} {
 		t.Run(algorithms, func(t *testing.T) {
-			dir := publish(t, n, map[string]string{"layout": "pkcs12,jks", "keystore-algorithms": algorithms})
+			dir := publish(t, n, map[string]string{"layout": "pkcs12,jks", "keystore-algorithms": algorithms, "keystore-alias": "web"})
 			for store, want := range map[string]string{
 				"keystore.p12": "PrivateKeyEntry", "truststore.p12": "trustedCertEntry",
 				"keystore.jks": "PrivateKeyEntry", "truststore.jks": "trustedCertEntry",
 			} {
 				out := run(t, "keytool", "-list", "-v", "-keystore", filepath.Join(dir, store), "-storepass", "changeit")
-				if !strings.Contains(out, want) || !strings.Contains(out, "Your keystore contains 1 entry") {
+				alias := "Alias name: " + map[string]string{"PrivateKeyEntry": "web", "trustedCertEntry": "ca-1"}[want] + "\n"
+				if !strings.Contains(out, want) || !strings.Contains(out, alias) || !strings.Contains(out, "Your keystore contains 1 entry") {
 					t.Errorf("%s:\n%s", store, out)
 				}
 			}

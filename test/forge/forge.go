@@ -93,7 +93,7 @@ func ask(pod *corev1.Pod) (volume.Asked, error) {
 			continue
 		}
 		asked := volume.AskedBy(signer.Pod{
-			Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), ServiceAccount: pod.Spec.ServiceAccountName,
+			Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), ServiceAccount: pod.Spec.ServiceAccountName, Node: pod.Spec.NodeName,
 		}, v.CSI.Driver, v.CSI.VolumeAttributes)
 		asked.ID = fmt.Sprintf("csi-%x", sha256.Sum256([]byte(string(pod.UID)+v.Name))) // As the kubelet's (kubernetes pkg/volume/csi/csi_mounter.go, makeVolumeHandle).
 		for _, ip := range pod.Status.PodIPs {

@@ -525,6 +525,27 @@ func TestAnyName(t *testing.T) {
 	}
 }
 
+// TestNodeName: the node is that of the pod's spec, whatever the node plugin says.
+func TestNodeName(t *testing.T) {
+	r := rules()
+	r.Policy = policy.Policy{ClusterDomain: "cluster.local", AnyName: true}
+	pod := web("csi.mayfly.dev/dns-names=${NODE_NAME}.example.org")
+	if got := decide(r, asked(t, pod), proof.Evidence{Pod: pod}, created); got.Outcome != proof.Approve {
+		t.Errorf("%+v", got)
+	}
+	lie := pod.DeepCopy()
+	lie.Spec.NodeName = "node-b"
+	cr := asked(t, lie)
+	cr.Spec.Extra = map[string][]string{nodeName: {"node-a"}}
+	if got := decide(r, cr, proof.Evidence{Pod: pod}, created); got.Outcome != proof.Deny || got.Reason != proof.NotTheVolumes {
+		t.Errorf("%+v", got)
+	}
+	r.Policy = rules().Policy
+	if got := decide(r, asked(t, pod), proof.Evidence{Pod: pod}, created); got.Outcome != proof.Deny || got.Reason != proof.NotAllowed {
+		t.Errorf("without a policy: %+v", got)
+	}
+}
+
 // Profiles count as they do on the node.
 func TestProfiles(t *testing.T) {
 	profiles, err := volume.ParseProfiles(map[string]string{volume.ProfilesKey: "profiles: {short: {duration: 5m}}\nnamespaces: {shop: short}"})

@@ -208,7 +208,7 @@ func AskedBy(pod *corev1.Pod, driver string, attributes map[string]string) volum
 }
 
 func identity(pod *corev1.Pod) signer.Pod {
-	return signer.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), ServiceAccount: pod.Spec.ServiceAccountName}
+	return signer.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), ServiceAccount: pod.Spec.ServiceAccountName, Node: pod.Spec.NodeName}
 }
 
 func ips(pod *corev1.Pod) (texts []string) {
