@@ -39,8 +39,16 @@ func (i *Issuer) Close() {
 	i.cleanup.wait.Wait()
 }
 
-// Clean deletes all but the last KeepRequests requests of the volume, in the background.
-func (i *Issuer) Clean(v *store.Volume) { i.clean(v, i.KeepRequests) }
+// Clean deletes all but the last requests of the volume that are to be kept, in the background.
+func (i *Issuer) Clean(v *store.Volume) { i.clean(v, i.keep(v)) }
+
+// keep returns how many finished requests of the volume are kept.
+func (i *Issuer) keep(v *store.Volume) int {
+	if i.KeepRequests != nil {
+		return *i.KeepRequests
+	}
+	return v.Spec().Dialect.KeepRequests()
+}
 
 // clean deletes all but the last requests of the volume, in the background.
 func (i *Issuer) clean(v *store.Volume, keep int) {

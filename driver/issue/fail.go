@@ -36,7 +36,7 @@ func (i *Issuer) Fail(v *store.Volume, cause error) error {
 	}
 	i.await(v, cause)
 	// A refused request is kept until the next one: its conditions have more than the message.
-	i.clean(v, max(i.KeepRequests, 1))
+	i.clean(v, max(i.keep(v), 1))
 	return errors.Join(BackoffError{*next}, err)
 }
 
