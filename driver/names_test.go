@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -175,6 +176,50 @@ func TestADialectOfAnotherName(t *testing.T) {
 	if status.Code(err) != codes.InvalidArgument || status.Convert(err).Message() != want {
 		t.Errorf("a new volume: %v", err)
 	}
+}
+
+// csi-driver-spiffe passes its file of CA certificates on as it is, and all that its flags say of all volumes a profile says.
+func TestAProfileOfADriver(t *testing.T) {
+	n := newTrusting(t, func(c *driver.Config) {
+		allNames(c)
+		c.Defaults.TrustFiles, c.Defaults.Trust = []string{"corp"}, "file:corp"
+		c.Profiles = &someProfiles{now: &volume.Profiles{
+			Profiles: map[string]volume.Profile{"mesh": {
+				"certificate-file": "cert.pem", "privatekey-file": "key.pem", "ca-file": "roots.pem", "duration": "2h", "example.org/team": "mesh",
+			}},
+			Drivers: map[string]string{volume.SPIFFEDriver: "mesh"},
+		}}
+	})
+	a, b := root(t, "a", 0), root(t, "b", 0)
+	text := "# Corp\r\n" + string(chain.Encode(a))
+	n.write([]byte(text))
+	v := web()
+	v.Attributes = nil
+	target, err := n.Publish(t.Context(), n.under(volume.SPIFFEDriver), v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(read(t, target, "roots.pem")); got != text {
+		t.Errorf("roots.pem is %q", got)
+	}
+	for _, file := range []string{"cert.pem", "key.pem"} {
+		if len(read(t, target, file)) == 0 {
+			t.Errorf("%s is empty", file)
+		}
+	}
+	got := n.signer.asked()[0]
+	if got.Duration != 2*time.Hour || got.Annotations["example.org/team"] != "mesh" || got.Annotations["spiffe.csi.cert-manager.io/identity"] == "" {
+		t.Errorf("%+v", got)
+	}
+	for _, text := range []string{text + "# another comment", "# b\n" + string(chain.Encode(b, b)), string(chain.Encode(a, b))} {
+		n.write([]byte(text))
+		until(t, "the new text", func() bool { return string(read(t, target, "roots.pem")) == text })
+	}
+	ours := web()
+	ours.UID = "3b2f6a5e-0001-4c5e-9d3e-000000000002"
+	n.write([]byte(text))
+	until(t, "the first text", func() bool { return string(read(t, target, "roots.pem")) == text })
+	n.has(n.publish(ours), a)
 }
 
 // What cert-manager's drivers overlook does not keep a pod from its start. Its author reads of it.
