@@ -87,15 +87,15 @@ func volumes(t *testing.T, document, block string) []corev1.Volume {
 	return pod.Spec.Volumes
 }
 
-// What a volume gets under the old prefix, the document says in the words of the new one.
+// What a volume gets in csi-driver's dialect, the document says in our own words.
 func TestTheOldDefaultsAreSaid(t *testing.T) {
-	said := volumes(t, "migrate.md", blocks(t, "migrate.md", "yaml")[3])[0].CSI.VolumeAttributes
+	said := volumes(t, "migrate.md", blocks(t, "migrate.md", "yaml")[2])[0].CSI.VolumeAttributes
 	for _, a := range volume.Attributes() {
 		if a.Name == "keystore-algorithms" { // The text says it: without a keystore among the files the attribute is an error.
 			continue
 		}
 		if got, ok := said["csi.mayfly.dev/"+a.Name]; a.Default != a.OldDefault && !a.OnlyOld && got != a.OldDefault {
-			t.Errorf("%s is %s (%t), and its old default %s", a.Name, got, ok, a.OldDefault)
+			t.Errorf("%s is %s (%t), and csi-driver's default %s", a.Name, got, ok, a.OldDefault)
 		}
 	}
 }

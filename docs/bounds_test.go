@@ -256,7 +256,7 @@ func requestBounds() []bound {
 				source := corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: volume.Driver}}
 				pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: fmt.Sprint(i), VolumeSource: source})
 			}
-			rules := proof.Rules{Drivers: []string{volume.Driver}}
+			rules := proof.Rules{Drivers: []volume.DriverName{{Name: volume.Driver}}}
 			claim := proof.Claim{Pod: pod.Name, UID: pod.UID, Node: pod.Spec.NodeName, VolumeID: "another"}
 			verdict := rules.Judge(claim, proof.Evidence{Pod: pod}, time.Now())
 			if verdict.Reason == proof.NoVolume {

@@ -91,7 +91,11 @@ func refusal(a volume.Attribute, value string) string {
 		prefix + "issuer-name": "ca", prefix + "dns-names": "web", prefix + "layout": "pem,pkcs12,jks",
 	}}
 	if a.OnlyOld {
-		prefix = volume.OldPrefix
+		prefix, asked.Driver = volume.OldPrefix, volume.OldDriver
+		for _, name := range []string{"issuer-name", "dns-names"} {
+			delete(asked.Attributes, volume.Prefix+name)
+			asked.Attributes[prefix+name] = "ca"
+		}
 		asked.Attributes[prefix+"pkcs12-enable"], asked.Attributes[prefix+"pkcs12-password"] = "true", "secret"
 	}
 	asked.Attributes[prefix+a.Name] = value

@@ -4,6 +4,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +39,7 @@ type Config struct {
 
 	Signer       signer.Signer
 	Defaults     volume.Defaults
-	KeepRequests int           // How many finished requests of a volume are not deleted.
+	KeepRequests *int          // How many finished requests of a volume are not deleted; nil: its dialect says.
 	Trust        trust.Sources // nil: volumes can have only their issuer's CA certificates.
 
 	RenewalsPerSecond float64 // How fast volumes that are overdue are renewed; 0: 10.
@@ -55,8 +56,9 @@ type Config struct {
 // A Name is a name under which the driver serves: for the kubelet each is a CSI driver of its own, and a volume's
 // attributes are parsed in the dialect of its name. All share one store of volumes.
 type Name struct {
-	Name     string // As in the CSIDriver object.
-	Endpoint string // Path of the CSI socket.
+	Name     string         // As in the CSIDriver object.
+	Dialect  volume.Dialect // Empty: what the name says.
+	Endpoint string         // Path of the CSI socket.
 }
 
 const (
@@ -215,7 +217,8 @@ func (d *Driver) newServer() *registration.Server {
 	server := &registration.Server{KubeletRoot: d.KubeletRoot, Drain: answerTimeout, Log: d.Log}
 	for _, name := range d.Names {
 		plugin := service.Plugin{
-			Name: name.Name, Version: d.Version, NodeName: d.NodeName, KubeletRoot: d.KubeletRoot,
+			Name: name.Name, Dialect: cmp.Or(name.Dialect, volume.DialectOf(name.Name)),
+			Version: d.Version, NodeName: d.NodeName, KubeletRoot: d.KubeletRoot,
 			Metrics: d.service, Publisher: d, Volumes: d.store, BlockedBy: d.resolve.Gates.BlockedBy, Log: d.Log,
 		}
 		server.Plugins = append(server.Plugins,

@@ -5,6 +5,8 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -45,8 +48,7 @@ func TestNamesOfTheOldDrivers(t *testing.T) {
 	n := newNode(t, allNames)
 	ours, old, mesh := web(), web(), web()
 	old.UID, mesh.UID = "3b2f6a5e-0001-4c5e-9d3e-000000000002", "3b2f6a5e-0001-4c5e-9d3e-000000000003"
-	// That it is the old driver's, its name alone says.
-	old.Attributes = map[string]string{"csi.mayfly.dev/issuer-name": "ca", "csi.mayfly.dev/dns-names": "web", "csi.mayfly.dev/duration": "3s", "example.org/team": "shop"}
+	old.Attributes = theirs("duration=3s", "example.org/team=shop")
 	mesh.Attributes = map[string]string{"spiffe.csi.cert-manager.io/fs-group": "2000"}
 	n.publish(ours)
 	n.signer.from(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
@@ -89,15 +91,161 @@ func TestNamesOfTheOldDrivers(t *testing.T) {
 	}
 }
 
-func TestAMistakeUnderTheSPIFFEDriversName(t *testing.T) {
-	n := newNode(t, allNames)
-	v := web()
-	v.Attributes = map[string]string{"spiffe.csi.cert-manager.io/fsgroup": "2000"}
-	_, err := n.Publish(context.Background(), n.under(volume.SPIFFEDriver), v)
-	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "spiffe.csi.cert-manager.io knows spiffe.csi.cert-manager.io/fs-group") {
-		t.Errorf("%v", err)
+// theirs are the attributes of a volume of csi-driver's dialect.
+func theirs(edits ...string) map[string]string {
+	attributes := map[string]string{"csi.cert-manager.io/issuer-name": "ca", "csi.cert-manager.io/dns-names": "web"}
+	for _, e := range edits {
+		key, value, _ := strings.Cut(e, "=")
+		if !strings.Contains(key, "/") {
+			key = volume.OldPrefix + key
+		}
+		attributes[key] = value
 	}
-	n.empty()
+	return attributes
+}
+
+// The last request of a volume stays in the dialects of cert-manager's drivers, and none in ours.
+func TestRequestsThatADialectKeeps(t *testing.T) {
+	n := newNode(t, allNames)
+	kept := map[string]int{name: 0, volume.OldDriver: 1, volume.SPIFFEDriver: 1}
+	volumes := map[string]kubelet.Volume{}
+	for i, of := range slices.Sorted(maps.Keys(kept)) {
+		v := web()
+		v.UID = fmt.Sprintf("3b2f6a5e-0001-4c5e-9d3e-00000000000%d", i)
+		switch of {
+		case volume.OldDriver:
+			v.Attributes = theirs()
+		case volume.SPIFFEDriver:
+			v.Attributes = nil
+		}
+		volumes[of] = v
+		target, err := n.Publish(t.Context(), n.under(of), v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := certificate(t, target)
+		n.renew(v)
+		until(t, "the renewal", func() bool { return !certificate(t, target).Equal(first) })
+		until(t, "its end", func() bool { return n.record(v).Attempt == "" })
+	}
+	for of, v := range volumes {
+		var asked []string
+		for _, r := range n.signer.asked() {
+			if r.Attempt.Pod.UID == v.UID {
+				asked = append(asked, r.Attempt.ID)
+			}
+		}
+		gone := asked[:len(asked)-kept[of]]
+		until(t, of+": the requests before are deleted", func() bool {
+			forgot := n.signer.forgot()
+			return !slices.ContainsFunc(gone, func(id string) bool { return !slices.Contains(forgot, id) })
+		})
+		if last := asked[len(asked)-1]; kept[of] > 0 && slices.Contains(n.signer.forgot(), last) {
+			t.Errorf("%s: the last request is deleted", of)
+		}
+	}
+}
+
+// A driver of another name may have a dialect, too. What a volume was when its pod started it stays, whatever the flags say later.
+func TestADialectOfAnotherName(t *testing.T) {
+	const corp = "certs.corp.example"
+	dialect := volume.CSIDriver
+	n := newNode(t, func(c *driver.Config) {
+		c.Names = append(c.Names, driver.Name{Name: corp, Dialect: dialect, Endpoint: filepath.Join(c.KubeletRoot, "plugins", corp, "csi.sock")})
+	})
+	v := web()
+	v.Attributes = theirs()
+	target, err := n.Publish(t.Context(), n.under(corp), v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dialect = range []volume.Dialect{volume.CSIDriver, volume.Mayfly, ""} {
+		n.restart()
+		before := certificate(t, target)
+		n.renew(v)
+		until(t, "the renewal", func() bool { return !certificate(t, target).Equal(before) })
+		if key, ok := certificate(t, target).PublicKey.(*rsa.PublicKey); !ok || key.N.BitLen() != 2048 {
+			t.Errorf("under the dialect %q the key is a %T", dialect, key)
+		}
+	}
+	other := v
+	other.UID = "3b2f6a5e-0001-4c5e-9d3e-000000000002"
+	_, err = n.Publish(t.Context(), n.under(corp), other)
+	const want = "csi.cert-manager.io/dns-names is not an attribute of this driver: use csi.mayfly.dev/dns-names; " +
+		"csi.cert-manager.io/issuer-name is not an attribute of this driver: use csi.mayfly.dev/issuer-name"
+	if status.Code(err) != codes.InvalidArgument || status.Convert(err).Message() != want {
+		t.Errorf("a new volume: %v", err)
+	}
+}
+
+// csi-driver-spiffe passes its file of CA certificates on as it is, and all that its flags say of all volumes a profile says.
+func TestAProfileOfADriver(t *testing.T) {
+	n := newTrusting(t, func(c *driver.Config) {
+		allNames(c)
+		c.Defaults.TrustFiles, c.Defaults.Trust = []string{"corp"}, "file:corp"
+		c.Profiles = &someProfiles{now: &volume.Profiles{
+			Profiles: map[string]volume.Profile{"mesh": {
+				"certificate-file": "cert.pem", "privatekey-file": "key.pem", "ca-file": "roots.pem", "duration": "2h", "example.org/team": "mesh",
+			}},
+			Drivers: map[string]string{volume.SPIFFEDriver: "mesh"},
+		}}
+	})
+	a, b := root(t, "a", 0), root(t, "b", 0)
+	text := "# Corp\r\n" + string(chain.Encode(a))
+	n.write([]byte(text))
+	v := web()
+	v.Attributes = nil
+	target, err := n.Publish(t.Context(), n.under(volume.SPIFFEDriver), v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(read(t, target, "roots.pem")); got != text {
+		t.Errorf("roots.pem is %q", got)
+	}
+	for _, file := range []string{"cert.pem", "key.pem"} {
+		if len(read(t, target, file)) == 0 {
+			t.Errorf("%s is empty", file)
+		}
+	}
+	got := n.signer.asked()[0]
+	if got.Duration != 2*time.Hour || got.Annotations["example.org/team"] != "mesh" || got.Annotations["spiffe.csi.cert-manager.io/identity"] == "" {
+		t.Errorf("%+v", got)
+	}
+	for _, text := range []string{text + "# another comment", "# b\n" + string(chain.Encode(b, b)), string(chain.Encode(a, b))} {
+		n.write([]byte(text))
+		until(t, "the new text", func() bool { return string(read(t, target, "roots.pem")) == text })
+	}
+	ours := web()
+	ours.UID = "3b2f6a5e-0001-4c5e-9d3e-000000000002"
+	n.write([]byte(text))
+	until(t, "the first text", func() bool { return string(read(t, target, "roots.pem")) == text })
+	n.has(n.publish(ours), a)
+}
+
+// What cert-manager's drivers overlook does not keep a pod from its start. Its author reads of it.
+func TestAttributesThatAreOverlooked(t *testing.T) {
+	for name, key := range map[string]string{volume.OldDriver: "csi.cert-manager.io/dns-name", volume.SPIFFEDriver: "spiffe.csi.cert-manager.io/fsgroup"} {
+		t.Run(name, func(t *testing.T) {
+			events := make(chan string, 100)
+			n := newNode(t, func(c *driver.Config) {
+				allNames(c)
+				c.Events = eventFunc(func(message string) { events <- message })
+			})
+			v := web()
+			v.Attributes = map[string]string{key: "web"}
+			if name == volume.OldDriver {
+				v.Attributes = theirs(key + "=web")
+			}
+			if _, err := n.Publish(t.Context(), n.under(name), v); err != nil {
+				t.Fatal(err)
+			}
+			want := fmt.Sprintf("shop/web-0 AttributeOverlooked: overlooked, as cert-manager's driver does it: %q is not a known attribute: ", key)
+			until(t, "an event", func() bool { return len(events) > 0 })
+			if got := <-events; !strings.HasPrefix(got, want) {
+				t.Errorf("got  %s\nwant %s", got, want)
+			}
+		})
+	}
 }
 
 // What a volume means depends on the driver's name.

@@ -100,6 +100,7 @@ func (d *Driver) open(ctx context.Context, v *store.Volume, asked volume.Asked, 
 	if err := v.Update(func(r *store.Record) { r.SetAsked(asked, spec) }); err != nil {
 		return err
 	}
+	d.resolve.WarnOverlooked(v)
 	d.schedule(v) // The tmpfs may have a pair, under a record that could not be read.
 	return nil
 }

@@ -95,7 +95,7 @@ func TestThePendingAttemptGoesOnAfterARestart(t *testing.T) {
 }
 
 func TestKeepRequests(t *testing.T) {
-	n := newNode(t, func(c *driver.Config) { c.KeepRequests = 2 })
+	n := newNode(t, func(c *driver.Config) { c.KeepRequests = new(2) })
 	v := web()
 	target := n.publish(v)
 	for range 4 {

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/mount"
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
@@ -25,16 +27,22 @@ import (
 // The state directory of the driver at commit ef3140a: testdata has its record of web() and what it kept of CA
 // certificates, with placeholders.
 func TestAVolumeOfAnOlderDriver(t *testing.T) {
-	for name, renewIn := range map[string]time.Duration{
-		"is taken up": 5 * time.Minute, "is renewed at the recorded time": 4 * time.Second,
+	for _, row := range []struct {
+		name    string
+		renewIn time.Duration
+		prefix  string // Of some attributes.
+	}{
+		{"is taken up", 5 * time.Minute, "csi.mayfly.dev/"},
+		{"is renewed at the recorded time", 4 * time.Second, "csi.mayfly.dev/"},
+		{"may have two prefixes", 5 * time.Minute, "csi.cert-manager.io/"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(row.name, func(t *testing.T) {
 			n := newNode(t, nil)
 			if err := n.stop(); err != nil {
 				t.Fatal(err)
 			}
-			v, renewAt, later := web(), time.Now().Add(renewIn), renewIn > time.Minute
-			n.layOut(v, renewAt)
+			v, renewAt, later := web(), time.Now().Add(row.renewIn), row.renewIn > time.Minute
+			n.layOut(v, renewAt, row.prefix)
 			before := pair(t, n.Target(v))
 			n.start()
 			target := n.publish(v)
@@ -51,6 +59,9 @@ func TestAVolumeOfAnOlderDriver(t *testing.T) {
 				t.Errorf("renewed at %s, before %s", r.IssuedAt, renewAt)
 			}
 			n.reports(v, target)
+			if _, isRSA := pair(t, target).PublicKey.(*rsa.PublicKey); isRSA != (row.prefix == volume.OldPrefix) {
+				t.Errorf("the new key is a %T", pair(t, target).PublicKey)
+			}
 			// The older driver finds the new pair, should it come back.
 			if to, err := os.Readlink(n.inState(v, "pair.pem")); err != nil || !strings.HasPrefix(to, "pair.") {
 				t.Errorf("pair.pem: %s, %v", to, err)
@@ -61,14 +72,14 @@ func TestAVolumeOfAnOlderDriver(t *testing.T) {
 	}
 }
 
-// layOut makes what that driver left of a volume whose pair it received eight minutes ago.
-func (n *node) layOut(v kubelet.Volume, renewAt time.Time) {
+// layOut makes what that driver left of a volume whose pair it received eight minutes ago. Some of its attributes have the prefix.
+func (n *node) layOut(v kubelet.Volume, renewAt time.Time, prefix string) {
 	n.t.Helper()
 	key, issued := n.certified("web-0.shop.svc")
 	leaf, ca := parse(n.t, issued.Chain)[0], parse(n.t, issued.CA)[0]
 	digest, now := sha256.Sum256(ca.Raw), time.Now()
 	stamp := func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
-	fill := strings.NewReplacer("ID", v.ID(), "TARGET", n.Target(v),
+	fill := strings.NewReplacer("csi.mayfly.dev/dns-names", prefix+"dns-names", "csi.mayfly.dev/issuer-name", prefix+"issuer-name", "ID", v.ID(), "TARGET", n.Target(v),
 		"ISSUED_AT", stamp(now.Add(-8*time.Minute)), "RENEW_AT", stamp(renewAt), "ENDS_AT", stamp(leaf.NotAfter),
 		"CA_DER", base64.StdEncoding.EncodeToString(ca.Raw), "CA_SHA256", hex.EncodeToString(digest[:]))
 	dir, generation := n.inState(v, ""), n.inState(v, "data/..2855649945")

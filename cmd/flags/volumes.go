@@ -14,7 +14,7 @@ import (
 
 // Volumes are the flags that say what attributes mean. The controller needs the same values as the node plugin.
 type Volumes struct {
-	DriverNames *Repeated[string]
+	DriverNames *Repeated[volume.DriverName]
 	Issuer      signer.Issuer
 	TrustDomain string
 	SPIFFEPath  string
@@ -24,11 +24,14 @@ type Volumes struct {
 
 // Add defines the flags in f, with their defaults.
 func (v *Volumes) Add(f *flag.FlagSet) {
-	v.DriverNames = Repeat(driverName, volume.Driver)
+	v.DriverNames = Repeat(driverName, volume.DriverName{Name: volume.Driver, Dialect: volume.Mayfly})
 	f.Var(v.DriverNames, "driver-name",
-		"name of the CSI driver, as in its CSIDriver object; may be repeated, or be several with commas between them")
+		"name of the CSI driver, as in its CSIDriver object, or <name>=<dialect>: how its volumes are written, mayfly, "+
+			"csi-driver or csi-driver-spiffe (default: as the name says); may be repeated, or be several with commas "+
+			"between them")
 	f.StringVar(&v.Issuer.Name, "issuer-name", "", "issuer of volumes that name none; empty: each must")
-	f.StringVar(&v.Issuer.Kind, "issuer-kind", "Issuer", "kind of that issuer")
+	f.StringVar(&v.Issuer.Kind, "issuer-kind", "",
+		"kind of that issuer; empty: Issuer, and ClusterIssuer for volumes of the dialect csi-driver-spiffe")
 	f.StringVar(&v.Issuer.Group, "issuer-group", "cert-manager.io", "API group of that issuer")
 	f.StringVar(&v.TrustDomain, "trust-domain", "cluster.local",
 		"SPIFFE trust domain of the pods' SPIFFE IDs; empty: none")
@@ -44,6 +47,13 @@ func (v *Volumes) Add(f *flag.FlagSet) {
 
 // Check checks the values of the flags.
 func (v *Volumes) Check() error {
+	names := map[string]bool{}
+	for _, n := range v.DriverNames.Values {
+		if names[n.Name] {
+			return fmt.Errorf("--driver-name=%s: %s is given twice", v.DriverNames, n.Name)
+		}
+		names[n.Name] = true
+	}
 	if v.ConfigMap != "" && !objectName.MatchString(v.ConfigMap) {
 		return fmt.Errorf("--config-map=%s: <namespace>/<name> is needed", v.ConfigMap)
 	}
@@ -65,12 +75,13 @@ var driverNames = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9
 // and subdomain).
 var objectName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 
-// driverName parses a driver's name.
-func driverName(value string) (string, error) {
-	if !driverNames.MatchString(value) {
-		return "", fmt.Errorf("%q: a driver's name has up to 63 letters, digits, dots and dashes", value)
+// driverName parses a driver's name, with its dialect.
+func driverName(value string) (volume.DriverName, error) {
+	name, err := volume.ParseDriverName(value)
+	if err == nil && !driverNames.MatchString(name.Name) {
+		err = fmt.Errorf("%q: a driver's name has up to 63 letters, digits, dots and dashes", name.Name)
 	}
-	return value, nil
+	return name, err
 }
 
 // Log are the flags of the log.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
 	"github.com/mayfly-csi/mayfly/cmd/flags/flagstest"
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 )
 
@@ -118,12 +119,12 @@ func TestAFileThatIsNotUnderstood(t *testing.T) {
 }
 
 func TestRules(t *testing.T) {
-	o, err := parse([]string{"--pod-cidr=10.0.0.0/8,fd00::/8", "--driver-name=a,b", "--allow-any-name"}, func(string) string { return "" }, nil)
+	o, err := parse([]string{"--pod-cidr=10.0.0.0/8,fd00::/8", "--driver-name=a,b=csi-driver", "--allow-any-name"}, func(string) string { return "" }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := o.rules()
-	if o.NodePlugin != "system:serviceaccount:mayfly-system:mayfly" || !slices.Equal(r.Drivers, []string{"a", "b"}) || len(r.PodCIDRs) != 2 ||
+	if o.NodePlugin != "system:serviceaccount:mayfly-system:mayfly" || !slices.Equal(r.Drivers, []volume.DriverName{{Name: "a", Dialect: volume.Mayfly}, {Name: "b", Dialect: volume.CSIDriver}}) || len(r.PodCIDRs) != 2 ||
 		r.Policy != (policy.Policy{ClusterDomain: "cluster.local", AnyName: true}) || r.Defaults.TrustDomain != "cluster.local" {
 		t.Errorf("%+v", r)
 	}

@@ -18,8 +18,7 @@ const maxFields = 16
 // TestStructsAreSmall holds the structs of package driver and of the packages below it to maxFields.
 func TestStructsAreSmall(t *testing.T) {
 	exceptions := map[string]int{
-		"driver/volume.Volume": 33, // What one volume asks for: plain values, never changed.
-		"driver/volume.parser": 18, // What one call of Parse collects.
+		"driver/volume.Volume": 34, // What one volume asks for: plain values, never changed.
 	}
 	sizes := fieldsOfStructs(t, "../../driver")
 	if len(sizes) < 50 {

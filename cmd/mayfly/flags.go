@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
@@ -42,7 +43,7 @@ type options struct {
 	WatchPods      bool
 	Trust          string
 	TrustFiles     *flags.Repeated[trustFile]
-	KeepRequests   int
+	KeepRequests   *int // nil: as many as a volume's dialect says.
 	MetricsAddress string
 	HealthAddress  string
 	SELinuxContext string
@@ -65,14 +66,24 @@ func (o *options) flags() *flag.FlagSet {
 	o.Gates = flags.Repeat(volume.ParseGate)
 	f.Var(o.Gates, "pod-readiness-gate", "what a pod must have before its first certificate is asked for: pod-ip:any, pod-ip:ipv4, pod-ip:ipv6, pod-condition:<type>[=<status>] or pod-annotation:<key>; may be repeated, or be several with commas between them")
 	f.BoolVar(&o.WatchPods, "watch-pods", false, "watch this node's pods for the annotation "+pod.RenewAt)
-	f.StringVar(&o.Trust, "trust", string(volume.IssuerSource), "where the CA certificates of volumes come from that do not say, in the words of the attribute; not of volumes with the old prefix or of the old driver's name")
+	f.StringVar(&o.Trust, "trust", string(volume.IssuerSource), "where the CA certificates of volumes come from that do not say, in the words of the attribute; not of volumes of the dialect csi-driver")
 	o.TrustFiles = flags.Repeat(readTrustFile)
 	f.Var(o.TrustFiles, "trust-file", "<name>=<path>: a file of CA certificates on the node, which volumes name as file:<name>; may be repeated, or be several with commas between them")
-	f.IntVar(&o.KeepRequests, "keep-requests", 0, "how many finished CertificateRequests to keep for each volume, with --signer=cert-manager")
+	f.Func("keep-requests", "how many finished CertificateRequests to keep for each volume, with --signer=cert-manager; empty: 0, and 1 for volumes of the dialects csi-driver and csi-driver-spiffe", o.setKeepRequests)
 	f.StringVar(&o.HealthAddress, "health-address", "", "address to serve /healthz and /readyz on, such as :9809; empty: none")
 	f.StringVar(&o.SELinuxContext, "selinux-context", "", "SELinux context of volumes, such as system_u:object_r:container_file_t:s0, where the kubelet sends none and the node has SELinux; empty: the kernel's for a tmpfs")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address to serve Prometheus metrics on, such as :9402; empty: none")
 	return f
+}
+
+// setKeepRequests reads --keep-requests.
+func (o *options) setKeepRequests(text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return errors.New("a number from 0 is needed")
+	}
+	o.KeepRequests = &n
+	return nil
 }
 
 // parse reads the flags, each from the environment first and then from the command line.
@@ -98,7 +109,7 @@ func (o *options) complete() error {
 		path       *string
 		name, rest string
 	}{
-		{&o.CSIEndpoint, "csi-endpoint", socketName(o.DriverNames.Values[0])},
+		{&o.CSIEndpoint, "csi-endpoint", socketName(o.DriverNames.Values[0].Name)},
 		{&o.StateDir, "state-dir", "volumes"}, // The same under any name: what is there must be found again.
 		{&o.LocalCA, "local-ca", "local-ca"},
 	} {
@@ -124,11 +135,11 @@ func (o *options) cluster() bool { return o.Signer != signerLocal || o.Kubeconfi
 // driverNames returns the names with their sockets.
 func (o *options) driverNames() (all []driver.Name) {
 	for i, name := range o.DriverNames.Values {
-		endpoint := filepath.Join(o.KubeletRoot, "plugins", volume.Driver, socketName(name))
+		endpoint := filepath.Join(o.KubeletRoot, "plugins", volume.Driver, socketName(name.Name))
 		if i == 0 {
 			endpoint = o.CSIEndpoint
 		}
-		all = append(all, driver.Name{Name: name, Endpoint: endpoint})
+		all = append(all, driver.Name{Name: name.Name, Dialect: name.Dialect, Endpoint: endpoint})
 	}
 	return all
 }
@@ -165,8 +176,6 @@ func (o *options) check() error {
 		return fmt.Errorf("--signer=%s: there are %s, %s and %s", o.Signer, signerCertManager, signerPodCertificate, signerLocal)
 	case o.SELinuxContext != "" && !selinuxContext.MatchString(o.SELinuxContext):
 		return fmt.Errorf("--selinux-context=%s: <user>:<role>:<type>:<level> is needed, such as system_u:object_r:container_file_t:s0", o.SELinuxContext)
-	case o.KeepRequests < 0:
-		return fmt.Errorf("--keep-requests=%d: a number from 0", o.KeepRequests)
 	case len(o.trustFiles()) < len(o.TrustFiles.Values):
 		return fmt.Errorf("--trust-file=%s: a name is given twice", o.TrustFiles)
 	case !o.cluster() && (o.ConfigMap != "" || o.WatchPods || len(o.Gates.Values) > 0):
@@ -175,7 +184,7 @@ func (o *options) check() error {
 		return errors.New("--use-token-request is for --signer=cert-manager: the embedded CA asks nobody")
 	case o.AsPod && o.Signer == signerPodCertificate:
 		return errors.New("--use-token-request is for --signer=cert-manager: with --signer=pod-certificate the node asks")
-	case o.KeepRequests > 0 && o.Signer == signerPodCertificate:
+	case o.KeepRequests != nil && o.Signer == signerPodCertificate:
 		return errors.New("--keep-requests is for --signer=cert-manager: PodCertificateRequests are Kubernetes' to delete")
 	}
 	if err := cmp.Or(o.Volumes.Check(), o.Log.Check()); err != nil {

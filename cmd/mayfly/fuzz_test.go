@@ -31,7 +31,7 @@ func FuzzFlags(f *testing.F) {
 			}
 			return
 		}
-		if o.NodeName == "" || !filepath.IsAbs(o.CSIEndpoint) || !filepath.IsAbs(o.StateDir) || o.KeepRequests < 0 || o.defaults().Check() != nil {
+		if o.NodeName == "" || !filepath.IsAbs(o.CSIEndpoint) || !filepath.IsAbs(o.StateDir) || o.KeepRequests != nil && *o.KeepRequests < 0 || o.defaults().Check() != nil {
 			t.Errorf("%+v", o)
 		}
 		seen := map[string]bool{}

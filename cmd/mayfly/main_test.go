@@ -34,11 +34,13 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		{"node --node-name=a --signer=vault", nil, "--signer=vault: there are cert-manager, pod-certificate and local"},
 		{"node --node-name=a --log-format=xml", nil, "--log-format=xml: there are json and text"},
 		{"node --node-name=a --log-level=loud", nil, `invalid value "loud" for flag -log-level: slog: level string "loud": unknown name`},
-		{"node --node-name=a --keep-requests=-1", nil, "--keep-requests=-1: a number from 0"},
+		{"node --node-name=a --keep-requests=-1", nil, `invalid value "-1" for flag -keep-requests: a number from 0 is needed`},
 		{"node --node-name=a --selinux-context=container_file_t", nil, "--selinux-context=container_file_t: <user>:<role>:<type>:<level> is needed, such as system_u:object_r:container_file_t:s0"},
 		{`node --node-name=a --selinux-context=a:b:c",size=1`, nil, `--selinux-context=a:b:c",size=1: <user>:<role>:<type>:<level> is needed, such as system_u:object_r:container_file_t:s0`},
-		{"node --node-name=a --keep-requests=few", nil, `invalid value "few" for flag -keep-requests: parse error`},
+		{"node --node-name=a --keep-requests=few", nil, `invalid value "few" for flag -keep-requests: a number from 0 is needed`},
 		{"node --node-name=a --driver-name=a/b", nil, `invalid value "a/b" for flag -driver-name: "a/b": a driver's name has up to 63 letters, digits, dots and dashes`},
+		{"node --node-name=a --driver-name=a=vault", nil, `invalid value "a=vault" for flag -driver-name: "vault" is not a dialect: there are mayfly, csi-driver, csi-driver-spiffe`},
+		{"node --node-name=a --driver-name=a,a=csi-driver", nil, "--driver-name=a,a=csi-driver: a is given twice"},
 		{"node --node-name=a --trust-file=/ca.pem", nil, `invalid value "/ca.pem" for flag -trust-file: <name>=<path> is needed`},
 		{"node --node-name=a --trust-file=corp=ca.pem", nil, `invalid value "corp=ca.pem" for flag -trust-file: corp=ca.pem: a clean absolute path is needed`},
 		{"node --node-name=a --trust-file=corp=/a,corp=/b", nil, "--trust-file=corp=/a,corp=/b: a name is given twice"},
@@ -53,7 +55,7 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		{"node --node-name=a --signer=pod-certificate --keep-requests=1", nil, "--keep-requests is for --signer=cert-manager: PodCertificateRequests are Kubernetes' to delete"},
 		{"node --node-name=a --config-map=mayfly", nil, "--config-map=mayfly: <namespace>/<name> is needed"},
 		{"node --node-name=a --pod-readiness-gate=ready", nil, `invalid value "ready" for flag -pod-readiness-gate: "ready", which is no gate: there are pod-ip:any, pod-ip:ipv4, pod-ip:ipv6, pod-condition:<type>[=<status>] and pod-annotation:<key>`},
-		{"node", map[string]string{"MAYFLY_KEEP_REQUESTS": "few"}, `MAYFLY_KEEP_REQUESTS="few": parse error`},
+		{"node", map[string]string{"MAYFLY_KEEP_REQUESTS": "few"}, `MAYFLY_KEEP_REQUESTS="few": a number from 0 is needed`},
 		{"node --node-name=a", map[string]string{"MAYFLY_SIGNER": "vault"}, "--signer=vault: there are cert-manager, pod-certificate and local"},
 	} {
 		t.Run(row.args, func(t *testing.T) {
@@ -95,10 +97,12 @@ func TestSeveralDriverNames(t *testing.T) {
 		"":                                    "csi.mayfly.dev",
 		"--driver-name=a --driver-name=b":     "a,b",
 		"--driver-name=a,b":                   "a,b",
-		"--driver-name=a --driver-name=":      "",
-		"--driver-name=a,a":                   "",
-		"--driver-name=a,b --csi-endpoint=/s": "",
-		"--driver-name=a,b --kubelet-root= --state-dir=/s": "",
+		"--driver-name=a=csi-driver,b=mayfly": "a=csi-driver,b",
+		"--driver-name=csi.cert-manager.io=csi-driver,spiffe.csi.cert-manager.io=mayfly": "csi.cert-manager.io,spiffe.csi.cert-manager.io=mayfly",
+		"--driver-name=a --driver-name=":                                                 "",
+		"--driver-name=a,a":                                                              "",
+		"--driver-name=a,b --csi-endpoint=/s":                                            "",
+		"--driver-name=a,b --kubelet-root= --state-dir=/s":                               "",
 	} {
 		o, err := parse(append([]string{"--node-name=n"}, strings.Fields(args)...), func(string) string { return "" }, nil)
 		if got := o.DriverNames.String(); (err == nil) != (want != "") || err == nil && got != want {

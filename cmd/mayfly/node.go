@@ -88,7 +88,7 @@ func connect(config *driver.Config, o options) error {
 
 // consult gives the driver what it tells the API server and asks of it besides signatures and CA certificates.
 func consult(config *driver.Config, api *rest.Config, o options) (err error) {
-	if config.Events, err = event.New(api, o.DriverNames.Values[0], o.NodeName); err != nil {
+	if config.Events, err = event.New(api, o.DriverNames.Values[0].Name, o.NodeName); err != nil {
 		return err
 	}
 	if config.Pods, err = pod.New(readingPods(api, o), o.NodeName); err != nil {

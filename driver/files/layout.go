@@ -17,6 +17,7 @@ type Content struct {
 	Key    []byte       // As the volume's encoding says.
 	Chain  chain.Bundle // The leaf first.
 	CA     chain.Bundle // May be empty: not every issuer sends its CA.
+	CAText []byte       // The text of CA; nil: as it is encoded.
 	Bundle []byte       // The key as PKCS#8, then the chain.
 
 	Private  crypto.Signer // The key, for keystores.
@@ -44,6 +45,9 @@ func (c Content) part(part volume.Part, k volume.Keystore) ([]byte, error) {
 	case volume.ChainPart:
 		return c.Chain.Encode(), nil
 	case volume.CAPart:
+		if c.CAText != nil {
+			return c.CAText, nil
+		}
 		return c.CA.Encode(), nil
 	case volume.BundlePart:
 		return c.Bundle, nil

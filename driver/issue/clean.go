@@ -64,16 +64,24 @@ func (i *Issuer) Close() {
 	i.cleanup.wait.Wait()
 }
 
-// Clean deletes all but the last KeepRequests requests of the volume, in the background. A refused request is kept until
-// the next one: its conditions have more than the message, and say when another one would be approved.
+// Clean deletes all but the last requests of the volume that are to be kept, in the background. A refused request is kept
+// until the next one: its conditions have more than the message, and say when another one would be approved.
 func (i *Issuer) Clean(v *store.Volume) {
-	r, keep := v.Record(), i.KeepRequests
+	r, keep := v.Record(), i.keep(v)
 	if r.Failure != nil {
 		keep = max(keep, 1)
 	}
 	if surplus := len(r.Finished) - keep; surplus > 0 {
 		i.forget(v, r.Finished[:surplus])
 	}
+}
+
+// keep returns how many finished requests of the volume are kept.
+func (i *Issuer) keep(v *store.Volume) int {
+	if i.KeepRequests != nil {
+		return *i.KeepRequests
+	}
+	return v.Spec().Dialect.KeepRequests()
 }
 
 // Forget removes the state of a volume that was removed from the store, and deletes its requests.

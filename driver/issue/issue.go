@@ -29,7 +29,7 @@ import (
 // Config configures an issuer. All fields are required but those that say otherwise.
 type Config struct {
 	Signer       signer.Signer
-	KeepRequests int                           // How many finished requests of a volume are not deleted.
+	KeepRequests *int                          // How many finished requests of a volume stay; nil: its dialect says.
 	Wanted       func(podUID string) time.Time // When certificates of a pod are to be renewed; nil: nobody wishes that.
 	Events       *event.Queue
 	Metrics      prometheus.Registerer // nil: metrics are not registered.

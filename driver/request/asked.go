@@ -25,8 +25,8 @@ type name struct {
 
 func (n name) String() string { return fmt.Sprintf("%s %q", n.kind, n.value) }
 
-// covers requires every name that was asked for. More names are the issuer's choice. In the old driver's dialect
-// missing names are a warning, unless all are missing: so it mounts what the old driver mounts.
+// covers requires every name that was asked for. More names are the issuer's choice. In csi-driver's dialect
+// missing names are a warning, unless all are missing: so it mounts what csi-driver mounts.
 func (p *Pair) covers(v volume.Volume) error {
 	names := asked(v, p.Chain.Leaf())
 	missing := slices.DeleteFunc(slices.Clone(names), func(n name) bool { return n.there })
@@ -34,7 +34,7 @@ func (p *Pair) covers(v volume.Volume) error {
 		return nil
 	}
 	problem := lacks(missing)
-	if v.Old && slices.ContainsFunc(names, func(n name) bool { return n.there || n.elsewhere }) {
+	if v.Dialect.Lenient() && slices.ContainsFunc(names, func(n name) bool { return n.there || n.elsewhere }) {
 		p.warn("MissingName", problem.Error())
 		return nil
 	}
@@ -108,7 +108,7 @@ func (p *Pair) serves(v volume.Volume, before Pair, now time.Time) error {
 		return nil
 	}
 	problem := lacks(missing)
-	if v.NamesUsages && !v.Old && slices.ContainsFunc(missing, before.under(p.CA, now).has) {
+	if v.NamesUsages && !v.Dialect.Lenient() && slices.ContainsFunc(missing, before.under(p.CA, now).has) {
 		return problem
 	}
 	p.warn("MissingUsage", problem.Error())

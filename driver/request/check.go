@@ -19,9 +19,10 @@ const MaxSkew = 5 * time.Minute
 
 // A Pair is a key with the chain that was checked against it.
 type Pair struct {
-	Key   crypto.Signer
-	Chain chain.Chain
-	CA    chain.Bundle // May be empty.
+	Key    crypto.Signer
+	Chain  chain.Chain
+	CA     chain.Bundle // May be empty.
+	CAText []byte       // What the pod has of CA; nil: its encoding.
 
 	Warnings []Warning // What the pod's author should know of the answer.
 }

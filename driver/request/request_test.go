@@ -228,7 +228,7 @@ func TestNamesAreCriticalWithoutASubject(t *testing.T) {
 }
 
 func TestTheSubjectOfARequest(t *testing.T) {
-	v, err := volume.Parse(volume.Asked{ID: "csi-1", Target: "/t", Attributes: map[string]string{
+	v, err := volume.Parse(volume.Asked{Driver: volume.OldDriver, ID: "csi-1", Target: "/t", Attributes: map[string]string{
 		"csi.storage.k8s.io/pod.name": "web-0", "csi.storage.k8s.io/pod.namespace": "shop", "csi.storage.k8s.io/pod.uid": "7d4f",
 		"csi.storage.k8s.io/serviceAccount.name": "web", "csi.storage.k8s.io/ephemeral": "true",
 		"csi.cert-manager.io/issuer-name": "ca", "csi.cert-manager.io/organizations": "ignored",

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -189,15 +190,18 @@ func (r *Resolver) Recorded(v *store.Volume) error {
 // CheckPassword returns why a password in a call for a volume on record can't be that of its keystores; nil if it can.
 func (r *Resolver) CheckPassword(v *store.Volume, asked volume.Asked) error {
 	before := v.Record().Asked
-	asked.Profile, asked.IPs = before.Profile, before.IPs
+	asked.Profile, asked.IPs, asked.Dialect = before.Profile, before.IPs, before.Dialect
 	_, err := parse(asked, r.Flags)
 	return err
 }
 
 // parse parses the attributes of a volume on record: for it a trust file that the driver no longer has is a warning, not
-// an error.
+// an error. The records of earlier drivers name no dialect.
 func parse(asked volume.Asked, defaults volume.Defaults) (volume.Volume, error) {
 	defaults.AnyTrustFile = true
+	if asked.Dialect == "" {
+		return volume.ParseEarlier(asked, defaults)
+	}
 	return volume.Parse(asked, defaults)
 }
 
@@ -244,6 +248,18 @@ func (r *Resolver) setProblems(v *store.Volume, problems error) {
 	r.Log.Warn("flags and profiles don't fit a volume any more: the last ones that did are used",
 		v.Attr(), "error", problems)
 	message := "the driver's settings don't fit this volume any more, and those of before count: " + problems.Error()
+	r.Events.Warn(v.Record().Asked, reason, event.Warning{Reason: reason, Message: message}, 0)
+}
+
+// WarnOverlooked warns the pod of attributes that count for nothing in its volume's dialect.
+func (r *Resolver) WarnOverlooked(v *store.Volume) {
+	const reason = "AttributeOverlooked"
+	spec := v.Spec()
+	if len(spec.Overlooked) == 0 {
+		return
+	}
+	message := "overlooked, as cert-manager's driver does it: " + strings.Join(spec.Overlooked, "; ")
+	r.Log.Warn("attributes of a volume are overlooked", v.Attr(), "problems", spec.Overlooked)
 	r.Events.Warn(v.Record().Asked, reason, event.Warning{Reason: reason, Message: message}, 0)
 }
 

@@ -105,6 +105,7 @@ func (n node) asked(req *csi.NodePublishVolumeRequest) (volume.Asked, error) {
 	}
 	return volume.Asked{
 		Driver:     n.Name,
+		Dialect:    n.Dialect,
 		ID:         req.GetVolumeId(),
 		Target:     req.GetTargetPath(),
 		Attributes: attributes,

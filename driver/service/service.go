@@ -27,6 +27,7 @@ type Publisher interface {
 // A Plugin is a node plugin under one of its names. All fields are required.
 type Plugin struct {
 	Name        string // As in the CSIDriver object.
+	Dialect     volume.Dialect
 	Version     string
 	NodeName    string
 	KubeletRoot string // Empty: accept targets anywhere.

@@ -44,7 +44,7 @@ func client(t *testing.T, p service.Publisher) csi.NodeClient {
 		t.Fatal(err)
 	}
 	server := service.Plugin{
-		Name: "csi.mayfly.dev", Publisher: p, Volumes: volumes, Metrics: service.NewMetrics(nil), Log: log,
+		Name: "csi.mayfly.dev", Dialect: volume.Mayfly, Publisher: p, Volumes: volumes, Metrics: service.NewMetrics(nil), Log: log,
 	}.NewServer()
 	listener := bufconn.Listen(1 << 10)
 	go server.Serve(listener) //nolint:errcheck // It ends with the test.
@@ -100,7 +100,7 @@ func TestWhatIsAsked(t *testing.T) {
 	if _, err := client(t, p).NodePublishVolume(t.Context(), request()); err != nil {
 		t.Fatal(err)
 	}
-	if a := p.asked; a.Driver != "csi.mayfly.dev" || a.ID != "csi-1" || a.Target != "/pods/absent" ||
+	if a := p.asked; a.Driver != "csi.mayfly.dev" || a.Dialect != volume.Mayfly || a.ID != "csi-1" || a.Target != "/pods/absent" ||
 		len(a.Attributes) != 1 || !a.Secrets || a.Password != "changeit" {
 		t.Errorf("asked: %+v", a)
 	}

@@ -58,7 +58,8 @@ func (v *Volume) Install(spec volume.Volume, attempt string, pair request.Pair, 
 		return err
 	}
 	set, err := files.Arrange(spec, files.Content{
-		Key: key, Bundle: bundle, Chain: pair.Chain.Certificates(), CA: pair.CA, Private: pair.Key, Password: password,
+		Key: key, Bundle: bundle, Chain: pair.Chain.Certificates(), CA: pair.CA, CAText: pair.CAText,
+		Private: pair.Key, Password: password,
 	})
 	if err != nil {
 		return err

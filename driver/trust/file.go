@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -150,5 +151,9 @@ func read(path string) Answer {
 	if err != nil {
 		return Answer{Err: fmt.Errorf("read a trust file: %w", err)}
 	}
-	return answer(text, "file "+path)
+	a := answer(text, "file "+path)
+	if a.Err == nil && !bytes.Equal(text, a.Certificates.Encode()) {
+		a.Text = text
+	}
+	return a
 }

@@ -42,6 +42,7 @@ type Memory struct {
 type sourceState struct {
 	read         bool // It was read at least once.
 	certificates chain.Bundle
+	text         []byte // Of a file that is passed on as it is; nil: the certificates are.
 	problem      string // What is wrong with it now; empty: nothing.
 }
 
@@ -54,6 +55,7 @@ type issuer struct {
 // An Answer is the content of a source: certificates, or the reason why there are none. The zero Answer: not read yet.
 type Answer struct {
 	Certificates chain.Bundle
+	Text         []byte // Of a file, where it is another than that of the certificates.
 	Err          error
 }
 
@@ -84,7 +86,7 @@ func (m Memory) update(
 			before.problem = message.Cut(a.Err.Error(), message.LongestReason)
 			m = m.with(s, before)
 		case a.Certificates != nil:
-			next := m.with(s, sourceState{read: true, certificates: a.Certificates})
+			next := m.with(s, sourceState{read: true, certificates: a.Certificates, text: a.Text})
 			if n := next.union(sources).Size(); n > MaxSize {
 				const format = "all sources together have %d bytes of CA certificates: more than %d"
 				before.problem = fmt.Sprintf(format, n, MaxSize)
@@ -120,7 +122,7 @@ func FromFiles(sources []volume.Source, roots, leafFirst chain.Bundle, now time.
 	if issuer := (volume.Source{Kind: volume.IssuerSource}); slices.Contains(sources, issuer) {
 		m = m.with(issuer, had) // It is read when it issues.
 	}
-	return m.noteChain(leafFirst, nil, now, chain.NewChecks(maxChecks)).SetInstalled(roots)
+	return m.noteChain(leafFirst, nil, now, chain.NewChecks(maxChecks)).SetInstalled(roots, nil)
 }
 
 // noteIssuers records the certificates that issued the chain's leaf, directly or not, and forgets those that expired or
@@ -259,21 +261,24 @@ func (m Memory) Unparsed() map[string]string {
 // HasInstalled reports whether SetInstalled was called.
 func (m Memory) HasInstalled() bool { return m.installed != "" }
 
-// SetInstalled returns the memory with these as the CA certificates in the pod's files.
-func (m Memory) SetInstalled(roots chain.Bundle) Memory {
-	m.installed = digest(roots)
+// SetInstalled returns the memory with these as the CA certificates in the pod's files, and their text.
+func (m Memory) SetInstalled(roots chain.Bundle, text []byte) Memory {
+	m.installed = digest(roots, text)
 	return m
 }
 
-// IsInstalled reports whether these are the CA certificates in the pod's files.
-func (m Memory) IsInstalled(roots chain.Bundle) bool { return m.installed == digest(roots) }
+// IsInstalled reports whether these are the CA certificates in the pod's files, and their text.
+func (m Memory) IsInstalled(roots chain.Bundle, text []byte) bool {
+	return m.installed == digest(roots, text)
+}
 
-// digest returns a hash of the certificates in their order.
-func digest(roots chain.Bundle) string {
+// digest returns a hash of the certificates in their order, and of their text.
+func digest(roots chain.Bundle, text []byte) string {
 	sum := sha256.New()
 	for _, c := range roots {
 		sum.Write(c.Raw()) // DER is self-delimiting.
 	}
+	sum.Write(text)
 	return hex.EncodeToString(sum.Sum(nil))
 }
 

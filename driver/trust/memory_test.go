@@ -205,7 +205,7 @@ func TestWhatAPodHas(t *testing.T) {
 		return s
 	}
 	s := found(issuer)
-	if !s.Complete(s.sources) || !s.IsInstalled(s.roots()) {
+	if !s.Complete(s.sources) || !s.IsInstalled(s.roots(), nil) {
 		t.Errorf("what the pod has changes: %v", names(s.roots()))
 	}
 	s.goOn(t, issued(c, c.leaf(t, time.Hour)))
@@ -328,8 +328,9 @@ func TestOldRootsAreBounded(t *testing.T) {
 
 func TestShown(t *testing.T) {
 	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
-	m := again(t, trust.Memory{}.SetInstalled(list(a)))
-	if !m.IsInstalled(list(a)) || m.IsInstalled(list(b)) || m.IsInstalled(list(a, b)) || m.IsInstalled(nil) || (trust.Memory{}).IsInstalled(nil) {
+	m := again(t, trust.Memory{}.SetInstalled(list(a), nil))
+	if !m.IsInstalled(list(a), nil) || m.IsInstalled(list(b), nil) || m.IsInstalled(list(a, b), nil) || m.IsInstalled(nil, nil) ||
+		m.IsInstalled(list(a), []byte("# a")) || (trust.Memory{}).IsInstalled(nil, nil) {
 		t.Error("what the pod has is not what it has")
 	}
 }
@@ -349,5 +350,38 @@ func TestALongProblemOfASource(t *testing.T) {
 	}, nil, time.Now())
 	if _, problem, missing := m.Missing([]volume.Source{mesh}); !missing || len(problem) != 768 || !strings.HasSuffix(problem, "…") {
 		t.Errorf("%t, %d bytes: %.100s", missing, len(problem), problem)
+	}
+}
+
+// The text of the one source is passed on as it is, and what the pod has besides comes after it.
+func TestText(t *testing.T) {
+	a, b := newCA(t, "a", nil), newCA(t, "b", nil)
+	text := "# The roots of Corp.\r\n" + string(list(a).Encode()) + string(list(a).Encode()) + "end"
+	has := func(text string, sources ...volume.Source) trust.Memory {
+		return again(t, trust.Memory{}.Update(sources, func(volume.Source) trust.Answer {
+			return trust.Answer{Certificates: list(a), Text: []byte(text)}
+		}, nil, time.Now()))
+	}
+	m := has(text, corp)
+	for _, row := range []struct {
+		name    string
+		of      trust.Memory
+		sources []volume.Source
+		roots   chain.Bundle
+		want    string
+	}{
+		{"the source's certificates", m, []volume.Source{corp}, list(a), text},
+		{"an old root besides", m, []volume.Source{corp}, list(a, b), text + "\n" + string(list(b).Encode())},
+		{"one that is distrusted", m, []volume.Source{corp}, nil, ""},
+		{"two sources", has(text, corp, issuer), []volume.Source{corp, issuer}, list(a), ""},
+		{"another source", m, []volume.Source{issuer}, list(a), ""},
+	} {
+		if got := string(row.of.Text(row.sources, row.roots)); got != row.want {
+			t.Errorf("%s: %q\nwant %q", row.name, got, row.want)
+		}
+	}
+	gone := m.Update([]volume.Source{corp}, func(volume.Source) trust.Answer { return trust.Answer{Err: errors.New("gone")} }, nil, time.Now())
+	if got := string(gone.Text([]volume.Source{corp}, list(a))); got != text {
+		t.Errorf("of a file that is gone: %q", got)
 	}
 }

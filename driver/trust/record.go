@@ -26,6 +26,7 @@ type record struct {
 type sourceRecord struct {
 	Read         bool     `json:"known"`
 	Certificates [][]byte `json:"certificates,omitempty"`
+	Text         []byte   `json:"text,omitempty"`
 	Problem      string   `json:"trouble,omitempty"`
 }
 
@@ -41,7 +42,7 @@ func (m Memory) Encode() ([]byte, error) {
 		Distrusted: m.distrusted, Ancestors: m.ancestors,
 	}
 	for name, h := range m.sources {
-		one := sourceRecord{Read: h.read, Problem: h.problem}
+		one := sourceRecord{Read: h.read, Text: h.text, Problem: h.problem}
 		for _, c := range h.certificates {
 			one.Certificates = append(one.Certificates, c.Raw())
 		}
@@ -71,7 +72,7 @@ func Decode(text []byte) (Memory, error) {
 		sources: map[string]sourceState{}, installed: r.Installed, distrusted: r.Distrusted, ancestors: r.Ancestors,
 	}
 	for name, one := range r.Sources {
-		h := sourceState{read: one.Read, problem: one.Problem}
+		h := sourceState{read: one.Read, text: one.Text, problem: one.Problem}
 		for _, der := range one.Certificates {
 			c, err := chain.FromDER(der)
 			if err != nil {

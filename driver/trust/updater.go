@@ -219,6 +219,18 @@ func (u *Updater) answer(s volume.Source) Answer {
 	return u.sources.Answer(s)
 }
 
+// answers returns what the sources of a volume have. The text of a file counts where it is passed on as it is.
+func (u *Updater) answers(spec volume.Volume) func(volume.Source) Answer {
+	asIs := spec.Dialect.TrustAsIs()
+	return func(s volume.Source) Answer {
+		a := u.answer(s)
+		if !asIs {
+			a.Text = nil
+		}
+		return a
+	}
+}
+
 // A missingError is the error of a source that was never read, without which no pod starts. It is tried again, like a
 // request that is not signed yet.
 type missingError struct {
@@ -259,7 +271,7 @@ func (u *Updater) checkSources(v *store.Volume) error {
 	defer v.LockFiles()()
 	spec := v.Spec()
 	now := time.Now()
-	m := u.memory(v, spec).Distrust(u.currentList().distrusted).Update(spec.Trust, u.answer, nil, now)
+	m := u.memory(v, spec).Distrust(u.currentList().distrusted).Update(spec.Trust, u.answers(spec), nil, now)
 	u.setMemory(v.ID(), &m)
 	if source, problem, ok := m.Missing(spec.Trust); ok {
 		return missingError{source, problem}
@@ -273,7 +285,7 @@ func (u *Updater) Install(v *store.Volume, attempt string, pair request.Pair) er
 	defer v.LockFiles()()
 	spec, now := v.Spec(), time.Now()
 	before := u.memory(v, spec)
-	after := before.Distrust(u.currentList().distrusted).Update(spec.Trust, u.answer, nil, now).
+	after := before.Distrust(u.currentList().distrusted).Update(spec.Trust, u.answers(spec), nil, now).
 		Issued(spec.Trust, pair.CA, pair.Chain.Certificates(), now)
 	if err := checkPair(v, spec, after, now); err != nil {
 		return err
@@ -318,9 +330,10 @@ func (u *Updater) refresh(v *store.Volume) error {
 	}
 	now := time.Now()
 	before := u.memory(v, spec)
-	after := before.Distrust(u.currentList().distrusted).Update(spec.Trust, u.answer, pair.Chain.Certificates(), now)
+	after := before.Distrust(u.currentList().distrusted).
+		Update(spec.Trust, u.answers(spec), pair.Chain.Certificates(), now)
 	roots := after.Roots(spec.Trust, now)
-	if (after.Complete(spec.Trust) || before.HasInstalled()) && !after.IsInstalled(roots) {
+	if (after.Complete(spec.Trust) || before.HasInstalled()) && !after.IsInstalled(roots, after.Text(spec.Trust, roots)) {
 		if after, err = install(v, spec, attempt, pair, after, roots); err != nil {
 			return err
 		}
@@ -346,7 +359,8 @@ func (u *Updater) clearUnapplied(id string) {
 func install(
 	v *store.Volume, spec volume.Volume, attempt string, pair request.Pair, known Memory, roots chain.Bundle,
 ) (Memory, error) {
-	pair.CA, known = roots, known.SetInstalled(roots)
+	pair.CA, pair.CAText = roots, known.Text(spec.Trust, roots)
+	known = known.SetInstalled(roots, pair.CAText)
 	text, err := known.Encode()
 	if err != nil {
 		return Memory{}, err

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"sync"
@@ -149,5 +150,6 @@ func same(a, b Answer) bool {
 	if a.Err != nil || b.Err != nil {
 		return a.Err != nil && b.Err != nil && a.Err.Error() == b.Err.Error()
 	}
-	return a.Certificates.Equal(b.Certificates) && (a.Certificates == nil) == (b.Certificates == nil)
+	return a.Certificates.Equal(b.Certificates) && (a.Certificates == nil) == (b.Certificates == nil) &&
+		bytes.Equal(a.Text, b.Text)
 }

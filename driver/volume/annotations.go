@@ -6,39 +6,69 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	"github.com/agext/levenshtein"
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// setAnnotations takes the attributes that no row has. Those of other groups become annotations of the request, as
-// the old driver has it. One whose group and name are both much like ours is a mistake. The kubelet's keys are
+// setAnnotations takes the attributes that the dialect does not know. Those of other groups become annotations of the
+// request, where it has these. One whose group and name are both much like ours is a mistake, which a dialect may
+// overlook, and so is one of another dialect: the attribute that it means is not checked. The kubelet's keys are
 // skipped: no pod sets them.
 func (p *parser) setAnnotations(attributes map[string]string) (problems Problems) {
-	known := keys()
 	for _, key := range slices.Sorted(maps.Keys(attributes)) {
-		switch {
-		case len(problems) == maxProblems:
-			return problems
-		case slices.Contains(known, key), strings.HasPrefix(key, kubeletPrefix):
-		case !isForeign(key):
-			problems = append(problems, problem(quote(key), "is not a known attribute%s", suggestion(key, "%s", known)))
-		case len(validation.IsQualifiedName(strings.ToLower(key))) > 0:
-			reason := validation.IsQualifiedName(strings.ToLower(key))[0]
-			problems = append(problems, problem(quote(key), "can't be an annotation of the request: %s", reason))
-		case !utf8.ValidString(attributes[key]):
-			problems = append(problems, problem(quote(key),
-				"can't be an annotation of the request: its value is not valid UTF-8"))
-		default:
-			if p.Annotations == nil {
-				p.Annotations = map[string]string{}
-			}
-			p.Annotations[key] = attributes[key]
+		if p.dialect.knows(key) || strings.HasPrefix(key, kubeletPrefix) {
+			continue
 		}
+		if len(problems) == maxProblems {
+			return problems
+		}
+		problems = append(problems, problemsOf(p.setUnknown(key, attributes[key]))...)
 	}
 	return problems
+}
+
+// setUnknown takes one attribute that the dialect does not know.
+func (p *parser) setUnknown(key, value string) error {
+	meant, _ := p.dialect.translate(key)
+	switch {
+	case meant != nil:
+		p.inputs[meant.Name] = input{wrong: true}
+		return p.dialect.unknown(key)
+	case p.dialect.annotations && isForeign(key):
+		if err := checkAnnotation(key, value); err != nil {
+			return err
+		}
+		p.annotate(key, value)
+		return nil
+	case p.dialect.overlooks && !strings.HasPrefix(key, Prefix):
+		if len(p.Overlooked) < maxProblems {
+			p.Overlooked = append(p.Overlooked, p.dialect.unknown(key).Error())
+		}
+		return nil
+	}
+	return p.dialect.unknown(key)
+}
+
+// checkAnnotation checks what the API server would refuse.
+func checkAnnotation(key, value string) error {
+	const format = "can't be an annotation of the request: %s"
+	if wrong := validation.IsQualifiedName(strings.ToLower(key)); len(wrong) > 0 {
+		return problem(quote(key), format, wrong[0])
+	}
+	if !utf8.ValidString(value) {
+		return problem(quote(key), format, "its value is not valid UTF-8")
+	}
+	return nil
+}
+
+// annotate gives the request an annotation.
+func (p *parser) annotate(key, value string) {
+	if p.Annotations == nil {
+		p.Annotations = map[string]string{}
+	}
+	p.Annotations[key] = value
 }
 
 // isForeign reports whether a key is of another group, and is not a misspelt attribute: both its group and its name
@@ -66,19 +96,6 @@ func alike(a, b string) bool {
 // longestKey is the length of the longest qualified name: a DNS subdomain, a slash and a name (k8s.io/apimachinery
 // pkg/util/validation).
 const longestKey = 253 + 1 + 63
-
-// keys returns all attributes with their prefixes.
-var keys = sync.OnceValue(func() (keys []string) {
-	for _, a := range table() {
-		if !a.OnlyOld {
-			keys = append(keys, Prefix+a.Name)
-		}
-		if a.Old {
-			keys = append(keys, OldPrefix+a.Name)
-		}
-	}
-	return keys
-})
 
 // nearest returns the word most like the given one: first by what follows the prefix, then as a whole.
 func nearest(word string, words []string) (best string) {

@@ -9,10 +9,11 @@ import (
 // An Attribute is one row of what a pod may ask for.
 type Attribute struct {
 	Name       string // What follows the prefix.
-	Old        bool   // Known under OldPrefix, too.
-	OnlyOld    bool   // Not known under Prefix.
-	Default    string // Under Prefix.
-	OldDefault string // Under OldPrefix.
+	Old        bool   // In csi-driver's dialect its prefix is OldPrefix.
+	OnlyOld    bool   // Known in csi-driver's dialect alone.
+	Instead    string // The name of the attribute that stands for it in the others.
+	Default    string // In our dialect.
+	OldDefault string // In csi-driver's dialect.
 	Expanded   bool   // Variables are replaced.
 	Secret     bool   // A password: taken as it is.
 	Meaning    string // One line of the reference.
@@ -56,8 +57,8 @@ func subjectAttributes() []Attribute {
 		{
 			Name: "common-name", Old: true, Expanded: true, Example: "${SERVICE_ACCOUNT_NAME}.${POD_NAMESPACE}",
 			set: (*parser).setCommonName,
-			Meaning: "Common name of the subject: up to 64 characters (RFC 5280, ub-common-name; the old prefix does not " +
-				"check it).",
+			Meaning: "Common name of the subject: up to 64 characters (RFC 5280, ub-common-name; csi-driver's dialect does " +
+				"not check it).",
 		}, {
 			Name: "organizations", Old: true, Expanded: true, Example: `Shop,"Shop, Inc."`, set: (*parser).setOrganizations,
 			Meaning: "Organizations of the subject, comma-separated; one with a comma in quotation marks.",
@@ -119,8 +120,8 @@ func timeAttributes() []Attribute {
 	return []Attribute{
 		{
 			Name: "duration", Old: true, Default: "1h", OldDefault: "2160h", Example: "30m", set: (*parser).setLifetime,
-			Meaning: "Lifetime to ask for, a Go duration of a second to ten years (`87600h`; the old prefix has no " +
-				"longest). The issuer may give another; rotation follows what it gives.",
+			Meaning: "Lifetime to ask for, a Go duration of a second to ten years (`87600h`; csi-driver's dialect has " +
+				"no longest). The issuer may give another; rotation follows what it gives.",
 		}, {
 			Name: "renew-before", Old: true, Example: "30%", set: (*parser).setRenewBefore,
 			Meaning: "How long before its end a certificate is renewed: a Go duration, or a part of the lifetime, `1%` to " +
@@ -171,11 +172,11 @@ func keyAttributes() []Attribute {
 			Meaning: "`RSA`, `ECDSA` or `Ed25519`, in any case.",
 		}, {
 			Name: "key-size", Old: true, Example: "384", set: (*parser).setKeySize,
-			Meaning: "Bits. RSA: 2048 to 8192, 3072 if absent (old prefix: 2048). ECDSA: 256, 384 or 521, 256 if absent. " +
+			Meaning: "Bits. RSA: 2048 to 8192, 3072 if absent (csi-driver: 2048). ECDSA: 256, 384 or 521, 256 if absent. " +
 				"Not with Ed25519.",
 		}, {
 			Name: "key-encoding", Old: true, Example: "PKCS1", set: (*parser).setKeyEncoding,
-			Meaning: "`PKCS8` or, for RSA, `PKCS1`. Absent: PKCS8 (old prefix: PKCS1 for RSA). The bundle is always PKCS#8.",
+			Meaning: "`PKCS8` or, for RSA, `PKCS1`. Absent: PKCS8 (csi-driver: PKCS1 for RSA). The bundle is always PKCS#8.",
 		}, {
 			Name: "reuse-private-key", Old: true, Default: "false", OldDefault: "false", Example: "true",
 			set:     (*parser).setReuseKey,
@@ -204,13 +205,13 @@ func fileAttributes() []Attribute {
 			set:     (*parser).setPKCS12File,
 			Meaning: "File of the keystore, in layout `pkcs12`.",
 		}, {
-			Name: "pkcs12-enable", Old: true, OnlyOld: true, OldDefault: "false", Example: "true",
+			Name: "pkcs12-enable", Old: true, OnlyOld: true, Instead: "layout", OldDefault: "false", Example: "true",
 			set: (*parser).setPKCS12Enable,
 			Meaning: "`true` adds the keystore of the layout `pkcs12` and not its truststore. `pkcs12-password` is " +
 				"required with it.",
 		}, {
-			Name: "pkcs12-password", Old: true, OnlyOld: true, Secret: true, Example: "secret",
-			set:     (*parser).setPKCS12Password,
+			Name: "pkcs12-password", Old: true, OnlyOld: true, Instead: "keystore-password", Secret: true,
+			Example: "secret", set: (*parser).setPKCS12Password,
 			Meaning: "Password of that keystore.",
 		}, {
 			Name: "keystore-password", Secret: true, Example: "secret", set: (*parser).setKeystorePassword,
@@ -237,7 +238,7 @@ func fileAttributes() []Attribute {
 			Name: "uid", Example: "999", set: (*parser).setUID,
 			Meaning: "Owner of the files, 0 to 4294967294. Absent: root.",
 		}, {
-			Name: "mode", Example: "0400", set: (*parser).setMode,
+			Name: "mode", OldDefault: "0440", Example: "0400", set: (*parser).setMode,
 			Meaning: "Mode of the files, in octal digits. Absent: `0440`, or `0444` with neither group nor owner. Nobody " +
 				"can write, whatever it says.",
 		}, {
@@ -251,38 +252,10 @@ func fileAttributes() []Attribute {
 	}
 }
 
-// defaultValue returns the attribute's default.
-func (a Attribute) defaultValue(old bool) string {
-	if old {
-		return a.OldDefault
-	}
-	return a.Default
-}
-
 // trim drops the spaces around a value, which in a password may be meant.
 func (a Attribute) trim(value string) string {
 	if a.Secret {
 		return value
 	}
 	return strings.TrimSpace(value)
-}
-
-// given returns the attribute's value in attributes. Both prefixes at once are an error.
-func (a Attribute) given(attributes map[string]string) (key, value string, err error) {
-	value, ok := attributes[Prefix+a.Name]
-	if a.OnlyOld {
-		ok = false
-	}
-	oldValue, oldOK := "", false
-	if a.Old {
-		oldValue, oldOK = attributes[OldPrefix+a.Name]
-	}
-	switch {
-	case ok && oldOK:
-		return Prefix + a.Name, "", problem(Prefix+a.Name, "is given as %s, too: give one of them", OldPrefix+a.Name)
-	case oldOK:
-		return OldPrefix + a.Name, a.trim(oldValue), nil
-	default:
-		return Prefix + a.Name, a.trim(value), nil
-	}
 }

@@ -35,13 +35,13 @@ func (p *parser) checkCombinations() (problems Problems) {
 	return problems
 }
 
-// checkIssuer checks the issuer that the pod names: an object of the API server. Under the old prefix an issuer of
-// another group than cert-manager's may be anything.
+// checkIssuer checks the issuer that the pod names: an object of the API server. In csi-driver's dialect an issuer
+// of another group than cert-manager's may be anything.
 func (p *parser) checkIssuer() error {
 	const builtIn = "cert-manager.io"
 	i, foreign := p.Issuer, p.Issuer.Group != builtIn
 	var problems Problems
-	if foreign && p.Old {
+	if foreign && p.dialect.lenient {
 		return nil
 	}
 	given := func(name string) bool { return p.isSet(name) && !p.inputs[name].wrong }
@@ -71,9 +71,6 @@ func (p *parser) addSPIFFEID() error {
 		return nil
 	}
 	key := p.keyOf("spiffe") + " is true"
-	if p.spiffeDialect {
-		key = SPIFFEDriver + " gives a SPIFFE ID"
-	}
 	if p.defaults.TrustDomain == "" {
 		return problem(key+",", "and this driver has no trust domain: its operator sets --trust-domain")
 	}
@@ -87,6 +84,9 @@ func (p *parser) addSPIFFEID() error {
 		}
 	}
 	p.URIs = append(p.URIs, id.URL())
+	if p.dialect.identity != "" {
+		p.annotate(p.dialect.identity, id.String())
+	}
 	return nil
 }
 
@@ -107,9 +107,9 @@ func (p *parser) spiffeID() (spiffeid.ID, error) {
 	return id, err
 }
 
-// requireName requires an identity. The old driver did not.
+// requireName requires an identity. csi-driver does not.
 func (p *parser) requireName() error {
-	if p.Old || p.spiffe || p.Subject.CommonName != "" || p.RawSubject != nil ||
+	if p.dialect.lenient || p.spiffe || p.Subject.CommonName != "" || p.RawSubject != nil ||
 		len(p.DNSNames)+len(p.IPs)+len(p.URIs) > 0 {
 		return nil
 	}
@@ -133,8 +133,8 @@ func (p *parser) completeKey() error {
 	k := &p.Key
 	if k.Encoding == "" {
 		k.Encoding = PKCS8
-		if p.Old && k.Algorithm == RSA {
-			k.Encoding = PKCS1
+		if k.Algorithm == RSA {
+			k.Encoding = p.dialect.rsa.Encoding
 		}
 	}
 	if k.Size == 0 {
@@ -154,13 +154,11 @@ func (p *parser) completeKey() error {
 }
 
 func (p *parser) defaultKeySize() int {
-	switch {
-	case p.Key.Algorithm == ECDSA:
+	switch p.Key.Algorithm {
+	case ECDSA:
 		return 256
-	case p.Key.Algorithm == RSA && p.Old:
-		return 2048
-	case p.Key.Algorithm == RSA:
-		return 3072
+	case RSA:
+		return p.dialect.rsa.Size
 	}
 	return 0
 }
@@ -168,7 +166,7 @@ func (p *parser) defaultKeySize() int {
 // completeKeystore finds the password of the keystores, and checks what they need.
 func (p *parser) completeKeystore() error {
 	const inSecret = PasswordKey + " of nodePublishSecretRef"
-	if err := checkSize(p.secretPassword, maxPassword); err != nil { // It is stored, whether there are keystores or not.
+	if err := checkSize(p.asked.Password, maxPassword); err != nil { // It is stored, whether there are keystores or not.
 		return withKey(inSecret, err)
 	}
 	if p.pkcs12 && p.pkcs12Password == "" {
@@ -192,10 +190,10 @@ func (p *parser) completeKeystore() error {
 	if p.isSet("keystore-password") {
 		return p.checkPassword(p.keyOf("keystore-password"))
 	}
-	if p.secrets && p.secretPassword == "" {
+	if p.asked.Secrets && p.asked.Password == "" {
 		return problem("nodePublishSecretRef", "names a Secret without %s, the password of the keystores", PasswordKey)
 	}
-	p.Keystore.Password = p.secretPassword
+	p.Keystore.Password = p.asked.Password
 	return p.checkPassword(inSecret)
 }
 

@@ -33,7 +33,7 @@ func (d Defaults) SPIFFEID(pod signer.Pod, ips []string) (*url.URL, error) {
 	if d.TrustDomain == "" {
 		return nil, nil
 	}
-	p := &parser{defaults: d, ips: ips}
+	p := &parser{asked: Asked{IPs: ips}, defaults: d, dialect: Mayfly.row()}
 	p.Pod = pod
 	id, err := p.spiffeID()
 	if err != nil {

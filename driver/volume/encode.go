@@ -15,12 +15,13 @@ import (
 type encoded struct {
 	Volume
 	URIs []string
+	Old  bool `json:",omitzero"` // Of an earlier driver: the dialect is csi-driver's.
 }
 
 // Encode writes a volume as JSON that [Decode] reads: what [Parse] made of it outlives the flags and profiles of the
 // driver. It has the password of keystores that is among the pod's attributes.
 func Encode(v Volume) []byte {
-	text, err := json.Marshal(encoded{v, texts(v.URIs)})
+	text, err := json.Marshal(encoded{Volume: v, URIs: texts(v.URIs)})
 	if err != nil { // No value of a Volume has an encoding that can fail.
 		return nil
 	}
@@ -35,6 +36,9 @@ func Decode(text []byte) (Volume, error) {
 	}
 	if e.ID == "" {
 		return Volume{}, errors.New("decode the volume: it has no id")
+	}
+	if e.Old {
+		e.Dialect = CSIDriver
 	}
 	for _, text := range e.URIs {
 		uri, err := url.Parse(text)

@@ -10,7 +10,7 @@ import (
 // TestEncode: what a record keeps of a volume is the volume, for each cell of the matrix and each example.
 func TestEncode(t *testing.T) {
 	volumes := 0
-	for _, d := range []dialect{ours, old, oldToo, mesh} {
+	for _, d := range []dialect{ours, old, mesh} {
 		for _, r := range matrix() {
 			for kind := range r.cells {
 				if v, err := d.parse(r, kind); err == nil {

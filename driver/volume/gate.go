@@ -132,8 +132,8 @@ const unknownIP = "192.0.2.1"
 // podIPs returns the pod's IPs, the first one first, and notes that the volume needs them.
 func (p *parser) podIPs() []string {
 	p.NeedsIP = true
-	if p.LacksIP = len(p.ips) == 0; p.LacksIP {
+	if p.LacksIP = len(p.asked.IPs) == 0; p.LacksIP {
 		return []string{unknownIP}
 	}
-	return p.ips
+	return p.asked.IPs
 }

@@ -99,7 +99,7 @@ func spiffeNames(p *parser, files []File) ([]File, error) {
 	for _, uri := range p.URIs {
 		if id, err := spiffeid.FromURI(uri); err == nil {
 			name := id.TrustDomain().Name() + trustBundleFile
-			if err := fileName(&name, name); err != nil {
+			if err := fileName(&name, name, false); err != nil {
 				return nil, problem(p.keyOf("layout"), "has spiffe, and the file of the trust domain %w", err)
 			}
 			return []File{files[0], {name, CAPart}}, nil
@@ -149,7 +149,7 @@ func (p *parser) setFiles() error {
 			return err
 		}
 	}
-	if p.pkcs12 { // The keystore that the old driver knows.
+	if p.pkcs12 { // The keystore that csi-driver knows.
 		if err := p.addFile(File{p.pkcs12File, PKCS12Part}); err != nil {
 			return err
 		}

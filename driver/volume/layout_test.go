@@ -67,9 +67,9 @@ func TestPasswords(t *testing.T) {
 
 // A Secret's password is stored whether there are keystores or not, for a profile may bring them.
 func TestALongPasswordWithoutKeystores(t *testing.T) {
-	for _, driver := range []string{volume.Driver, volume.OldDriver} {
-		a := asked(map[string]string{"issuer-name": "ca", "dns-names": "web"})
-		a.Driver, a.Password = driver, strings.Repeat("a", 1024)
+	for _, prefix := range []string{"", "old:"} {
+		a := asked(map[string]string{prefix + "issuer-name": "ca", "dns-names": "web"})
+		a.Password = strings.Repeat("a", 1024)
 		if _, err := volume.Parse(a, volume.Defaults{}); err != nil {
 			t.Error(err)
 		}

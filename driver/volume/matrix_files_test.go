@@ -25,7 +25,7 @@ func file(name, misspelt, standard, with string, conflict cell) row {
 		outOfRange:  {value: "..data", want: `! is "..data": a file name must not begin with a dot`},
 		conflicting: conflict,
 		tooLong:     {value: long, want: "! is 300 bytes long: a file name has at most 255"},
-		nonASCII:    {value: "schlüssel", want: "= schlüssel"},
+		nonASCII:    {value: ".schlüssel", want: `! is ".schl\u00fcssel": a file name must not begin with a dot`, old: "= .schlüssel"},
 		path:        {value: "../etc/passwd", want: `! is "../etc/passwd": a file name, not a path`},
 		variable:    {value: "${POD_NAME}", want: "= ${POD_NAME}"},
 		unknownKey:  {value: misspelt},

@@ -51,14 +51,11 @@ type dialect struct {
 	driver, prefix, base string
 }
 
-// key is an attribute's, under the dialect's prefix if it is known there.
+// key is an attribute's, or of one that there is not, under the dialect's prefix if it is known there.
 func (d dialect) key(name string) string {
 	i := slices.IndexFunc(volume.Attributes(), func(a volume.Attribute) bool { return a.Name == name })
-	switch a := volume.Attributes()[i]; {
-	case d.prefix == volume.OldPrefix && !a.Old:
+	if d.prefix == volume.OldPrefix && i >= 0 && !volume.Attributes()[i].Old {
 		return volume.Prefix + name
-	case a.OnlyOld:
-		return volume.OldPrefix + name
 	}
 	return d.prefix + name
 }
@@ -98,6 +95,12 @@ func (d dialect) check(t *testing.T, r row, kind int) {
 	if kind == unknownKey {
 		key := d.key(r.name)
 		want = fmt.Sprintf("!! %q is not a known attribute: did you mean %s?", strings.TrimSuffix(key, r.name)+r.cells[kind].value, key)
+		if d.prefix == volume.OldPrefix {
+			if v, err := d.parse(r, kind); err == nil && "!! "+strings.Join(v.Overlooked, "; ") != want {
+				t.Errorf("%s: overlooked: %s\nwant %s", key, v.Overlooked, want)
+			}
+			return
+		}
 	}
 	if reason, none := strings.CutPrefix(want, "- "); none && len(reason) > 3 {
 		return
@@ -118,13 +121,12 @@ func (d dialect) check(t *testing.T, r row, kind int) {
 }
 
 var (
-	ours   = dialect{"", volume.Prefix, "issuer-name=ca dns-names=web"}
-	old    = dialect{"", volume.OldPrefix, "issuer-name=ca is-ca=false"}
-	oldToo = dialect{volume.OldDriver, volume.OldPrefix, "issuer-name=ca"}
-	mesh   = dialect{volume.SPIFFEDriver, volume.SPIFFEDriver + "/", ""}
+	ours = dialect{"", volume.Prefix, "issuer-name=ca dns-names=web"}
+	old  = dialect{volume.OldDriver, volume.OldPrefix, "issuer-name=ca"}
+	mesh = dialect{volume.SPIFFEDriver, volume.SPIFFEDriver + "/", ""}
 )
 
-// TestMatrix holds what becomes of each attribute, wrong in each way, under each prefix that knows it.
+// TestMatrix holds what becomes of each attribute, wrong in each way, in each dialect that knows it.
 func TestMatrix(t *testing.T) {
 	rows := matrix()
 	for _, a := range volume.Attributes() {
@@ -143,7 +145,6 @@ func TestMatrix(t *testing.T) {
 			}
 			if a.Old {
 				old.check(t, rows[i], kind)
-				oldToo.check(t, rows[i], kind)
 			}
 		}
 	}
@@ -152,16 +153,37 @@ func TestMatrix(t *testing.T) {
 	}
 }
 
-// TestBothPrefixes: an attribute is given under one of them.
-func TestBothPrefixes(t *testing.T) {
-	for _, a := range volume.Attributes() {
-		if !a.Old || a.OnlyOld {
-			continue
+// TestAttributesOfAnotherDialect: each is written in one way in each dialect, and the error of another's says in which. It is the only one.
+func TestAttributesOfAnotherDialect(t *testing.T) {
+	tried := 0
+	for _, d := range []dialect{ours, old} {
+		for _, other := range []dialect{ours, old, mesh} {
+			for _, a := range volume.Attributes() {
+				key, use := other.key(a.Name), d.key(a.Name)
+				if key == use || other.prefix == volume.Prefix && a.OnlyOld || other.prefix == mesh.prefix && a.Name != "fs-group" {
+					continue
+				}
+				if d.prefix == volume.Prefix && a.OnlyOld {
+					use = d.key(a.Instead)
+				}
+				tried++
+				given := asked(nil)
+				given.Driver = d.driver
+				for _, name := range []string{"issuer-name", "dns-names"} {
+					if name != a.Name {
+						given.Attributes[d.key(name)] = "a"
+					}
+				}
+				given.Attributes[key] = "x"
+				_, err := volume.Parse(given, volume.Defaults{})
+				if want := key + " is not an attribute of this driver: use " + use; fmt.Sprint(err) != want {
+					t.Errorf("got  %v\nwant %s", err, want)
+				}
+			}
 		}
-		_, err := volume.Parse(asked(map[string]string{"issuer-name": "ca", a.Name: "x", "old:" + a.Name: "x"}), volume.Defaults{})
-		if want := "csi.mayfly.dev/" + a.Name + " is given as csi.cert-manager.io/" + a.Name + ", too: give one of them"; err == nil || !strings.HasPrefix(err.Error(), want) {
-			t.Errorf("%v\nwant %s", err, want)
-		}
+	}
+	if tried < 50 {
+		t.Errorf("%d were tried", tried)
 	}
 }
 
@@ -169,18 +191,23 @@ func matrix() []row {
 	return slices.Concat(issuerRows(), subjectRows(), nameRows(), timeRows(), keyRows(), fileRows(), ownerRows(), podRows(), trustRows())
 }
 
-// TestMatrixOfTheMesh: csi-driver-spiffe's name knows one attribute.
+// TestMatrixOfTheMesh: csi-driver-spiffe's dialect knows one attribute. Those of others are errors, and what nobody knows is overlooked.
 func TestMatrixOfTheMesh(t *testing.T) {
 	for _, a := range volume.Attributes() {
-		for _, prefix := range []string{volume.Prefix, volume.OldPrefix, mesh.prefix} {
-			if prefix+a.Name == mesh.prefix+"fs-group" {
+		for _, prefix := range []string{volume.Prefix, volume.OldPrefix, mesh.prefix, "example.org/"} {
+			if a.Name == "fs-group" {
 				continue
 			}
-			_, err := volume.Parse(volume.Asked{Driver: volume.SPIFFEDriver, ID: "csi-1", Attributes: asked(map[string]string{prefix + a.Name: "true"}).Attributes},
+			key := prefix + a.Name
+			v, err := volume.Parse(volume.Asked{Driver: volume.SPIFFEDriver, ID: "csi-1", Attributes: asked(map[string]string{key: "true"}).Attributes},
 				volume.Defaults{TrustDomain: "example.org", IssuerName: "mesh"})
-			want := fmt.Sprintf("%q is not a known attribute: spiffe.csi.cert-manager.io knows spiffe.csi.cert-manager.io/fs-group", prefix+a.Name)
-			if fmt.Sprint(err) != want {
-				t.Errorf("%s%s: %v\nwant %s", prefix, a.Name, err, want)
+			want := fmt.Sprintf("%q is not a known attribute: spiffe.csi.cert-manager.io knows spiffe.csi.cert-manager.io/fs-group", key)
+			got := strings.Join(v.Overlooked, "; ")
+			if key == ours.key(a.Name) || key == old.key(a.Name) {
+				got = fmt.Sprint(err)
+			}
+			if got != want {
+				t.Errorf("%s: %s (%v)\nwant %s", key, got, err, want)
 			}
 		}
 	}

@@ -24,12 +24,12 @@ func (p *parser) setDNSNames(value string) error {
 	})
 }
 
-// checkDNSName checks a host name, which may be a wildcard. The old driver takes whatever a request can hold.
+// checkDNSName checks a host name, which may be a wildcard. csi-driver takes whatever a request can hold.
 func (p *parser) checkDNSName(name string) error {
 	switch {
 	case !isASCII(name):
 		return fmt.Errorf("has %s, which is not a DNS name: write it in ASCII, as xn--…", quote(name))
-	case p.Old && !strings.ContainsFunc(name, unicode.IsControl):
+	case p.dialect.lenient && !strings.ContainsFunc(name, unicode.IsControl):
 		return nil
 	case net.ParseIP(name) != nil:
 		return fmt.Errorf("has %s, which is not a DNS name: IP addresses are for ip-sans", quote(name))
@@ -70,7 +70,7 @@ func (p *parser) setURISANs(value string) error {
 		if uri.Scheme == "spiffe" {
 			ids++
 		}
-		if ids > 1 && !p.Old {
+		if ids > 1 && !p.dialect.lenient {
 			return fmt.Errorf("has %s, a second SPIFFE ID: a certificate has one (SPIFFE's X509-SVID, section 2)", quote(text))
 		}
 		p.URIs = append(p.URIs, uri)
@@ -81,14 +81,14 @@ func (p *parser) setURISANs(value string) error {
 // parseURI reads a URI that a request can hold.
 func (p *parser) parseURI(text string) (*url.URL, error) {
 	parse := url.Parse
-	if p.Old {
-		parse = url.ParseRequestURI // As the old driver does: it takes a path, too.
+	if p.dialect.lenient {
+		parse = url.ParseRequestURI // As csi-driver does: it takes a path, too.
 	}
 	uri, err := parse(text)
-	if err != nil || !survivesEncoding(uri) || !p.Old && (uri.Scheme == "" || uri.Host+uri.Opaque == "") {
+	if err != nil || !survivesEncoding(uri) || !p.dialect.lenient && (uri.Scheme == "" || uri.Host+uri.Opaque == "") {
 		return nil, fmt.Errorf("has %s, which is not a URI such as spiffe://example.org/web", quote(text))
 	}
-	if p.Old {
+	if p.dialect.lenient {
 		return uri, nil
 	}
 	if _, secret := uri.User.Password(); secret {
@@ -138,7 +138,7 @@ func list(value string) (elements []string) {
 
 // each calls take for each element of a list, and returns all that is wrong with them.
 func (p *parser) each(value string, elements []string, take func(string) error) error {
-	if len(elements) == 0 && value != "" && !p.Old {
+	if len(elements) == 0 && value != "" && !p.dialect.lenient {
 		return emptyList(value)
 	}
 	if err := checkCount(len(elements), maxElements, "elements"); err != nil {

@@ -78,18 +78,16 @@ const StandardSPIFFEPath = "/ns/${POD_NAMESPACE}/sa/${SERVICE_ACCOUNT_NAME}"
 // A parser builds a volume.
 type parser struct {
 	Volume
+	asked    Asked
 	defaults Defaults
+	dialect  *dialect
 	inputs   map[string]input // By the attribute's name.
 
 	layouts                          []string
 	caFile, certificateFile, keyFile string
 	pkcs12File                       string
-	pkcs12                           bool // The old driver's way to ask for the keystore.
-	pkcs12Password, secretPassword   string
-	secrets                          bool // The call came with a Secret.
-	ips                              []string
-	recorded                         Profile // What counted for the certificate that was asked for last.
-	spiffeDialect                    bool    // The volume is of csi-driver-spiffe's name.
+	pkcs12                           bool // csi-driver's way to ask for the keystore.
+	pkcs12Password                   string
 	spiffe                           bool
 	gidGiven                         *int
 	fsGroupGiven                     bool
@@ -97,14 +95,14 @@ type parser struct {
 
 // placeholderParser returns a parser with a made-up pod, to check values that are for all pods.
 func placeholderParser(defaults Defaults) *parser {
-	p := &parser{defaults: defaults}
+	p := &parser{defaults: defaults, dialect: Mayfly.row()}
 	p.Pod = signer.Pod{Namespace: "namespace", Name: "pod", UID: "uid", ServiceAccount: "account", Node: "node"}
 	return p
 }
 
 // An input is what the pod says of an attribute.
 type input struct {
-	key, value string // As the pod's author writes it; the value is empty if it is absent.
+	key, value string // As the pod's author writes it, or its name if no pod can; the value is empty if it is absent.
 	wrong      bool
 }
 
@@ -115,41 +113,26 @@ func Parse(asked Asked, defaults Defaults) (Volume, error) {
 	if len(problems) > 0 {
 		return Volume{}, problems
 	}
-	if p.spiffeDialect {
-		p.Annotations = map[string]string{SPIFFEDriver + "/identity": p.URIs[0].String()}
-	}
 	return p.Volume, nil
 }
 
 // parse returns as much of the volume as is understood, with what is wrong: nothing of one that is over the limits.
 func parse(asked Asked, defaults Defaults) (*parser, Problems) {
-	p := &parser{defaults: defaults, inputs: map[string]input{}}
+	p := &parser{asked: asked, defaults: defaults, dialect: asked.dialect().row(), inputs: map[string]input{}}
 	if err := cmp.Or(checkTotal(asked.Attributes), checkFlags(asked.MountFlags)); err != nil {
 		return p, problemsOf(err)
 	}
-	problems := translate(&asked)
-	p.Old, p.spiffeDialect = asked.Driver == OldDriver || usesOldPrefix(asked.Attributes), asked.Driver == SPIFFEDriver
-	p.ID, p.Target = asked.ID, asked.Target
-	p.secretPassword, p.secrets = asked.Password, asked.Secrets
-	p.ips, p.recorded = asked.IPs, asked.Profile
-	problems = append(problems, p.setPod(asked.Attributes)...)
+	p.ID, p.Target, p.Dialect = asked.ID, asked.Target, p.dialect.name
+	problems := p.setPod(asked.Attributes)
 	problems = append(problems, p.setAnnotations(asked.Attributes)...)
 	p.Pod.Node = cmp.Or(asked.Node, defaults.Node)
 	mistakes := p.setAttributes(asked.Attributes)
+	p.annotateByProfile()
 	problems = append(problems, problemsOf(p.checkIssuer())...) // Before the others, as it matters more.
 	problems = append(problems, mistakes...)
 	problems = append(problems, p.setMountGroup(asked.Group)...)
 	problems = append(problems, p.setMountFlags(asked.MountFlags)...)
 	return p, append(problems, p.checkCombinations()...)
-}
-
-func usesOldPrefix(attributes map[string]string) bool {
-	for key := range attributes {
-		if strings.HasPrefix(key, OldPrefix) {
-			return true
-		}
-	}
-	return false
 }
 
 // setPod reads the pod's identity from the kubelet's keys.
@@ -169,22 +152,23 @@ func (p *parser) setPod(attributes map[string]string) (problems Problems) {
 
 // setAttributes sets each attribute to what was given, or to what its profile says, or to its default.
 func (p *parser) setAttributes(attributes map[string]string) (problems Problems) {
-	for _, a := range table() {
-		key, value, err := a.given(attributes)
-		given := input{key: p.spelling(a, key), value: value}
-		if err == nil && !utf8.ValidString(value) {
-			err = problem(given.key, "is not valid UTF-8")
+	for i, a := range table() {
+		given := input{key: a.Name, wrong: p.inputs[a.Name].wrong}
+		if key := p.dialect.keys[i]; key != "" {
+			given.key, given.value = key, a.trim(attributes[key])
 		}
-		given.wrong = err != nil
+		if !utf8.ValidString(given.value) {
+			given.wrong = true
+			problems = append(problems, problem(given.key, "is not valid UTF-8"))
+		}
 		p.inputs[a.Name] = given
-		problems = append(problems, problemsOf(err)...)
 	}
-	for _, a := range table() {
+	for i, a := range table() {
 		given := p.inputs[a.Name]
 		if given.wrong {
 			continue
 		}
-		err := p.setAttribute(a, given)
+		err := p.setAttribute(a, given, p.dialect.standards[i])
 		given.wrong = err != nil
 		p.inputs[a.Name] = given
 		problems = append(problems, problemsOf(err)...)
@@ -192,8 +176,8 @@ func (p *parser) setAttributes(attributes map[string]string) (problems Problems)
 	return problems
 }
 
-// setAttribute sets one attribute.
-func (p *parser) setAttribute(a Attribute, given input) (err error) {
+// setAttribute sets one attribute: to its standard value, if nobody gives one.
+func (p *parser) setAttribute(a Attribute, given input, standard string) (err error) {
 	key, value := given.key, given.value
 	if profiled := p.profileValue(a); value == "" && profiled != "" {
 		key, value = key+" (of the profile)", profiled
@@ -206,36 +190,25 @@ func (p *parser) setAttribute(a Attribute, given input) (err error) {
 			return err
 		}
 	}
-	if value == "" {
-		value = a.defaultValue(p.Old)
-	}
-	return withKey(key, a.set(p, value))
+	return withKey(key, a.set(p, cmp.Or(value, standard)))
 }
 
 // keyOf returns an attribute's key as the pod's author writes it.
 func (p *parser) keyOf(name string) string { return p.inputs[name].key }
 
+// canGive reports whether a pod can give an attribute in this dialect.
+func (p *parser) canGive(name string) bool { return p.keyOf(name) != name }
+
 // isSet reports whether the pod says something of an attribute.
 func (p *parser) isSet(name string) bool { return p.inputs[name].value != "" }
-
-// spelling returns an attribute's key as the author of a pod in this dialect writes it.
-func (p *parser) spelling(a Attribute, key string) string {
-	switch {
-	case p.spiffeDialect:
-		return SPIFFEDriver + "/" + a.Name
-	case p.Old && a.Old && key == Prefix+a.Name:
-		return OldPrefix + a.Name
-	}
-	return key
-}
 
 // expand replaces ${NAME} and $NAME.
 func (p *parser) expand(key, value string) (string, error) {
 	if !strings.Contains(value, "$") {
 		return value, nil
 	}
-	// os.Expand drops such a thing without a word, and so does the old driver.
-	if !p.Old && unfinished.MatchString(value) {
+	// os.Expand drops such a thing without a word, and so does csi-driver.
+	if !p.dialect.lenient && unfinished.MatchString(value) {
 		return "", problem(key, "is %s, with a variable that has no end or no name", quote(value))
 	}
 	if err := checkCount(strings.Count(value, "$"), maxElements, "variables"); err != nil {

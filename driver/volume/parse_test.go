@@ -19,20 +19,22 @@ var kubelet = map[string]string{
 	"csi.storage.k8s.io/ephemeral":           "true",
 }
 
-// asked is a call with attributes; a key without a slash is under the new prefix, one that begins with old: under the old.
+// asked is a call with attributes, in our dialect, or in csi-driver's if a key begins with old:. What has no slash is written as the dialect has it.
 func asked(attributes map[string]string) volume.Asked {
-	all := maps.Clone(kubelet)
-	for key, value := range attributes {
-		switch rest, old := strings.CutPrefix(key, "old:"); {
-		case old:
-			all[volume.OldPrefix+rest] = value
-		case strings.Contains(key, "/"):
-			all[key] = value
-		default:
-			all[volume.Prefix+key] = value
+	a := volume.Asked{ID: "csi-1", Target: "/t", Attributes: maps.Clone(kubelet)}
+	d := ours
+	for key := range attributes {
+		if strings.HasPrefix(key, "old:") {
+			a.Driver, d = volume.OldDriver, old
 		}
 	}
-	return volume.Asked{ID: "csi-1", Target: "/t", Attributes: all}
+	for key, value := range attributes {
+		if !strings.Contains(key, "/") {
+			key = d.key(strings.TrimPrefix(key, "old:"))
+		}
+		a.Attributes[key] = value
+	}
+	return a
 }
 
 func parse(t *testing.T, attributes map[string]string) volume.Volume {
@@ -76,7 +78,8 @@ func TestDefaultsOfTheOldDriver(t *testing.T) {
 	}
 }
 
-func TestTheOldPrefixMayBeMixedWithTheNew(t *testing.T) {
+// What csi-driver has no attribute for, our own says.
+func TestOurAttributesBesideThoseOfCSIDriver(t *testing.T) {
 	v := parse(t, map[string]string{"old:issuer-name": "ca", "layout": "pem, bundle"})
 	if v.Key.Algorithm != volume.RSA || len(v.Files) != 4 {
 		t.Errorf("key %+v, files %v", v.Key, v.Files)
@@ -180,9 +183,11 @@ func TestMistakes(t *testing.T) {
 		name, key, value, want string
 	}{
 		{"no issuer", "issuer-name", "", "csi.mayfly.dev/issuer-name is required: the name of the issuer that signs"},
-		{"both prefixes", "old:issuer-name", "ca", "csi.mayfly.dev/issuer-name is given as csi.cert-manager.io/issuer-name, too: give one of them"},
+		{"csi-driver's", "csi.cert-manager.io/uri-sans", "a://b", "csi.cert-manager.io/uri-sans is not an attribute of this driver: use csi.mayfly.dev/uri-sans"},
+		{"csi-driver's alone", "csi.cert-manager.io/pkcs12-enable", "true", "csi.cert-manager.io/pkcs12-enable is not an attribute of this driver: use csi.mayfly.dev/layout"},
+		{"csi-driver-spiffe's", "spiffe.csi.cert-manager.io/fs-group", "1", "spiffe.csi.cert-manager.io/fs-group is not an attribute of this driver: use csi.mayfly.dev/fs-group"},
 		{"unknown, near", "dns-name", "web", `"csi.mayfly.dev/dns-name" is not a known attribute: did you mean csi.mayfly.dev/dns-names?`},
-		{"unknown, old", "old:layout", "pem", `"csi.cert-manager.io/layout" is not a known attribute: did you mean csi.mayfly.dev/layout?`},
+		{"unknown, old", "csi.cert-manager.io/layout", "pem", `"csi.cert-manager.io/layout" is not a known attribute: did you mean csi.mayfly.dev/layout?`},
 		{"unknown prefix", "csi.mayfly.io/issuer-name", "ca", `did you mean csi.mayfly.dev/issuer-name?`},
 		{"unknown, long", "z/" + long + long, "ca", "can't be an annotation of the request"},
 		{"no names", "dns-names", "", "csi.mayfly.dev/dns-names is missing: ask for at least one of dns-names, uri-sans, spiffe, ip-sans, common-name and literal-subject"},
@@ -217,7 +222,7 @@ func TestMistakes(t *testing.T) {
 		{"the old store by the new name", "pkcs12-enable", "true", `"csi.mayfly.dev/pkcs12-enable" is not a known attribute`},
 		{"an annotation without a group", "team", "shop", "is not a known attribute"},
 		{"an annotation that is none", "example.org/a b", "shop", `"example.org/a b" can't be an annotation of the request`},
-		{"a misspelt group", "csi.cert-manger.io/issuer-name", "ca", "did you mean csi.cert-manager.io/issuer-name?"},
+		{"a misspelt group", "csi.cert-manger.io/issuer-name", "ca", "did you mean csi.mayfly.dev/issuer-name?"},
 		{"algorithm", "key-algorithm", "DSA", `csi.mayfly.dev/key-algorithm is "DSA": known are RSA, ECDSA and Ed25519`},
 		{"size", "key-size", "big", `csi.mayfly.dev/key-size is "big", which is not a number of bits`},
 		{"size of the algorithm", "key-size", "2048", "csi.mayfly.dev/key-size is 2048: ECDSA keys have 256, 384 or 521 bits"},

@@ -16,6 +16,8 @@ type Profiles struct {
 	Profiles map[string]Profile `json:"profiles"`
 	// Namespaces has the profile of a namespace's volumes that name none; that of AllNamespaces is for the others.
 	Namespaces map[string]string `json:"namespaces"`
+	// Drivers has the profile of a driver's volumes that name none, whatever their namespace.
+	Drivers map[string]string `json:"drivers"`
 
 	Issuer Profile `json:"-"` // The issuer of volumes for which neither pod nor profile names one.
 
@@ -23,7 +25,8 @@ type Profiles struct {
 	Distrusted Fingerprints `json:"-"`
 }
 
-// A Profile is values of attributes for volumes that do not say, by names without a prefix.
+// A Profile is values of attributes for volumes that do not say, by names without a prefix, and annotations of the
+// request, by names with one.
 type Profile map[string]string
 
 // AllNamespaces stands for the namespaces that are not named.
@@ -113,12 +116,18 @@ func (p *Profiles) check() (problems Problems) {
 		}
 	}
 	problems = append(problems, p.Issuer.check()...)
-	for _, namespace := range slices.Sorted(maps.Keys(p.Namespaces)) {
-		if len(problems) >= maxProblems {
-			return problems
+	problems = append(problems, p.checkUse("namespace", p.Namespaces)...)
+	return append(problems, p.checkUse("driver", p.Drivers)...)
+}
+
+// checkUse checks that the profiles exist that are given to namespaces or drivers.
+func (p *Profiles) checkUse(of string, given map[string]string) (problems Problems) {
+	for _, user := range slices.Sorted(maps.Keys(given)) {
+		if len(problems) == maxProblems {
+			break
 		}
-		if name := p.Namespaces[namespace]; p.Profiles[name] == nil {
-			problems = append(problems, fmt.Errorf("namespace %s: there is no profile %s", quote(namespace), quote(name)))
+		if name := given[user]; p.Profiles[name] == nil {
+			problems = append(problems, fmt.Errorf("%s %s: there is no profile %s", of, quote(user), quote(name)))
 		}
 	}
 	return problems
@@ -144,6 +153,10 @@ func (p Profile) check() (problems Problems) {
 			break
 		}
 		row, ok := rows[name]
+		if !ok && strings.Contains(name, "/") && isForeign(name) {
+			problems = append(problems, problemsOf(checkAnnotation(name, p[name]))...)
+			continue
+		}
 		if !ok {
 			problems = append(problems, problem(quote(name), "is not an attribute of profiles: did you mean %s?",
 				nearest(name, slices.Sorted(maps.Keys(rows)))))
@@ -182,13 +195,16 @@ func (p *Profiles) names() string {
 func (p *parser) setProfile(name string) error {
 	live := p.defaults.Live
 	if live == nil {
-		p.Profile = p.recorded
-		if name != "" && p.recorded == nil {
+		p.Profile = p.asked.Profile
+		if name != "" && p.Profile == nil {
 			return fmt.Errorf("is %s, and this driver has no profiles: its operator sets --config-map", quote(name))
 		}
 		return nil
 	}
-	if name == "" && !p.Old && !p.spiffeDialect {
+	if name == "" {
+		name = live.Drivers[p.asked.Driver]
+	}
+	if name == "" && p.dialect.byNamespace {
 		name = cmp.Or(live.Namespaces[p.Pod.Namespace], live.Namespaces[AllNamespaces])
 	}
 	profile, ok := live.Profiles[name]
@@ -196,7 +212,7 @@ func (p *parser) setProfile(name string) error {
 		return fmt.Errorf("is %s: %s", quote(name), live.names())
 	}
 	p.Profile = maps.Clone(profile)
-	if p.Profile["issuer-name"] == "" && !p.Old && live.Issuer["issuer-name"] != "" {
+	if p.Profile["issuer-name"] == "" && !p.dialect.ownIssuer && live.Issuer["issuer-name"] != "" {
 		if p.Profile == nil {
 			p.Profile = Profile{}
 		}
@@ -205,9 +221,18 @@ func (p *parser) setProfile(name string) error {
 		}
 	}
 	if p.Profile == nil { // Nothing applies any more: the volume stays as it was.
-		p.Profile = p.recorded
+		p.Profile = p.asked.Profile
 	}
 	return nil
+}
+
+// annotateByProfile gives the request the profile's annotations, where the pod gives none of that name.
+func (p *parser) annotateByProfile() {
+	for key, value := range p.Profile {
+		if _, given := p.Annotations[key]; !given && strings.Contains(key, "/") {
+			p.annotate(key, value)
+		}
+	}
 }
 
 // profileValue returns the profile's value of an attribute, if it counts: where the pod gives one attribute of a

@@ -46,6 +46,7 @@ func TestProfiles(t *testing.T) {
 	defaults := live(t, map[string]string{volume.ProfilesKey: profiles})
 	own := map[string]string{"key-algorithm": "ECDSA", "gid": "5", "renew": "false"} // The profile's own of these kinds do not go with them.
 	withIssuer := live(t, map[string]string{volume.ProfilesKey: profiles, "issuer-name": "live", "issuer-kind": "ClusterIssuer"})
+	ofDrivers := live(t, map[string]string{volume.ProfilesKey: profiles + "drivers: {spiffe.csi.cert-manager.io: web, csi.cert-manager.io: slow}\n"})
 	for name, row := range map[string]struct {
 		attributes map[string]string
 		namespace  string
@@ -62,10 +63,13 @@ func TestProfiles(t *testing.T) {
 		"of what goes together the pod's":  {own, "keys", "", defaults, "Issuer of-the-flags", time.Hour},
 		"the live issuer":                  {map[string]string{"dns-names": "a"}, "shop", "", withIssuer, "ClusterIssuer live", 12 * time.Hour},
 		"a profile's issuer wins":          {map[string]string{"profile": "web"}, "shop", "", withIssuer, "ClusterIssuer internal", 30 * time.Minute},
-		"the old prefix has no defaults":   {map[string]string{"old:issuer-name": "old"}, "other", "", withIssuer, "Issuer old", 90 * 24 * time.Hour},
-		"the old prefix can name one":      {map[string]string{"old:issuer-name": "old", "profile": "slow"}, "other", "", withIssuer, "Issuer old", 12 * time.Hour},
+		"csi-driver's has no defaults":     {map[string]string{"old:issuer-name": "old"}, "other", volume.OldDriver, withIssuer, "Issuer old", 90 * 24 * time.Hour},
+		"csi-driver's can name one":        {map[string]string{"old:issuer-name": "old", "profile": "slow"}, "other", volume.OldDriver, withIssuer, "Issuer old", 12 * time.Hour},
 		"csi-driver-spiffe's live issuer":  {nil, "other", volume.SPIFFEDriver, withIssuer, "ClusterIssuer live", time.Hour},
-		"csi-driver-spiffe's flags before": {nil, "other", volume.SPIFFEDriver, defaults, "Issuer of-the-flags", time.Hour},
+		"csi-driver-spiffe's flags before": {nil, "other", volume.SPIFFEDriver, defaults, "ClusterIssuer of-the-flags", time.Hour},
+		"that of a driver":                 {nil, "shop", volume.SPIFFEDriver, ofDrivers, "ClusterIssuer internal", 30 * time.Minute},
+		"that of csi-driver's name":        {map[string]string{"old:issuer-name": "old"}, "shop", volume.OldDriver, ofDrivers, "Issuer old", 12 * time.Hour},
+		"a name before that of the driver": {map[string]string{"profile": "web", "old:issuer-name": "old"}, "shop", volume.OldDriver, ofDrivers, "Issuer old", 30 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := asked(row.attributes)
@@ -164,6 +168,9 @@ func TestProfilesThatAreWrong(t *testing.T) {
 		"profiles: {a: {profile: b}}":                         `profile "a": "profile" is not an attribute of profiles: did you mean `,
 		"profiles: {a: {dns-names: '${POD_NAEM}'}}":           `profile "a": dns-names has an unknown variable "${POD_NAEM}"`,
 		"profiles: {a: {duration: 1h}}\nnamespaces: {x: b}":   `namespace "x": there is no profile "b"`,
+		"profiles: {a: {duration: 1h}}\ndrivers: {x: b}":      `driver "x": there is no profile "b"`,
+		"profiles: {a: {example.org/a b: x}}":                 `profile "a": "example.org/a b" can't be an annotation of the request: `,
+		"profiles: {a: {csi.mayfly.de/duration: x}}":          `profile "a": "csi.mayfly.de/duration" is not an attribute of profiles: did you mean duration?`,
 		"profiles: {a: {duration: 1h, duration: 2h}}":         "profiles.yaml is not understood: ",
 		"profiles: {a: {mode: 0x}, b: {renew-window: never}}": `profile "a": mode is "0x": a file's mode is three octal digits, such as 0440; profile "b": renew-window is "never"`,
 	} {

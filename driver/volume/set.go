@@ -18,13 +18,13 @@ import (
 
 func (p *parser) setIssuerName(value string) error {
 	p.Issuer.Name = value
-	if value == "" && !p.Old { // The old driver has no default issuer.
+	if value == "" && !p.dialect.ownIssuer {
 		p.Issuer = signer.Issuer{Name: p.defaults.IssuerName, Kind: p.defaults.IssuerKind, Group: p.defaults.IssuerGroup}
 	}
 	if p.inputs["profile"].wrong {
 		return nil
 	}
-	if p.Issuer.Name == "" && p.spiffeDialect {
+	if p.Issuer.Name == "" && !p.canGive("issuer-name") {
 		return errors.New("is not an attribute here, and this driver has no issuer: its operator sets --issuer-name")
 	}
 	if p.Issuer.Name == "" {
@@ -34,7 +34,7 @@ func (p *parser) setIssuerName(value string) error {
 }
 
 func (p *parser) setIssuerKind(value string) error {
-	p.Issuer.Kind = cmp.Or(value, p.Issuer.Kind, "Issuer")
+	p.Issuer.Kind = cmp.Or(value, p.Issuer.Kind, p.dialect.issuerKind)
 	return nil
 }
 
@@ -43,7 +43,7 @@ func (p *parser) setIssuerGroup(value string) error {
 	return nil
 }
 
-// boolean reads true or false and nothing else, as the old driver does; any other value leaves the standard one.
+// boolean reads true or false and nothing else, as csi-driver does; any other value leaves the standard one.
 func boolean(to *bool, value string, standard bool) error {
 	*to = standard
 	switch value {
@@ -63,6 +63,10 @@ func (p *parser) setIsCA(value string) error         { return boolean(&p.IsCA, v
 func (p *parser) setReuseKey(value string) error     { return boolean(&p.ReuseKey, value, false) }
 func (p *parser) setPKCS12Enable(value string) error { return boolean(&p.pkcs12, value, false) }
 
+func (p *parser) setUsagesInRequest(value string) error {
+	return boolean(&p.SignsUsages, value, false)
+}
+
 func (p *parser) setContinueOnNotReady(value string) error {
 	return boolean(&p.StartsWithout, value, p.defaults.StartsWithout)
 }
@@ -80,7 +84,7 @@ func (p *parser) setRenew(value string) error {
 
 func (p *parser) setLifetime(value string) error { return p.setDuration(&p.Duration, value, false) }
 
-// setRenewBefore accepts what the old driver accepts, where a time before the certificate's begin or after its end
+// setRenewBefore accepts what csi-driver accepts, where a time before the certificate's begin or after its end
 // means a third of the lifetime, and percentages.
 func (p *parser) setRenewBefore(value string) error {
 	if value == "" {
@@ -88,7 +92,7 @@ func (p *parser) setRenewBefore(value string) error {
 	}
 	digits, part := strings.CutSuffix(value, "%")
 	if !part {
-		return p.setDuration(&p.RenewBefore, value, p.Old)
+		return p.setDuration(&p.RenewBefore, value, p.dialect.lenient)
 	}
 	n, err := strconv.Atoi(digits)
 	if err != nil || n < 1 || n > 99 || strconv.Itoa(n) != digits {
@@ -109,7 +113,7 @@ func (p *parser) setDuration(to *time.Duration, value string, orNone bool) error
 		return nil
 	case d < time.Second:
 		return fmt.Errorf("is %s: the shortest is 1s", quote(value))
-	case d > longest && !p.Old:
+	case d > longest && !p.dialect.lenient:
 		return fmt.Errorf("is %s: the longest is 87600h, ten years", quote(value))
 	}
 	*to = d
@@ -130,14 +134,6 @@ func (p *parser) setKeyUsages(value string) error {
 		p.Usages = append(p.Usages, signer.Usage(name))
 		return nil
 	})
-}
-
-// setUsagesInRequest ignores the value for volumes of csi-driver-spiffe's name, which can't say otherwise.
-func (p *parser) setUsagesInRequest(value string) error {
-	if p.spiffeDialect {
-		value = "false"
-	}
-	return boolean(&p.SignsUsages, value, false)
 }
 
 func (p *parser) setKeyAlgorithm(value string) error {
@@ -198,17 +194,18 @@ func (p *parser) setKeystoreAlgorithms(value string) error {
 }
 
 func (p *parser) fileName(name *string, value string) error {
-	if !p.Old && strings.ContainsFunc(value, unicode.IsControl) {
+	if !p.dialect.lenient && strings.ContainsFunc(value, unicode.IsControl) {
 		return fmt.Errorf("is %s: a file name has no control characters", quote(value))
 	}
-	return fileName(name, value)
+	return fileName(name, value, p.dialect.lenient)
 }
 
-func fileName(name *string, value string) error {
-	switch {
+// fileName checks the name of a file, which may be hidden: two dots at the begin are for the driver's own.
+func fileName(name *string, value string, hidden bool) error {
+	switch dots := len(value) - len(strings.TrimLeft(value, ".")); {
 	case strings.ContainsAny(value, "/\x00"):
 		return fmt.Errorf("is %s: a file name, not a path", quote(value))
-	case strings.HasPrefix(value, "."):
+	case dots > 1 || dots == len(value) && value != "" || dots == 1 && !hidden:
 		return fmt.Errorf("is %s: a file name must not begin with a dot", quote(value))
 	case len(value) > 255: // NAME_MAX, linux/limits.h.
 		return fmt.Errorf("is %d bytes long: a file name has at most 255", len(value))
@@ -238,10 +235,10 @@ func (p *parser) setID(to **int, value string, first int64) error {
 	return nil
 }
 
-// isCanonical reports whether a number has neither sign nor leading zeros, which might mean octal. The old driver
+// isCanonical reports whether a number has neither sign nor leading zeros, which might mean octal. csi-driver
 // takes them.
 func (p *parser) isCanonical(number string) bool {
-	return p.Old || number == "0" || number[0] >= '1' && number[0] <= '9'
+	return p.dialect.lenient || number == "0" || number[0] >= '1' && number[0] <= '9'
 }
 
 func (p *parser) setMode(value string) error {

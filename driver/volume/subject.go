@@ -73,9 +73,9 @@ var (
 	printable = regexp.MustCompile(`^[A-Za-z0-9 '()+,./:=?-]*$`) // ASN.1's PrintableString.
 )
 
-// checkField checks a value of the subject. The old driver does not.
+// checkField checks a value of the subject. csi-driver does not.
 func (p *parser) checkField(kind, value string) error {
-	if p.Old || value == "" {
+	if p.dialect.lenient || value == "" {
 		return nil
 	}
 	longest, bounded := maxLengths()[kind]
@@ -143,7 +143,7 @@ func (p *parser) attributeTypeOf(a *ldap.AttributeTypeAndValue) (asn1.ObjectIden
 	switch {
 	case err != nil:
 		return nil, err
-	case a.Value == "" && !p.Old:
+	case a.Value == "" && !p.dialect.lenient:
 		return nil, fmt.Errorf("has an empty %s", strings.ToUpper(a.Type))
 	}
 	return oid, p.checkField(strings.ToUpper(a.Type), a.Value)

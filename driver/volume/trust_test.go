@@ -112,13 +112,11 @@ func TestADefaultTrust(t *testing.T) {
 		asked volume.Asked
 		want  string
 	}{
-		"ours":                  {asked(map[string]string{"dns-names": "web"}), "file:corp"},
-		"ours, that says":       {asked(map[string]string{"dns-names": "web", "trust": "issuer"}), "issuer"},
-		"with the old prefix":   {asked(map[string]string{"old:issuer-name": "ca"}), "issuer"},
-		"the old, that says":    {asked(map[string]string{"old:issuer-name": "ca", "trust": "file:mesh"}), "file:mesh"},
-		"of the SPIFFE driver":  {volume.Asked{Driver: volume.SPIFFEDriver, ID: "1", Target: "/t", Attributes: kubelet}, "file:corp"},
-		"of the old driver":     {volume.Asked{Driver: volume.OldDriver, ID: "1", Target: "/t", Attributes: asked(map[string]string{"old:issuer-name": "ca"}).Attributes}, "issuer"},
-		"of the old, our words": {volume.Asked{Driver: volume.OldDriver, ID: "1", Target: "/t", Attributes: asked(map[string]string{"issuer-name": "ca"}).Attributes}, "issuer"},
+		"ours":                    {asked(map[string]string{"dns-names": "web"}), "file:corp"},
+		"ours, that says":         {asked(map[string]string{"dns-names": "web", "trust": "issuer"}), "issuer"},
+		"csi-driver's, that says": {asked(map[string]string{"old:issuer-name": "ca", "trust": "file:mesh"}), "file:mesh"},
+		"of the SPIFFE driver":    {volume.Asked{Driver: volume.SPIFFEDriver, ID: "1", Target: "/t", Attributes: kubelet}, "file:corp"},
+		"of csi-driver's":         {asked(map[string]string{"old:issuer-name": "ca"}), "issuer"},
 	} {
 		v, err := volume.Parse(row.asked, defaults)
 		if err != nil || len(v.Trust) != 1 || v.Trust[0].String() != row.want {

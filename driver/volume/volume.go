@@ -4,6 +4,7 @@
 package volume
 
 import (
+	"cmp"
 	"crypto/x509/pkix"
 	"io/fs"
 	"net"
@@ -13,26 +14,11 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-// The prefixes of the attributes. A pod that uses the old prefix, or whose volume is of the old driver's name, gets
-// the old driver's defaults.
-const (
-	Prefix    = "csi.mayfly.dev/"
-	OldPrefix = "csi.cert-manager.io/" // Of cert-manager's csi-driver.
-)
-
-// Driver is the name of the CSI driver where its operator gives it no other.
-const Driver = "csi.mayfly.dev"
-
-// The names of drivers whose volumes mean something else than ours.
-const (
-	OldDriver    = "csi.cert-manager.io"        // cert-manager's csi-driver.
-	SPIFFEDriver = "spiffe.csi.cert-manager.io" // cert-manager's csi-driver-spiffe.
-)
-
 // Asked is what a NodePublishVolume call asks for. Without the password it is what the record of a volume keeps,
 // so that a renewal after a restart starts from the same words.
 type Asked struct {
-	Driver     string            `json:"driver,omitempty"` // The name under which the driver was called.
+	Driver     string            `json:"driver,omitempty"`  // The name under which the driver was called.
+	Dialect    Dialect           `json:"dialect,omitempty"` // Of that name; empty: what the name alone says.
 	ID         string            `json:"id"`
 	Target     string            `json:"target"`
 	Attributes map[string]string `json:"attributes"`           // The volume context, the kubelet's keys included.
@@ -45,6 +31,9 @@ type Asked struct {
 	Profile Profile  `json:"profile,omitempty"` // What counted for the certificate that was asked for last.
 	IPs     []string `json:"ips,omitempty"`     // The pod's, then.
 }
+
+// dialect returns the dialect of the volume.
+func (a Asked) dialect() Dialect { return cmp.Or(a.Dialect, DialectOf(a.Driver)) }
 
 // A Volume is one certificate volume of one pod. Values that come from [Parse] are valid.
 type Volume struct {
@@ -72,13 +61,14 @@ type Volume struct {
 	Once        bool           `json:",omitzero"` // There is no renewal.
 	Window      *Window        `json:",omitzero"` // For renewals; nil: at any time.
 
-	Old           bool    `json:",omitzero"` // The pod speaks the dialect of cert-manager's csi-driver.
-	Profile       Profile `json:",omitzero"` // Values of attributes that the pod does not give.
-	Gates         []Gate  `json:",omitzero"`
-	NeedsIP       bool    `json:",omitzero"` // Its names have the pod's IP.
-	LacksIP       bool    `json:",omitzero"` // That is not known: another stands for it, and no request may be made.
-	AsPod         bool    `json:",omitzero"` // The certificate is asked for as the pod's service account.
-	StartsWithout bool    `json:",omitzero"` // The pod may start before its certificate can be asked for.
+	Dialect       Dialect  `json:",omitzero"`
+	Overlooked    []string `json:",omitzero"` // What is wrong with attributes that count for nothing in the dialect.
+	Profile       Profile  `json:",omitzero"` // Values of attributes that the pod does not give.
+	Gates         []Gate   `json:",omitzero"`
+	NeedsIP       bool     `json:",omitzero"` // Its names have the pod's IP.
+	LacksIP       bool     `json:",omitzero"` // That is not known: another stands for it, and no request may be made.
+	AsPod         bool     `json:",omitzero"` // The certificate is asked for as the pod's service account.
+	StartsWithout bool     `json:",omitzero"` // The pod may start before its certificate can be asked for.
 
 	Files    map[string]Part `json:",omitzero"` // By name.
 	Keystore Keystore        `json:",omitzero"`

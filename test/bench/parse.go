@@ -13,7 +13,7 @@ import (
 // parse measures how long the attributes of a volume are parsed: those of the bench, and 256, of the kind that takes
 // longest.
 func (b *bench) parse(context.Context) error {
-	plain, many := asked(b.attributes), manyAttributes()
+	plain, many := asked(volume.CSIDriver, b.attributes), manyAttributes()
 	for range b.rounds {
 		took, err := parseTime(plain)
 		if err != nil {
@@ -54,17 +54,17 @@ func manyAttributes() (all []volume.Asked) {
 			key, value := kind(i)
 			attributes[key] = value
 		}
-		all = append(all, asked(attributes))
+		all = append(all, asked(volume.Mayfly, attributes))
 	}
 	return all
 }
 
 // asked is the call that the kubelet makes for a volume with these attributes.
-func asked(attributes map[string]string) volume.Asked {
+func asked(dialect volume.Dialect, attributes map[string]string) volume.Asked {
 	pod := kubelet.Pod{Namespace: namespace, Name: "web", UID: "web", ServiceAccount: "default"}
 	req := (&kubelet.Kubelet{Root: "/var/lib/kubelet"}).Request(kubelet.Volume{Pod: pod, Attributes: attributes})
 	return volume.Asked{
-		Driver: volume.Driver, ID: req.GetVolumeId(), Target: req.GetTargetPath(), Attributes: req.GetVolumeContext(),
+		Driver: volume.Driver, Dialect: dialect, ID: req.GetVolumeId(), Target: req.GetTargetPath(), Attributes: req.GetVolumeContext(),
 	}
 }
 

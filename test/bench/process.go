@@ -60,7 +60,9 @@ func newMayfly(o options, group *cgroup, root string, args ...string) (*driver, 
 	if err != nil {
 		return nil, err
 	}
-	command := append([]string{o.mayfly, "node", "--node-name=bench", "--kubelet-root=" + root}, args...)
+	command := append([]string{
+		o.mayfly, "node", "--node-name=bench", "--kubelet-root=" + root, "--driver-name=csi.mayfly.dev=csi-driver", "--keep-requests=0",
+	}, args...)
 	if group != nil {
 		command = group.command(command...)
 	}

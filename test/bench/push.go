@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,7 +31,8 @@ func (b *bench) push(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, d.stop()) }()
 	volume := func(i int) kubelet.Volume {
 		v := b.held(d, i)
-		v.Attributes = map[string]string{"csi.mayfly.dev/dns-names": "web", "csi.mayfly.dev/trust": "issuer,file:corp"}
+		v.Attributes = maps.Clone(v.Attributes)
+		v.Attributes["csi.mayfly.dev/trust"] = "issuer,file:corp"
 		return v
 	}
 	if _, err := b.each(b.volumes, func(i int) error { return publish1(ctx, d, volume(i)) }); err != nil {

@@ -10,7 +10,7 @@ import (
 // The driver gets the names of cert-manager's drivers, as docs/reference.md says, and their pods come as they are.
 func otherNames(s *story) {
 	const dropIn = "../../manifests/drop-in"
-	s.configure("MAYFLY_DRIVER_NAME=csi.mayfly.dev,csi.cert-manager.io,spiffe.csi.cert-manager.io", "MAYFLY_ISSUER_NAME=ca")
+	s.configure("MAYFLY_DRIVER_NAME=csi.mayfly.dev,csi.cert-manager.io,spiffe.csi.cert-manager.io", "MAYFLY_ISSUER_NAME=ca", "MAYFLY_ISSUER_KIND=Issuer")
 	if _, err := s.kubectl("apply", "--filename", dropIn); err != nil {
 		s.Fatal(err)
 	}
@@ -18,7 +18,7 @@ func otherNames(s *story) {
 		if _, err := shared.Kubectl(context.Background(), "delete", "--filename", dropIn); err != nil {
 			s.Error(err)
 		}
-		s.configure("MAYFLY_DRIVER_NAME-", "MAYFLY_ISSUER_NAME-")
+		s.configure("MAYFLY_DRIVER_NAME-", "MAYFLY_ISSUER_NAME-", "MAYFLY_ISSUER_KIND-")
 	})
 	old := pod("old", written("csi.cert-manager.io", map[string]string{
 		"csi.cert-manager.io/issuer-name": "ca", "csi.cert-manager.io/dns-names": "${POD_NAME}.${POD_NAMESPACE}.svc", "csi.cert-manager.io/fs-group": "1000",

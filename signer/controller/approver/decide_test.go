@@ -37,8 +37,10 @@ func callers() Callers { return Callers{NodePlugin: nodePlugin} }
 
 func rules() proof.Rules {
 	return proof.Rules{
-		Drivers:  []string{"csi.mayfly.dev", volume.OldDriver, volume.SPIFFEDriver},
-		Defaults: volume.Defaults{IssuerName: "mesh", TrustDomain: "cluster.local"},
+		Drivers: []volume.DriverName{
+			{Name: volume.Driver}, {Name: volume.OldDriver}, {Name: volume.SPIFFEDriver}, {Name: "mesh.corp.example", Dialect: volume.CSIDriverSPIFFE},
+		},
+		Defaults: volume.Defaults{IssuerName: "mesh", IssuerKind: "Issuer", TrustDomain: "cluster.local"},
 		Policy:   policy.Policy{ClusterDomain: "cluster.local"},
 	}
 }
@@ -78,7 +80,16 @@ func inline(name, driver string, attributes ...string) corev1.Volume {
 // derived is what the node derives from the pod's last volume.
 func derived(t *testing.T, pod *corev1.Pod, defaults volume.Defaults) (volume.Volume, signer.Request) {
 	t.Helper()
-	v, err := volume.Parse(proof.Ask(pod, pod.Spec.Volumes[len(pod.Spec.Volumes)-1]), defaults)
+	asked := proof.Ask(pod, pod.Spec.Volumes[len(pod.Spec.Volumes)-1])
+	for _, driver := range rules().Drivers {
+		if driver.Name == asked.Driver {
+			asked.Dialect = driver.Dialect
+		}
+	}
+	v, err := volume.Parse(asked, defaults)
+	if err != nil { // An earlier node plugin may take it.
+		v, err = volume.ParseEarlier(asked, defaults)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +152,11 @@ func TestWhatAPodsVolumeAsksForIsApproved(t *testing.T) {
 		"the old dialect": func(p *corev1.Pod) {
 			p.Spec.Volumes = []corev1.Volume{inline("tls", volume.OldDriver, "csi.cert-manager.io/issuer-name=ca", "csi.cert-manager.io/dns-names=web.shop.svc")}
 		},
-		"csi-driver-spiffe's": func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{inline("tls", volume.SPIFFEDriver)} },
+		"two prefixes, as an earlier node plugin takes them": func(p *corev1.Pod) {
+			p.Spec.Volumes = []corev1.Volume{inline("tls", volume.Driver, "csi.cert-manager.io/issuer-name=ca", "csi.mayfly.dev/dns-names=web.shop.svc")}
+		},
+		"csi-driver-spiffe's":                     func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{inline("tls", volume.SPIFFEDriver)} },
+		"csi-driver-spiffe's, under another name": func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{inline("tls", "mesh.corp.example")} },
 		"a spoofed reserved key, which the kubelet overwrites": func(p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.storage.k8s.io/pod.name"] = "admin"
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.storage.k8s.io/serviceAccount.tokens"] = "{}"

@@ -74,7 +74,7 @@ func newDesk(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *d
 		WithObjects(objects...).WithInterceptorFuncs(calls).Build()
 	d.Bridge, err = New(Config{
 		Court: proof.Court{Live: d.api, Rules: proof.Rules{
-			Drivers:  []string{volume.Driver, volume.OldDriver},
+			Drivers:  []volume.DriverName{{Name: volume.Driver}, {Name: volume.OldDriver}},
 			Defaults: volume.Defaults{TrustDomain: "cluster.local"},
 			Policy:   policy.Policy{ClusterDomain: "cluster.local"},
 		}},

@@ -18,7 +18,11 @@ func asks(t *testing.T, pod signer.Pod, prefix string, attributes ...string) vol
 		key, value, _ := strings.Cut(a, "=")
 		all[prefix+key] = value
 	}
-	v, err := volume.Parse(volume.AskedBy(pod, "csi.mayfly.dev", all), volume.Defaults{TrustDomain: "cluster.local"})
+	driver := volume.Driver
+	if prefix == volume.OldPrefix {
+		driver = volume.OldDriver
+	}
+	v, err := volume.Parse(volume.AskedBy(pod, driver, all), volume.Defaults{TrustDomain: "cluster.local"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func TestManyVolumes(t *testing.T) {
 			claim.Sources = func(*corev1.Pod) []Source { looked++; return []Source{{Name: "0"}} }
 			claim.Against = func(volume.Volume) volume.Problems { return nil }
 		}
-		v := Rules{Drivers: []string{volume.Driver}}.Judge(claim, Evidence{Pod: pod}, time.Now())
+		v := Rules{Drivers: []volume.DriverName{{Name: volume.Driver}}}.Judge(claim, Evidence{Pod: pod}, time.Now())
 		over := strings.HasPrefix(v.Message, "pod web-0 has 129 volumes that may ask for certificates: at most 128")
 		if v.Outcome != row.want || v.Reason != row.reason || over != (row.want == Deny && row.native != 28) {
 			t.Errorf("%s: %v, %s, %s", row.name, v.Outcome, v.Reason, v.Message)

@@ -123,8 +123,8 @@ func (r Rules) sources(c Claim, pod *corev1.Pod) (all []Source) {
 		return c.Sources(pod)
 	}
 	for _, v := range pod.Spec.Volumes {
-		if v.CSI != nil && slices.Contains(r.Drivers, v.CSI.Driver) && r.meant(c, pod, v) {
-			all = append(all, Source{v.Name, Ask(pod, v)})
+		if r.ours(v) && r.meant(c, pod, v) {
+			all = append(all, Source{v.Name, r.ask(pod, v)})
 		}
 	}
 	return all
@@ -132,14 +132,18 @@ func (r Rules) sources(c Claim, pod *corev1.Pod) (all []Source) {
 
 // meant reports whether a claim may be about a volume of the driver. A node plugin may ask for every one of its pods, a pod for those that ask as the pod.
 func (r Rules) meant(c Claim, pod *corev1.Pod, source corev1.Volume) bool {
-	return (c.VolumeID == "" || c.VolumeID == VolumeID(pod, source.Name)) && (c.Account == "" || volume.AsPod(Ask(pod, source), r.Defaults))
+	return (c.VolumeID == "" || c.VolumeID == VolumeID(pod, source.Name)) && (c.Account == "" || volume.AsPod(r.ask(pod, source), r.Defaults))
 }
 
 func (r Rules) kind(c Claim) string {
 	if c.Kind != "" {
 		return c.Kind
 	}
-	kind := "volume of " + strings.Join(r.Drivers, " or ")
+	var names []string
+	for _, driver := range r.Drivers {
+		names = append(names, driver.Name)
+	}
+	kind := "volume of " + strings.Join(names, " or ")
 	if c.VolumeID != "" {
 		kind += fmt.Sprintf(" with the id %q", c.VolumeID)
 	}
@@ -167,6 +171,11 @@ func (r Rules) understand(asked volume.Asked) (volume.Volume, error) {
 	defaults := r.Defaults
 	defaults.AnyTrustFile = true // Files of nodes are the nodes' matter.
 	v, err := volume.Parse(asked, defaults)
+	if err != nil { // An earlier node plugin may have taken it.
+		if earlier, problems := volume.ParseEarlier(asked, defaults); problems == nil {
+			v, err = earlier, nil
+		}
+	}
 	switch {
 	case err != nil:
 		return v, notUnderstood{err}
@@ -178,12 +187,12 @@ func (r Rules) understand(asked volume.Asked) (volume.Volume, error) {
 
 // Volumes are those of the pod's volumes that are the driver's.
 func (r Rules) Volumes(pod *corev1.Pod) []corev1.Volume {
-	return slices.DeleteFunc(slices.Clone(pod.Spec.Volumes), func(v corev1.Volume) bool { return v.CSI == nil || !slices.Contains(r.Drivers, v.CSI.Driver) })
+	return slices.DeleteFunc(slices.Clone(pod.Spec.Volumes), func(v corev1.Volume) bool { return !r.ours(v) })
 }
 
 // Allowed is what would be said against a certificate for the volume, whoever asks, in words for the pod's author; nil: nothing. The evidence must have the pod and its node.
 func (r Rules) Allowed(source corev1.Volume, e Evidence) error {
-	v, err := r.understand(Ask(e.Pod, source))
+	v, err := r.understand(r.ask(e.Pod, source))
 	if err != nil {
 		return err
 	}
@@ -193,6 +202,22 @@ func (r Rules) Allowed(source corev1.Volume, e Evidence) error {
 // VolumeID is the id that a kubelet gives to an inline volume (kubernetes pkg/volume/csi/csi_mounter.go, makeVolumeHandle).
 func VolumeID(pod *corev1.Pod, name string) string {
 	return fmt.Sprintf("csi-%x", sha256.Sum256([]byte(string(pod.UID)+name)))
+}
+
+// ours reports whether a volume is one of the CSI driver.
+func (r Rules) ours(v corev1.Volume) bool {
+	return v.CSI != nil && slices.ContainsFunc(r.Drivers, func(d volume.DriverName) bool { return d.Name == v.CSI.Driver })
+}
+
+// ask is what the node plugin is asked for the pod's volume, which is one of the driver: in the dialect of its name.
+func (r Rules) ask(pod *corev1.Pod, source corev1.Volume) volume.Asked {
+	asked := Ask(pod, source)
+	for _, driver := range r.Drivers {
+		if driver.Name == asked.Driver {
+			asked.Dialect = driver.Dialect
+		}
+	}
+	return asked
 }
 
 // Ask is what the kubelet asks for the pod's volume, which must be an inline one.

@@ -19,7 +19,7 @@ import (
 
 // Rules are what a claim is judged by.
 type Rules struct {
-	Drivers  []string // The names of the CSI driver.
+	Drivers  []volume.DriverName // The names of the CSI driver.
 	Defaults volume.Defaults
 	Policy   Policy
 	PodCIDRs []netip.Prefix // Where pods' IPs lie, besides their nodes' own ranges.

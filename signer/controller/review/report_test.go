@@ -38,7 +38,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := v1alpha1.CertificatePolicy{Spec: v1alpha1.Spec{Namespaces: []string{"shop"}, Allow: v1alpha1.Allow{OwnNames: new(false), DNSNames: []string{"web.test"}}}}
-	today := proof.Rules{Drivers: []string{"csi.mayfly.dev"}, Policy: compiler.Set(nil)}
+	today := proof.Rules{Drivers: []volume.DriverName{{Name: volume.Driver}}, Policy: compiler.Set(nil)}
 	then := today
 	then.Policy = compiler.Set([]v1alpha1.CertificatePolicy{p})
 	mirror, deleted, ended := pod("mirror", "dns-names=web.shop"), pod("deleted", "dns-names=web.shop"), pod("ended", "dns-names=web.shop")

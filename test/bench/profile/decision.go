@@ -35,7 +35,7 @@ func profileDecision(ctx context.Context, prefix string) error {
 	decider, err := approver.New(approver.Config{
 		Callers: approver.Callers{NodePlugin: nodePluginUser},
 		Court: proof.Court{Live: api, Rules: proof.Rules{
-			Drivers: []string{volume.Driver}, Policy: policy.Policy{ClusterDomain: "cluster.local"},
+			Drivers: []volume.DriverName{{Name: volume.Driver}}, Policy: policy.Policy{ClusterDomain: "cluster.local"},
 		}},
 		Requests: api, Events: api, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
 	})
