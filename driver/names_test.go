@@ -239,7 +239,7 @@ func TestAttributesThatAreOverlooked(t *testing.T) {
 			if _, err := n.Publish(t.Context(), n.under(name), v); err != nil {
 				t.Fatal(err)
 			}
-			want := fmt.Sprintf("shop/web-0 AttributeOverlooked: overlooked, as cert-manager's driver does it: %q is not a known attribute: ", key)
+			want := fmt.Sprintf("shop/web-0 AttributeOverlooked: volume tls: overlooked, as cert-manager's driver does it: %q is not a known attribute: ", key)
 			until(t, "an event", func() bool { return len(events) > 0 })
 			if got := <-events; !strings.HasPrefix(got, want) {
 				t.Errorf("got  %s\nwant %s", got, want)
