@@ -80,7 +80,12 @@ func (l *loss) control(s *stage, args []string, files ...string) *controllerRun 
 	}
 	l.Cleanup(func() {
 		_ = process.Process.Signal(syscall.SIGTERM)
+		late := time.AfterFunc(time.Minute, func() {
+			l.Error("the controller does not stop")
+			_ = process.Process.Signal(syscall.SIGQUIT)
+		})
 		_ = process.Wait() // Without its rights it may end by an error.
+		late.Stop()
 		if l.Failed() || strings.Contains(run.log.String(), "DATA RACE") {
 			l.Errorf("log of the controller:\n%s", run.log)
 		}

@@ -2,7 +2,6 @@ package approver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -70,7 +69,8 @@ func (a *Approver) Add(to manager.Manager) error {
 	b := builder.ControllerManagedBy(to).Named("approver").
 		For(&cmapi.CertificateRequest{}, builder.WithPredicates(predicate.Or(concerns, reviews.AtStart()))).
 		WithOptions(proof.Everywhere())
-	if err := errors.Join(reviews.Watch(to, b, a.Court.Changes), b.Complete(a)); err != nil {
+	reviews.Watch(to.GetClient(), b, a.Court.Changes)
+	if err := b.Complete(a); err != nil {
 		return fmt.Errorf("add the approver: %w", err)
 	}
 	return nil
@@ -78,7 +78,7 @@ func (a *Approver) Add(to manager.Manager) error {
 
 // reviews are the denied requests that may be approved some day.
 func (c Callers) reviews() proof.Review {
-	return proof.Review{Kind: &cmapi.CertificateRequest{}, List: &cmapi.CertificateRequestList{}, Is: func(o client.Object) bool {
+	return proof.Review{List: &cmapi.CertificateRequestList{}, Is: func(o client.Object) bool {
 		cr, ok := o.(*cmapi.CertificateRequest)
 		return ok && c.denied(cr)
 	}}

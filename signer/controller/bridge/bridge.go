@@ -87,7 +87,8 @@ func (b *Bridge) Add(to manager.Manager) error {
 		}))).
 		Owns(&cmapi.CertificateRequest{}, builder.MatchEveryOwner).
 		WithOptions(proof.Everywhere())
-	if err := errors.Join(reviews().Watch(to, controller, b.Court.Changes), controller.Complete(b)); err != nil {
+	reviews().Watch(to.GetClient(), controller, b.Court.Changes)
+	if err := controller.Complete(b); err != nil {
 		return fmt.Errorf("add the bridge: %w", err)
 	}
 	return nil
@@ -95,7 +96,7 @@ func (b *Bridge) Add(to manager.Manager) error {
 
 // reviews are the denied requests that may be approved some day.
 func reviews() proof.Review {
-	return proof.Review{Kind: &certificatesv1.PodCertificateRequest{}, List: &certificatesv1.PodCertificateRequestList{}, Is: func(o client.Object) bool {
+	return proof.Review{List: &certificatesv1.PodCertificateRequestList{}, Is: func(o client.Object) bool {
 		pcr, ok := o.(*certificatesv1.PodCertificateRequest)
 		return ok && denied(pcr)
 	}}

@@ -12,7 +12,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
@@ -47,35 +46,22 @@ func (c *Changes) listen() <-chan event.GenericEvent {
 
 // A Review is of the requests of a kind that were denied and may be approved some day. A controller looks at them when what they were judged by has changed.
 type Review struct {
-	Kind client.Object
 	List client.ObjectList
 	Is   func(client.Object) bool // Reports whether the request is one of them.
 }
 
-// index is that of those requests in a cache: a change costs as much as there are of them.
-const index = "mayfly/denied"
-
 // Watch has a controller look at them after changes.
-func (r Review) Watch(to manager.Manager, b *builder.Builder, changes *Changes) error {
-	if err := to.GetFieldIndexer().IndexField(context.Background(), r.Kind, index, r.Index); err != nil {
-		return fmt.Errorf("index denied requests: %w", err)
-	}
+//
+// The cache has no index of them: one would make its informer before the manager starts, which then neither starts nor stops where requests may not be listed
+// (sigs.k8s.io/controller-runtime v0.25.2 pkg/manager/runnable_group.go, Start).
+func (r Review) Watch(from client.Reader, b *builder.Builder, changes *Changes) {
 	b.WatchesRawSource(source.Channel(changes.listen(), handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, _ client.Object) []reconcile.Request {
-		all, err := r.All(ctx, to.GetClient())
+		all, err := r.All(ctx, from)
 		if err != nil {
 			log.FromContext(ctx).Error(err, "denied requests are not looked at again")
 		}
 		return all
 	})))
-	return nil
-}
-
-// Index is the index function: all of them have one key.
-func (r Review) Index(o client.Object) []string {
-	if r.Is(o) {
-		return []string{""}
-	}
-	return nil
 }
 
 // All are those in the cache.
@@ -84,11 +70,11 @@ func (r Review) All(ctx context.Context, from client.Reader) (all []reconcile.Re
 	if !ok {
 		return nil, fmt.Errorf("%T is no list", r.List)
 	}
-	if err := from.List(ctx, list, client.MatchingFields{index: ""}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := from.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("list denied requests: %w", err)
 	}
 	err = meta.EachListItem(list, func(one runtime.Object) error {
-		if o, ok := one.(client.Object); ok {
+		if o, ok := one.(client.Object); ok && r.Is(o) {
 			all = append(all, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(o)})
 		}
 		return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -18,11 +19,11 @@ func TestTheDeniedOnesAreListed(t *testing.T) {
 	if err := corev1.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
 	}
-	review := Review{Kind: &corev1.Pod{}, List: &corev1.PodList{}, Is: func(o client.Object) bool { return o.GetLabels()["denied"] != "" }}
+	review := Review{List: &corev1.PodList{}, Is: func(o client.Object) bool { return o.GetLabels()["denied"] != "" }}
 	pod := func(name string, labels map[string]string) client.Object {
 		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: labels}}
 	}
-	api := fake.NewClientBuilder().WithScheme(scheme).WithIndex(review.Kind, index, review.Index).
+	api := fake.NewClientBuilder().WithScheme(scheme).
 		WithObjects(pod("a", map[string]string{"denied": "1"}), pod("b", nil), pod("c", map[string]string{"denied": "1"})).Build()
 	for range 2 {
 		all, err := review.All(t.Context(), api)
@@ -30,8 +31,8 @@ func TestTheDeniedOnesAreListed(t *testing.T) {
 			t.Errorf("%s (%v)", got, err)
 		}
 	}
-	if _, err := (Review{List: &corev1.ConfigMapList{}}).All(t.Context(), api); err == nil || errors.Unwrap(err) == nil {
-		t.Errorf("without an index: %v", err)
+	if _, err := (Review{List: &certificatesv1.ClusterTrustBundleList{}}).All(t.Context(), api); err == nil || errors.Unwrap(err) == nil {
+		t.Errorf("a kind that the client does not know: %v", err)
 	}
 }
 
