@@ -60,9 +60,9 @@ type unsent struct {
 }
 
 // NewQueue makes a queue. Without a sender it drops its Events.
-func NewQueue(sender Sender, log *slog.Logger) (q *Queue, err error) {
+func NewQueue(sender Sender, clocks renew.Clocks, log *slog.Logger) (q *Queue, err error) {
 	q = &Queue{sender: sender, log: log, volumes: map[string]*events{}}
-	q.queue, err = renew.NewClockQueue(perSecond, senders, q.send)
+	q.queue, err = clocks.NewQueue(perSecond, senders, q.send)
 	return q, err
 }
 

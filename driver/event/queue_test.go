@@ -41,7 +41,7 @@ func (s *sent) Send(_ context.Context, pod signer.Pod, e event.Event) error {
 // run starts a queue that ends with the test.
 func run(t *testing.T, s event.Sender) *event.Queue {
 	t.Helper()
-	q, err := event.NewQueue(s, slog.New(slog.DiscardHandler))
+	q, err := event.NewQueue(s, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func newPair(t *testing.T) request.Pair {
 // An Event that was not sent before its volume had a new certificate is not sent any more.
 func TestAFailureThatIsOverIsNotTold(t *testing.T) {
 	log, events := slog.New(slog.DiscardHandler), make(sender, 10)
-	queue, err := event.NewQueue(events, log)
+	queue, err := event.NewQueue(events, nil, log)
 	if err != nil {
 		t.Fatal(err)
 	}
