@@ -13,6 +13,10 @@ MODULES := . $(patsubst %/go.mod,%,$(wildcard test/*/go.mod test/*/*/go.mod))
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 FUZZTIME ?= 10s
+# How many runs of chaos, the seed of the first one, and how long each is.
+SEEDS ?= 3
+SEED ?= 1
+STEPS ?= 600
 # More flags for every go test, such as -v.
 TESTFLAGS ?=
 # What the cluster for tests runs with, from Debian; the rest is built from Go modules.
@@ -23,7 +27,7 @@ CONSUMERS := haproxy iproute2 libtomcat10-java nginx-light openjdk-17-jre-headle
 install = ( flock 9; [ "$$(dpkg-query --show --showformat '$${db:Status-Status}\n' $(1) 2>/dev/null | grep --count '^installed$$')" = $(words $(1)) ] || \
 	{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --no-remove $(1); } >&2 9>&- ) 9>/var/lock/mayfly-packages
 # The parts of the test suite, in the order in which they begin. Two run at a time: the stories wait more than they work.
-PARTS := e2e unit load integration consumers fuzz sanity demo
+PARTS := e2e unit chaos load integration consumers fuzz sanity demo
 
 .PHONY: help
 help: ## list the targets
@@ -52,6 +56,10 @@ unit: ## the quick loop: no cluster
 .PHONY: load
 load: ## the node plugin with many volumes that rotate all the time, and its queue with issuers in trouble
 	go test $(TESTFLAGS) -race ./test/load
+
+.PHONY: chaos
+chaos: ## the node plugin among faults of every kind, for SEEDS times STEPS steps from SEED; needs root
+	go test $(TESTFLAGS) -race -count=1 -timeout 6h ./test/chaos -seed $(SEED) -seeds $(SEEDS) -steps $(STEPS)
 
 .PHONY: integration
 integration: build packages kubernetes ## the node plugin against a real kube-apiserver and cert-manager's controllers

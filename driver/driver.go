@@ -58,7 +58,7 @@ type Config struct {
 type Name struct {
 	Name     string         // As in the CSIDriver object.
 	Dialect  volume.Dialect // Empty: what the name says.
-	Endpoint string         // Path of the CSI socket.
+	Endpoint string         // Path of the CSI socket; empty: Run serves on none, see [Driver.Plugins].
 }
 
 const (
@@ -106,7 +106,10 @@ type Driver struct {
 }
 
 // New makes a driver. Run recovers its volumes and serves; run it once.
-func New(config Config) (d *Driver, err error) {
+func New(config Config) (*Driver, error) { return NewWithClocks(config, nil) }
+
+// NewWithClocks makes a driver whose queues sleep by clocks of another kind than the wall clock.
+func NewWithClocks(config Config, clocks renew.Clocks) (d *Driver, err error) {
 	if config.RenewalsPerSecond == 0 {
 		config.RenewalsPerSecond = defaultRenewalsPerSecond
 	}
@@ -116,16 +119,16 @@ func New(config Config) (d *Driver, err error) {
 	if d.store, err = store.New(config.StateDir, config.Log, config.Metrics); err != nil {
 		return nil, err
 	}
-	if d.queue, err = renew.NewClockQueue(config.RenewalsPerSecond, concurrentRenewals, d.due); err != nil {
+	if d.queue, err = clocks.NewQueue(config.RenewalsPerSecond, concurrentRenewals, d.due); err != nil {
 		return nil, err
 	}
-	if d.ends, err = renew.NewClockQueue(math.MaxFloat64, concurrentEnds, d.ended); err != nil {
+	if d.ends, err = clocks.NewQueue(math.MaxFloat64, concurrentEnds, d.ended); err != nil {
 		return nil, errors.Join(err, d.queue.Close())
 	}
-	if d.events, err = event.NewQueue(config.Events, config.Log); err != nil {
+	if d.events, err = event.NewQueue(config.Events, clocks, config.Log); err != nil {
 		return nil, errors.Join(err, d.queue.Close(), d.ends.Close())
 	}
-	d.trust, err = trust.NewUpdater(config.Trust, d.store, d.events, config.Log, config.Metrics)
+	d.trust, err = trust.NewUpdater(config.Trust, d.store, d.events, clocks, config.Log, config.Metrics)
 	if err != nil {
 		return nil, errors.Join(err, d.queue.Close(), d.ends.Close(), d.events.Close())
 	}
@@ -211,6 +214,9 @@ func (d *Driver) recover() error {
 	}
 	return err
 }
+
+// Plugins returns the plugins of all names. While Run runs, the caller may serve those that have no endpoint.
+func (d *Driver) Plugins() []registration.Plugin { return d.server.Plugins }
 
 // newServer makes the server of all names.
 func (d *Driver) newServer() *registration.Server {

@@ -33,6 +33,9 @@ func (d *Driver) Healthy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	for _, name := range d.Names {
+		if name.Endpoint == "" {
+			continue
+		}
 		errs = append(errs, service.Probe(ctx, name.Endpoint))
 	}
 	return errors.Join(errs...)

@@ -380,6 +380,26 @@ func TestATmpfsThatSomebodyElseTookAway(t *testing.T) {
 	n.empty()
 }
 
+// A volume that is published again after somebody else has unmounted its tmpfs gets another pair, and until then the pod
+// keeps what it has.
+func TestAPublishedTmpfsThatSomebodyElseTookAway(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	target := n.publish(v)
+	before := pair(t, target)
+	unmount(t, n.inState(v, ""))
+	n.signer.say(refuse(signer.Unavailable, "away"))
+	n.fails(v, "away")
+	if !pair(t, target).Equal(before) {
+		t.Error("what the pod had is gone")
+	}
+	if pair(t, n.publish(v)).Equal(before) {
+		t.Error("the pair before is in no tmpfs any more")
+	}
+	n.unpublish(v)
+	n.empty()
+}
+
 func TestShutdownRemovesItsSocketsAndKeepsTheMounts(t *testing.T) {
 	n := newNode(t, nil)
 	v := web()

@@ -50,19 +50,20 @@ type Queue struct {
 // events holds the unsent Events of a volume's pod, by their topics.
 type events struct {
 	pod     signer.Pod
-	byTopic map[string]unsent
+	byTopic map[string]*unsent
 }
 
-// An unsent is an Event that is due at a time.
+// An unsent is an Event that is due at a time. Once it is sent, withdrawn or replaced, its topic has it no more.
 type unsent struct {
 	Event
-	due time.Time
+	due     time.Time
+	sending bool
 }
 
 // NewQueue makes a queue. Without a sender it drops its Events.
-func NewQueue(sender Sender, log *slog.Logger) (q *Queue, err error) {
+func NewQueue(sender Sender, clocks renew.Clocks, log *slog.Logger) (q *Queue, err error) {
 	q = &Queue{sender: sender, log: log, volumes: map[string]*events{}}
-	q.queue, err = renew.NewClockQueue(perSecond, senders, q.send)
+	q.queue, err = clocks.NewQueue(perSecond, senders, q.send)
 	return q, err
 }
 
@@ -94,10 +95,10 @@ func (q *Queue) put(asked volume.Asked, topic string, e Event, delay time.Durati
 	defer q.mu.Unlock()
 	of := q.volumes[asked.ID]
 	if of == nil {
-		of = &events{byTopic: map[string]unsent{}}
+		of = &events{byTopic: map[string]*unsent{}}
 		q.volumes[asked.ID] = of
 	}
-	of.pod, of.byTopic[topic] = volume.PodOf(asked), unsent{e, renew.Now().Add(delay)}
+	of.pod, of.byTopic[topic] = volume.PodOf(asked), &unsent{Event: e, due: renew.Now().Add(delay)}
 	q.schedule(asked.ID, of)
 }
 
@@ -105,7 +106,7 @@ func (q *Queue) put(asked volume.Asked, topic string, e Event, delay time.Durati
 func (q *Queue) schedule(id string, of *events) {
 	var first time.Time
 	for _, u := range of.byTopic {
-		if first.IsZero() || u.due.Before(first) {
+		if !u.sending && (first.IsZero() || u.due.Before(first)) {
 			first = u.due
 		}
 	}
@@ -114,7 +115,7 @@ func (q *Queue) schedule(id string, of *events) {
 	}
 }
 
-// Withdraw drops the unsent Event on a topic, if there is one.
+// Withdraw drops the unsent Event on a topic, if there is one. One that is being sent is not tried again.
 func (q *Queue) Withdraw(id, topic string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -133,58 +134,59 @@ func (q *Queue) Forget(id string) {
 
 // send sends the Events of a volume that are due.
 func (q *Queue) send(ctx context.Context, id string) {
-	pod, due := q.dequeue(id)
-	for _, topic := range slices.Sorted(maps.Keys(due)) {
-		sending, cancel := context.WithTimeout(ctx, timeout)
-		err := q.sender.Send(sending, pod, due[topic])
-		cancel()
-		if err == nil {
-			delete(due, topic)
-			continue
-		}
-		if ctx.Err() != nil { // The driver stops.
+	for {
+		pod, topic, u := q.next(id)
+		if u == nil {
 			return
 		}
-		q.log.Warn("an Event was not sent", "pod", pod.Namespace+"/"+pod.Name, "error", err)
+		sending, cancel := context.WithTimeout(ctx, timeout)
+		err := q.sender.Send(sending, pod, u.Event)
+		cancel()
+		if err != nil && ctx.Err() != nil { // The driver stops.
+			return
+		}
+		if err != nil {
+			q.log.Warn("an Event was not sent", "pod", pod.Namespace+"/"+pod.Name, "error", err)
+		}
+		q.done(id, topic, u, err)
 	}
-	q.requeue(id, due)
 }
 
-// dequeue removes the volume's Events that are due from the queue and returns them.
-func (q *Queue) dequeue(id string) (pod signer.Pod, due map[string]Event) {
+// next returns an Event of the volume that is due, and marks it as being sent. If there is none it returns nil, and
+// schedules the first one that will be due.
+func (q *Queue) next(id string) (pod signer.Pod, topic string, u *unsent) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	of := q.volumes[id]
 	if of == nil {
-		return signer.Pod{}, nil
+		return signer.Pod{}, "", nil
 	}
-	due = map[string]Event{}
 	now := renew.Now()
-	for topic, u := range of.byTopic {
-		if !u.due.After(now) {
-			due[topic] = u.Event
-			delete(of.byTopic, topic)
+	for _, topic := range slices.Sorted(maps.Keys(of.byTopic)) {
+		if u := of.byTopic[topic]; !u.sending && !u.due.After(now) {
+			u.sending = true
+			return of.pod, topic, u
 		}
-	}
-	return of.pod, due
-}
-
-// requeue queues what could not be sent again, unless there is a newer Event on the same topic.
-func (q *Queue) requeue(id string, failed map[string]Event) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	of := q.volumes[id]
-	if of == nil {
-		return
-	}
-	for topic, e := range failed {
-		if _, newer := of.byTopic[topic]; !newer {
-			of.byTopic[topic] = unsent{e, renew.Now().Add(retryDelay)}
-		}
-	}
-	if len(of.byTopic) == 0 {
-		delete(q.volumes, id)
-		return
 	}
 	q.schedule(id, of)
+	return signer.Pod{}, "", nil
+}
+
+// done removes an Event that was sent, and queues it again if it could not be, unless it was withdrawn or replaced
+// meanwhile.
+func (q *Queue) done(id, topic string, u *unsent, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	of := q.volumes[id]
+	if of == nil || of.byTopic[topic] != u {
+		return
+	}
+	if err != nil {
+		u.sending, u.due = false, renew.Now().Add(retryDelay)
+		return
+	}
+	delete(of.byTopic, topic)
+	if len(of.byTopic) == 0 {
+		delete(q.volumes, id)
+	}
 }

@@ -6,15 +6,19 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/mayfly-csi/mayfly/driver/event"
+	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/test/alarm"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -41,7 +45,7 @@ func (s *sent) Send(_ context.Context, pod signer.Pod, e event.Event) error {
 // run starts a queue that ends with the test.
 func run(t *testing.T, s event.Sender) *event.Queue {
 	t.Helper()
-	q, err := event.NewQueue(s, slog.New(slog.DiscardHandler))
+	q, err := event.NewQueue(s, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,4 +147,63 @@ func TestWhatCantBeSent(t *testing.T) {
 	if len(s.all) != 2 {
 		t.Errorf("sent: %q", s.all)
 	}
+}
+
+// What is withdrawn, or of a volume that is gone, while it can't be sent, is not tried again: it is not true any more.
+func TestWhatIsWithdrawnWhileItIsSent(t *testing.T) {
+	for name, row := range map[string]struct {
+		meanwhile func(q *event.Queue)
+		want      []string
+	}{
+		"withdrawn": {func(q *event.Queue) { q.Withdraw("1", "x") }, []string{"old"}},
+		"replaced":  {func(q *event.Queue) { q.Note(asked("1", "a"), "x", "new") }, []string{"old", "new"}},
+		"the volume is gone, and comes back": {func(q *event.Queue) {
+			q.Forget("1")
+			q.Note(asked("1", "a"), "y", "another")
+		}, []string{"old", "another"}},
+		"nothing": {func(*event.Queue) {}, []string{"old", "old"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &slow{}
+				clocks := func() (renew.Clock, error) { return alarm.New(), nil }
+				q, err := event.NewQueue(s, clocks, slog.New(slog.DiscardHandler))
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- q.Run(ctx) }()
+				q.Note(asked("1", "a"), "x", "old")
+				time.Sleep(5 * time.Second)
+				row.meanwhile(q)
+				time.Sleep(3 * time.Minute)
+				cancel()
+				if err := <-done; !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+				if !slices.Equal(s.all, row.want) {
+					t.Errorf("sent %q, want %q", s.all, row.want)
+				}
+			})
+		})
+	}
+}
+
+// slow is a sender that fails once after ten seconds, and keeps what it was to send.
+type slow struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (s *slow) Send(_ context.Context, _ signer.Pod, e event.Event) error {
+	s.mu.Lock()
+	s.all = append(s.all, strings.TrimPrefix(e.Message, "volume tls: "))
+	first := len(s.all) == 1
+	s.mu.Unlock()
+	if first {
+		time.Sleep(10 * time.Second)
+		return errors.New("no")
+	}
+	return nil
 }

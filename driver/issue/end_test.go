@@ -47,7 +47,7 @@ func sent(t *testing.T, i *Issuer, v *store.Volume, do func()) (found event.Even
 	t.Helper()
 	events := make(heard, 10)
 	var err error
-	if i.Events, err = event.NewQueue(events, i.Log); err != nil {
+	if i.Events, err = event.NewQueue(events, nil, i.Log); err != nil {
 		t.Fatal(err)
 	}
 	do()

@@ -24,7 +24,7 @@ func (i *Issuer) Fail(v *store.Volume, cause error) error {
 	before := v.Record()
 	next := failure(v.ID(), before.Failure, cause, t, served)
 	next.Attempt = before.Attempt
-	err := v.Update(func(r *store.Record) {
+	failed := func(r *store.Record) {
 		if errors.Is(cause, errNoToken) && i.tokens.current(v.ID()) != "" { // A token came meanwhile.
 			next.RetryAt = t
 		}
@@ -32,9 +32,10 @@ func (i *Issuer) Fail(v *store.Volume, cause error) error {
 		if kind.Ends() {
 			i.endAttempt(r)
 		}
-	})
-	if err != nil { // Without a failure the volume would be due again at once.
-		v.Amend(func(r *store.Record) { r.Failure = next })
+	}
+	err := v.Update(failed)
+	if err != nil { // Without a failure the volume would be due again at once, and ask for what was decided.
+		v.Amend(failed)
 	}
 	i.await(v, cause)
 	i.Clean(v)

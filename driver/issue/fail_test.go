@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"math/big"
 	"os"
@@ -58,10 +59,27 @@ func newPair(t *testing.T) request.Pair {
 	return request.Pair{Key: key, Chain: c}
 }
 
+// A refusal ends its attempt, also where that can't be recorded: to ask again would bring the same answer.
+func TestARefusalThatCantBeRecorded(t *testing.T) {
+	log, dir := slog.New(slog.DiscardHandler), t.TempDir()
+	volumes, err := store.New(dir, log, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := volumes.Get("csi-1") // It has no directory.
+	v.Amend(func(r *store.Record) { r.Asked.ID, r.Attempt = v.ID(), "a1" })
+	i := issue.New(issue.Config{Log: log})
+	defer i.Close()
+	err = i.Fail(v, signer.Errorf(signer.Denied, "no"))
+	if r := v.Record(); r.Attempt != "" || r.Failure == nil || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // An Event that was not sent before its volume had a new certificate is not sent any more.
 func TestAFailureThatIsOverIsNotTold(t *testing.T) {
 	log, events := slog.New(slog.DiscardHandler), make(sender, 10)
-	queue, err := event.NewQueue(events, log)
+	queue, err := event.NewQueue(events, nil, log)
 	if err != nil {
 		t.Fatal(err)
 	}

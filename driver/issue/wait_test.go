@@ -50,7 +50,7 @@ type waiting struct {
 func newWaiting(t *testing.T) waiting {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	queue, err := event.NewQueue(nil, log)
+	queue, err := event.NewQueue(nil, nil, log)
 	if err != nil {
 		t.Fatal(err)
 	}

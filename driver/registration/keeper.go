@@ -32,6 +32,9 @@ type keeper struct {
 
 // run restores sockets until ctx ends. It sleeps while nothing changes.
 func (k *keeper) run(ctx context.Context) {
+	if len(k.sockets) == 0 {
+		<-ctx.Done()
+	}
 	for ctx.Err() == nil {
 		k.round(ctx)
 		sleep(ctx, repairDelay)

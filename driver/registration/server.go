@@ -18,8 +18,8 @@ import (
 // A Plugin is a name under which a node plugin serves, with a socket of its own.
 type Plugin struct {
 	Name     string       // As in the CSIDriver object.
-	Endpoint string       // Path of the CSI socket.
-	Server   *grpc.Server // Has the CSI services. Serve starts and stops it.
+	Endpoint string       // Path of the CSI socket; empty: others serve, and the kubelet is offered nothing.
+	Server   *grpc.Server // Has the CSI services. Serve starts it if there is an endpoint, and stops it.
 }
 
 // A Server serves plugins. All fields are required but those that say otherwise.
@@ -77,13 +77,14 @@ func (s *Server) Serve(ctx context.Context) (err error) {
 // sockets returns the sockets in the order in which they are opened: the kubelet calls the CSI sockets as soon as it
 // finds those of the registration.
 func (s *Server) sockets() (all []*socket) {
-	for _, p := range s.Plugins {
+	plugins := slices.DeleteFunc(slices.Clone(s.Plugins), func(p Plugin) bool { return p.Endpoint == "" })
+	for _, p := range plugins {
 		all = append(all, &socket{path: filepath.Clean(p.Endpoint), server: p.Server, status: &s.status})
 	}
 	if s.KubeletRoot == "" {
 		return all
 	}
-	for _, p := range s.Plugins {
+	for _, p := range plugins {
 		server := grpc.NewServer()
 		registerapi.RegisterRegistrationServer(server, registrant{Plugin: p, status: &s.status, log: s.Log})
 		path := filepath.Join(s.KubeletRoot, "plugins_registry", p.Name+"-reg.sock")
@@ -103,6 +104,9 @@ func (s *Server) close(sockets []*socket) error {
 	for _, socket := range sockets {
 		servers.Go(socket.drain)
 	}
+	for _, p := range s.Plugins { // Those without an endpoint have no socket.
+		servers.Go(p.Server.GracefulStop)
+	}
 	drained := make(chan struct{})
 	go func() {
 		servers.Wait()
@@ -113,6 +117,9 @@ func (s *Server) close(sockets []*socket) error {
 	case <-time.After(s.Drain):
 		for _, socket := range sockets {
 			socket.server.Stop()
+		}
+		for _, p := range s.Plugins {
+			p.Server.Stop()
 		}
 		<-drained
 	}

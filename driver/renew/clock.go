@@ -9,16 +9,30 @@ import (
 // suspend.
 func Now() time.Time { return time.Now().Round(0) }
 
-// A ClockQueue is a [Queue] with a wall clock and a watchdog of its own. Close it when it has run.
+// A Clock is an [Alarm] that is closed after use.
+type Clock interface {
+	Alarm
+	Close() error
+}
+
+// Clocks makes the clocks of queues. nil Clocks make wall clocks.
+type Clocks func() (Clock, error)
+
+// A ClockQueue is a [Queue] with a clock and a watchdog of its own. Close it when it has run.
 type ClockQueue struct {
 	*Queue
-	clock    *WallClock
+	clock    Clock
 	watchdog *Watchdog
 }
 
-// NewClockQueue makes a queue as [NewQueue] does.
-func NewClockQueue(perSecond float64, workers int, do func(ctx context.Context, id string)) (*ClockQueue, error) {
-	clock, err := NewWallClock()
+// NewQueue makes a queue as the function [NewQueue] does.
+func (c Clocks) NewQueue(
+	perSecond float64, workers int, do func(ctx context.Context, id string),
+) (*ClockQueue, error) {
+	if c == nil {
+		c = func() (Clock, error) { return NewWallClock() }
+	}
+	clock, err := c()
 	if err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ func TestRecorded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			log, registry, dir := slog.New(slog.DiscardHandler), prometheus.NewRegistry(), t.TempDir()
-			queue, err := event.NewQueue(nil, log)
+			queue, err := event.NewQueue(nil, nil, log)
 			if err != nil {
 				t.Fatal(err)
 			}

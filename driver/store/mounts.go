@@ -11,7 +11,8 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/mount"
 )
 
-// Mount mounts the volume's tmpfs unless it is mounted.
+// Mount mounts the volume's tmpfs unless it is mounted. A volume whose tmpfs another process has unmounted has no pair
+// any more: it is in no file from which the pod's target could be bound.
 func (s *Store) Mount(v *Volume, selinuxContext string) error {
 	switch err := os.Mkdir(string(v.dir), 0o700); {
 	case errors.Is(err, fs.ErrExist):
@@ -22,10 +23,14 @@ func (s *Store) Mount(v *Volume, selinuxContext string) error {
 		return fmt.Errorf("make the volume's directory: %w", err)
 	}
 	noswap, err := mount.Tmpfs(string(v.dir), selinuxContext)
-	if err == nil && !noswap {
+	if err != nil {
+		return err
+	}
+	v.unsetPair()
+	if !noswap {
 		s.swappable.Inc()
 	}
-	return err
+	return nil
 }
 
 // Mounted returns an error if the volume's tmpfs is not mounted: no key may be written to a disk.

@@ -108,6 +108,13 @@ func (v *Volume) SetPair(leaf *x509.Certificate, begin, end time.Time) {
 	v.pair = &Validity{begin, end, leaf.SerialNumber.Text(16)}
 }
 
+// unsetPair records that no pair is in force.
+func (v *Volume) unsetPair() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.pair = nil
+}
+
 // Known reports whether the record has what the pod asked for.
 func (v *Volume) Known() bool { return v.Record().Asked.ID != "" }
 

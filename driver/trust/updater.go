@@ -71,11 +71,12 @@ type followed struct {
 // NewUpdater makes an updater of the store's volumes. It panics if the registry has its metrics already; a nil one
 // gets none.
 func NewUpdater(
-	sources Sources, volumes *store.Store, events *event.Queue, log *slog.Logger, registry prometheus.Registerer,
+	sources Sources, volumes *store.Store, events *event.Queue, clocks renew.Clocks, log *slog.Logger,
+	registry prometheus.Registerer,
 ) (u *Updater, err error) {
 	u = &Updater{sources: sources, store: volumes, events: events, log: log, volumes: map[string]*followed{}}
 	u.addMetrics(promauto.With(registry))
-	u.queue, err = renew.NewClockQueue(math.MaxFloat64, concurrentUpdates, u.update)
+	u.queue, err = clocks.NewQueue(math.MaxFloat64, concurrentUpdates, u.update)
 	return u, err
 }
 

@@ -29,9 +29,10 @@ type apiServer struct {
 	t     *testing.T
 	watch func(w http.ResponseWriter, send func(kind string, object any)) // What a watch sees.
 
-	mu     sync.Mutex
-	object cmapi.CertificateRequest
-	calls  []string
+	mu        sync.Mutex
+	object    cmapi.CertificateRequest
+	calls     []string
+	forbidden bool // To create requests.
 }
 
 // start is a signer on the API server.
@@ -59,6 +60,15 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		call = "WATCH"
 	}
 	s.calls = append(s.calls, call)
+	if r.Method == http.MethodPost && s.forbidden {
+		s.mu.Unlock()
+		w.WriteHeader(http.StatusForbidden)
+		s.send(w, metav1.Status{
+			TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure,
+			Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden,
+		})
+		return
+	}
 	if r.Method == http.MethodPost {
 		if err := json.NewDecoder(r.Body).Decode(&s.object); err != nil {
 			s.t.Error(err)
@@ -223,6 +233,27 @@ func TestARequestThatIsDeletedOrReplaced(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
+	}
+}
+
+// The right to create requests is taken away while one is under way: the attempt goes on with the request that it has.
+func TestARequestThatCantBeCreatedAgain(t *testing.T) {
+	s := &apiServer{t: t}
+	s.watch = func(_ http.ResponseWriter, send func(string, any)) { send("MODIFIED", s.issued()) }
+	backend, req := s.start(), request()
+	if _, err := backend.Sign(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	s.forbidden, s.calls = true, nil
+	s.mu.Unlock()
+	got, err := backend.Sign(t.Context(), req)
+	if calls := strings.Join(s.calls, " "); err != nil || string(got.Chain) != "the chain" || calls != "POST GET" {
+		t.Errorf("%q, %v after %s", got.Chain, err, calls)
+	}
+	req.CSR = []byte("another")
+	if _, err := backend.Sign(t.Context(), req); signer.KindOf(err) != signer.Denied {
+		t.Errorf("a request that is not there: %v", err)
 	}
 }
 

@@ -50,7 +50,7 @@ func (k Kind[T]) Submit(ctx context.Context, client Client[T], wanted T, action 
 	case err == nil:
 		return created, nil
 	case !apierrors.IsAlreadyExists(err):
-		return wanted, Explain(err, action)
+		return k.refused(ctx, client, wanted, Explain(err, action))
 	}
 	found, err := client.Get(ctx, wanted.GetName(), metav1.GetOptions{})
 	switch {
@@ -59,6 +59,19 @@ func (k Kind[T]) Submit(ctx context.Context, client Client[T], wanted T, action 
 	case !k.Asks(found, wanted):
 		const format = "%s is not as it was created: its spec was changed"
 		return wanted, signer.Errorf(signer.Failed, format, k.Title(wanted))
+	}
+	return found, nil
+}
+
+// refused returns the object that an earlier call created although this one was refused: the API server looks at rights
+// and policies before it looks for an object of that name. If there is none, it returns the error.
+func (k Kind[T]) refused(ctx context.Context, client Client[T], wanted T, refusal *signer.Error) (T, error) {
+	if !refusal.Kind.Ends() {
+		return wanted, refusal
+	}
+	found, err := client.Get(ctx, wanted.GetName(), metav1.GetOptions{})
+	if err != nil || !k.Asks(found, wanted) {
+		return wanted, refusal
 	}
 	return found, nil
 }

@@ -119,9 +119,11 @@ func (x exhibit) asks(t *testing.T) *cmapi.CertificateRequest {
 func sent(t *testing.T, req signer.Request) (cr *cmapi.CertificateRequest) {
 	t.Helper()
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		cr = &cmapi.CertificateRequest{}
-		if err := json.NewDecoder(r.Body).Decode(cr); err != nil {
-			t.Errorf("%s %s: %v", r.Method, r.URL, err)
+		if r.Method == http.MethodPost { // Else it looks whether there is one.
+			cr = &cmapi.CertificateRequest{}
+			if err := json.NewDecoder(r.Body).Decode(cr); err != nil {
+				t.Errorf("%s %s: %v", r.Method, r.URL, err)
+			}
 		}
 		http.Error(w, "seen", http.StatusForbidden)
 	}))
