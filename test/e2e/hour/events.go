@@ -28,7 +28,8 @@ var (
 
 // judge returns what is not true of an Event; nil if all of it is. told says that the Event is one of those that the program knows.
 func (l *ledger) judge(e corev1.Event) (told bool, err error) {
-	of, judge := ours, (func(volume string, at time.Time, message string) error)(nil)
+	of := ours
+	var judge func(volume string, at time.Time, message string) error
 	switch e.Reason {
 	case "CertificateExpired":
 		judge = l.judgeExpired

@@ -128,7 +128,7 @@ func (l *ledger) judgeEvents(w io.Writer) error {
 			counts[e.Reason]++
 		}
 		if err != nil {
-			const format = "Event %s of pod %s at %s is not true: %w: %s"
+			const format = "the Event %s of pod %s at %s is not true: %w: %s"
 			untrue = errors.Join(untrue, fmt.Errorf(format, e.Reason, e.InvolvedObject.Name, e.LastTimestamp.UTC().Format(time.RFC3339), err, e.Message))
 		}
 	}
