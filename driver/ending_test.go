@@ -175,6 +175,7 @@ func allUnderWay(t *testing.T) map[string]underWay {
 // The kubelet unpublishes the volume of a pod that goes: that waits for nothing. It takes milliseconds, and what is under
 // way would take 15 seconds at least.
 func TestUnpublishWaitsForNothing(t *testing.T) {
+	t.Parallel()
 	for name, row := range allUnderWay(t) {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, row.edit)
@@ -195,6 +196,7 @@ func TestUnpublishWaitsForNothing(t *testing.T) {
 // A stop cancels what is under way, and that is no failure: neither for the volume's backoff nor in log and metrics. What
 // is under way would take 15 seconds at least.
 func TestAStopWaitsForNothing(t *testing.T) {
+	t.Parallel()
 	for name, row := range allUnderWay(t) {
 		t.Run(name, func(t *testing.T) {
 			var registry *prometheus.Registry

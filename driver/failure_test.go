@@ -41,6 +41,7 @@ func (n *node) fails(v kubelet.Volume, want string) {
 }
 
 func TestASignerThatRefuses(t *testing.T) {
+	t.Parallel()
 	rows := []struct {
 		kind signer.Kind
 		want string
@@ -335,6 +336,7 @@ func sends(text []byte) answer {
 }
 
 func TestAnswersThatAreOfNoUse(t *testing.T) {
+	t.Parallel()
 	stranger, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -460,6 +462,7 @@ func TestAFullVolumeKeepsItsPair(t *testing.T) {
 // Whatever of the driver's can't be written: the signer sees no attempt that is not on record, for after a crash nobody would
 // know of it.
 func TestARenewalThatCantBeWritten(t *testing.T) {
+	t.Parallel()
 	for _, file := range []string{"pending.key", "record.json"} {
 		t.Run(file, func(t *testing.T) {
 			n := newNode(t, nil)

@@ -117,6 +117,7 @@ func TestAClockThatWasSetBack(t *testing.T) {
 
 // What renew-before says beyond the first third of the certificate's life is cut, and the pod is told once.
 func TestARenewBeforeThatIsCut(t *testing.T) {
+	t.Parallel()
 	for _, before := range []string{"14m50s", "98%"} {
 		t.Run(before, func(t *testing.T) { isCut(t, before) })
 	}

@@ -12,6 +12,7 @@ import (
 
 // A driver is healthy and ready whatever is under way: it is not the driver's fault that others are silent.
 func TestTheHealthOfADriverThatWaits(t *testing.T) {
+	t.Parallel()
 	for name, row := range allUnderWay(t) {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, row.edit)

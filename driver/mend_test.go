@@ -90,6 +90,7 @@ func (r remembering) Refused(_ context.Context, attempt signer.Attempt) error {
 
 // A restart does not end the wait for a cause to be mended.
 func TestAMendedCauseAfterARestart(t *testing.T) {
+	t.Parallel()
 	when, used := make(chan struct{}), make(chan signer.Token, 1)
 	close(when)
 	denied := func() error {

@@ -224,6 +224,7 @@ func TestAProfileOfADriver(t *testing.T) {
 
 // What cert-manager's drivers overlook does not keep a pod from its start. Its author reads of it.
 func TestAttributesThatAreOverlooked(t *testing.T) {
+	t.Parallel()
 	for name, key := range map[string]string{volume.OldDriver: "csi.cert-manager.io/dns-name", volume.SPIFFEDriver: "spiffe.csi.cert-manager.io/fsgroup"} {
 		t.Run(name, func(t *testing.T) {
 			events := make(chan string, 100)

@@ -214,6 +214,7 @@ func gauge(t *testing.T, registry *prometheus.Registry, name string) float64 {
 
 // A renewal that no peer would accept leaves the pair that was there.
 func TestARenewalThatPeersWouldRefuse(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	good := newHierarchy(t, now.AddDate(10, 0, 0), now.AddDate(1, 0, 0))
 	over := newHierarchy(t, now.AddDate(10, 0, 0), now.Add(-time.Minute))

@@ -101,6 +101,7 @@ func TestUnpublishIsIdempotent(t *testing.T) {
 
 // A container sees the volume through a mount of its own; a bind mount in a directory that all can enter plays it.
 func TestWhoCanRead(t *testing.T) {
+	t.Parallel()
 	rows := []struct {
 		name, fsGroup, attribute string
 		uid, gid                 uint32

@@ -117,6 +117,7 @@ func TestKeepRequests(t *testing.T) {
 }
 
 func TestAVolumeWhosePodIsGoneIsRemoved(t *testing.T) {
+	t.Parallel()
 	rows := []struct {
 		name string
 		live bool // The driver runs when the pod goes.
@@ -173,6 +174,7 @@ func TestARemovalThatFailsIsTriedAgain(t *testing.T) {
 }
 
 func TestADamagedRecordIsMadeAnewByTheNextPublish(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]func([]byte) []byte{
 		"truncated": func(b []byte) []byte { return b[:len(b)/2] },
 		"empty":     func([]byte) []byte { return nil },

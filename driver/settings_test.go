@@ -126,6 +126,7 @@ func attributes(record map[string]any) map[string]any {
 
 // A pod that runs keeps its rotation, whatever becomes of the driver's settings.
 func TestSettingsThatDoNotFitAnyMore(t *testing.T) {
+	t.Parallel()
 	profiles := profile("issuer-name=profiled", "duration=20m")
 	without := func(v kubelet.Volume, name string) kubelet.Volume {
 		maps.DeleteFunc(v.Attributes, func(key, _ string) bool { return key == "csi.mayfly.dev/"+name })
@@ -221,6 +222,7 @@ func TestAProfileThatGoesAndComesBack(t *testing.T) {
 
 // Once the pair has ended, calls say what is wrong, and are never final: the pod that runs keeps its files.
 func TestSettingsThatDoNotFitAfterThePairsEnd(t *testing.T) {
+	t.Parallel()
 	for name, row := range map[string]struct {
 		change func(map[string]any)
 		want   string

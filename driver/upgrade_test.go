@@ -27,6 +27,7 @@ import (
 // The state directory of the driver at commit ef3140a: testdata has its record of web() and what it kept of CA
 // certificates, with placeholders.
 func TestAVolumeOfAnOlderDriver(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name    string
 		renewIn time.Duration
