@@ -280,7 +280,7 @@ func TestAnAnnotationAsksForARenewal(t *testing.T) {
 	asked := len(n.signer.asked())
 	p.annotated(t, v.Pod, time.Now().Add(-time.Hour), nil)
 	p.annotated(t, v.Pod, time.Time{}, errors.New("the annotation is no time"))
-	if got := <-told; got != "shop/web-0 RenewalNotUnderstood: volume tls: the annotation is no time" {
+	if got := <-told; got != "shop/web-0 RenewalNotUnderstood: the annotation is no time" {
 		t.Error(got)
 	}
 	soon := time.Now().Add(time.Second)

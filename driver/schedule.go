@@ -222,7 +222,9 @@ func (d *Driver) renewAt(pod signer.Pod, at time.Time, err error) {
 		}
 		if err != nil {
 			const reason = "RenewalNotUnderstood"
-			d.events.Warn(v.Record().Asked, reason, event.Warning{Reason: reason, Message: err.Error()}, 0)
+			asked := v.Record().Asked
+			asked.Target = "" // The annotation is the pod's, not this volume's.
+			d.events.Warn(asked, reason, event.Warning{Reason: reason, Message: err.Error()}, 0)
 			err = nil // One Event a pod.
 		}
 		d.schedule(v)

@@ -112,7 +112,12 @@ func centrallyApproved(s *story) {
 func (s *story) allowed(pod, dnsName string) {
 	s.Helper()
 	text := fmt.Sprintf("apiVersion: csi.mayfly.dev/v1alpha1\nkind: CertificatePolicy\nmetadata: {name: %s}\nspec: {namespaces: [%[1]s], allow: {dnsNames: [%q]}}\n", s.namespace, dnsName)
-	file := filepath.Join(s.TempDir(), "policy.yaml")
+	dir, err := os.MkdirTemp("", "policy-") // The name of s.TempDir may have a comma, at which kubectl splits it.
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { _ = os.RemoveAll(dir) })
+	file := filepath.Join(dir, "policy.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		s.Fatal(err)
 	}
