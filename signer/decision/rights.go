@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -37,7 +38,13 @@ type Rights struct {
 
 	questions singleflight.Group // By account.
 	mu        sync.Mutex
-	refusedAt map[Account]time.Time // When one of the rights was last refused.
+	answers   map[Account]answer // Of the last rightInterval.
+}
+
+// An answer says whether an account had the rights at a time.
+type answer struct {
+	at      time.Time
+	granted bool
 }
 
 // An Account is one that needs the rights in a namespace.
@@ -55,7 +62,7 @@ func NewRights(config *rest.Config, all ...Right) (*Rights, error) {
 	config.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit.
 	config.APIPath, config.GroupVersion = "/apis", &version
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	r := &Rights{all: all, refusedAt: map[Account]time.Time{}}
+	r := &Rights{all: all, answers: map[Account]answer{}}
 	var err, anonymousErr error
 	r.api, err = rest.RESTClientFor(config)
 	anonymous := rest.AnonymousClientConfig(config)
@@ -98,10 +105,12 @@ func (r *Rights) Await(ctx context.Context, of Account, token func() signer.Toke
 
 // granted reports whether the account has the rights. All that wait for them share the questions of rightInterval.
 func (r *Rights) granted(ctx context.Context, of Account, token func() signer.Token) (bool, error) {
-	if r.refusedLately(of) {
-		return false, nil
-	}
-	granted, err, _ := r.questions.Do(of.Namespace+"/"+of.Name, func() (any, error) { return r.ask(ctx, of, token) })
+	granted, err, _ := r.questions.Do(of.Namespace+"/"+of.Name, func() (any, error) {
+		if last, ok := r.lastAnswer(of); ok {
+			return last, nil
+		}
+		return r.ask(ctx, of, token)
+	})
 	switch {
 	case errors.Is(err, context.Canceled) && ctx.Err() == nil: // The wait of who asked has ended; this one goes on.
 		return false, nil
@@ -129,10 +138,8 @@ func (r *Rights) ask(ctx context.Context, of Account, token func() signer.Token)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.refusedAt, of)
-	if !granted {
-		r.refusedAt[of] = time.Now()
-	}
+	maps.DeleteFunc(r.answers, func(_ Account, a answer) bool { return a.isOld() })
+	r.answers[of] = answer{time.Now(), granted}
 	return granted, nil
 }
 
@@ -151,10 +158,13 @@ func (r *Rights) has(ctx context.Context, of Account, right Right, bearer signer
 	return review.Status.Allowed, err
 }
 
-// refusedLately reports whether a right was refused less than rightInterval ago.
-func (r *Rights) refusedLately(of Account) bool {
+// lastAnswer returns the answer of the last rightInterval, if there is one.
+func (r *Rights) lastAnswer(of Account) (granted, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	at, ok := r.refusedAt[of]
-	return ok && time.Since(at) < rightInterval
+	last, ok := r.answers[of]
+	return last.granted, ok && !last.isOld()
 }
+
+// isOld reports whether the answer is to be asked for again.
+func (a answer) isOld() bool { return time.Since(a.at) >= rightInterval }

@@ -158,7 +158,7 @@ func TestAwaitARightOfAPod(t *testing.T) {
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if got := slices.Compact(r.bearers); len(r.bearers) > 70 || !slices.Equal(got, []string{"Bearer first", "Bearer second"}) {
+		if got := slices.Compact(r.bearers); len(r.bearers) > 62 || !slices.Equal(got, []string{"Bearer first", "Bearer second"}) {
 			t.Errorf("%d questions, by %q", len(r.bearers), got)
 		}
 	})
