@@ -11,6 +11,9 @@ import (
 const (
 	// near is how far apart the program and the node plugin may see the same thing.
 	near = 5 * time.Second
+	// inForce is how long a node plugin may take to put a certificate in force that was signed: those of half of its volumes are, within a second, when an
+	// issuer is no longer silent.
+	inForce = 15 * time.Second
 	// queued is how long an Event may wait for others: a node sends five a second, and half of an issuer's certificates may end at once.
 	queued = 45 * time.Second
 )
@@ -61,7 +64,7 @@ func (l *ledger) judgeExpired(volume string, at time.Time, message string) error
 	if err != nil {
 		return err
 	}
-	if !l.find(volume, end, func(h *history, i int) bool { return !earlier(h.until(i), end.Add(-near)) }) {
+	if !l.find(volume, end, func(h *history, i int) bool { return !earlier(h.replaced(i), end) }) {
 		return fmt.Errorf("no certificate of the volume ended at %s without another one", end)
 	}
 	if at.Before(end.Truncate(time.Second)) || at.Sub(end) > queued {
@@ -106,7 +109,7 @@ func (l *ledger) judgeNotRenewed(volume string, at time.Time, message string) er
 	if err != nil || failed != nil {
 		return errUnknown
 	}
-	if !l.find(volume, end, func(h *history, i int) bool { return !earlier(h.until(i), at.Add(-near)) }) {
+	if !l.find(volume, end, func(h *history, i int) bool { return !earlier(h.replaced(i), at.Add(-near)) }) {
 		return fmt.Errorf("the volume had another certificate than the one that ends at %s", end)
 	}
 	if next.Before(at.Add(-near)) {
@@ -130,7 +133,7 @@ func (l *ledger) judgeReason(volume string, at time.Time, message string) error 
 		return fmt.Errorf("there was no request %s", m[1])
 	case r.volume != volume:
 		return fmt.Errorf("request %s is of volume %s", m[1], r.volume)
-	case r.created.After(at), earlier(r.signed, at.Add(-near)):
+	case r.created.After(at), earlier(r.signed, at.Add(-inForce)):
 		return fmt.Errorf("request %s was created at %s and signed at %s", m[1], r.created, r.signed)
 	case m[2] != "" && m[2]+" "+m[3] != issuerTitle(podOf(volume)):
 		return fmt.Errorf("request %s waits for another issuer", m[1])
@@ -138,10 +141,10 @@ func (l *ledger) judgeReason(volume string, at time.Time, message string) error 
 	return nil
 }
 
-// underWay demands that a request of the volume waited to be signed at a time.
+// underWay demands that a request of the volume waited to be signed at a time, or that its certificate was not in force yet.
 func (l *ledger) underWay(volume string, at time.Time) error {
 	for _, r := range l.requests {
-		if r.volume == volume && !r.created.After(at) && !earlier(r.signed, at.Add(-near)) {
+		if r.volume == volume && !r.created.After(at) && !earlier(r.signed, at.Add(-inForce)) {
 			return nil
 		}
 	}

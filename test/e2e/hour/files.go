@@ -27,7 +27,7 @@ func (l *ledger) look(ctx context.Context, node *cluster.Machine) error {
 		if err != nil {
 			return fmt.Errorf("read the files on %s: %w", node.Name, err)
 		}
-		l.note(now, bytes.Split(out, []byte("@\n")))
+		l.note(now, time.Now(), bytes.Split(out, []byte("@\n")))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -36,8 +36,8 @@ func (l *ledger) look(ctx context.Context, node *cluster.Machine) error {
 	}
 }
 
-// note notes what the files had at a time or later. A file that is replaced while it is read is read the next time.
-func (l *ledger) note(now time.Time, files [][]byte) {
+// note notes what the files had between two times. A file that is replaced while it is read is read the next time.
+func (l *ledger) note(begin, end time.Time, files [][]byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.rounds++
@@ -48,8 +48,13 @@ func (l *ledger) note(now time.Time, files [][]byte) {
 		}
 		h := l.history(leaf.DNSNames[0])
 		h.looks++
-		if leaf.NotAfter.Before(now) {
+		if leaf.NotAfter.Before(begin) {
 			h.expired++
+		}
+		for i := range h.certificates {
+			if c := &h.certificates[i]; c.serial == leaf.SerialNumber.String() && c.seen.IsZero() {
+				c.seen = end
+			}
 		}
 	}
 }

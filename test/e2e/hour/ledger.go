@@ -34,8 +34,12 @@ type history struct {
 	expired      int           // How many times that had ended.
 }
 
-// A certificate was signed, as the program saw it, at a time, and has an end.
-type certificate struct{ signed, end time.Time }
+// A certificate was signed, and was in the pod's file, as the program saw it, and has an end.
+type certificate struct {
+	serial      string
+	signed, end time.Time
+	seen        time.Time // In the file; zero: it was not.
+}
 
 // An eventID tells apart what an Event said each time that it was counted.
 type eventID struct {
@@ -66,7 +70,7 @@ func (l *ledger) request(cr *cmapi.CertificateRequest) (first bool) {
 	if leaf, err := pki.DecodeX509CertificateBytes(cr.Status.Certificate); err == nil {
 		r.signed = time.Now()
 		h := l.history(r.volume)
-		h.certificates = append(h.certificates, certificate{r.signed, leaf.NotAfter})
+		h.certificates = append(h.certificates, certificate{serial: leaf.SerialNumber.String(), signed: r.signed, end: leaf.NotAfter})
 	}
 	return first
 }
@@ -102,6 +106,14 @@ func (l *ledger) newcomer(took time.Duration) {
 func (h *history) until(i int) time.Time {
 	if i+1 < len(h.certificates) {
 		return h.certificates[i+1].signed
+	}
+	return time.Time{}
+}
+
+// replaced is when the pod was first seen with the certificate that follows; zero: it was not.
+func (h *history) replaced(i int) time.Time {
+	if i+1 < len(h.certificates) {
+		return h.certificates[i+1].seen
 	}
 	return time.Time{}
 }
