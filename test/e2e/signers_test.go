@@ -13,11 +13,12 @@ import (
 	apiutil "github.com/cert-manager/cert-manager/pkg/api/util"
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	cminformers "github.com/cert-manager/cert-manager/pkg/client/informers/externalversions"
 	"github.com/cert-manager/cert-manager/pkg/util/pki"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/mayfly-csi/mayfly/test/cluster"
 )
@@ -64,23 +65,26 @@ func (s *story) signers() *signers {
 	s.defineSigners()
 	var cancel context.CancelFunc
 	all.ctx, cancel = context.WithCancel(context.WithoutCancel(s.Context()))
-	w, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).Watch(all.ctx, metav1.ListOptions{})
-	if err != nil {
-		cancel()
-		s.Fatal(err)
-	}
-	all.work.Go(func() {
-		for event := range w.ResultChan() {
-			if cr, ok := event.Object.(*cmapi.CertificateRequest); ok && event.Type != watch.Deleted {
-				all.take(cr)
-			}
+	// An informer goes on where a watch would end: the API server closes those of whom it finds slow.
+	factory := cminformers.NewSharedInformerFactoryWithOptions(shared.CertManager, 0, cminformers.WithNamespace(s.namespace))
+	take := func(o any) {
+		if cr, ok := o.(*cmapi.CertificateRequest); ok {
+			all.take(cr)
 		}
+	}
+	_, err = factory.Certmanager().V1().CertificateRequests().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: take, UpdateFunc: func(_, o any) { take(o) },
 	})
 	s.Cleanup(func() {
 		cancel()
-		w.Stop()
+		factory.Shutdown()
 		all.work.Wait()
 	})
+	if err != nil {
+		s.Fatal(err)
+	}
+	factory.Start(all.ctx.Done())
+	factory.WaitForCacheSync(all.ctx.Done())
 	return all
 }
 
