@@ -47,10 +47,10 @@ test: packages build kubernetes ## everything, up to pods on a real Kubernetes
 	@$(call install,$(CONSUMERS))
 	cd test/run && go run . --dir ../.. $(PARTS)
 
-# The slowest package comes first, and its tests wait more than they work. Without DWARF a binary is linked in half the time.
+# The slowest package comes first, and its tests wait more than they work: others run beside them. Without DWARF a binary is linked in half the time.
 .PHONY: unit
 unit: ## the quick loop: no cluster
-	go test $(TESTFLAGS) -race -ldflags=-w -parallel 32 $$(go list ./driver ./... | grep -v /test/)
+	go test $(TESTFLAGS) -race -ldflags=-w -p 4 -parallel 32 $$(go list ./driver ./... | grep -v /test/)
 	cd test/run && go test $(TESTFLAGS) -race ./...
 
 .PHONY: load
