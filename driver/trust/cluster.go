@@ -168,7 +168,7 @@ func (s *sourceStore) change(do func()) error {
 	return nil
 }
 
-// signal has the source reported. s.mu must be held.
+// signal makes run report the source. s.mu must be held.
 func (s *sourceStore) signal() {
 	select {
 	case s.changed <- struct{}{}:
@@ -267,7 +267,7 @@ func (s *sourceStore) absent() error {
 	return fmt.Errorf("ClusterTrustBundle %s not found", s.source.Name)
 }
 
-// listFailed has it reported that the source can't be read. After the first list an unreachable API server is not
+// listFailed makes run report that the source can't be read. After the first list an unreachable API server is not
 // reported: the last answer stands.
 func (s *sourceStore) listFailed(err error) {
 	explained := s.explain(err)

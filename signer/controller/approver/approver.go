@@ -49,7 +49,7 @@ type Approver struct {
 // again is when a request is looked at once more that waits for what is not visible yet.
 const again = time.Second
 
-// New is an approver.
+// New makes an approver.
 func New(config Config) (*Approver, error) {
 	a := &Approver{Config: config, decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "mayfly_controller_decisions_total", Help: "Requests of node plugins, and of pods for their volumes, that were approved or denied, by the reason.",
@@ -60,7 +60,7 @@ func New(config Config) (*Approver, error) {
 	return a, nil
 }
 
-// Add has the manager run the approver, in every replica.
+// Add makes the manager run the approver, in every replica.
 func (a *Approver) Add(to manager.Manager) error {
 	concerns, reviews := predicate.NewPredicateFuncs(func(o client.Object) bool {
 		cr, ok := o.(*cmapi.CertificateRequest)
@@ -76,7 +76,7 @@ func (a *Approver) Add(to manager.Manager) error {
 	return nil
 }
 
-// reviews are the denied requests that may be approved some day.
+// reviews returns the denied requests that may be approved some day.
 func (c Callers) reviews() proof.Review {
 	return proof.Review{List: &cmapi.CertificateRequestList{}, Is: func(o client.Object) bool {
 		cr, ok := o.(*cmapi.CertificateRequest)
@@ -144,7 +144,7 @@ func (a *Approver) review(ctx context.Context, cr *cmapi.CertificateRequest) (re
 	return reconcile.Result{}, err
 }
 
-// decide is the verdict on a request.
+// decide returns the verdict on a request.
 func (a *Approver) decide(ctx context.Context, cr *cmapi.CertificateRequest) (proof.Verdict, error) {
 	claim, err := a.claim(cr)
 	if err != nil {

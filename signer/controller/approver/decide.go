@@ -59,7 +59,7 @@ func byItsPod(cr *cmapi.CertificateRequest) bool {
 	return err == nil && len(cr.Spec.Extra[nodeName]) == 1 && slices.Equal(name, []string{pod.Name}) && slices.Equal(uid, []string{string(pod.UID)})
 }
 
-// account is the service account of the request's namespace that asks; empty: none of them does.
+// account returns the service account of the request's namespace that asks; empty: none of them does.
 func account(cr *cmapi.CertificateRequest) string {
 	name, _ := strings.CutPrefix(cr.Spec.Username, "system:serviceaccount:"+cr.Namespace+":")
 	if name == cr.Spec.Username {
@@ -74,7 +74,7 @@ func decided(cr *cmapi.CertificateRequest) bool {
 	})
 }
 
-// claim is what the request says of a pod.
+// claim returns what the request says of a pod.
 func (c Callers) claim(cr *cmapi.CertificateRequest) (proof.Claim, error) {
 	node := cr.Spec.Extra[nodeName]
 	if len(node) != 1 || node[0] == "" {
@@ -91,7 +91,7 @@ func (c Callers) claim(cr *cmapi.CertificateRequest) (proof.Claim, error) {
 	return claim, err
 }
 
-// owner is the reference to the pod that the request is for.
+// owner returns the reference to the pod that the request is for.
 func owner(cr *cmapi.CertificateRequest) (metav1.OwnerReference, error) {
 	owners := cr.OwnerReferences
 	if len(owners) != 1 || owners[0].APIVersion != "v1" || owners[0].Kind != "Pod" || owners[0].Name == "" || owners[0].UID == "" {

@@ -94,7 +94,7 @@ func (b *Bridge) Add(to manager.Manager) error {
 	return nil
 }
 
-// reviews are the denied requests that may be approved some day.
+// reviews returns the denied requests that may be approved some day.
 func reviews() proof.Review {
 	return proof.Review{List: &certificatesv1.PodCertificateRequestList{}, Is: func(o client.Object) bool {
 		pcr, ok := o.(*certificatesv1.PodCertificateRequest)

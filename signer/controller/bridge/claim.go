@@ -109,7 +109,7 @@ func meant(pcr *certificatesv1.PodCertificateRequest, p *corev1.PodCertificatePr
 	return p.SignerName == pcr.Spec.SignerName && lifetime(wanted) == lifetime(pcr) && maps.Equal(p.UserAnnotations, pcr.Spec.UnverifiedUserAnnotations)
 }
 
-// attributes are those of an inline volume that asks for what the native one does. What the author does not say follows from the pod: its SPIFFE ID, and the
+// attributes returns those of an inline volume that asks for what the native one does. What the author does not say follows from the pod: its SPIFFE ID, and the
 // name that a headless service gives it (kubernetes pkg/kubelet/kubelet_pods.go, GeneratePodHostNameAndDomain).
 func (b *Bridge) attributes(pcr *certificatesv1.PodCertificateRequest, pod *corev1.Pod, p *corev1.PodCertificateProjection) map[string]string {
 	all := map[string]string{}
@@ -133,7 +133,7 @@ func hostname(pod *corev1.Pod) string {
 	return strings.TrimRight(pod.Name[:min(len(pod.Name), longest)], "-.")
 }
 
-// said are the attributes that the volume's own fields give.
+// said returns the attributes that the volume's own fields give.
 func said(pcr *certificatesv1.PodCertificateRequest, p *corev1.PodCertificateProjection) map[string]string {
 	all := map[string]string{
 		volume.Prefix + "issuer-name":  strings.TrimPrefix(pcr.Spec.SignerName, domain),
@@ -149,7 +149,7 @@ func said(pcr *certificatesv1.PodCertificateRequest, p *corev1.PodCertificatePro
 	return all
 }
 
-// keyOf is the kind of key of a keyType (k8s.io/api core/v1, PodCertificateProjection).
+// keyOf returns the kind of key of a keyType (k8s.io/api core/v1, PodCertificateProjection).
 func keyOf(keyType string) (k volume.Key) {
 	for _, a := range []volume.Algorithm{volume.RSA, volume.ECDSA, volume.Ed25519} {
 		if rest, ok := strings.CutPrefix(keyType, strings.ToUpper(string(a))); ok {
@@ -160,7 +160,7 @@ func keyOf(keyType string) (k volume.Key) {
 	return k
 }
 
-// againstNative is all in which the request differs from what the kubelet asks for the volume, and what is asked for in vain.
+// againstNative returns all in which the request differs from what the kubelet asks for the volume, and what is asked for in vain.
 func againstNative(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) volume.Problems {
 	if n := len(pcr.Spec.StubPKCS10Request); n > proof.KeySize {
 		return volume.Problems{fmt.Errorf("the signing request has %d bytes: at most %d", n, proof.KeySize)}
@@ -187,7 +187,7 @@ func againstNative(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) v
 	return problems
 }
 
-// fixed are the attributes that follow from the volume's own fields.
+// fixed returns the attributes that follow from the volume's own fields.
 func fixed() (keys []string) {
 	return slices.Collect(maps.Keys(said(&certificatesv1.PodCertificateRequest{}, &corev1.PodCertificateProjection{KeyType: "ECDSAP256"})))
 }
@@ -201,7 +201,7 @@ func serves(name, namespace string) bool {
 	return strings.HasPrefix(name, "clusterissuer.")
 }
 
-// pod is the one of the request, for who refers to it.
+// pod returns the one of the request, for who refers to it.
 func pod(pcr *certificatesv1.PodCertificateRequest) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pcr.Namespace, Name: pcr.Spec.PodName, UID: pcr.Spec.PodUID}}
 }

@@ -40,13 +40,13 @@ type Policies interface {
 // profilePatience is how long a judgement waits for the profiles, which come with the start.
 const profilePatience = 10 * time.Second
 
-// Everywhere is how what judges is run: in every replica, whoever leads, and many claims at a time, which wait for the API server more than they work.
+// Everywhere returns how what judges is run: in every replica, whoever leads, and many claims at a time, which wait for the API server more than they work.
 func Everywhere() controller.Options {
 	leads := false
 	return controller.Options{MaxConcurrentReconciles: 16, NeedLeaderElection: &leads, RateLimiter: retries()}
 }
 
-// retries are when a claim is judged again that could not be. The queues' own ones come to wait for a quarter of an hour: for longer than a request is kept
+// retries returns when a claim is judged again that could not be. The queues' own ones come to wait for a quarter of an hour: for longer than a request is kept
 // (kubernetes pkg/controller/certificates/cleaner/pcrcleaner.go), and for long after the API server is back.
 func retries() workqueue.TypedRateLimiter[reconcile.Request] {
 	return workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](10*time.Millisecond, 10*time.Second)
@@ -76,7 +76,7 @@ func (c Court) Judge(ctx context.Context, claim Claim) (Verdict, error) {
 	return rules.Judge(claim, e, time.Now()), nil
 }
 
-// Now are the rules of now.
+// Now returns the rules of now.
 func (c Court) Now(ctx context.Context) (rules Rules, err error) {
 	rules = c.Rules
 	if c.Policies != nil {
@@ -92,7 +92,7 @@ func (c Court) Now(ctx context.Context) (rules Rules, err error) {
 	return rules, err
 }
 
-// read is an object as it is now; nil if there is none.
+// read returns an object as it is now; nil if there is none.
 func read[T client.Object](ctx context.Context, from client.Reader, key client.ObjectKey, into T) (found T, err error) {
 	err = from.Get(ctx, key, into)
 	if err != nil {

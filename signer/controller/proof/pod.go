@@ -64,7 +64,7 @@ func mirror(pod *corev1.Pod) bool {
 // errNoIP is that a volume can't be compared yet.
 var errNoIP = errors.New("the pod has no IP yet, which its volume asks for")
 
-// volume is the one that asks for just what the claim says.
+// volume returns the one that asks for just what the claim says.
 func (r Rules) volume(c Claim, pod *corev1.Pod) (volume.Volume, error) {
 	var nearest volume.Problems
 	var name string
@@ -100,7 +100,7 @@ func (r Rules) volume(c Claim, pod *corev1.Pod) (volume.Volume, error) {
 // MaxVolumes is how many volumes of a pod are looked at: each request costs as much as all of them.
 const MaxVolumes = 128
 
-// asking is how many of the pod's volumes may ask for certificates: those of CSI drivers, and podCertificate sources of others.
+// asking returns how many of the pod's volumes may ask for certificates: those of CSI drivers, and podCertificate sources of others.
 func asking(pod *corev1.Pod) (n int) {
 	for _, v := range pod.Spec.Volumes {
 		switch {
@@ -117,7 +117,7 @@ func asking(pod *corev1.Pod) (n int) {
 	return n
 }
 
-// sources are the places in the pod's spec that a claim may be about.
+// sources returns the places in the pod's spec that a claim may be about.
 func (r Rules) sources(c Claim, pod *corev1.Pod) (all []Source) {
 	if c.Sources != nil {
 		return c.Sources(pod)
@@ -209,7 +209,7 @@ func (r Rules) ours(v corev1.Volume) bool {
 	return v.CSI != nil && slices.ContainsFunc(r.Drivers, func(d volume.DriverName) bool { return d.Name == v.CSI.Driver })
 }
 
-// ask is what the node plugin is asked for the pod's volume, which is one of the driver: in the dialect of its name.
+// ask returns what the node plugin is asked for the pod's volume, which is one of the driver: in the dialect of its name.
 func (r Rules) ask(pod *corev1.Pod, source corev1.Volume) volume.Asked {
 	asked := Ask(pod, source)
 	for _, driver := range r.Drivers {

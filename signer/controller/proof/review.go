@@ -50,7 +50,7 @@ type Review struct {
 	Is   func(client.Object) bool // Reports whether the request is one of them.
 }
 
-// Watch has a controller look at them after changes.
+// Watch makes a controller look at them after changes.
 //
 // The cache has no index of them: one would make its informer before the manager starts, which then neither starts nor stops where requests may not be listed
 // (sigs.k8s.io/controller-runtime v0.25.2 pkg/manager/runnable_group.go, Start).
@@ -64,7 +64,7 @@ func (r Review) Watch(from client.Reader, b *builder.Builder, changes *Changes) 
 	})))
 }
 
-// All are those in the cache.
+// All returns those in the cache.
 func (r Review) All(ctx context.Context, from client.Reader) (all []reconcile.Request, err error) {
 	list, ok := r.List.DeepCopyObject().(client.ObjectList)
 	if !ok {

@@ -9,9 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -24,15 +22,7 @@ import (
 // namespace is made for the run.
 const namespace = "cost"
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	err := run(ctx, os.Args[1:])
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "cost:", err)
-		os.Exit(1)
-	}
-}
+func main() { cluster.Main("cost", run) }
 
 func run(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("cost", flag.ContinueOnError)
@@ -44,18 +34,12 @@ func run(ctx context.Context, args []string) (err error) {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	c, giveBack, err := cluster.Borrow(ctx, *dir, func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) })
+	tell := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+	c, giveBack, err := cluster.BorrowNamespace(ctx, *dir, namespace, tell)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, giveBack()) }()
-	if _, err := c.Namespace(ctx, namespace); err != nil {
-		return err
-	}
-	defer func() {
-		_, failed := c.Kubectl(context.WithoutCancel(ctx), "delete", "namespace", namespace)
-		err = errors.Join(err, failed)
-	}()
 	one, err := compare(ctx, c, *single, 1)
 	if err != nil {
 		return err

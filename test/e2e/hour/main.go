@@ -8,8 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -28,15 +26,7 @@ type options struct {
 	last time.Duration // From the moment on when all pods run.
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	err := run(ctx, os.Args[1:])
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "hour:", err)
-		os.Exit(1)
-	}
-}
+func main() { cluster.Main("hour", run) }
 
 func parse(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("hour", flag.ContinueOnError)
@@ -51,18 +41,14 @@ func run(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	c, giveBack, err := cluster.Borrow(ctx, o.dir, tell)
+	c, giveBack, err := cluster.BorrowNamespace(ctx, o.dir, namespace, tell)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, giveBack()) }()
-	if _, err := c.Namespace(ctx, namespace); err != nil {
-		return err
-	}
 	defer func() {
-		_, failed := c.Kubectl(context.WithoutCancel(ctx), "delete", "namespace", namespace)
 		_, left := c.Kubectl(context.WithoutCancel(ctx), "delete", "--ignore-not-found", "--filename", definition)
-		err = errors.Join(err, failed, left)
+		err = errors.Join(err, left)
 	}()
 	if _, err := c.Kubectl(ctx, "apply", "--filename", definition); err != nil {
 		return err

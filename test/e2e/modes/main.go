@@ -8,8 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/mayfly-csi/mayfly/test/cluster"
 )
@@ -21,15 +19,7 @@ type options struct {
 	pods          int
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	err := run(ctx, os.Args[1:])
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "modes:", err)
-		os.Exit(1)
-	}
-}
+func main() { cluster.Main("modes", run) }
 
 func parse(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("modes", flag.ContinueOnError)
