@@ -111,6 +111,9 @@ func allUnderWay(t *testing.T) map[string]underWay {
 			begin: func(t *testing.T, n *node, v kubelet.Volume) {
 				published(t, n, v, "/does/not/exist not found")
 				until(t, "the attempt has begun", n.begun(v))
+				until(t, "the source is read", func() bool {
+					return n.log.count("no CA certificates from a trust source") > 0
+				})
 			},
 		},
 		"a pod without an IP": {

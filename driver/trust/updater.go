@@ -261,7 +261,7 @@ func (u *Updater) Wait(ctx context.Context, v *store.Volume) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return err
+			return u.checkSources(v) // What was read last may tell more than that nothing was read.
 		}
 	}
 }
