@@ -602,6 +602,28 @@ func TestARootThatExpires(t *testing.T) {
 	n.shows(target, ending) // An empty file is no better.
 }
 
+// A restart does not look at volumes whose only source is their issuer. A root of the issuer's goes at its end all the
+// same.
+func TestARootOfTheIssuerThatExpiresAfterARestart(t *testing.T) {
+	n := newTrusting(t, nil)
+	ending := rootUntil(t, "ending", time.Now().Add(6*time.Second), 0)
+	n.signer.from(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
+		issued, err := ca.Sign(ctx, req)
+		issued.CA = append(issued.CA, chain.Encode(ending)...)
+		return issued, err
+	})
+	v := web()
+	target := n.publish(v)
+	if time.Now().Before(ending.NotAfter) {
+		n.has(target, n.issuer(), ending)
+	}
+	n.restart()
+	n.shows(target, n.issuer())
+	if time.Now().Before(ending.NotAfter) {
+		t.Error("the root is gone before its end")
+	}
+}
+
 // values are those of some metrics without labels.
 func values(t *testing.T, registry *prometheus.Registry, of map[string]float64) map[string]float64 {
 	t.Helper()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"time"
@@ -101,6 +102,23 @@ func DecodePair(text []byte, now time.Time) (Pair, error) {
 	p := Pair{Key: key}
 	p.Chain, err = chain.New(certificates, nil, key.Public(), now)
 	return p, err
+}
+
+// DecodeChain reads the chain of the pair that EncodePair wrote, and not its key.
+func DecodeChain(text []byte, now time.Time) (chain.Chain, error) {
+	block, rest := pem.Decode(text)
+	if block == nil || block.Type != keyBlock {
+		return chain.Chain{}, errNoKey
+	}
+	certificates, err := chain.Parse(rest)
+	if err != nil {
+		return chain.Chain{}, fmt.Errorf("read the certificate chain: %w", err)
+	}
+	leaf, err := certificates[0].X509()
+	if err != nil {
+		return chain.Chain{}, fmt.Errorf("read the certificate chain: %w", err)
+	}
+	return chain.New(certificates, nil, leaf.PublicKey, now)
 }
 
 // validAt checks the time alone.

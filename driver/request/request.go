@@ -21,6 +21,11 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
+// keyBlock is the type of a PKCS#8 key's PEM block (RFC 7468, section 10).
+const keyBlock = "PRIVATE KEY"
+
+var errNoKey = errors.New("decode the key: no PRIVATE KEY block")
+
 // NewAttempt returns the id of a new attempt: 26 characters of [a-z2-7], 130 random bits.
 func NewAttempt() string { return strings.ToLower(rand.Text()) }
 
@@ -114,7 +119,7 @@ func EncodeKey(key crypto.Signer, encoding volume.Encoding) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the key: %w", err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+	return pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: der}), nil
 }
 
 // EncodePending encodes a key and the request that it signed in PEM: what must survive a restart while the signer
@@ -150,8 +155,8 @@ func DecodeKey(text []byte) (crypto.Signer, error) {
 // decodeKey returns the PKCS#8 key at the beginning of a PEM text, and what follows it.
 func decodeKey(text []byte) (crypto.Signer, []byte, error) {
 	block, rest := pem.Decode(text)
-	if block == nil || block.Type != "PRIVATE KEY" {
-		return nil, nil, errors.New("decode the key: no PRIVATE KEY block")
+	if block == nil || block.Type != keyBlock {
+		return nil, nil, errNoKey
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {

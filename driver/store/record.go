@@ -123,18 +123,15 @@ func ReadRecord(dir files.Dir) (Record, error) {
 
 // decodeRecord decodes a record of this version, or the stable part of a newer one.
 func decodeRecord(text []byte) (r Record, err error) {
+	if err := json.Unmarshal(text, &r); err == nil && r.Version == RecordVersion && r.Asked.ID != "" {
+		return r, nil
+	}
 	var stable struct {
 		Version int          `json:"version"`
 		Asked   volume.Asked `json:"asked"`
 	}
-	if err := json.Unmarshal(text, &stable); err != nil || stable.Version < 1 || stable.Asked.ID == "" {
+	if err := json.Unmarshal(text, &stable); err != nil || stable.Version <= RecordVersion || stable.Asked.ID == "" {
 		return Record{}, errors.Join(ErrDamaged, err)
 	}
-	if stable.Version > RecordVersion {
-		return Record{Version: stable.Version, Asked: stable.Asked}, nil
-	}
-	if err := json.Unmarshal(text, &r); err != nil {
-		return Record{}, errors.Join(ErrDamaged, err)
-	}
-	return r, nil
+	return Record{Version: stable.Version, Asked: stable.Asked}, nil
 }

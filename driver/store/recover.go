@@ -6,9 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/mount"
+	"github.com/mayfly-csi/mayfly/driver/request"
 )
 
 // Recover finds the volumes of an earlier process, and finishes interrupted removals. It reads only the node's files.
@@ -123,14 +125,18 @@ func (s *Store) recover(stateDir, id string) *Volume {
 // recoverPair sets the validity of the pair in force.
 func (v *Volume) recoverPair() error {
 	defer v.LockFiles()()
-	attempt, pair, err := v.Installed()
+	attempt, text, err := v.dir.InForce()
 	if err != nil {
 		return err
 	}
-	end := pair.Chain.End() // Of the path without its CA, which is not stored with the pair.
+	chain, err := request.DecodeChain(text, time.Now())
+	if err != nil {
+		return err
+	}
+	end := chain.End() // Of the path without its CA, which is not stored with the pair.
 	if recorded := v.record.EndsAt; attempt != v.record.Attempt && !recorded.IsZero() && recorded.Before(end) {
 		end = recorded
 	}
-	v.SetPair(pair.Chain.Leaf(), pair.Chain.Begin(), end)
+	v.SetPair(chain.Leaf(), chain.Begin(), end)
 	return nil
 }

@@ -171,7 +171,7 @@ func TestExpiredRoots(t *testing.T) {
 // again is the memory after a restart.
 func again(t *testing.T, m trust.Memory) trust.Memory {
 	t.Helper()
-	text, err := m.Encode()
+	text, err := m.Encode(nil, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -321,7 +321,7 @@ func TestOldRootsAreBounded(t *testing.T) {
 		}
 		s.goOn(t, says(corp, "", &ca{Certificate: cross}))
 	}
-	if text, err := s.Encode(); err != nil || len(text) > trust.MaxSize/2 || len(s.roots()) < 3 {
+	if text, err := s.Encode(s.sources, time.Now()); err != nil || len(text) > trust.MaxSize/2 || len(s.roots()) < 3 {
 		t.Errorf("%d bytes of %d roots are kept (%v)", len(text), len(s.roots()), err)
 	}
 }

@@ -21,6 +21,8 @@ type record struct {
 
 	Distrusted volume.Fingerprints `json:"distrusted,omitempty"`
 	Ancestors  []ancestor          `json:"ancestors,omitempty"`
+
+	NextEnd *time.Time `json:"nextEnd,omitempty"` // See Memory.NextEnd; nil in records of before.
 }
 
 type sourceRecord struct {
@@ -35,11 +37,12 @@ type issuerRecord struct {
 	EndsAt      time.Time `json:"endsAt"`
 }
 
-// Encode returns the memory as the text that [Decode] reads.
-func (m Memory) Encode() ([]byte, error) {
+// Encode returns the memory of a volume with these sources as the text that [Decode] reads.
+func (m Memory) Encode(sources []volume.Source, now time.Time) ([]byte, error) {
+	nextEnd := m.NextEnd(sources, now).UTC()
 	r := record{
 		Version: recordVersion, Sources: map[string]sourceRecord{}, Installed: m.installed,
-		Distrusted: m.distrusted, Ancestors: m.ancestors,
+		Distrusted: m.distrusted, Ancestors: m.ancestors, NextEnd: &nextEnd,
 	}
 	for name, h := range m.sources {
 		one := sourceRecord{Read: h.read, Text: h.text, Problem: h.problem}
@@ -90,4 +93,26 @@ func Decode(text []byte) (Memory, error) {
 		m.issuers = append(m.issuers, issuer{c, u.EndsAt})
 	}
 	return m, nil
+}
+
+// nextUpdate returns when the files of a volume that an earlier process has installed are to be looked at, going by its
+// record alone. ok is false if that is now: the volume has a source that may have changed meanwhile, or had another,
+// or its files follow a list of distrusted certificates.
+func nextUpdate(text []byte, sources []volume.Source) (at time.Time, ok bool) {
+	var r struct {
+		Version    int                        `json:"version"`
+		Sources    map[string]json.RawMessage `json:"heard"`
+		Installed  string                     `json:"shown"`
+		Distrusted volume.Fingerprints        `json:"distrusted"`
+		NextEnd    *time.Time                 `json:"nextEnd"`
+	}
+	if err := json.Unmarshal(text, &r); err != nil || r.Version != recordVersion || r.NextEnd == nil {
+		return time.Time{}, false
+	}
+	for _, s := range sources {
+		if _, had := r.Sources[s.String()]; shared(s) || !had {
+			return time.Time{}, false
+		}
+	}
+	return *r.NextEnd, r.Installed != "" && len(r.Distrusted) == 0 && len(r.Sources) == len(sources)
 }

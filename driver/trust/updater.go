@@ -140,9 +140,23 @@ func (u *Updater) Follow(v *store.Volume) {
 	if before != nil { // After the new ones: a source that stays is watched throughout.
 		before()
 	}
-	if v.HasPair() { // A volume without one reads them in Wait.
+	if v.HasPair() && !u.resume(v, sources) { // A volume without one reads them in Wait.
 		u.sourceChanged(v)
 	}
+}
+
+// resume schedules the next update of a volume whose files need none now, and reports whether it has done that.
+func (u *Updater) resume(v *store.Volume, sources []volume.Source) bool {
+	defer v.LockFiles()()
+	text, err := v.Trust()
+	if err != nil {
+		return false
+	}
+	at, ok := nextUpdate(text, sources)
+	if ok {
+		u.schedule(v.ID(), at)
+	}
+	return ok
 }
 
 // Forget ends the watches of a volume and removes its state.
@@ -340,7 +354,7 @@ func (u *Updater) refresh(v *store.Volume) error {
 		}
 		u.updated.Inc()
 		u.log.Info("CA certificates changed", v.Attr(), "certificates", len(roots))
-	} else if err := write(v, after); err != nil {
+	} else if err := write(v, spec, after); err != nil {
 		return err
 	}
 	u.installed(v, spec, before, after)
@@ -362,7 +376,7 @@ func install(
 ) (Memory, error) {
 	pair.CA, pair.CAText = roots, known.Text(spec.Trust, roots)
 	known = known.SetInstalled(roots, pair.CAText)
-	text, err := known.Encode()
+	text, err := known.Encode(spec.Trust, time.Now())
 	if err != nil {
 		return Memory{}, err
 	}
@@ -370,8 +384,8 @@ func install(
 }
 
 // write writes the memory into the volume.
-func write(v *store.Volume, m Memory) error {
-	text, err := m.Encode()
+func write(v *store.Volume, spec volume.Volume, m Memory) error {
+	text, err := m.Encode(spec.Trust, time.Now())
 	if err != nil {
 		return err
 	}
