@@ -34,8 +34,16 @@ type Generation struct {
 // returns which are. The old generation is removed at once, so that a program that watches one of its files is
 // notified.
 func (d Dir) Install(g Generation) error {
-	if err := d.install(g); err != nil {
+	err := os.Mkdir(d.Data(), 0o700)
+	first := err == nil // Nothing is there to prune.
+	if first || errors.Is(err, fs.ErrExist) {
+		err = d.install(g, first)
+	}
+	if err != nil {
 		return fmt.Errorf("install the files: %w", err)
+	}
+	if first {
+		return nil
 	}
 	_ = d.prune(func(name string) bool { // The next one removes what this one can't.
 		_, named := g.Files[name]
@@ -45,12 +53,11 @@ func (d Dir) Install(g Generation) error {
 }
 
 // install writes a generation and puts it in force.
-func (d Dir) install(g Generation) error {
-	if err := os.Mkdir(d.Data(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	if err := d.prune(func(string) bool { return false }); err != nil {
-		return err
+func (d Dir) install(g Generation, first bool) error {
+	if !first {
+		if err := d.prune(func(string) bool { return false }); err != nil {
+			return err
+		}
 	}
 	current, err := d.current()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/mount"
 )
@@ -100,11 +102,14 @@ func removeDir(dir files.Dir) error {
 			return err
 		}
 	}
-	// Files that were written after another process had unmounted the tmpfs.
-	if err := dir.RemoveAll(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	err = os.Remove(string(dir))
+	if errors.Is(err, unix.ENOTEMPTY) { // Files that were written after another process had unmounted the tmpfs.
+		if err := dir.RemoveAll(); err != nil {
+			return err
+		}
+		err = os.Remove(string(dir))
 	}
-	if err := os.Remove(string(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the volume's directory: %w", err)
 	}
 	return nil

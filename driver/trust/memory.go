@@ -23,9 +23,9 @@ import (
 // MaxSize is the greatest size of a volume's CA certificates in PEM, of all sources together.
 const MaxSize = chain.MaxSize
 
-// maxChecks is how many signatures are checked for one change of a source or one answer of the issuer. A chain takes
+// MaxChecks is how many signatures are checked for one change of a source or one answer of the issuer. A chain takes
 // one for each of its certificates.
-const maxChecks = 16
+const MaxChecks = 16
 
 // A Memory is what is known of one volume's CA certificates: enough to go on after a restart when a source is gone.
 // Its methods are pure.
@@ -68,7 +68,7 @@ func (m Memory) Update(
 	if len(refused) > 0 { // A later one may have become smaller.
 		next, _ = next.update(refused, sources, answer)
 	}
-	return next.noteChain(leafFirst, nil, now, chain.NewChecks(maxChecks)).prune(sources)
+	return next.noteChain(leafFirst, nil, now, chain.NewChecks(MaxChecks)).prune(sources)
 }
 
 // update updates some of the sources, and returns those whose certificates exceed MaxSize.
@@ -100,10 +100,11 @@ func (m Memory) update(
 
 // Issued returns the memory with the issuer's CA certificates, where the volume wants them, and with the pod's new
 // chain, leaf first. An issuer that sends no CA keeps the one that it sent before, while that issued the chain.
-func (m Memory) Issued(sources []volume.Source, ca, leafFirst chain.Bundle, now time.Time) Memory {
+func (m Memory) Issued(
+	sources []volume.Source, ca, leafFirst chain.Bundle, now time.Time, checks *chain.Checks,
+) Memory {
 	issuer := volume.Source{Kind: volume.IssuerSource}
 	before, sent := m.sources[issuer.String()], ca
-	checks := chain.NewChecks(maxChecks)
 	if len(ca) == 0 && len(issuers(leafFirst, before.certificates, now, checks)) > 0 {
 		ca = before.certificates
 	}
@@ -122,7 +123,7 @@ func FromFiles(sources []volume.Source, roots, leafFirst chain.Bundle, now time.
 	if issuer := (volume.Source{Kind: volume.IssuerSource}); slices.Contains(sources, issuer) {
 		m = m.with(issuer, had) // It is read when it issues.
 	}
-	return m.noteChain(leafFirst, nil, now, chain.NewChecks(maxChecks)).SetInstalled(roots, nil)
+	return m.noteChain(leafFirst, nil, now, chain.NewChecks(MaxChecks)).SetInstalled(roots, nil)
 }
 
 // noteIssuers records the certificates that issued the chain's leaf, directly or not, and forgets those that expired or

@@ -167,7 +167,7 @@ func TestSourcesCostFewSignatures(t *testing.T) {
 	many = append(many, chain.Of(evil))
 	begin := time.Now()
 	s := tell(t, []volume.Source{corp}, func(s *story) {
-		s.Memory = s.Issued(s.sources, nil, chain.BundleOf(leaf), s.now).Update(s.sources, func(volume.Source) trust.Answer { return trust.Answer{Certificates: many} }, chain.BundleOf(leaf), s.now)
+		s.Memory = s.Issued(s.sources, nil, chain.BundleOf(leaf), s.now, chain.NewChecks(trust.MaxChecks)).Update(s.sources, func(volume.Source) trust.Answer { return trust.Answer{Certificates: many} }, chain.BundleOf(leaf), s.now)
 	})
 	if took := time.Since(begin); took > 2*time.Second || len(s.roots()) != len(many) {
 		t.Errorf("one look took %s, and %d certificates are shown", took, len(s.roots()))

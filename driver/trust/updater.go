@@ -301,7 +301,7 @@ func (u *Updater) Install(v *store.Volume, attempt string, pair request.Pair) er
 	spec, now := v.Spec(), time.Now()
 	before := u.memory(v, spec)
 	after := before.Distrust(u.currentList().distrusted).Update(spec.Trust, u.answers(spec), nil, now).
-		Issued(spec.Trust, pair.CA, pair.Chain.Certificates(), now)
+		Issued(spec.Trust, pair.CA, pair.Chain.Certificates(), now, pair.Chain.Checks(MaxChecks))
 	if err := checkPair(v, spec, after, now); err != nil {
 		return err
 	}

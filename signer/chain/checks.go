@@ -21,6 +21,20 @@ var errSpent = errors.New("too many signatures would have to be checked")
 // NewChecks makes a Checks with a limit.
 func NewChecks(limit int) *Checks { return &Checks{left: limit, results: map[link]error{}} }
 
+// Checks makes a Checks with a limit that knows the signatures of the chain's path.
+func (c Chain) Checks(limit int) *Checks {
+	k := NewChecks(limit)
+	for i, issuer := range c.path[1:] {
+		k.results[linkOf(issuer, c.path[i])] = nil
+	}
+	return k
+}
+
+// linkOf returns the link of two certificates that are parsed.
+func linkOf(issuer, issued Certificate) link {
+	return link{string(issuer.parsed.RawSubjectPublicKeyInfo), string(issued.raw)}
+}
+
 // Issued reports whether a certificate is the issuer of another by names, key identifiers and the signature. If the
 // signature can't be checked, since one of the two can't be parsed or crypto/x509 does not support its algorithm,
 // names and key identifiers decide. When no check is left it returns false.
@@ -53,7 +67,7 @@ func (k *Checks) SelfSigned(c Certificate) bool {
 
 // check checks the signature of one certificate with the key of another. Both are parsed.
 func (k *Checks) check(issuer, issued Certificate) error {
-	this := link{string(issuer.parsed.RawSubjectPublicKeyInfo), string(issued.raw)}
+	this := linkOf(issuer, issued)
 	if err, known := k.results[this]; known {
 		return err
 	}

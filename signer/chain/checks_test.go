@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"errors"
 	"strings"
 	"testing"
 
@@ -25,6 +26,32 @@ func TestChecksAreCounted(t *testing.T) {
 	}
 	if checks.Issued(above, c) {
 		t.Error("a third check was made of two")
+	}
+}
+
+// A path that was verified is not checked again, and nothing else of it is known.
+func TestChecksOfAChain(t *testing.T) {
+	top := root(t, "top")
+	between := top.under(t, "between")
+	leaf := between.leaf(t)
+	certificates, ca := chain.BundleOf(leaf.Certificate, between.Certificate), chain.BundleOf(top.Certificate)
+	c, err := chain.New(certificates, ca, leaf.key.Public(), now)
+	if err := errors.Join(err, c.Verified()); err != nil {
+		t.Fatal(err)
+	}
+	checks := c.Checks(0)
+	if !checks.Issued(certificates[1], certificates[0]) || !checks.Issued(ca[0], certificates[1]) {
+		t.Error("a signature of the path is checked again")
+	}
+	if other := between.leaf(t); checks.Issued(certificates[1], chain.Of(other.Certificate)) {
+		t.Error("a certificate that is not of the path counts as checked")
+	}
+	broken, err := chain.New(chain.BundleOf(leaf.Certificate, top.leaf(t).Certificate), nil, leaf.key.Public(), now)
+	if err != nil || broken.Verified() == nil {
+		t.Fatalf("%v, %v", err, broken.Verified())
+	}
+	if broken.Checks(0).Issued(certificates[1], certificates[0]) {
+		t.Error("a chain that does not hold counts as checked")
 	}
 }
 
