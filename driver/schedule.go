@@ -207,8 +207,11 @@ func waits(v *store.Volume) bool {
 // forgetWish forgets what a pod's annotation said, if the pod has no volume any more. Where annotations are watched, the
 // watch does that.
 func (d *Driver) forgetWish(podUID string) {
+	if d.WatchPods || d.wanted.At(podUID).IsZero() {
+		return
+	}
 	of := func(v *store.Volume) bool { return v.Spec().Pod.UID == podUID }
-	if !d.WatchPods && !slices.ContainsFunc(d.store.All(), of) {
+	if !slices.ContainsFunc(d.store.All(), of) {
 		d.wanted.Set(podUID, time.Time{})
 	}
 }
