@@ -66,7 +66,7 @@ func (d *Driver) publishOnce(
 	if tried, err := d.ensure(ctx, v); err != nil {
 		return tried, err
 	}
-	return nil, v.Bind(asked.Target)
+	return nil, d.bind(v, asked.Target)
 }
 
 // open makes the volume's tmpfs and record, or reopens those that exist.
@@ -258,7 +258,7 @@ func (d *Driver) discard(v *store.Volume, target string) error {
 }
 
 // reject returns the answer for a volume whose attributes are invalid and which is not on record, and discards it
-// unless it has a pair.
+// unless it has a pair. What another driver of its name has mounted stays: the pod may run with it.
 func (d *Driver) reject(v *store.Volume, asked volume.Asked, problems error) error {
 	if v.HasPair() { // Its record is lost; its attributes were valid once.
 		if v.ValidAt(renew.Now()) {
@@ -267,6 +267,9 @@ func (d *Driver) reject(v *store.Volume, asked volume.Asked, problems error) err
 			return nil
 		}
 		return problems
+	}
+	if foreign, err := v.Foreign(asked.Target); foreign || err != nil {
+		return errors.Join(problems, err)
 	}
 	if err := d.discard(v, asked.Target); err != nil {
 		return errors.Join(problems, err)

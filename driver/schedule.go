@@ -103,6 +103,19 @@ func (d *Driver) removeAbandoned(v *store.Volume) {
 	d.Log.Info("removed a volume whose pod is gone", v.Attr())
 }
 
+// bind mounts the volume on target. A container sees what was mounted when it started: if that was something else, the
+// pod is warned.
+func (d *Driver) bind(v *store.Volume, target string) error {
+	const reason, message = "VolumeReplaced", "mounted in place of another driver's volume, or of one whose tmpfs was " +
+		"unmounted: a container that runs keeps the files of that, which nobody renews, until it is restarted"
+	replaced, err := v.Bind(target)
+	if replaced {
+		d.Log.Warn("a volume is mounted in place of another", v.Attr())
+		d.events.Warn(v.Record().Asked, reason, event.Warning{Reason: reason, Message: message}, 0)
+	}
+	return err
+}
+
 // release releases the volume's turn, and schedules the volume if it was due meanwhile.
 func (d *Driver) release(v *store.Volume) {
 	if v.Release() {

@@ -72,13 +72,17 @@ func readOnly(target string) error {
 	return nil
 }
 
-// Bound reports whether source is mounted on target, read-only. Only a bind mount makes two directories the same.
+// Bound reports whether source is mounted on target, read-only.
 func Bound(source, target string) bool {
+	var stat unix.Statfs_t
+	return Same(source, target) && unix.Statfs(target, &stat) == nil && stat.Flags&unix.ST_RDONLY != 0
+}
+
+// Same reports whether source is mounted on target: only a bind mount makes two directories the same.
+func Same(source, target string) bool {
 	a, errA := os.Lstat(source)
 	b, errB := os.Lstat(target)
-	var stat unix.Statfs_t
-	return errA == nil && errB == nil && os.SameFile(a, b) &&
-		unix.Statfs(target, &stat) == nil && stat.Flags&unix.ST_RDONLY != 0
+	return errA == nil && errB == nil && os.SameFile(a, b)
 }
 
 // Is reports whether path is a mount point. A path that does not exist is none.

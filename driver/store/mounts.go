@@ -46,18 +46,28 @@ func (v *Volume) Mounted() error {
 // Bound reports whether the volume is mounted on target.
 func (v *Volume) Bound(target string) bool { return mount.Bound(v.dir.Data(), target) }
 
-// Bind mounts the volume on target, in place of what a crash or another driver left there.
-func (v *Volume) Bind(target string) error {
+// Foreign reports whether something else than the volume is mounted on target: another driver's volume, or this one's
+// from before its tmpfs was unmounted.
+func (v *Volume) Foreign(target string) (bool, error) {
+	mounted, err := mount.Is(target)
+	return mounted && !mount.Same(v.dir.Data(), target), err
+}
+
+// Bind mounts the volume on target, in place of what is mounted there. It reports whether that was foreign.
+func (v *Volume) Bind(target string) (replaced bool, err error) {
 	if v.Bound(target) {
-		return nil
+		return false, nil
 	}
 	if err := os.Mkdir(target, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make the target: %w", err)
+		return false, fmt.Errorf("make the target: %w", err)
+	}
+	if replaced, err = v.Foreign(target); err != nil {
+		return false, err
 	}
 	if err := mount.Unmount(target); err != nil {
-		return err
+		return false, err
 	}
-	return mount.Bind(v.dir.Data(), target)
+	return replaced, mount.Bind(v.dir.Data(), target)
 }
 
 // Remove takes all of the volume away: the pod's view, then the secrets, then the mount. It returns the last record.

@@ -146,3 +146,26 @@ func metrics(ctx context.Context, node string) (map[string]int, error) {
 	}
 	return values, nil
 }
+
+// nothingLeft demands that with the pods all of their volumes go.
+func (s *story) nothingLeft() {
+	s.Helper()
+	s.must("delete", "deployment,daemonset", "--all", "--cascade=foreground")
+	s.requested(0)
+	for _, node := range shared.Nodes {
+		s.until("the volumes on "+node+" to go", func(ctx context.Context) error {
+			found, err := countNode(ctx, node)
+			if err != nil {
+				return err
+			}
+			lines, err := mounts(ctx, node)
+			left := slices.DeleteFunc(lines, func(l string) bool {
+				return !strings.Contains(l, "kubernetes.io~csi") && !strings.Contains(l, csiDriverData)
+			})
+			if found["mayfly_volumes on "+node] > 0 || found["state directories on "+node] > 0 || len(left) > 0 {
+				return fmt.Errorf("there are %v, %q", found, left)
+			}
+			return err
+		})
+	}
+}

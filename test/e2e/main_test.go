@@ -50,26 +50,25 @@ func run(m *testing.M) (code int, err error) {
 }
 
 // importWorkload gives the nodes the image of the stories' pods.
-func importWorkload(ctx context.Context) error {
-	dir, err := filepath.Abs("workload")
-	if err != nil {
-		return err
-	}
-	build, err := os.MkdirTemp("", "workload-")
+func importWorkload(ctx context.Context) error { return importProgram(ctx, workload, "workload") }
+
+// importProgram builds the program of a directory and its image, and gives that to the nodes.
+func importProgram(ctx context.Context, image, dir string) error {
+	build, err := os.MkdirTemp("", "image-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(build)
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(build, "workload"), ".")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", build+"/", ".")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the workload: %w: %s", err, out)
+		return fmt.Errorf("build %s: %w: %s", image, err, out)
 	}
 	if out, err := exec.CommandContext(ctx, "cp", filepath.Join(dir, "Dockerfile"), build).CombinedOutput(); err != nil {
-		return fmt.Errorf("build the workload: %w: %s", err, out)
+		return fmt.Errorf("build %s: %w: %s", image, err, out)
 	}
-	archive, err := shared.BuildImage(ctx, workload, build)
+	archive, err := shared.BuildImage(ctx, image, build)
 	if err != nil {
 		return err
 	}

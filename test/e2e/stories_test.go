@@ -46,7 +46,7 @@ func TestStories(t *testing.T) {
 		{"the driver is killed and then upgraded while pods start and rotate", driverReplaced},
 		{"the driver is rolled out, and its registration is lost", driverRegistered},
 		{"a pod is deleted while the driver is absent", deletedWithoutDriver},
-		{"pods written for the drivers of cert-manager run unchanged", otherNames},
+		{"pods written for the drivers of cert-manager run unchanged, and move from one node by node", moved},
 		{"an operator sets profiles and renews by annotation, and each pod asks as itself", operated},
 		{"the controller decides, and cert-manager's approver stays on", centrallyApproved},
 		{"someone has the token of a node's driver", stolenToken},

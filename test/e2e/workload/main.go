@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -64,9 +65,9 @@ func load() (pair *tls.Certificate, roots *x509.CertPool, err error) {
 	return pair, roots, err
 }
 
-// loadOnce reads the one file that is always a pair, and the CA certificates.
+// loadOnce reads the one file that is always a pair, or what is in its place, and the CA certificates.
 func loadOnce() (*tls.Certificate, *x509.CertPool, error) {
-	bundle, err := os.ReadFile("/tls/credential-bundle.pem")
+	bundle, err := readPair()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -83,6 +84,23 @@ func loadOnce() (*tls.Certificate, *x509.CertPool, error) {
 		return nil, nil, errors.New("ca.crt has no certificate")
 	}
 	return &pair, roots, nil
+}
+
+// readPair reads certificate and key. If $TWO_FILES is set they are in two files, of which ..data leads to those of one time.
+func readPair() ([]byte, error) {
+	if os.Getenv("TWO_FILES") == "" {
+		return os.ReadFile("/tls/credential-bundle.pem")
+	}
+	dir, err := filepath.EvalSymlinks("/tls/..data")
+	if err != nil {
+		return nil, err
+	}
+	crt, err := os.ReadFile(filepath.Join(dir, "tls.crt"))
+	if err != nil {
+		return nil, err
+	}
+	key, err := os.ReadFile(filepath.Join(dir, "tls.key"))
+	return append(crt, key...), err
 }
 
 // config is a TLS configuration with what is in the volume now.
