@@ -67,15 +67,14 @@ func (b *Bridge) sign(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 	if err != nil {
 		return signer.Issued{}, signer.Errorf(signer.Invalid, "sign with CA %s: %w", name, err)
 	}
-	now := time.Now()
-	if template.NotBefore, template.NotAfter, err = authority.Validity(now, lifetime(pcr)); err != nil {
+	if template.NotBefore, template.NotAfter, err = authority.Validity(time.Now(), lifetime(pcr)); err != nil {
 		return signer.Issued{}, signer.Errorf(signer.Unavailable, "sign with CA %s: %w", name, err)
 	}
-	signed, err := authority.Sign(template, now)
+	issued, err := authority.Sign(template)
 	if err != nil {
 		return signer.Issued{}, signer.Errorf(signer.Failed, "sign with CA %s: %w", name, err)
 	}
-	return signed.Issued, nil
+	return issued, nil
 }
 
 // signerOf is the signer that a CA is for.
