@@ -39,16 +39,17 @@ func imports() map[string]struct {
 		"driver/volume":       {"signer signer/message", false},
 		"driver/mount":        {"", false},
 		"driver/registration": {"signer/message", false},
-		"driver/api":          {"signer/message", true},
+		"driver/api":          {"signer/message signer/object", true},
 
 		"signer":                            {"signer/message", false},
 		"signer/chain":                      {"signer/message", false},
 		"signer/message":                    {"", false},
+		"signer/object":                     {"", true},
 		"signer/ca":                         {"signer signer/chain", false},
-		"signer/decision":                   {"signer signer/message", true},
+		"signer/decision":                   {"signer signer/message signer/object", true},
 		"signer/local":                      {"signer signer/ca signer/chain", false},
-		"signer/certmanager":                {"signer signer/decision", true},
-		"signer/podcertificate":             {"signer signer/chain signer/decision", true},
+		"signer/certmanager":                {"signer signer/decision signer/object", true},
+		"signer/podcertificate":             {"signer signer/chain signer/decision signer/object", true},
 		"signer/signertest":                 {"signer", false},
 		"signer/controller/approver":        {"driver/volume signer signer/controller/proof", false},
 		"signer/controller/authority":       {"signer/ca signer/chain", false},
@@ -59,7 +60,7 @@ func imports() map[string]struct {
 		"signer/controller/review": {"signer/controller/policy/v1alpha1 signer/controller/proof", true},
 		"signer/controller/rights": {"", false},
 		"signer/controller/bridge": {"driver/request driver/volume signer signer/ca signer/certmanager signer/chain " +
-			"signer/controller/proof signer/message", false},
+			"signer/controller/proof signer/message signer/object", false},
 	}
 }
 

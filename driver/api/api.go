@@ -1,11 +1,8 @@
 // Package api makes clients and informers for the few kinds of objects that the node plugin needs.
-//
-// client-go's clientset registers every kind of Kubernetes, which takes memory.
 package api
 
 import (
 	"errors"
-	"fmt"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -13,42 +10,23 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/object"
 )
 
 // Core makes a client for Events, pods and ConfigMaps.
 func Core(config *rest.Config) (rest.Interface, error) {
-	return client(config, "/api", corev1.SchemeGroupVersion,
+	return object.Connect(config, corev1.SchemeGroupVersion,
 		&corev1.Event{}, &corev1.Pod{}, &corev1.PodList{}, &corev1.ConfigMap{}, &corev1.ConfigMapList{})
 }
 
 // Certificates makes a client for ClusterTrustBundles.
 func Certificates(config *rest.Config) (rest.Interface, error) {
-	return client(config, "/apis", certificatesv1.SchemeGroupVersion,
+	return object.Connect(config, certificatesv1.SchemeGroupVersion,
 		&certificatesv1.ClusterTrustBundle{}, &certificatesv1.ClusterTrustBundleList{})
-}
-
-// client makes a client for a few kinds, without a rate limit: the node plugin limits its requests itself.
-func client(
-	config *rest.Config, path string, version schema.GroupVersion, kinds ...runtime.Object,
-) (rest.Interface, error) {
-	scheme := runtime.NewScheme()
-	scheme.AddKnownTypes(version, kinds...)
-	metav1.AddToGroupVersion(scheme, version)
-	config = rest.CopyConfig(config)
-	config.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit.
-	config.APIPath, config.GroupVersion = path, &version
-	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	c, err := rest.RESTClientFor(config)
-	if err != nil {
-		return nil, fmt.Errorf("make a client for %s: %w", version, err)
-	}
-	return c, nil
 }
 
 // One makes a list and watch of one object by its name: the API server sends it only that object's events

@@ -49,7 +49,7 @@ func pair(t *testing.T, parent ca.CA, change func(*x509.Certificate)) (certifica
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	change(template)
-	signed, err := parent.Sign(template, now)
+	signed, err := parent.Sign(template)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,24 +8,15 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
-// Signed is a certificate, and the answer that has it.
-type Signed struct {
-	Leaf *x509.Certificate
-	signer.Issued
-}
-
-// Template returns the certificate that a request asks for, without times. It checks the request's signature.
+// Template returns the certificate that a request asks for, without times. It does not check the request's signature:
+// the caller knows who made it.
 func Template(csr *x509.CertificateRequest, usages []signer.Usage, isCA bool) (*x509.Certificate, error) {
-	if err := csr.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("check the signing request's signature: %w", err)
-	}
 	usage, extended, err := signer.X509(usages)
 	if err != nil {
 		return nil, err
@@ -74,50 +65,31 @@ func (c CA) Validity(now time.Time, lifetime time.Duration) (begin, end time.Tim
 	return begin, end, nil
 }
 
-// Sign signs the template, with its key and its times, which must be within the CA's. A certificate that peers would
-// not accept now is an error, such as one with names that a name constraint of the CA's issuers excludes.
-func (c CA) Sign(template *x509.Certificate, now time.Time) (Signed, error) {
+// Sign signs the template, with its key and its times, which must be within the CA's. It does not check whether peers
+// would accept the certificate: who gets it does (package chain), since names and usages may not be the CA's to give.
+func (c CA) Sign(template *x509.Certificate) (signer.Issued, error) {
 	if own := c.Certificate; template.NotAfter.After(own.NotAfter) {
-		return Signed{}, fmt.Errorf("%s ends at %s, before the certificate that it is to sign", c, chain.Stamp(own.NotAfter))
+		const format = "%s ends at %s, before the certificate that it is to sign"
+		return signer.Issued{}, fmt.Errorf(format, c, chain.Stamp(own.NotAfter))
 	}
-	leaf, err := c.sign(*template)
+	der, err := c.sign(*template)
 	if err != nil {
-		return Signed{}, fmt.Errorf("sign a certificate: %w", err)
+		return signer.Issued{}, fmt.Errorf("sign a certificate: %w", err)
 	}
-	if err := c.verifyLeaf(*leaf, now); err != nil {
-		return Signed{}, fmt.Errorf("check the certificate that %s signed: %w", c, err)
-	}
-	return Signed{Leaf: leaf, Issued: signer.Issued{
-		Chain: chain.Encode(append([]*x509.Certificate{leaf}, c.Intermediates...)...),
+	return signer.Issued{
+		Chain: append(chain.EncodeDER(der), chain.Encode(c.Intermediates...)...),
 		CA:    chain.Encode(c.Roots...),
-	}}, nil
+	}, nil
 }
 
 // sign signs the template, without checks.
-func (c CA) sign(template x509.Certificate) (_ *x509.Certificate, err error) {
+func (c CA) sign(template x509.Certificate) (der []byte, err error) {
 	template.SerialNumber = nil // crypto/x509 draws one, of 20 octets at most (RFC 5280, section 4.1.2.2).
 	template.AuthorityKeyId = nil
 	if template.SubjectKeyId, err = keyID(template.PublicKey); err != nil {
 		return nil, err
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &template, c.Certificate, template.PublicKey, c.key)
-	if err != nil {
-		return nil, err
-	}
-	return x509.ParseCertificate(der)
-}
-
-// verifyLeaf returns why peers that trust the roots would not accept the leaf now; nil if they would.
-func (c CA) verifyLeaf(leaf x509.Certificate, now time.Time) error {
-	usages := slices.Clone(leaf.ExtKeyUsage)
-	if len(usages) == 0 {
-		usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
-	}
-	// crypto/x509 does not know every kind of name, and a critical extension with such ones alone counts as not
-	// handled.
-	leaf.UnhandledCriticalExtensions = nil
-	_, err := c.verify(&leaf, now, usages...)
-	return err
+	return x509.CreateCertificate(rand.Reader, &template, c.Certificate, template.PublicKey, c.key)
 }
 
 // keyID returns a key's identifier: 160 bits of a hash of it (RFC 7093, section 2, method 1).

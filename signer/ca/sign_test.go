@@ -9,7 +9,6 @@ import (
 	"crypto/x509/pkix"
 	"net/url"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -47,17 +46,27 @@ func template(t *testing.T, usages ...signer.Usage) *x509.Certificate {
 	return made
 }
 
+// sign signs a template, and is the certificate, too.
+func sign(t *testing.T, c ca.CA, template *x509.Certificate) (signer.Issued, *x509.Certificate) {
+	t.Helper()
+	issued, err := c.Sign(template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent, err := ca.Decode(issued.Chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return issued, sent[0]
+}
+
 func TestSign(t *testing.T) {
 	top := root(t, "top")
 	c := below(t, top, same)
 	asked := template(t, signer.DigitalSignature, signer.ServerAuth)
-	signed, err := c.Sign(asked, now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf := signed.Leaf
+	signed, leaf := sign(t, c, asked)
 	sent, err := ca.Decode(signed.Chain)
-	if err != nil || len(sent) != 2 || !sent[0].Equal(leaf) || !sent[1].Equal(c.Certificate) || !bytes.Equal(signed.CA, chain.Encode(top.Certificate)) {
+	if err != nil || len(sent) != 2 || sent[0].CheckSignatureFrom(c.Certificate) != nil || !sent[1].Equal(c.Certificate) || !bytes.Equal(signed.CA, chain.Encode(top.Certificate)) {
 		t.Errorf("%v (%v)", sent, err)
 	}
 	if !slices.Equal(leaf.DNSNames, asked.DNSNames) || leaf.URIs[0].String() != asked.URIs[0].String() || leaf.IsCA || !leaf.BasicConstraintsValid ||
@@ -68,9 +77,9 @@ func TestSign(t *testing.T) {
 	if len(leaf.SubjectKeyId) != 20 || !bytes.Equal(leaf.AuthorityKeyId, c.Certificate.SubjectKeyId) || len(leaf.AuthorityKeyId) == 0 {
 		t.Errorf("key identifiers %x and %x", leaf.SubjectKeyId, leaf.AuthorityKeyId)
 	}
-	again, err := c.Sign(asked, now)
-	if err != nil || again.Leaf.SerialNumber.Cmp(leaf.SerialNumber) == 0 || leaf.SerialNumber.Sign() <= 0 || leaf.SerialNumber.BitLen() > 159 {
-		t.Errorf("serial numbers %s and %s (%v)", leaf.SerialNumber, again.Leaf.SerialNumber, err)
+	_, again := sign(t, c, asked)
+	if again.SerialNumber.Cmp(leaf.SerialNumber) == 0 || leaf.SerialNumber.Sign() <= 0 || leaf.SerialNumber.BitLen() > 159 {
+		t.Errorf("serial numbers %s and %s", leaf.SerialNumber, again.SerialNumber)
 	}
 }
 
@@ -82,38 +91,19 @@ func TestNamesWithoutASubject(t *testing.T) {
 			t.Fatal(err)
 		}
 		asked.NotBefore, asked.NotAfter = now, now.AddDate(0, 0, 1)
-		signed, err := root(t, "top").Sign(asked, now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		names := slices.IndexFunc(signed.Leaf.Extensions, func(e pkix.Extension) bool { return e.Id.String() == "2.5.29.17" })
-		if got := signed.Leaf.Extensions[names].Critical; got != (subject.CommonName == "") {
+		_, leaf := sign(t, root(t, "top"), asked)
+		names := slices.IndexFunc(leaf.Extensions, func(e pkix.Extension) bool { return e.Id.String() == "2.5.29.17" })
+		if got := leaf.Extensions[names].Critical; got != (subject.CommonName == "") {
 			t.Errorf("%v: critical %v", subject, got)
 		}
 	}
 }
 
-func TestWhatWouldNotBeAcceptedIsNotSigned(t *testing.T) {
-	top := root(t, "top")
+func TestACAIsNotOutlived(t *testing.T) {
 	later := template(t)
 	later.NotAfter = now.AddDate(1, 0, 1)
-	sub := template(t)
-	sub.IsCA, sub.KeyUsage = true, x509.KeyUsageCertSign
-	for _, row := range []struct {
-		name  string
-		ca    ca.CA
-		asked *x509.Certificate
-		want  string
-	}{
-		{"it would outlive the CA", top, later, "CN=top ends at 2027-11-24T12:00:00Z, before the certificate that it is to sign"},
-		{"another's names", below(t, top, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"example.org"} }), template(t), "check the certificate that CN=below signed: x509: a root or intermediate certificate is not authorized to sign for this name"},
-		{"another's usages", below(t, top, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }), template(t, signer.ServerAuth), "check the certificate that CN=below signed: x509: certificate specifies an incompatible key usage"},
-	} {
-		if _, err := row.ca.Sign(row.asked, now); err == nil || !strings.HasPrefix(err.Error(), row.want) {
-			t.Errorf("%s: %v, want %s", row.name, err, row.want)
-		}
-	}
-	if _, err := top.Sign(sub, now); err != nil {
+	const want = "CN=top ends at 2027-11-24T12:00:00Z, before the certificate that it is to sign"
+	if _, err := root(t, "top").Sign(later); err == nil || err.Error() != want {
 		t.Error(err)
 	}
 }
@@ -121,10 +111,6 @@ func TestWhatWouldNotBeAcceptedIsNotSigned(t *testing.T) {
 func TestTemplateRefuses(t *testing.T) {
 	csr := request(t, x509.CertificateRequest{})
 	if _, err := ca.Template(csr, []signer.Usage{"flying"}, false); err == nil || err.Error() != `unknown key usage "flying"` {
-		t.Error(err)
-	}
-	csr.Signature[len(csr.Signature)-1]++
-	if _, err := ca.Template(csr, nil, false); err == nil || !strings.HasPrefix(err.Error(), "check the signing request's signature: ") {
 		t.Error(err)
 	}
 }

@@ -1,11 +1,14 @@
 package certmanager_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -197,7 +200,11 @@ func TestDecide(t *testing.T) {
 		"failed":                   {"", []cmapi.CertificateRequestCondition{is(ready, cmmeta.ConditionFalse, cmapi.CertificateRequestReasonFailed)}, "signing failed"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cr := &cmapi.CertificateRequest{Status: cmapi.CertificateRequestStatus{Conditions: row.conditions, Certificate: []byte(row.chain)}}
+			cr := &certmanager.CertificateRequest{}
+			text, err := json.Marshal(cmapi.CertificateRequest{Status: cmapi.CertificateRequestStatus{Conditions: row.conditions, Certificate: []byte(row.chain)}})
+			if err = errors.Join(err, json.Unmarshal(text, cr)); err != nil {
+				t.Fatal(err)
+			}
 			got, err, decided := certmanager.Decide(cr)
 			if decided != (row.want != "") || !strings.HasPrefix(fmt.Sprint(err), row.want) {
 				t.Errorf("%v, decided %v, want %q", err, decided, row.want)
@@ -270,6 +277,37 @@ func TestAnAPIServerThatIsAway(t *testing.T) {
 	var explained *signer.Error
 	if !errors.As(err, &explained) || explained.Kind != signer.Unavailable || !strings.HasPrefix(explained.Reason, "delete CertificateRequest shop/web-a1: ") {
 		t.Errorf("delete: %v", err)
+	}
+}
+
+// The request's text is that of cert-manager's type.
+func TestTheTextOfARequest(t *testing.T) {
+	req := request()
+	req.Annotations, req.IsCA, req.Usages = map[string]string{"a": "b"}, true, []signer.Usage{signer.ServerAuth}
+	text, err := json.Marshal(certmanager.Object(req))
+	if err != nil {
+		t.Fatal(err)
+	}
+	strict := json.NewDecoder(bytes.NewReader(text))
+	strict.DisallowUnknownFields()
+	var got cmapi.CertificateRequest
+	if err := strict.Decode(&got); err != nil {
+		t.Fatal(err)
+	}
+	want := cmapi.CertificateRequest{
+		TypeMeta: metav1.TypeMeta{APIVersion: cmapi.SchemeGroupVersion.String(), Kind: cmapi.CertificateRequestKind},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "web-a1", Namespace: "shop", Annotations: req.Annotations,
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "web", UID: "1"}},
+		},
+		Spec: cmapi.CertificateRequestSpec{
+			Request:   pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: req.CSR}),
+			IssuerRef: cmmeta.IssuerReference{Name: "ca", Kind: "Issuer", Group: "cert-manager.io"},
+			Duration:  &metav1.Duration{Duration: time.Hour}, IsCA: true, Usages: []cmapi.KeyUsage{cmapi.UsageServerAuth},
+		},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
 	}
 }
 

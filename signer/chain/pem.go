@@ -126,10 +126,13 @@ func decode(body []byte) (Certificate, error) {
 // Encode writes the certificates in PEM.
 func (b Bundle) Encode() (text []byte) {
 	for _, c := range b {
-		text = append(text, pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: c.raw})...)
+		text = append(text, EncodeDER(c.raw)...)
 	}
 	return text
 }
+
+// EncodeDER writes a certificate in PEM.
+func EncodeDER(der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: der}) }
 
 // Encode writes certificates in PEM.
 func Encode(all ...*x509.Certificate) []byte { return BundleOf(all...).Encode() }

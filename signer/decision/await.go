@@ -7,8 +7,6 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	apiwait "k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/mayfly-csi/mayfly/signer"
@@ -45,7 +43,7 @@ func (k Kind[T]) Await(ctx context.Context, client Client[T], o T) (signer.Issue
 
 // Refused returns the error of a request that was decided against; nil if there is none of that name.
 func (k Kind[T]) Refused(ctx context.Context, client Client[T], namespace, name string) error {
-	found, err := client.Get(ctx, name, metav1.GetOptions{})
+	found, err := client.Get(ctx, name, "")
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil
@@ -100,37 +98,25 @@ func (k Kind[T]) change(ctx context.Context, client Client[T], o T, pause *apiwa
 // observe watches one object, from the known version, until it is decided or the watch ends, and returns its last
 // state.
 func (k Kind[T]) observe(ctx context.Context, client Client[T], o T) (T, error) {
-	w, err := client.Watch(ctx, metav1.ListOptions{
-		FieldSelector:   fields.OneTermEqualSelector(metav1.ObjectNameField, o.GetName()).String(),
-		ResourceVersion: o.GetResourceVersion(),
-	})
-	if err != nil {
-		return o, fmt.Errorf("watch: %w", err)
-	}
-	defer w.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return o, ctx.Err()
-		case event, open := <-w.ResultChan():
-			if !open {
-				return o, nil
-			}
-			if o, err = k.apply(event, o); err != nil {
-				return o, err
-			}
-			if _, _, decided := k.Decide(o); decided {
-				return o, nil
-			}
+	for event, err := range client.Watch(ctx, o.GetName(), o.GetResourceVersion()) {
+		if err != nil {
+			return o, fmt.Errorf("watch: %w", err)
+		}
+		if o, err = k.apply(event, o); err != nil {
+			return o, err
+		}
+		if _, _, decided := k.Decide(o); decided {
+			break
 		}
 	}
+	return o, nil
 }
 
 // read reads the object from the API server's cache. A cache may lag behind: after its "not found" it reads from etcd.
 func (k Kind[T]) read(ctx context.Context, client Client[T], o T) (T, error) {
-	next, err := client.Get(ctx, o.GetName(), metav1.GetOptions{ResourceVersion: "0"})
+	next, err := client.Get(ctx, o.GetName(), "0")
 	if apierrors.IsNotFound(err) {
-		next, err = client.Get(ctx, o.GetName(), metav1.GetOptions{})
+		next, err = client.Get(ctx, o.GetName(), "")
 	}
 	switch {
 	case apierrors.IsNotFound(err):

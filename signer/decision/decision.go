@@ -7,29 +7,29 @@ package decision
 
 import (
 	"context"
-	"fmt"
+	"iter"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/object"
 )
 
 // An Object is a request in the API server.
 type Object interface {
-	runtime.Object
-	metav1.Object
+	GetName() string
+	GetNamespace() string
+	GetUID() string
+	GetResourceVersion() string
 }
 
-// A Client creates, reads and watches requests in one namespace. Get returns "not found" for one that was deleted, and
-// reads resource version "0" from the API server's cache.
+// A Client creates, reads and watches requests in one namespace, as [object.Client] does. Get returns "not found" for
+// one that was deleted.
 type Client[T Object] interface {
-	Create(context.Context, T, metav1.CreateOptions) (T, error)
-	Get(ctx context.Context, name string, o metav1.GetOptions) (T, error)
-	Watch(context.Context, metav1.ListOptions) (watch.Interface, error)
+	Create(ctx context.Context, wanted T) (T, error)
+	Get(ctx context.Context, name, version string) (T, error)
+	Watch(ctx context.Context, name, version string) iter.Seq2[object.Event[T], error]
 }
 
 // A Kind describes a kind of request. Its functions are pure.
@@ -45,14 +45,14 @@ type Kind[T Object] struct {
 
 // Submit creates the object, or finds the one that an earlier call created. action describes the creation in errors.
 func (k Kind[T]) Submit(ctx context.Context, client Client[T], wanted T, action string) (T, error) {
-	created, err := client.Create(ctx, wanted, metav1.CreateOptions{})
+	created, err := client.Create(ctx, wanted)
 	switch {
 	case err == nil:
 		return created, nil
 	case !apierrors.IsAlreadyExists(err):
 		return k.refused(ctx, client, wanted, Explain(err, action))
 	}
-	found, err := client.Get(ctx, wanted.GetName(), metav1.GetOptions{})
+	found, err := client.Get(ctx, wanted.GetName(), "")
 	switch {
 	case err != nil:
 		return wanted, Explain(err, "read "+k.Title(wanted))
@@ -69,7 +69,7 @@ func (k Kind[T]) refused(ctx context.Context, client Client[T], wanted T, refusa
 	if !refusal.Kind.Ends() {
 		return wanted, refusal
 	}
-	found, err := client.Get(ctx, wanted.GetName(), metav1.GetOptions{})
+	found, err := client.Get(ctx, wanted.GetName(), "")
 	if err != nil || !k.Asks(found, wanted) {
 		return wanted, refusal
 	}
@@ -107,16 +107,9 @@ func (k Kind[T]) undecided(o T, lastErr error) *signer.Error {
 }
 
 // apply returns the object after an event.
-func (k Kind[T]) apply(event watch.Event, before T) (T, error) {
-	switch event.Type {
-	case watch.Error:
-		return before, fmt.Errorf("watch: %w", apierrors.FromObject(event.Object))
-	case watch.Deleted:
+func (k Kind[T]) apply(event object.Event[T], before T) (T, error) {
+	if event.Deleted {
 		return before, k.deleted(before)
 	}
-	next, ok := event.Object.(T)
-	if !ok {
-		return before, nil
-	}
-	return next, k.same(next, before)
+	return event.Object, k.same(event.Object, before)
 }

@@ -9,14 +9,13 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
-	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/object"
 )
 
 // rightInterval is how often the API server is asked for the rights of a namespace while somebody waits for them. Who
@@ -28,13 +27,33 @@ const rightInterval = 2 * time.Second
 var ErrGranted = errors.New("the right is granted")
 
 // A Right is one to do something with the objects of a resource in a namespace.
-type Right struct{ Verb, Group, Resource string }
+type Right struct {
+	Verb     string `json:"verb"`
+	Group    string `json:"group,omitempty"`
+	Resource string `json:"resource"`
+}
+
+// A review is a SelfSubjectAccessReview (k8s.io/api/authorization/v1), as far as it is needed.
+type review struct {
+	metav1.TypeMeta
+
+	Spec struct {
+		Attributes struct {
+			Namespace string `json:"namespace"`
+			Right
+		} `json:"resourceAttributes"`
+	} `json:"spec"`
+	Status struct {
+		Allowed bool `json:"allowed"`
+	} `json:"status"`
+}
 
 // Rights waits for rights that the API server said to be missing. Every caller may ask for its own rights (kubernetes
 // plugin/pkg/auth/authorizer/rbac/bootstrappolicy, system:basic-user).
 type Rights struct {
-	api, anonymous rest.Interface
-	all            []Right
+	reviews, anonymous object.Client[review]
+
+	all []Right
 
 	questions singleflight.Group // By account.
 	mu        sync.Mutex
@@ -55,24 +74,17 @@ type Account struct {
 
 // NewRights makes a Rights for those that are needed together.
 func NewRights(config *rest.Config, all ...Right) (*Rights, error) {
-	scheme, version := runtime.NewScheme(), authorizationv1.SchemeGroupVersion
-	scheme.AddKnownTypes(version, &authorizationv1.SelfSubjectAccessReview{})
-	metav1.AddToGroupVersion(scheme, version)
-	config = rest.CopyConfig(config)
-	config.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit.
-	config.APIPath, config.GroupVersion = "/apis", &version
-	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	r := &Rights{all: all, answers: map[Account]answer{}}
-	var err, anonymousErr error
-	r.api, err = rest.RESTClientFor(config)
-	anonymous := rest.AnonymousClientConfig(config)
-	anonymous.Transport = config.Transport // It has no credentials: those are in the config.
-	r.anonymous, anonymousErr = rest.RESTClientFor(anonymous)
-	if err := errors.Join(err, anonymousErr); err != nil {
-		return nil, fmt.Errorf("make a client for SelfSubjectAccessReviews: %w", err)
-	}
-	return r, nil
+	const resource = "selfsubjectaccessreviews"
+	api, err := object.Connect(config, reviewVersion)
+	anonymous, anonymousErr := object.Connect(object.Anonymous(config), reviewVersion)
+	return &Rights{
+		reviews: object.New[review](api, resource), anonymous: object.New[review](anonymous, resource),
+		all: all, answers: map[Account]answer{},
+	}, errors.Join(err, anonymousErr)
 }
+
+// reviewVersion is the API version of SelfSubjectAccessReviews.
+var reviewVersion = schema.GroupVersion{Group: "authorization.k8s.io", Version: "v1"}
 
 // WhenGranted lets an error of a call that was forbidden wait for the rights.
 func (r *Rights) WhenGranted(err error, of Account) error {
@@ -145,17 +157,17 @@ func (r *Rights) ask(ctx context.Context, of Account, token func() signer.Token)
 
 // has asks the API server for one right.
 func (r *Rights) has(ctx context.Context, of Account, right Right, bearer signer.Token) (bool, error) {
-	review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
-		ResourceAttributes: &authorizationv1.ResourceAttributes{
-			Namespace: of.Namespace, Verb: right.Verb, Group: right.Group, Resource: right.Resource,
-		},
-	}}
-	call := r.api.Post()
+	wanted := &review{TypeMeta: metav1.TypeMeta{Kind: "SelfSubjectAccessReview", APIVersion: reviewVersion.String()}}
+	wanted.Spec.Attributes.Namespace, wanted.Spec.Attributes.Right = of.Namespace, right
+	client := r.reviews
 	if bearer != "" {
-		call = r.anonymous.Post().SetHeader("Authorization", "Bearer "+string(bearer))
+		client = r.anonymous.As(string(bearer))
 	}
-	err := call.Resource("selfsubjectaccessreviews").Body(review).Do(ctx).Into(review)
-	return review.Status.Allowed, err
+	answer, err := client.Create(ctx, wanted)
+	if err != nil {
+		return false, err
+	}
+	return answer.Status.Allowed, nil
 }
 
 // lastAnswer returns the answer of the last rightInterval, if there is one.

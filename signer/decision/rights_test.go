@@ -49,6 +49,9 @@ func (r *reviewer) RoundTrip(request *http.Request) (*http.Response, error) {
 			return nil, request.Context().Err()
 		}
 	}
+	if got := review.APIVersion + " " + review.Kind; got != "authorization.k8s.io/v1 SelfSubjectAccessReview" {
+		r.t.Errorf("asked by %s", got)
+	}
 	asked := *review.Spec.ResourceAttributes
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -29,11 +29,11 @@ func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, e
 	if err != nil {
 		return signer.Issued{}, signer.Errorf(signer.Invalid, "sign with the local CA: %w", err)
 	}
-	signed, err := s.ca.Sign(template, now)
+	issued, err := s.ca.Sign(template)
 	if err != nil {
 		return signer.Issued{}, signer.Errorf(signer.Failed, "sign with the local CA: %w", err)
 	}
-	return signed.Issued, nil
+	return issued, nil
 }
 
 // template returns the certificate that the request asks for. It ends no later than the CA.

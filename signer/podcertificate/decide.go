@@ -3,47 +3,41 @@ package podcertificate
 import (
 	"bytes"
 
-	certificatesv1 "k8s.io/api/certificates/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
 	"github.com/mayfly-csi/mayfly/signer/decision"
 )
 
 // kind returns the description of PodCertificateRequests.
-func kind() decision.Kind[*certificatesv1.PodCertificateRequest] {
-	return decision.Kind[*certificatesv1.PodCertificateRequest]{
+func kind() decision.Kind[*podCertificateRequest] {
+	return decision.Kind[*podCertificateRequest]{
 		Name: "PodCertificateRequest", Asks: asks, Decide: decide, State: state,
 	}
 }
 
 // asks reports whether found asks for what wanted asks for. No spec can be changed, and only we have the key.
-func asks(found, wanted *certificatesv1.PodCertificateRequest) bool {
+func asks(found, wanted *podCertificateRequest) bool {
 	return bytes.Equal(found.Spec.StubPKCS10Request, wanted.Spec.StubPKCS10Request)
 }
 
 // decide reads the request's conditions: the API server allows one, which never changes
 // (kubernetes pkg/apis/certificates/validation, ValidatePodCertificateRequestStatusUpdate).
-func decide(r *certificatesv1.PodCertificateRequest) (issued signer.Issued, err error, decided bool) {
+func decide(r *podCertificateRequest) (answer signer.Issued, err error, decided bool) {
 	for _, c := range r.Status.Conditions {
-		if c.Status != metav1.ConditionTrue {
-			continue
-		}
-		switch c.Type {
-		case certificatesv1.PodCertificateRequestConditionTypeIssued:
+		switch {
+		case c.Is(issued):
 			return split(r.Status.CertificateChain), nil, true
-		case certificatesv1.PodCertificateRequestConditionTypeDenied:
-			return issued, kind().Refusal(signer.Denied, r, c.Reason, c.Message), true
-		case certificatesv1.PodCertificateRequestConditionTypeFailed:
-			return issued, kind().Refusal(signer.Failed, r, c.Reason, c.Message), true
+		case c.Is(denied):
+			return answer, kind().Refusal(signer.Denied, r, c.Reason, c.Message), true
+		case c.Is(failed):
+			return answer, kind().Refusal(signer.Failed, r, c.Reason, c.Message), true
 		}
 	}
-	return issued, nil, false
+	return answer, nil, false
 }
 
 // state returns what an undecided request waits for, in words.
-func state(*certificatesv1.PodCertificateRequest) string { return "waiting for mayfly-controller" }
+func state(*podCertificateRequest) string { return "waiting for mayfly-controller" }
 
 // split splits the status's one list into the chain and the CA certificates, which are the self-signed ones after the
 // leaf; without one, the last certificate of the chain is used as the CA certificate. A text that can't be parsed is

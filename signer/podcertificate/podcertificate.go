@@ -8,54 +8,54 @@ package podcertificate
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"math"
 	"sync/atomic"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
-	certificatesv1 "k8s.io/api/certificates/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/decision"
+	"github.com/mayfly-csi/mayfly/signer/object"
 )
 
 // A Signer signs through PodCertificateRequests. It implements [signer.Signer] and [signer.Rememberer], but not
 // [signer.Forgetter]: a node may not delete its requests, and kube-controller-manager deletes them after 15 minutes
 // (kubernetes pkg/controller/certificates/cleaner/pcrcleaner.go).
 type Signer struct {
-	node     string
-	requests func(namespace string) client
-	meta     metadata.Interface
-	rights   *decision.Rights          // Of the node plugin itself.
-	nodeUID  atomic.Pointer[types.UID] // As it was last read.
+	requests requests
+	nodes    object.Client[identity]
+	accounts object.Client[identity]
+	rights   *decision.Rights       // Of the node plugin itself.
+	nodeUID  atomic.Pointer[string] // As it was last read.
 }
 
-// New makes a signer on the API server of config for the pods of a node, without a rate limit: the node plugin limits
-// its requests itself.
+// An identity is an object's metadata.
+type identity struct {
+	object.Meta `json:"metadata"`
+}
+
+// New makes a signer on the API server of config for the pods of a node.
 func New(config *rest.Config, node string) (*Signer, error) {
-	rights, err := decision.NewRights(config, needed()...)
-	if err != nil {
+	rights, rightsErr := decision.NewRights(config, needed()...)
+	config = AsNode(config, node)
+	api, err := object.Connect(config, version())
+	core, coreErr := object.Connect(config, schema.GroupVersion{Version: "v1"})
+	if err := errors.Join(rightsErr, err, coreErr); err != nil {
 		return nil, err
 	}
-	config = AsNode(config, node)
-	config.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit.
-	requests, err := newRequests(config, node)
-	if err != nil {
-		return nil, fmt.Errorf("make a client for PodCertificateRequests: %w", err)
-	}
-	meta, err := metadata.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("make a client for nodes and service accounts: %w", err)
-	}
-	return &Signer{node: node, requests: requests, meta: meta, rights: rights}, nil
+	ofNode := object.New[podCertificateRequest](api, resource).Where("spec.nodeName", node)
+	return &Signer{
+		requests: requests{ofNode, node},
+		nodes:    object.New[identity](core, "nodes").MetaOnly(),
+		accounts: object.New[identity](core, "serviceaccounts").MetaOnly(),
+		rights:   rights,
+	}, nil
 }
 
 // needed returns the rights that the node plugin needs to create a request as its node, of those that an operator gives
@@ -63,10 +63,10 @@ func New(config *rest.Config, node string) (*Signer, error) {
 func needed() []decision.Right {
 	const as = "impersonate-on:associated-node:"
 	return []decision.Right{
-		{Verb: "impersonate:associated-node", Group: authenticationv1.GroupName, Resource: "nodes"},
+		{Verb: "impersonate:associated-node", Group: "authentication.k8s.io", Resource: "nodes"},
 		{Verb: as + "get", Resource: "nodes"},
 		{Verb: as + "get", Resource: "serviceaccounts"},
-		{Verb: as + "create", Group: certificatesv1.GroupName, Resource: resource},
+		{Verb: as + "create", Group: version().Group, Resource: resource},
 	}
 }
 
@@ -84,7 +84,7 @@ func user(node string) string { return "system:node:" + node }
 
 // Sign implements [signer.Signer].
 func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, error) {
-	requests := s.requests(req.Attempt.Pod.Namespace)
+	requests := s.requests.in(req.Attempt.Pod.Namespace)
 	found, err := s.submit(ctx, requests, req)
 	if err != nil {
 		return signer.Issued{}, s.rights.WhenGranted(err, decision.Account{Namespace: req.Attempt.Pod.Namespace})
@@ -95,15 +95,15 @@ func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, e
 // Refused implements [signer.Rememberer].
 func (s *Signer) Refused(ctx context.Context, attempt signer.Attempt) error {
 	namespace := attempt.Pod.Namespace
-	return kind().Refused(ctx, s.requests(namespace), namespace, attempt.ObjectName())
+	return kind().Refused(ctx, s.requests.in(namespace), namespace, attempt.ObjectName())
 }
 
 // submit submits the attempt's request. A wrong UID is an internal error to the API server (noderestriction,
 // admitPodCertificateRequest: its own cache might be behind), so after an internal error it reads the UIDs again.
 func (s *Signer) submit(
-	ctx context.Context, requests client, req signer.Request,
-) (*certificatesv1.PodCertificateRequest, error) {
-	known, err := s.uids(ctx, req.Attempt.Pod, metav1.GetOptions{ResourceVersion: "0"})
+	ctx context.Context, requests requests, req signer.Request,
+) (*podCertificateRequest, error) {
+	known, err := s.uids(ctx, req.Attempt.Pod, "0")
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func (s *Signer) submit(
 		return found, err
 	}
 	s.nodeUID.Store(nil)
-	current, readErr := s.uids(ctx, req.Attempt.Pod, metav1.GetOptions{})
+	current, readErr := s.uids(ctx, req.Attempt.Pod, "")
 	if readErr != nil || current == known {
 		return nil, err
 	}
@@ -120,28 +120,26 @@ func (s *Signer) submit(
 }
 
 // submit submits a request.
-func submit(
-	ctx context.Context, requests client, wanted *certificatesv1.PodCertificateRequest,
-) (*certificatesv1.PodCertificateRequest, error) {
+func submit(ctx context.Context, requests requests, wanted *podCertificateRequest) (*podCertificateRequest, error) {
 	return kind().Submit(ctx, requests, wanted, "create "+kind().Title(wanted))
 }
 
 // uids holds the UIDs in a request other than the pod's.
-type uids struct{ node, account types.UID }
+type uids struct{ node, account string }
 
 // uids reads the UIDs, that of the node once.
-func (s *Signer) uids(ctx context.Context, pod signer.Pod, o metav1.GetOptions) (read uids, err error) {
-	accounts := s.meta.Resource(corev1.SchemeGroupVersion.WithResource("serviceaccounts")).Namespace(pod.Namespace)
+func (s *Signer) uids(ctx context.Context, pod signer.Pod, resourceVersion string) (read uids, err error) {
+	accounts := s.accounts.In(pod.Namespace)
 	title := "service account " + pod.Namespace + "/" + pod.ServiceAccount
-	if read.account, err = s.uid(ctx, accounts, pod.ServiceAccount, o, title); err != nil {
+	if read.account, err = s.uid(ctx, accounts, pod.ServiceAccount, resourceVersion, title); err != nil {
 		return read, err
 	}
 	if last := s.nodeUID.Load(); last != nil {
 		read.node = *last
 		return read, nil
 	}
-	nodes := s.meta.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"})
-	if read.node, err = s.uid(ctx, nodes, s.node, o, "node "+s.node); err == nil {
+	node := s.requests.node
+	if read.node, err = s.uid(ctx, s.nodes, node, resourceVersion, "node "+node); err == nil {
 		s.nodeUID.Store(&read.node)
 	}
 	return read, err
@@ -149,36 +147,37 @@ func (s *Signer) uids(ctx context.Context, pod signer.Pod, o metav1.GetOptions) 
 
 // uid reads the UID of an object. title names it in errors.
 func (s *Signer) uid(
-	ctx context.Context, from metadata.ResourceInterface, name string, o metav1.GetOptions, title string,
-) (types.UID, error) {
-	object, err := from.Get(ctx, name, o)
+	ctx context.Context, from object.Client[identity], name, resourceVersion, title string,
+) (string, error) {
+	found, err := from.Get(ctx, name, resourceVersion)
 	if err != nil {
-		return "", decision.Explain(hint(err, s.node), "read "+title)
+		return "", decision.Explain(hint(err, s.requests.node), "read "+title)
 	}
-	return object.UID, nil
+	return found.UID, nil
 }
 
 // object returns the PodCertificateRequest of an attempt. The pod owns it, as it owns its kubelet's. It has neither
 // issuer nor usages: the signer takes them from the pod's spec.
-func (s *Signer) object(req signer.Request, known uids) *certificatesv1.PodCertificateRequest {
+func (s *Signer) object(req signer.Request, known uids) *podCertificateRequest {
 	pod := req.Attempt.Pod
 	seconds := int32(min(req.Duration/time.Second, math.MaxInt32)) // #nosec G115 -- It is in bounds.
-	return &certificatesv1.PodCertificateRequest{
-		ObjectMeta: metav1.ObjectMeta{
+	return &podCertificateRequest{
+		TypeMeta: metav1.TypeMeta{Kind: "PodCertificateRequest", APIVersion: version().String()},
+		Meta: object.Meta{
 			Name: req.Attempt.ObjectName(), Namespace: pod.Namespace,
 			OwnerReferences: []metav1.OwnerReference{{
 				APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: types.UID(pod.UID),
 			}},
 		},
-		Spec: certificatesv1.PodCertificateRequestSpec{
+		Spec: spec{
 			SignerName:                signer.PodCertificateSigner,
 			PodName:                   pod.Name,
-			PodUID:                    types.UID(pod.UID),
+			PodUID:                    pod.UID,
 			ServiceAccountName:        pod.ServiceAccount,
 			ServiceAccountUID:         known.account,
-			NodeName:                  types.NodeName(s.node),
+			NodeName:                  s.requests.node,
 			NodeUID:                   known.node,
-			MaxExpirationSeconds:      &seconds,
+			MaxExpirationSeconds:      seconds,
 			StubPKCS10Request:         req.CSR,
 			UnverifiedUserAnnotations: map[string]string{signer.VolumeAnnotation: req.Volume},
 		},

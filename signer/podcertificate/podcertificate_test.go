@@ -1,6 +1,7 @@
 package podcertificate
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -14,6 +15,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -21,7 +23,9 @@ import (
 
 	"go.uber.org/goleak"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 
@@ -142,6 +146,65 @@ func TestAKubernetesWithoutTheAPI(t *testing.T) {
 		"--signer=pod-certificate needs PodCertificateRequests in certificates.k8s.io/v1, which Kubernetes has from 1.37 on"
 	if err == nil || err.Error() != want {
 		t.Errorf(" got %v\nwant %s", err, want)
+	}
+}
+
+// The request's text is that of Kubernetes' type, and so is what is read of the answer.
+func TestTheTextOfARequest(t *testing.T) {
+	s, err := New(&rest.Config{Host: "http://api"}, "node-a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := signer.Request{
+		Attempt: signer.Attempt{ID: "a1", Pod: signer.Pod{Namespace: "shop", Name: "web", UID: "1", ServiceAccount: "default"}},
+		Volume:  "csi-1", CSR: []byte("csr"), Duration: time.Hour,
+	}
+	text, err := json.Marshal(s.object(req, uids{node: "2", account: "3"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	strict := json.NewDecoder(bytes.NewReader(text))
+	strict.DisallowUnknownFields()
+	var got certificatesv1.PodCertificateRequest
+	if err := strict.Decode(&got); err != nil {
+		t.Fatal(err)
+	}
+	seconds := int32(3600)
+	want := certificatesv1.PodCertificateRequest{
+		TypeMeta: metav1.TypeMeta{APIVersion: "certificates.k8s.io/v1", Kind: "PodCertificateRequest"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "web-a1", Namespace: "shop",
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "web", UID: "1"}},
+		},
+		Spec: certificatesv1.PodCertificateRequestSpec{
+			SignerName: signer.PodCertificateSigner, PodName: "web", PodUID: "1", ServiceAccountName: "default", ServiceAccountUID: "3",
+			NodeName: "node-a", NodeUID: "2", MaxExpirationSeconds: &seconds, StubPKCS10Request: req.CSR,
+			UnverifiedUserAnnotations: map[string]string{signer.VolumeAnnotation: "csi-1"},
+		},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+	for kind, want := range map[string]string{
+		certificatesv1.PodCertificateRequestConditionTypeIssued: "<nil>",
+		certificatesv1.PodCertificateRequestConditionTypeDenied: "request denied: PodCertificateRequest shop/web-a1: Why: text",
+		certificatesv1.PodCertificateRequestConditionTypeFailed: "signing failed: PodCertificateRequest shop/web-a1: Why: text",
+	} {
+		got.Status = certificatesv1.PodCertificateRequestStatus{CertificateChain: "chain", Conditions: []metav1.Condition{
+			{Type: kind, Status: metav1.ConditionTrue, Reason: "Why", Message: "text", LastTransitionTime: metav1.Now()},
+		}}
+		text, err := json.Marshal(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := &podCertificateRequest{}
+		if err := json.Unmarshal(text, read); err != nil {
+			t.Fatal(err)
+		}
+		answer, err, decided := decide(read)
+		if fmt.Sprint(err) != want || !decided || (string(answer.Chain) == "chain") != (err == nil) {
+			t.Errorf("%s: %+v, %v, decided %v", kind, answer, err, decided)
+		}
 	}
 }
 

@@ -5,88 +5,42 @@ import (
 	"fmt"
 	"strings"
 
-	certificatesv1 "k8s.io/api/certificates/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/gentype"
-	"k8s.io/client-go/rest"
 
-	"github.com/mayfly-csi/mayfly/signer/decision"
+	"github.com/mayfly-csi/mayfly/signer/object"
 )
 
-const resource = "podcertificaterequests"
-
-type client = decision.Client[*certificatesv1.PodCertificateRequest]
-
-// requests is a client for the PodCertificateRequests of a namespace, as a node.
+// requests is a client for a node's PodCertificateRequests: it may list and watch no others (kubernetes
+// plugin/pkg/auth/authorizer/node, authorizePodCertificateRequest).
 type requests struct {
-	*gentype.ClientWithList[*certificatesv1.PodCertificateRequest, *certificatesv1.PodCertificateRequestList]
+	object.Client[podCertificateRequest]
 	node string
 }
 
-// newRequests returns a function that makes clients for namespaces.
-func newRequests(config *rest.Config, node string) (func(namespace string) client, error) {
-	// client-go's clientset registers every kind of Kubernetes, which takes memory.
-	scheme, version := runtime.NewScheme(), certificatesv1.SchemeGroupVersion
-	scheme.AddKnownTypes(version, &certificatesv1.PodCertificateRequest{}, &certificatesv1.PodCertificateRequestList{})
-	metav1.AddToGroupVersion(scheme, version)
-	config = rest.CopyConfig(config)
-	config.APIPath, config.GroupVersion = "/apis", &version
-	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	api, err := rest.RESTClientFor(config)
-	if err != nil {
-		return nil, err
-	}
-	codec := runtime.NewParameterCodec(scheme)
-	return func(namespace string) client {
-		return requests{gentype.NewClientWithList(resource, api, codec, namespace,
-			func() *certificatesv1.PodCertificateRequest { return &certificatesv1.PodCertificateRequest{} },
-			func() *certificatesv1.PodCertificateRequestList { return &certificatesv1.PodCertificateRequestList{} },
-		), node}
-	}, nil
-}
-
-// onNode restricts a selector to the node's requests: a node may list and watch no others (kubernetes
-// plugin/pkg/auth/authorizer/node, authorizePodCertificateRequest).
-func (r requests) onNode(selector string) string {
-	return selector + "," + fields.OneTermEqualSelector("spec.nodeName", r.node).String()
+// in returns a client for those in a namespace.
+func (r requests) in(namespace string) requests {
+	r.Client = r.In(namespace)
+	return r
 }
 
 // Create implements [decision.Client].
-func (r requests) Create(
-	ctx context.Context, wanted *certificatesv1.PodCertificateRequest, o metav1.CreateOptions,
-) (*certificatesv1.PodCertificateRequest, error) {
-	created, err := r.ClientWithList.Create(ctx, wanted, o)
+func (r requests) Create(ctx context.Context, wanted *podCertificateRequest) (*podCertificateRequest, error) {
+	created, err := r.Client.Create(ctx, wanted)
 	return created, hint(err, r.node)
 }
 
 // Get implements [decision.Client]. It lists one object: the API server authorizes a node's get by a graph that lags
 // behind, and answers "forbidden" for a request that was deleted (kubernetes plugin/pkg/auth/authorizer/node).
-func (r requests) Get(
-	ctx context.Context, name string, o metav1.GetOptions,
-) (*certificatesv1.PodCertificateRequest, error) {
-	found, err := r.List(ctx, metav1.ListOptions{
-		FieldSelector:   r.onNode(fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()),
-		ResourceVersion: o.ResourceVersion,
-	})
+func (r requests) Get(ctx context.Context, name, resourceVersion string) (*podCertificateRequest, error) {
+	found, err := r.Find(ctx, name, resourceVersion)
 	if err != nil {
 		return nil, hint(err, r.node)
 	}
-	if len(found.Items) == 0 {
-		return nil, apierrors.NewNotFound(certificatesv1.Resource(resource), name)
+	if len(found) == 0 {
+		return nil, apierrors.NewNotFound(version().WithResource(resource).GroupResource(), name)
 	}
-	return &found.Items[0], nil
-}
-
-// Watch implements [decision.Client].
-func (r requests) Watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-	o.FieldSelector = r.onNode(o.FieldSelector)
-	w, err := r.ClientWithList.Watch(ctx, o)
-	return w, hint(err, r.node)
+	return &found[0], nil
 }
 
 // hint adds to an error of the API server what the cluster lacks.

@@ -29,6 +29,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 	"github.com/mayfly-csi/mayfly/signer/controller/authority"
 )
 
@@ -159,21 +160,31 @@ func (r *replica) failures(t *testing.T) (n float64) {
 	return n
 }
 
-// leafOf is a certificate that lasts so long.
-func leafOf(t *testing.T, c ca.CA, lasts time.Duration) ca.Signed {
+// leafOf is a certificate that lasts so long, with what is sent with it.
+func leafOf(t *testing.T, c ca.CA, lasts time.Duration) []*x509.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	signed, err := c.Sign(&x509.Certificate{
+	return sign(t, c, &x509.Certificate{
 		PublicKey: key.Public(), DNSNames: []string{"web.test"}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(lasts), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, now)
+	})
+}
+
+// sign is a template's certificate, with what is sent with it.
+func sign(t *testing.T, c ca.CA, template *x509.Certificate) []*x509.Certificate {
+	t.Helper()
+	issued, err := c.Sign(template)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return signed
+	sent, err := ca.Decode(issued.Chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sent
 }
 
 // published is a signer's bundle; nil: there is none.
@@ -207,14 +218,16 @@ func roots(t *testing.T, signer string) []*x509.Certificate {
 }
 
 // trusted is why whoever follows the signer's bundle does not accept what was signed.
-func trusted(t *testing.T, signer string, signed ca.Signed) error {
+func trusted(t *testing.T, signer string, signed []*x509.Certificate) error {
 	t.Helper()
 	trust, between := x509.NewCertPool(), x509.NewCertPool()
 	for _, root := range roots(t, signer) {
 		trust.AddCert(root)
 	}
-	between.AppendCertsFromPEM(signed.Chain)
-	_, err := signed.Leaf.Verify(x509.VerifyOptions{DNSName: "web.test", Roots: trust, Intermediates: between})
+	for _, above := range signed[1:] {
+		between.AddCert(above)
+	}
+	_, err := signed[0].Verify(x509.VerifyOptions{DNSName: "web.test", Roots: trust, Intermediates: between})
 	return err
 }
 
@@ -281,13 +294,10 @@ func podCertificate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		signed, err := c.Sign(&x509.Certificate{PublicKey: key, DNSNames: []string{"web.test"}, NotBefore: begin, NotAfter: end}, now)
-		if err != nil {
-			t.Fatal(err)
-		}
+		signed := sign(t, c, &x509.Certificate{PublicKey: key, DNSNames: []string{"web.test"}, NotBefore: begin, NotAfter: end})
 		pcr.Status = certificatesv1.PodCertificateRequestStatus{
 			Conditions:       []metav1.Condition{{Type: certificatesv1.PodCertificateRequestConditionTypeIssued, Status: metav1.ConditionTrue, Reason: "Signed", LastTransitionTime: metav1.Now()}},
-			CertificateChain: string(signed.Chain), NotBefore: new(metav1.NewTime(begin)), NotAfter: new(metav1.NewTime(end)), BeginRefreshAt: new(metav1.NewTime(begin.Add(end.Sub(begin) / 2))),
+			CertificateChain: string(chain.Encode(signed...)), NotBefore: new(metav1.NewTime(begin)), NotAfter: new(metav1.NewTime(end)), BeginRefreshAt: new(metav1.NewTime(begin.Add(end.Sub(begin) / 2))),
 		}
 		if _, err := requests.UpdateStatus(t.Context(), pcr, metav1.UpdateOptions{}); err != nil {
 			t.Errorf("%s: %v", lifetime, err)
@@ -343,7 +353,7 @@ func rotates(t *testing.T) {
 	first.ca(t, volumeSigner)
 	until(t, "the bundle", func() bool { return published(t, volumeSigner) != nil })
 	known, signers, begun := map[string]bool{}, map[string]bool{}, time.Now()
-	var valid []ca.Signed
+	var valid [][]*x509.Certificate
 	until(t, "three CAs sign", func() bool {
 		for _, root := range roots(t, volumeSigner) {
 			known[root.Subject.String()] = true
@@ -355,11 +365,11 @@ func rotates(t *testing.T) {
 		signers[c.String()] = true
 		valid = append(valid, leafOf(t, c, 2*time.Second))
 		for _, signed := range valid {
-			if err := trusted(t, volumeSigner, signed); err != nil && time.Now().Before(signed.Leaf.NotAfter) {
-				t.Errorf("%s after the begin: of %s: %v", time.Since(begun), signed.Leaf.Issuer, err)
+			if err := trusted(t, volumeSigner, signed); err != nil && time.Now().Before(signed[0].NotAfter) {
+				t.Errorf("%s after the begin: of %s: %v", time.Since(begun), signed[0].Issuer, err)
 			}
 		}
-		for len(valid) > 0 && time.Now().After(valid[0].Leaf.NotAfter) {
+		for len(valid) > 0 && time.Now().After(valid[0][0].NotAfter) {
 			valid = valid[1:]
 		}
 		time.Sleep(100 * time.Millisecond)

@@ -130,11 +130,15 @@ func leaf(t *testing.T, c ca.CA, now time.Time) *x509.Certificate {
 		t.Fatalf("%s: from %s to %s (%v)", now, begin, end, err)
 	}
 	// Any key will do.
-	signed, err := c.Sign(&x509.Certificate{PublicKey: c.Certificate.PublicKey, NotBefore: begin, NotAfter: end, DNSNames: []string{"web.test"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, now)
+	issued, err := c.Sign(&x509.Certificate{PublicKey: c.Certificate.PublicKey, NotBefore: begin, NotAfter: end, DNSNames: []string{"web.test"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return signed.Leaf
+	sent, err := ca.Decode(issued.Chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sent[0]
 }
 
 func TestPlans(t *testing.T) {

@@ -3,7 +3,11 @@ package bridge
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -400,6 +404,66 @@ func TestWhatACAIsNotFor(t *testing.T) {
 			t.Error(words)
 		}
 	}
+}
+
+// What a CA may not have signed, by its name constraints or usages, is no answer.
+func TestWhatACAMayNotSign(t *testing.T) {
+	for name, row := range map[string]struct {
+		limit func(*x509.Certificate)
+		want  string // Empty: it may.
+	}{
+		"its names":      {func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"shop.svc"} }, ""},
+		"others' names":  {func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"example.org"} }, "x509: a root or intermediate certificate is not authorized to sign for this name"},
+		"others' usages": {func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning} }, "x509: certificate specifies an incompatible key usage"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := web("csi.mayfly.dev/key-usages=digital signature,server auth")
+			pcr := asks(t, pod)
+			d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+			d.CAs = cas{signer.PodCertificateSigner: limited(t, row.limit)}
+			if _, err := d.answers(pcr); err != nil {
+				t.Fatal(err)
+			}
+			want := "Issued "
+			if row.want != "" {
+				want = "Failed SigningFailed: signing failed: unusable certificate from CA mayfly-ca: the certificate chain does not hold: the certificate: " + row.want
+			}
+			if words, _ := d.status(pcr); !strings.HasPrefix(words, want) {
+				t.Errorf("%s, want %s", words, want)
+			}
+		})
+	}
+}
+
+// limited is a CA below a root that limits what it may sign.
+func limited(t *testing.T, limit func(*x509.Certificate)) ca.CA {
+	t.Helper()
+	begin, end := time.Now().Add(-time.Hour), time.Now().Add(1000*time.Hour)
+	root, err := ca.New("root", begin, end)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		Subject: pkix.Name{CommonName: "limited"}, NotBefore: begin, NotAfter: end.Add(-time.Hour), PublicKey: key.Public(), IsCA: true, BasicConstraintsValid: true,
+	}
+	limit(template)
+	issued, err := root.Sign(template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := ca.Parse(issued.Chain, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), issued.CA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // corp makes the pod's volume one of a cert-manager issuer.

@@ -25,6 +25,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/ca"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/object"
 )
 
 // issue has the certificate signed, and answers once that is decided.
@@ -66,15 +67,14 @@ func (b *Bridge) sign(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 	if err != nil {
 		return signer.Issued{}, signer.Errorf(signer.Invalid, "sign with CA %s: %w", name, err)
 	}
-	now := time.Now()
-	if template.NotBefore, template.NotAfter, err = authority.Validity(now, lifetime(pcr)); err != nil {
+	if template.NotBefore, template.NotAfter, err = authority.Validity(time.Now(), lifetime(pcr)); err != nil {
 		return signer.Issued{}, signer.Errorf(signer.Unavailable, "sign with CA %s: %w", name, err)
 	}
-	signed, err := authority.Sign(template, now)
+	issued, err := authority.Sign(template)
 	if err != nil {
 		return signer.Issued{}, signer.Errorf(signer.Failed, "sign with CA %s: %w", name, err)
 	}
-	return signed.Issued, nil
+	return issued, nil
 }
 
 // signerOf is the signer that a CA is for.
@@ -122,7 +122,7 @@ func (b *Bridge) pass(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 	if err := b.approve(ctx, cr); err != nil {
 		return signer.Issued{}, err
 	}
-	issued, err, decided := certmanager.Decide(cr)
+	issued, err, decided := decision(cr)
 	if !decided {
 		err = errNotYet
 	}
@@ -140,18 +140,42 @@ func (b *Bridge) waits(ctx context.Context, pcr *certificatesv1.PodCertificateRe
 		return false, client.IgnoreNotFound(err)
 	}
 	made := Keep(cr) && cr.OwnerReferences[0].UID == pcr.UID && cr.Spec.Username == b.Self
-	_, _, over := certmanager.Decide(cr)
+	_, _, over := decision(cr)
 	return made && decided(cr) && !over, nil
 }
 
 // passed is the CertificateRequest for a volume.
 func passed(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) *cmapi.CertificateRequest {
-	cr := certmanager.Object(request.New(v, "", pcr.Spec.StubPKCS10Request))
-	cr.Name = pcr.Name
-	cr.OwnerReferences = []metav1.OwnerReference{{
-		APIVersion: certificatesv1.SchemeGroupVersion.String(), Kind: "PodCertificateRequest", Name: pcr.Name, UID: pcr.UID,
-	}}
+	made := certmanager.Object(request.New(v, "", pcr.Spec.StubPKCS10Request))
+	cr := &cmapi.CertificateRequest{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: pcr.Name, Namespace: made.Namespace, Annotations: made.Annotations,
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: certificatesv1.SchemeGroupVersion.String(), Kind: "PodCertificateRequest", Name: pcr.Name, UID: pcr.UID,
+			}},
+		},
+		Spec: cmapi.CertificateRequestSpec{
+			Request: made.Spec.Request, IssuerRef: cmmeta.IssuerReference(made.Spec.IssuerRef), Duration: &made.Spec.Duration, IsCA: made.Spec.IsCA,
+		},
+	}
+	for _, u := range made.Spec.Usages {
+		cr.Spec.Usages = append(cr.Spec.Usages, cmapi.KeyUsage(u))
+	}
 	return cr
+}
+
+// decision is what became of a CertificateRequest, as node plugins see it.
+func decision(cr *cmapi.CertificateRequest) (issued signer.Issued, err error, decided bool) {
+	seen := &certmanager.CertificateRequest{
+		Meta:   object.Meta{Name: cr.Name, Namespace: cr.Namespace},
+		Status: certmanager.Status{Certificate: cr.Status.Certificate, CA: cr.Status.CA},
+	}
+	for _, c := range cr.Status.Conditions {
+		seen.Status.Conditions = append(seen.Status.Conditions, object.Condition{
+			Type: string(c.Type), Status: metav1.ConditionStatus(c.Status), Reason: c.Reason, Message: c.Message,
+		})
+	}
+	return certmanager.Decide(seen)
 }
 
 // submit is the CertificateRequest as it is, or as it was made now. One that the cache does not know yet comes later.
