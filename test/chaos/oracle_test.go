@@ -1,12 +1,14 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -21,6 +23,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/mount"
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
@@ -114,6 +117,7 @@ func (w *world) check() {
 	for _, s := range w.slots {
 		if s.exists {
 			w.checkFiles(s)
+			w.checkDisk(s)
 			w.checkSchedule(s)
 		}
 	}
@@ -153,6 +157,19 @@ func (w *world) checkFiles(s *slot) {
 	s.blind = s.full
 	now, link := unix.NsecToTimespec(time.Now().UnixNano()), filepath.Join(w.dir(s), "data", "..data")
 	_ = unix.UtimesNanoAt(unix.AT_FDCWD, link, []unix.Timespec{now, now}, unix.AT_SYMLINK_NOFOLLOW) // The kernel is in no bubble.
+}
+
+// checkDisk demands that no key of a volume is on a disk.
+func (w *world) checkDisk(s *slot) {
+	if mounted, err := mount.Is(w.dir(s)); !s.spoiled || err != nil || mounted {
+		return
+	}
+	_ = filepath.WalkDir(w.dir(s), func(path string, _ fs.DirEntry, _ error) error {
+		if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte("PRIVATE KEY")) {
+			w.fail("%s has a key, and is on a disk", path)
+		}
+		return nil
+	})
 }
 
 // record reads the record of a volume that can be worked on; ok is false if there is none.

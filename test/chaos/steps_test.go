@@ -40,9 +40,11 @@ func steps() []step {
 		{"renewals are wished", 20, (*world).wish},
 		{"fill", 15, (*world).fill},
 		{"empty", 30, (*world).empty},
-		{"unmount what the pod has", 10, func(w *world) bool { return w.unmount(w.Target) }},
+		{"unmount what the pod has", 10, func(w *world) bool {
+			return w.unmount(func(s *slot) string { return w.Target(s.Volume) })
+		}},
 		{"unmount the tmpfs", 5, func(w *world) bool {
-			return w.unmount(func(v kubelet.Volume) string { return w.dir(&slot{Volume: v}) })
+			return w.unmount(func(s *slot) string { s.full = false; return w.dir(s) })
 		}},
 		{"no file can be opened", 10, (*world).starve},
 		{"a pod vanishes", 5, (*world).vanishes},
@@ -373,14 +375,14 @@ func (w *world) starve() bool {
 }
 
 // unmount unmounts a path of a volume, as others on the node may.
-func (w *world) unmount(path func(kubelet.Volume) string) bool {
+func (w *world) unmount(path func(*slot) string) bool {
 	s := w.any(func(s *slot) bool { return s.exists && s.call == nil && s.acked })
 	if s == nil {
 		return false
 	}
 	w.note("  %s", s.UID)
-	s.spoiled, s.strange, s.full = true, true, false
-	w.must(mount.Unmount(path(s.Volume)))
+	s.spoiled, s.strange = true, true
+	w.must(mount.Unmount(path(s)))
 	return true
 }
 

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -339,6 +338,7 @@ func (w *world) fail(format string, args ...any) {
 	}
 	w.failed = true
 	text := fmt.Sprintf(format, args...)
+	w.note("failed: %s", text)
 	w.t.Logf("the log, of the pods concerned:\n%s\nthe last steps:\n%s", w.log.about(text), strings.Join(w.steps[max(0, len(w.steps)-200):], "\n"))
 	w.t.Error(text)
 }
@@ -403,13 +403,14 @@ func (l *tail) Write(p []byte) (int, error) {
 func (l *tail) about(text string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var pods []string
-	for _, uid := range regexp.MustCompile(`-0*(\d+)\b`).FindAllStringSubmatch(text, -1) {
-		pods = append(pods, "/web-"+uid[1]+" ", "/web-"+uid[1]+"-")
+	var names []string
+	for _, uid := range regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-0*(\d+)\b`).FindAllStringSubmatch(text, -1) {
+		names = append(names, `/web-`+uid[2]+`\b`, kubelet.Volume{Pod: kubelet.Pod{UID: uid[0]}}.ID())
 	}
+	concerned := regexp.MustCompile(strings.Join(names, "|"))
 	var lines []string
 	for line := range strings.Lines(l.buf.String()) {
-		if len(pods) == 0 || slices.ContainsFunc(pods, func(p string) bool { return strings.Contains(line, p) }) {
+		if concerned.MatchString(line) {
 			lines = append(lines, line)
 		}
 	}
