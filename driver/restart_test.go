@@ -396,6 +396,25 @@ func TestATmpfsThatSomebodyElseTookAwayOfAPodThatIsGone(t *testing.T) {
 	n.empty()
 }
 
+// The same holds while the signer has a request: its answer comes with the key.
+func TestATmpfsThatSomebodyElseTookAwayDuringAnAttempt(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	n.signer.say(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
+		unmount(t, n.inState(v, ""))
+		return ca.Sign(ctx, req)
+	})
+	n.fails(v, "was unmounted by another process")
+	for _, name := range []string{"pending.key", "data"} {
+		if exists(t, n.inState(v, name)) {
+			t.Errorf("%s is on a disk", name)
+		}
+	}
+	pair(t, n.publish(v))
+	n.unpublish(v)
+	n.empty()
+}
+
 // A volume that is published again after somebody else has unmounted its tmpfs gets another pair, and until then the pod
 // keeps what it has.
 func TestAPublishedTmpfsThatSomebodyElseTookAway(t *testing.T) {

@@ -303,46 +303,40 @@ func (w *world) checkMetrics() {
 	}
 }
 
-// checkGone demands that nothing is left of pods that are gone.
+// checkGone demands that nothing is left of pods that are gone. A pod that vanished is noticed by the next process or the
+// next renewal.
 func (w *world) checkGone(since time.Time) {
 	w.buried = slices.DeleteFunc(w.buried, func(b burial) bool {
-		again := slices.ContainsFunc(w.slots, func(s *slot) bool { return s.exists && s.UID == b.slot.UID })
-		if b.abandoned && since.Before(b.at) && !again { // The next process removes it, or its renewal.
-			return false
-		}
-		if time.Since(renew.Later(b.at, since)) < 20*time.Second && b.abandoned && !again {
+		if b.abandoned && (since.Before(b.at) || time.Since(since) < 20*time.Second) {
 			return false
 		}
 		for _, path := range []string{w.dir(&b.slot), w.Target(b.slot.Volume)} {
-			if _, err := os.Lstat(path); err == nil && !again {
+			if _, err := os.Lstat(path); err == nil {
 				w.fail("%s is left of %s", path, b.slot.UID)
 			}
 		}
 		if time.Since(b.at) < time.Minute {
 			return false
 		}
-		w.checkForgotten(b, since, again)
+		w.checkForgotten(b, since)
 		return true
 	})
 }
 
 // checkForgotten demands that a pod that is gone has no requests any more, if the API server was well all the time: of
 // those that it could not delete the driver remembers 32, and leaves the rest to Kubernetes.
-func (w *world) checkForgotten(b burial, since time.Time, again bool) {
+func (w *world) checkForgotten(b burial, since time.Time) {
 	w.api.mu.Lock()
 	left := w.api.of(b.slot.UID)
 	well := w.api.state == fine && w.api.since.Before(b.slot.came) && since.Before(b.at)
 	w.api.mu.Unlock()
-	if well && len(left) > 0 && !again && !b.slot.strange && !b.abandoned {
+	if well && len(left) > 0 && !b.slot.strange && !b.abandoned {
 		w.fail("%d requests are left of %s, such as %s", len(left), b.slot.UID, left[0].Name)
 	}
-	if !again {
-		w.api.collect(b.slot.UID)
-	}
+	w.api.collect(b.slot.UID)
 }
 
-// checkRequests demands that a volume has one live request at most. Those that it had of another issuer may be there
-// until their successor is signed.
+// checkRequests demands that a volume has one live request at most, and those that it had of another default issuer.
 func (w *world) checkRequests() {
 	w.api.mu.Lock()
 	defer w.api.mu.Unlock()
@@ -350,16 +344,11 @@ func (w *world) checkRequests() {
 		if !s.exists || s.strange {
 			continue
 		}
-		live := map[string]string{}
-		for _, req := range w.api.of(s.UID) {
-			if req.decided {
-				continue
-			}
-			issuer := req.Spec.IssuerRef.Name
-			if live[issuer] != "" {
-				w.fail("%s has two live requests: %s and %s", s.UID, live[issuer], req.Name)
-			}
-			live[issuer] = req.Name
+		live := slices.DeleteFunc(w.api.of(s.UID), func(r *request) bool {
+			return r.decided || r.CreationTimestamp.Time.Before(w.turned)
+		})
+		if len(live) > 1 {
+			w.fail("%s has two live requests: %s and %s", s.UID, live[0].Name, live[1].Name)
 		}
 	}
 }

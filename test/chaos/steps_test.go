@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -113,6 +114,7 @@ func (w *world) comes() bool {
 		return false
 	}
 	w.api.collect(s.UID)
+	w.buried = slices.DeleteFunc(w.buried, func(b burial) bool { return b.slot.UID == s.UID })
 	*s = slot{Volume: s.Volume, exists: true, came: time.Now()}
 	if s.UID == "" || w.chance(80) { // Else the pod of before comes back, as static pods do.
 		w.uids++
@@ -204,7 +206,7 @@ func (w *world) restart() bool {
 func (w *world) proceed() {
 	w.flags.keep = w.rand.IntN(3)
 	if w.chance(20) {
-		w.flags.issuer = []string{"ca", "other"}[w.rand.IntN(2)]
+		w.flags.issuer, w.turned = []string{"ca", "other"}[w.rand.IntN(2)], time.Now()
 	}
 	w.running, w.next = w.next, nil
 	if w.running == nil {

@@ -53,6 +53,7 @@ type world struct {
 	steps   []string // What was done, with its time.
 	failed  bool
 	flags   flags
+	turned  time.Time  // When the default issuer was changed.
 	uids    int        // Of the pods so far.
 	running *process   // It serves, or is about to.
 	next    *process   // It waits for the end of the other one.
