@@ -13,6 +13,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/mount"
+	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
@@ -72,7 +73,7 @@ func (w *world) take() {
 	switch n := w.rand.IntN(100); {
 	case n < 60:
 		w.pass(w.span(2 * time.Second))
-	case n < 97:
+	case n < 99:
 		w.pass(w.span(time.Minute))
 	default:
 		w.pass(w.span(30 * time.Minute))
@@ -266,6 +267,7 @@ func (w *world) between() {
 		ahead, left := w.span(s.set.end.Sub(r.IssuedAt)), float64(s.set.end.Sub(r.RenewAt))/float64(s.set.end.Sub(r.IssuedAt))
 		w.note("  the clock was %s ahead, as %s has it", ahead, s.UID)
 		r.IssuedAt, r.RenewAt = r.IssuedAt.Add(ahead), r.RenewAt.Add(time.Duration(float64(ahead)*left))
+		r.RenewAt = renew.Earlier(r.RenewAt, s.latest(r.IssuedAt, s.set.end))
 		if r.Failure != nil {
 			r.Failure.At, r.Failure.RetryAt = r.Failure.At.Add(ahead), r.Failure.RetryAt.Add(ahead)
 		}
