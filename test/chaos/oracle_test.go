@@ -45,6 +45,7 @@ const (
 // A set is what a pod reads.
 type set struct {
 	generation string
+	ca         []byte
 	leaf       *x509.Certificate
 	begin, end time.Time // Of the path that ends last.
 	seen       time.Time // When it was first seen.
@@ -71,7 +72,7 @@ func (w *world) load(target string) (*set, error) {
 		if err != nil {
 			return err
 		}
-		s.leaf = pair.Leaf
+		s.leaf, s.ca = pair.Leaf, ca
 		return s.verify(pair, ca, w.api.pki)
 	})
 	return s, err
@@ -118,6 +119,7 @@ func (w *world) check() {
 		if s.exists {
 			w.checkFiles(s)
 			w.checkDisk(s)
+			w.checkTrust(s)
 			w.checkSchedule(s)
 		}
 	}
@@ -170,6 +172,21 @@ func (w *world) checkDisk(s *slot) {
 		}
 		return nil
 	})
+}
+
+// checkTrust demands that a pod has the CA certificates of its sources, soon after they have changed.
+func (w *world) checkTrust(s *slot) {
+	w.corporate.mu.Lock()
+	answer, changed := w.corporate.answer, w.corporate.since
+	w.corporate.mu.Unlock()
+	since, ok := w.servesSince()
+	if s.set == nil || s.spoiled || s.blind || s.Attributes[name+"/trust"] == "" || answer.Err != nil ||
+		!ok || time.Since(renew.Later(since, changed)) < late {
+		return
+	}
+	if want := answer.Certificates.Encode(); !bytes.Contains(s.set.ca, want) {
+		w.fail("%s does not have the CA certificates that its source has since %s:\n%s", s.UID, changed, want)
+	}
 }
 
 // record reads the record of a volume that can be worked on; ok is false if there is none.
@@ -351,6 +368,9 @@ func (w *world) checkRequests() {
 			w.fail("%s has two live requests: %s and %s", s.UID, live[0].Name, live[1].Name)
 		}
 	}
+	if w.api.rash != "" {
+		w.fail("the node plugin does not back off: %s", w.api.rash)
+	}
 }
 
 // A sent is an Event, with the pair that the volume had when it was sent.
@@ -417,7 +437,7 @@ func (w *world) checkEvent(s *slot, e sent) {
 	switch e.Reason {
 	case "CertificateNotRenewed":
 		m := regexp.MustCompile(`the pod keeps its certificate, which end(s|ed) at ` + stamp).FindStringSubmatch(e.Message)
-		if m == nil || e.err != nil || chain.Stamp(e.had.end) != m[2] {
+		if m == nil || e.err != nil || chain.Stamp(e.had.end) != m[2] && e.at.Sub(signedAt(e.had.leaf)) > time.Second { // On its way.
 			w.fail("an Event of %s, which has %+v (%v): %s", s.UID, e.had, e.err, e.Message)
 		}
 	case "CertificateExpired":

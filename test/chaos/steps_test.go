@@ -35,6 +35,7 @@ func steps() []step {
 		{"hang up", 15, (*world).hangUp},
 		{"another mood of an issuer", 40, (*world).otherMood},
 		{"another state of the API server", 30, (*world).otherState},
+		{"another source of CA certificates", 10, (*world).otherTrust},
 		{"a request is deleted", 10, (*world).deleteRequest},
 		{"restart", 15, (*world).restart},
 		{"another node plugin starts", 10, (*world).second},
@@ -126,9 +127,11 @@ func (w *world) comes() bool {
 		name + "/dns-names": "web.shop.svc", name + "/layout": "pem,bundle", name + "/duration": durations[w.rand.IntN(len(durations))],
 		name + "/key-usages": "digital signature,server auth", // A usage that is asked for by name is not optional.
 	}
-	for key, value := range map[string]string{"/issuer-name": "ca", "/reuse-private-key": "true", "/renew-before": "30s"} {
+	for _, a := range [][2]string{
+		{"/issuer-name", "ca"}, {"/reuse-private-key", "true"}, {"/renew-before", "30s"}, {"/trust", "issuer,file:corp"},
+	} {
 		if w.chance(30) {
-			s.Attributes[name+key] = value
+			s.Attributes[name+a[0]] = a[1]
 		}
 	}
 	w.note("  %s: %v", s.UID, s.Attributes)
@@ -378,7 +381,7 @@ func (w *world) starve() bool {
 	return true
 }
 
-// unmount unmounts a path of a volume, as others on the node may.
+// unmount unmounts a path of a volume, as others on the node may, and perhaps deletes it.
 func (w *world) unmount(path func(*slot) string) bool {
 	s := w.any(func(s *slot) bool { return s.exists && s.call == nil && s.acked })
 	if s == nil {
@@ -387,6 +390,9 @@ func (w *world) unmount(path func(*slot) string) bool {
 	w.note("  %s", s.UID)
 	s.spoiled, s.strange = true, true
 	w.must(mount.Unmount(path(s)))
+	if w.chance(50) {
+		_ = os.Remove(path(s)) // Not if it has files.
+	}
 	return true
 }
 
@@ -407,6 +413,7 @@ func (w *world) vanishes() bool {
 // recover lets all be well for longer than any backoff, and demands that every pod has a valid certificate then.
 func (w *world) recover() bool {
 	w.api.set(fine)
+	w.corporate.set(w.api.pki.root)
 	w.api.mu.Lock()
 	w.api.dying = 0
 	w.api.mu.Unlock()

@@ -43,10 +43,11 @@ type world struct {
 	t    *testing.T
 	rand *rand.Rand
 	kubelet.Kubelet
-	api  *apiServer
-	pods *pods
-	log  *tail
-	open *sync.RWMutex // Locked for reading, but when no file can be opened. All worlds of the process share it.
+	api       *apiServer
+	pods      *pods
+	corporate *corporate
+	log       *tail
+	open      *sync.RWMutex // Locked for reading, but when no file can be opened. All worlds of the process share it.
 
 	slots   []*slot
 	buried  []burial
@@ -119,9 +120,10 @@ func newWorld(t *testing.T, seed uint64, root string, now time.Time, open *sync.
 	time.Sleep(time.Until(now))
 	w := &world{
 		t: t, rand: rand.New(rand.NewPCG(seed, 0)), Kubelet: kubelet.Kubelet{Root: root}, pods: &pods{}, log: &tail{},
-		open: open, flags: flags{issuer: "ca"},
+		open: open, flags: flags{issuer: "ca"}, corporate: &corporate{changed: map[int]func(){}},
 	}
-	w.api = &apiServer{seed: seed, pki: newPKI(), state: fine, log: w.log, moods: map[string]mood{}, requests: map[string]*request{}, calls: map[string]int{}}
+	w.api = &apiServer{seed: seed, pki: newPKI(), state: fine, log: w.log, moods: map[string]mood{}, requests: map[string]*request{}, calls: map[string]int{}, asked: map[string][]time.Time{}}
+	w.corporate.set(w.api.pki.root)
 	w.api.kill = w.freeze
 	for range 12 {
 		w.slots = append(w.slots, &slot{})
@@ -144,7 +146,7 @@ func (w *world) start() *process {
 	w.must(err)
 	p.Driver, err = driver.NewWithClocks(driver.Config{
 		Names: []driver.Name{{Name: name}}, Version: "test", NodeName: "node-a", KubeletRoot: w.Root, StateDir: w.stateDir(),
-		Signer: cm, KeepRequests: new(w.flags.keep), Defaults: volume.Defaults{IssuerName: w.flags.issuer},
+		Signer: cm, KeepRequests: new(w.flags.keep), Defaults: volume.Defaults{IssuerName: w.flags.issuer, TrustFiles: []string{"corp"}}, Trust: w.corporate,
 		RenewalsPerSecond: 100, Pods: w.pods, WatchPods: true, Events: w, Metrics: p.metrics,
 		Log: slog.New(slog.NewTextHandler(w.log, nil)),
 	}, func() (renew.Clock, error) { return alarm.New(), nil })
