@@ -192,7 +192,9 @@ func newSerial() *big.Int {
 }
 
 // signedAt returns when a certificate was signed.
-func signedAt(c *x509.Certificate) time.Time { return time.Unix(0, new(big.Int).Rsh(c.SerialNumber, 32).Int64()) }
+func signedAt(c *x509.Certificate) time.Time {
+	return time.Unix(0, new(big.Int).Rsh(c.SerialNumber, 32).Int64())
+}
 
 // sign signs a request, as edit has the answer.
 func (p *pki) sign(cr *cmapi.CertificateRequest, edit func(*pki, *leaf)) (chain, ca []byte) {
@@ -204,7 +206,7 @@ func (p *pki) sign(cr *cmapi.CertificateRequest, edit func(*pki, *leaf)) (chain,
 	l := &leaf{
 		template: &x509.Certificate{
 			SerialNumber: newSerial(),
-			Subject: csr.Subject, DNSNames: csr.DNSNames, IPAddresses: csr.IPAddresses, URIs: csr.URIs, PublicKey: csr.PublicKey,
+			Subject:      csr.Subject, DNSNames: csr.DNSNames, IPAddresses: csr.IPAddresses, URIs: csr.URIs, PublicKey: csr.PublicKey,
 			NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(cr.Spec.Duration.Duration), KeyUsage: x509.KeyUsageDigitalSignature,
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true,
 		},

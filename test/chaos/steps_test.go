@@ -208,13 +208,13 @@ func (w *world) restart() bool {
 
 // proceed lets the next node plugin run, that which waits if there is one.
 func (w *world) proceed() {
-	w.flags.keep = w.rand.IntN(3)
-	if w.chance(20) {
-		w.flags.issuer, w.turned = []string{"ca", "other"}[w.rand.IntN(2)], time.Now()
-	}
+	before, now := w.running, time.Now()
 	w.running, w.next = w.next, nil
 	if w.running == nil {
 		w.running = w.start()
+	}
+	if w.running.issuer != before.issuer {
+		w.turned = now
 	}
 	time.Sleep(1100 * time.Millisecond) // It looks once a second whether the state directory is free.
 }

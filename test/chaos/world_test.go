@@ -53,7 +53,6 @@ type world struct {
 	buried  []burial
 	steps   []string // What was done, with its time.
 	failed  bool
-	flags   flags
 	turned  time.Time  // When the default issuer was changed.
 	uids    int        // Of the pods so far.
 	running *process   // It serves, or is about to.
@@ -97,16 +96,11 @@ type call struct {
 	ended  time.Time
 }
 
-// Flags are those of a node plugin that runs of the world change.
-type flags struct {
-	keep   int
-	issuer string // The default issuer.
-}
-
 // A process is a node plugin.
 type process struct {
 	*driver.Driver
 	metrics *prometheus.Registry
+	issuer  string // The default issuer.
 	client  kubelet.Driver
 	stop    context.CancelFunc
 	done    chan error
@@ -120,7 +114,7 @@ func newWorld(t *testing.T, seed uint64, root string, now time.Time, open *sync.
 	time.Sleep(time.Until(now))
 	w := &world{
 		t: t, rand: rand.New(rand.NewPCG(seed, 0)), Kubelet: kubelet.Kubelet{Root: root}, pods: &pods{}, log: &tail{},
-		open: open, flags: flags{issuer: "ca"}, corporate: &corporate{changed: map[int]func(){}},
+		open: open, corporate: &corporate{changed: map[int]func(){}},
 	}
 	w.api = &apiServer{seed: seed, pki: newPKI(), state: fine, log: w.log, moods: map[string]mood{}, requests: map[string]*request{}, calls: map[string]int{}, asked: map[string][]time.Time{}}
 	w.corporate.set(w.api.pki.root)
@@ -139,14 +133,18 @@ func (w *world) chance(percent int) bool { return w.rand.IntN(100) < percent }
 
 func (w *world) span(d time.Duration) time.Duration { return time.Duration(w.rand.Int64N(int64(d))) }
 
-// start starts a node plugin. It serves once others have given the state directory free.
+// start starts a node plugin, perhaps with other flags than the last one. It serves once others have given the state
+// directory free.
 func (w *world) start() *process {
-	p := &process{metrics: prometheus.NewRegistry(), done: make(chan error, 1)}
+	p := &process{metrics: prometheus.NewRegistry(), done: make(chan error, 1), issuer: "ca"}
+	if w.chance(10) {
+		p.issuer = "other"
+	}
 	cm, err := certmanager.New(&rest.Config{Host: "http://api", Transport: w.api})
 	w.must(err)
 	p.Driver, err = driver.NewWithClocks(driver.Config{
 		Names: []driver.Name{{Name: name}}, Version: "test", NodeName: "node-a", KubeletRoot: w.Root, StateDir: w.stateDir(),
-		Signer: cm, KeepRequests: new(w.flags.keep), Defaults: volume.Defaults{IssuerName: w.flags.issuer, TrustFiles: []string{"corp"}}, Trust: w.corporate,
+		Signer: cm, KeepRequests: new(w.rand.IntN(3)), Defaults: volume.Defaults{IssuerName: p.issuer, TrustFiles: []string{"corp"}}, Trust: w.corporate,
 		RenewalsPerSecond: 100, Pods: w.pods, WatchPods: true, Events: w, Metrics: p.metrics,
 		Log: slog.New(slog.NewTextHandler(w.log, nil)),
 	}, func() (renew.Clock, error) { return alarm.New(), nil })
