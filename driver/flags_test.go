@@ -2,6 +2,7 @@ package driver_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/driver"
@@ -11,7 +12,11 @@ import (
 // withIssuer restarts the driver with another issuer for volumes that name none.
 func (n *node) withIssuer(name string) {
 	n.t.Helper()
-	n.edit = func(c *driver.Config) { c.Defaults.IssuerName = name }
+	before := n.edit
+	n.edit = func(c *driver.Config) {
+		before(c)
+		c.Defaults.IssuerName = name
+	}
 	n.restart()
 }
 
@@ -39,9 +44,9 @@ func TestTheLastFlagsThatFitCount(t *testing.T) {
 	}
 }
 
-// An issuer that never answers is left when the driver starts again with another one.
+// An issuer that never answers is left when the driver starts again with another one, and its request does not stay.
 func TestAFlagWithAnotherIssuerOvertakesAnAttempt(t *testing.T) {
-	n := newNode(t, func(c *driver.Config) { c.Defaults.IssuerName = "typo" })
+	n := newNode(t, func(c *driver.Config) { c.Defaults.IssuerName, c.KeepRequests = "typo", new(2) })
 	n.signer.from(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
 		if req.Issuer.Name == "typo" {
 			return signer.Issued{}, signer.Errorf(signer.NotYet, "there is no issuer %s", req.Issuer.Name)
@@ -53,7 +58,9 @@ func TestAFlagWithAnotherIssuerOvertakesAnAttempt(t *testing.T) {
 	n.fails(v, "there is no issuer typo")
 	n.withIssuer("right")
 	n.publish(v)
-	if asked := n.signer.asked(); asked[0].Attempt.ID == asked[len(asked)-1].Attempt.ID {
+	first, asked := n.signer.asked()[0].Attempt.ID, n.signer.asked()
+	if first == asked[len(asked)-1].Attempt.ID {
 		t.Error("the attempt went on")
 	}
+	until(t, "its request is deleted", func() bool { return slices.Contains(n.signer.forgot(), first) })
 }

@@ -189,9 +189,6 @@ func interrupted(ctx context.Context, err error) bool {
 
 // attempt runs the steps in order. It continues an attempt that was begun before, even by another process.
 func (d *Driver) attempt(ctx context.Context, v *store.Volume) error {
-	if err := v.Mounted(); err != nil {
-		return err
-	}
 	if finished, err := d.issuer.FinishInstalled(v); finished {
 		return err
 	}

@@ -382,6 +382,39 @@ func TestATmpfsThatSomebodyElseTookAway(t *testing.T) {
 	n.empty()
 }
 
+// The next process removes what is left of such a volume: its pod may be gone, and nobody unpublishes it.
+func TestATmpfsThatSomebodyElseTookAwayOfAPodThatIsGone(t *testing.T) {
+	n := newNode(t, nil)
+	n.signer.from(refuse(signer.Unavailable, "away"))
+	v := web()
+	n.fails(v, "away")
+	unmount(t, n.inState(v, ""))
+	until(t, "the driver writes what it met", func() bool { return exists(t, n.inState(v, "record.json")) })
+	must(t, n.stop())
+	gone(t, n, v, n.Target(v))
+	n.start()
+	n.empty()
+}
+
+// The same holds while the signer has a request: its answer comes with the key.
+func TestATmpfsThatSomebodyElseTookAwayDuringAnAttempt(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	n.signer.say(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
+		unmount(t, n.inState(v, ""))
+		return ca.Sign(ctx, req)
+	})
+	n.fails(v, "was unmounted by another process")
+	for _, name := range []string{"pending.key", "data"} {
+		if exists(t, n.inState(v, name)) {
+			t.Errorf("%s is on a disk", name)
+		}
+	}
+	pair(t, n.publish(v))
+	n.unpublish(v)
+	n.empty()
+}
+
 // A volume that is published again after somebody else has unmounted its tmpfs gets another pair, and until then the pod
 // keeps what it has.
 func TestAPublishedTmpfsThatSomebodyElseTookAway(t *testing.T) {

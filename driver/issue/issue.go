@@ -93,7 +93,8 @@ func (i *Issuer) Pending(v *store.Volume) (a Attempt, ok bool) {
 	return a, err == nil
 }
 
-// Begin begins an attempt and ends the one under way, if there is one. It waits for the key until ctx ends.
+// Begin begins an attempt, and ends the one under way, if there is one, and deletes its request: nobody waits for that any
+// more. It waits for the key until ctx ends.
 func (i *Issuer) Begin(ctx context.Context, v *store.Volume) (a Attempt, err error) {
 	a.ID = request.NewAttempt()
 	if a.Key, err = i.newKey(ctx, v); err != nil {
@@ -105,10 +106,15 @@ func (i *Issuer) Begin(ctx context.Context, v *store.Volume) (a Attempt, err err
 	if err := v.SetPending(a.Key, a.CSR); err != nil {
 		return Attempt{}, err
 	}
-	return a, v.Update(func(r *store.Record) {
+	before := v.Record().Attempt
+	err = v.Update(func(r *store.Record) {
 		i.endAttempt(r)
 		r.Attempt = a.ID
 	})
+	if err == nil && before != "" {
+		i.forget(v, []string{before})
+	}
+	return a, err
 }
 
 // newKey returns the key of a new attempt: a new one, unless the pod asks to reuse its key and that has the kind that

@@ -45,6 +45,9 @@ func (v *Volume) InstalledFile(name string) ([]byte, error) { return v.dir.Insta
 // Install puts the pair of an attempt and its CA certificates in force, with the record of these, all at once. The
 // files must be locked.
 func (v *Volume) Install(spec volume.Volume, attempt string, pair request.Pair, known []byte) error {
+	if err := v.mounted(); err != nil {
+		return err
+	}
 	key, err := request.EncodeKey(pair.Key, spec.Key.Encoding)
 	if err != nil {
 		return err
@@ -94,6 +97,9 @@ func (v *Volume) Trust() ([]byte, error) { return v.dir.Trust() }
 
 // SetPending stores the key and the signing request of the attempt under way. Call it before the request is sent.
 func (v *Volume) SetPending(key crypto.Signer, csr []byte) error {
+	if err := v.mounted(); err != nil {
+		return err
+	}
 	text, err := request.EncodePending(key, csr)
 	if err != nil {
 		return err

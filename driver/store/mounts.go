@@ -35,8 +35,8 @@ func (s *Store) Mount(v *Volume, selinuxContext string) error {
 	return nil
 }
 
-// Mounted returns an error if the volume's tmpfs is not mounted: no key may be written to a disk.
-func (v *Volume) Mounted() error {
+// mounted returns an error if the volume's tmpfs is not mounted: no key may be written to a disk.
+func (v *Volume) mounted() error {
 	if mounted, err := mount.Is(string(v.dir)); err != nil || !mounted {
 		return cmp.Or(err, fmt.Errorf("the tmpfs of volume %s was unmounted by another process", v.id))
 	}

@@ -92,8 +92,8 @@ func (s *Store) recover(stateDir, id string) *Volume {
 		log.Error("left alone: its mount can't be read", "error", err)
 		return nil
 	}
-	if !mounted { // A crash before the mount or after the unmount; or a reboot.
-		if err := os.Remove(string(dir)); err != nil {
+	if !mounted {
+		if err := removeUnmounted(dir); err != nil {
 			s.log.Warn("left alone: not a volume", "path", dir, "error", err)
 		}
 		return nil
@@ -120,6 +120,15 @@ func (s *Store) recover(stateDir, id string) *Volume {
 		log.Error("the pair in force can't be read; it is renewed as scheduled", "error", err)
 	}
 	return v
+}
+
+// removeUnmounted removes a volume's directory after a crash before the mount or after the unmount, after a reboot, and
+// after another process has unmounted the tmpfs: then it has the record of what was met since.
+func removeUnmounted(dir files.Dir) error {
+	if _, err := dir.Record(); err == nil {
+		return removeDir(dir)
+	}
+	return os.Remove(string(dir))
 }
 
 // recoverPair sets the validity of the pair in force.

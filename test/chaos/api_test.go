@@ -43,6 +43,8 @@ type apiServer struct {
 	moods    map[string]mood
 	requests map[string]*request // By name.
 	calls    map[string]int      // By what is drawn for them.
+	asked    map[string][]time.Time
+	rash     string // What was asked too often.
 	version  int
 	dying    int // Calls until the node plugin is killed; 0: it is not.
 	kill     func()
@@ -126,6 +128,7 @@ func (s *apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	of := name
 	if call == http.MethodPost {
 		of = ownerOf(body)
+		s.count("calls to create a request of "+of, 40, 20*time.Second)
 	} else if i := strings.LastIndexByte(name, '-'); i > 0 {
 		of = name[:i]
 	}
@@ -154,6 +157,15 @@ func (s *apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, io.ErrUnexpectedEOF
 	}
 	return response, nil
+}
+
+// count notes what is too much if it comes n times within some time. s.mu must be held.
+func (s *apiServer) count(what string, n int, within time.Duration) {
+	all := append(s.asked[what], time.Now())
+	all = all[max(0, len(all)-n):]
+	if s.asked[what] = all; len(all) == n && time.Since(all[0]) < within {
+		s.rash = fmt.Sprintf("%d %s within %s", n, what, time.Since(all[0]))
+	}
 }
 
 // step counts down to the node plugin's death. s.mu must be held.
@@ -199,6 +211,7 @@ func (s *apiServer) create(body []byte) *http.Response {
 	if s.requests[req.Name] != nil {
 		return answer(http.StatusConflict, apiStatus(http.StatusConflict))
 	}
+	s.count("requests of "+req.OwnerReferences[0].Name, 12, 2*time.Minute)
 	s.version++
 	req.UID, req.ResourceVersion = types.UID(fmt.Sprint(s.version)), fmt.Sprint(s.version)
 	req.CreationTimestamp = metav1.Now()

@@ -8,6 +8,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"math/big"
+	mathrand "math/rand/v2"
 	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -183,6 +185,17 @@ func certify(template *x509.Certificate, by authority) *x509.Certificate {
 	return c
 }
 
+// newSerial makes a serial number that has the time.
+func newSerial() *big.Int {
+	n := new(big.Int).Lsh(big.NewInt(time.Now().UnixNano()), 32)
+	return n.Or(n, big.NewInt(int64(mathrand.Uint32())))
+}
+
+// signedAt returns when a certificate was signed.
+func signedAt(c *x509.Certificate) time.Time {
+	return time.Unix(0, new(big.Int).Rsh(c.SerialNumber, 32).Int64())
+}
+
 // sign signs a request, as edit has the answer.
 func (p *pki) sign(cr *cmapi.CertificateRequest, edit func(*pki, *leaf)) (chain, ca []byte) {
 	block, _ := pem.Decode(cr.Spec.Request)
@@ -192,7 +205,8 @@ func (p *pki) sign(cr *cmapi.CertificateRequest, edit func(*pki, *leaf)) (chain,
 	}
 	l := &leaf{
 		template: &x509.Certificate{
-			Subject: csr.Subject, DNSNames: csr.DNSNames, IPAddresses: csr.IPAddresses, URIs: csr.URIs, PublicKey: csr.PublicKey,
+			SerialNumber: newSerial(),
+			Subject:      csr.Subject, DNSNames: csr.DNSNames, IPAddresses: csr.IPAddresses, URIs: csr.URIs, PublicKey: csr.PublicKey,
 			NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(cr.Spec.Duration.Duration), KeyUsage: x509.KeyUsageDigitalSignature,
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true,
 		},

@@ -1,12 +1,14 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -21,6 +23,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/files"
+	"github.com/mayfly-csi/mayfly/driver/mount"
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
@@ -42,6 +45,7 @@ const (
 // A set is what a pod reads.
 type set struct {
 	generation string
+	ca         []byte
 	leaf       *x509.Certificate
 	begin, end time.Time // Of the path that ends last.
 	seen       time.Time // When it was first seen.
@@ -68,7 +72,7 @@ func (w *world) load(target string) (*set, error) {
 		if err != nil {
 			return err
 		}
-		s.leaf = pair.Leaf
+		s.leaf, s.ca = pair.Leaf, ca
 		return s.verify(pair, ca, w.api.pki)
 	})
 	return s, err
@@ -114,6 +118,8 @@ func (w *world) check() {
 	for _, s := range w.slots {
 		if s.exists {
 			w.checkFiles(s)
+			w.checkDisk(s)
+			w.checkTrust(s)
 			w.checkSchedule(s)
 		}
 	}
@@ -153,6 +159,34 @@ func (w *world) checkFiles(s *slot) {
 	s.blind = s.full
 	now, link := unix.NsecToTimespec(time.Now().UnixNano()), filepath.Join(w.dir(s), "data", "..data")
 	_ = unix.UtimesNanoAt(unix.AT_FDCWD, link, []unix.Timespec{now, now}, unix.AT_SYMLINK_NOFOLLOW) // The kernel is in no bubble.
+}
+
+// checkDisk demands that no key of a volume is on a disk.
+func (w *world) checkDisk(s *slot) {
+	if mounted, err := mount.Is(w.dir(s)); !s.spoiled || err != nil || mounted {
+		return
+	}
+	_ = filepath.WalkDir(w.dir(s), func(path string, _ fs.DirEntry, _ error) error {
+		if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte("PRIVATE KEY")) {
+			w.fail("%s has a key, and is on a disk", path)
+		}
+		return nil
+	})
+}
+
+// checkTrust demands that a pod has the CA certificates of its sources, soon after they have changed.
+func (w *world) checkTrust(s *slot) {
+	w.corporate.mu.Lock()
+	answer, changed := w.corporate.answer, w.corporate.since
+	w.corporate.mu.Unlock()
+	since, ok := w.servesSince()
+	if s.set == nil || s.spoiled || s.blind || s.Attributes[name+"/trust"] == "" || answer.Err != nil ||
+		!ok || time.Since(renew.Later(since, changed)) < late {
+		return
+	}
+	if want := answer.Certificates.Encode(); !bytes.Contains(s.set.ca, want) {
+		w.fail("%s does not have the CA certificates that its source has since %s:\n%s", s.UID, changed, want)
+	}
 }
 
 // record reads the record of a volume that can be worked on; ok is false if there is none.
@@ -286,46 +320,40 @@ func (w *world) checkMetrics() {
 	}
 }
 
-// checkGone demands that nothing is left of pods that are gone.
+// checkGone demands that nothing is left of pods that are gone. A pod that vanished is noticed by the next process or the
+// next renewal.
 func (w *world) checkGone(since time.Time) {
 	w.buried = slices.DeleteFunc(w.buried, func(b burial) bool {
-		again := slices.ContainsFunc(w.slots, func(s *slot) bool { return s.exists && s.UID == b.slot.UID })
-		if b.abandoned && since.Before(b.at) && !again { // The next process removes it, or its renewal.
-			return false
-		}
-		if time.Since(renew.Later(b.at, since)) < 20*time.Second && b.abandoned && !again {
+		if b.abandoned && (since.Before(b.at) || time.Since(since) < 20*time.Second) {
 			return false
 		}
 		for _, path := range []string{w.dir(&b.slot), w.Target(b.slot.Volume)} {
-			if _, err := os.Lstat(path); err == nil && !again {
+			if _, err := os.Lstat(path); err == nil {
 				w.fail("%s is left of %s", path, b.slot.UID)
 			}
 		}
 		if time.Since(b.at) < time.Minute {
 			return false
 		}
-		w.checkForgotten(b, since, again)
+		w.checkForgotten(b, since)
 		return true
 	})
 }
 
 // checkForgotten demands that a pod that is gone has no requests any more, if the API server was well all the time: of
 // those that it could not delete the driver remembers 32, and leaves the rest to Kubernetes.
-func (w *world) checkForgotten(b burial, since time.Time, again bool) {
+func (w *world) checkForgotten(b burial, since time.Time) {
 	w.api.mu.Lock()
 	left := w.api.of(b.slot.UID)
 	well := w.api.state == fine && w.api.since.Before(b.slot.came) && since.Before(b.at)
 	w.api.mu.Unlock()
-	if well && len(left) > 0 && !again && !b.slot.strange && !b.abandoned {
+	if well && len(left) > 0 && !b.slot.strange && !b.abandoned {
 		w.fail("%d requests are left of %s, such as %s", len(left), b.slot.UID, left[0].Name)
 	}
-	if !again {
-		w.api.collect(b.slot.UID)
-	}
+	w.api.collect(b.slot.UID)
 }
 
-// checkRequests demands that a volume has one live request at most. Those that it had of another issuer may be there
-// until their successor is signed.
+// checkRequests demands that a volume has one live request at most, and those that it had of another default issuer.
 func (w *world) checkRequests() {
 	w.api.mu.Lock()
 	defer w.api.mu.Unlock()
@@ -333,17 +361,15 @@ func (w *world) checkRequests() {
 		if !s.exists || s.strange {
 			continue
 		}
-		live := map[string]string{}
-		for _, req := range w.api.of(s.UID) {
-			if req.decided {
-				continue
-			}
-			issuer := req.Spec.IssuerRef.Name
-			if live[issuer] != "" {
-				w.fail("%s has two live requests: %s and %s", s.UID, live[issuer], req.Name)
-			}
-			live[issuer] = req.Name
+		live := slices.DeleteFunc(w.api.of(s.UID), func(r *request) bool {
+			return r.decided || r.CreationTimestamp.Time.Before(w.turned)
+		})
+		if len(live) > 1 {
+			w.fail("%s has two live requests: %s and %s", s.UID, live[0].Name, live[1].Name)
 		}
+	}
+	if w.api.rash != "" {
+		w.fail("the node plugin does not back off: %s", w.api.rash)
 	}
 }
 
@@ -411,7 +437,7 @@ func (w *world) checkEvent(s *slot, e sent) {
 	switch e.Reason {
 	case "CertificateNotRenewed":
 		m := regexp.MustCompile(`the pod keeps its certificate, which end(s|ed) at ` + stamp).FindStringSubmatch(e.Message)
-		if m == nil || e.err != nil || chain.Stamp(e.had.end) != m[2] {
+		if m == nil || e.err != nil || chain.Stamp(e.had.end) != m[2] && e.at.Sub(signedAt(e.had.leaf)) > time.Second { // On its way.
 			w.fail("an Event of %s, which has %+v (%v): %s", s.UID, e.had, e.err, e.Message)
 		}
 	case "CertificateExpired":

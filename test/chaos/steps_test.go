@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/mount"
+	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
@@ -33,6 +35,7 @@ func steps() []step {
 		{"hang up", 15, (*world).hangUp},
 		{"another mood of an issuer", 40, (*world).otherMood},
 		{"another state of the API server", 30, (*world).otherState},
+		{"another source of CA certificates", 10, (*world).otherTrust},
 		{"a request is deleted", 10, (*world).deleteRequest},
 		{"restart", 15, (*world).restart},
 		{"another node plugin starts", 10, (*world).second},
@@ -40,9 +43,11 @@ func steps() []step {
 		{"renewals are wished", 20, (*world).wish},
 		{"fill", 15, (*world).fill},
 		{"empty", 30, (*world).empty},
-		{"unmount what the pod has", 10, func(w *world) bool { return w.unmount(w.Target) }},
+		{"unmount what the pod has", 10, func(w *world) bool {
+			return w.unmount(func(s *slot) string { return w.Target(s.Volume) })
+		}},
 		{"unmount the tmpfs", 5, func(w *world) bool {
-			return w.unmount(func(v kubelet.Volume) string { return w.dir(&slot{Volume: v}) })
+			return w.unmount(func(s *slot) string { s.full = false; return w.dir(s) })
 		}},
 		{"no file can be opened", 10, (*world).starve},
 		{"a pod vanishes", 5, (*world).vanishes},
@@ -69,7 +74,7 @@ func (w *world) take() {
 	switch n := w.rand.IntN(100); {
 	case n < 60:
 		w.pass(w.span(2 * time.Second))
-	case n < 97:
+	case n < 99:
 		w.pass(w.span(time.Minute))
 	default:
 		w.pass(w.span(30 * time.Minute))
@@ -111,6 +116,7 @@ func (w *world) comes() bool {
 		return false
 	}
 	w.api.collect(s.UID)
+	w.buried = slices.DeleteFunc(w.buried, func(b burial) bool { return b.slot.UID == s.UID })
 	*s = slot{Volume: s.Volume, exists: true, came: time.Now()}
 	if s.UID == "" || w.chance(80) { // Else the pod of before comes back, as static pods do.
 		w.uids++
@@ -121,9 +127,11 @@ func (w *world) comes() bool {
 		name + "/dns-names": "web.shop.svc", name + "/layout": "pem,bundle", name + "/duration": durations[w.rand.IntN(len(durations))],
 		name + "/key-usages": "digital signature,server auth", // A usage that is asked for by name is not optional.
 	}
-	for key, value := range map[string]string{"/issuer-name": "ca", "/reuse-private-key": "true", "/renew-before": "30s"} {
+	for _, a := range [][2]string{
+		{"/issuer-name", "ca"}, {"/reuse-private-key", "true"}, {"/renew-before", "30s"}, {"/trust", "issuer,file:corp"},
+	} {
 		if w.chance(30) {
-			s.Attributes[name+key] = value
+			s.Attributes[name+a[0]] = a[1]
 		}
 	}
 	w.note("  %s: %v", s.UID, s.Attributes)
@@ -200,13 +208,13 @@ func (w *world) restart() bool {
 
 // proceed lets the next node plugin run, that which waits if there is one.
 func (w *world) proceed() {
-	w.flags.keep = w.rand.IntN(3)
-	if w.chance(20) {
-		w.flags.issuer = []string{"ca", "other"}[w.rand.IntN(2)]
-	}
+	before, now := w.running, time.Now()
 	w.running, w.next = w.next, nil
 	if w.running == nil {
 		w.running = w.start()
+	}
+	if w.running.issuer != before.issuer {
+		w.turned = now
 	}
 	time.Sleep(1100 * time.Millisecond) // It looks once a second whether the state directory is free.
 }
@@ -262,6 +270,7 @@ func (w *world) between() {
 		ahead, left := w.span(s.set.end.Sub(r.IssuedAt)), float64(s.set.end.Sub(r.RenewAt))/float64(s.set.end.Sub(r.IssuedAt))
 		w.note("  the clock was %s ahead, as %s has it", ahead, s.UID)
 		r.IssuedAt, r.RenewAt = r.IssuedAt.Add(ahead), r.RenewAt.Add(time.Duration(float64(ahead)*left))
+		r.RenewAt = renew.Earlier(r.RenewAt, s.latest(r.IssuedAt, s.set.end))
 		if r.Failure != nil {
 			r.Failure.At, r.Failure.RetryAt = r.Failure.At.Add(ahead), r.Failure.RetryAt.Add(ahead)
 		}
@@ -372,15 +381,18 @@ func (w *world) starve() bool {
 	return true
 }
 
-// unmount unmounts a path of a volume, as others on the node may.
-func (w *world) unmount(path func(kubelet.Volume) string) bool {
+// unmount unmounts a path of a volume, as others on the node may, and perhaps deletes it.
+func (w *world) unmount(path func(*slot) string) bool {
 	s := w.any(func(s *slot) bool { return s.exists && s.call == nil && s.acked })
 	if s == nil {
 		return false
 	}
 	w.note("  %s", s.UID)
-	s.spoiled, s.strange, s.full = true, true, false
-	w.must(mount.Unmount(path(s.Volume)))
+	s.spoiled, s.strange = true, true
+	w.must(mount.Unmount(path(s)))
+	if w.chance(50) {
+		_ = os.Remove(path(s)) // Not if it has files.
+	}
 	return true
 }
 
@@ -401,6 +413,7 @@ func (w *world) vanishes() bool {
 // recover lets all be well for longer than any backoff, and demands that every pod has a valid certificate then.
 func (w *world) recover() bool {
 	w.api.set(fine)
+	w.corporate.set(w.api.pki.root)
 	w.api.mu.Lock()
 	w.api.dying = 0
 	w.api.mu.Unlock()

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,16 +43,17 @@ type world struct {
 	t    *testing.T
 	rand *rand.Rand
 	kubelet.Kubelet
-	api  *apiServer
-	pods *pods
-	log  *tail
-	open *sync.RWMutex // Locked for reading, but when no file can be opened. All worlds of the process share it.
+	api       *apiServer
+	pods      *pods
+	corporate *corporate
+	log       *tail
+	open      *sync.RWMutex // Locked for reading, but when no file can be opened. All worlds of the process share it.
 
 	slots   []*slot
 	buried  []burial
 	steps   []string // What was done, with its time.
 	failed  bool
-	flags   flags
+	turned  time.Time  // When the default issuer was changed.
 	uids    int        // Of the pods so far.
 	running *process   // It serves, or is about to.
 	next    *process   // It waits for the end of the other one.
@@ -96,16 +96,11 @@ type call struct {
 	ended  time.Time
 }
 
-// Flags are those of a node plugin that runs of the world change.
-type flags struct {
-	keep   int
-	issuer string // The default issuer.
-}
-
 // A process is a node plugin.
 type process struct {
 	*driver.Driver
 	metrics *prometheus.Registry
+	issuer  string // The default issuer.
 	client  kubelet.Driver
 	stop    context.CancelFunc
 	done    chan error
@@ -119,9 +114,10 @@ func newWorld(t *testing.T, seed uint64, root string, now time.Time, open *sync.
 	time.Sleep(time.Until(now))
 	w := &world{
 		t: t, rand: rand.New(rand.NewPCG(seed, 0)), Kubelet: kubelet.Kubelet{Root: root}, pods: &pods{}, log: &tail{},
-		open: open, flags: flags{issuer: "ca"},
+		open: open, corporate: &corporate{changed: map[int]func(){}},
 	}
-	w.api = &apiServer{seed: seed, pki: newPKI(), state: fine, log: w.log, moods: map[string]mood{}, requests: map[string]*request{}, calls: map[string]int{}}
+	w.api = &apiServer{seed: seed, pki: newPKI(), state: fine, log: w.log, moods: map[string]mood{}, requests: map[string]*request{}, calls: map[string]int{}, asked: map[string][]time.Time{}}
+	w.corporate.set(w.api.pki.root)
 	w.api.kill = w.freeze
 	for range 12 {
 		w.slots = append(w.slots, &slot{})
@@ -137,14 +133,18 @@ func (w *world) chance(percent int) bool { return w.rand.IntN(100) < percent }
 
 func (w *world) span(d time.Duration) time.Duration { return time.Duration(w.rand.Int64N(int64(d))) }
 
-// start starts a node plugin. It serves once others have given the state directory free.
+// start starts a node plugin, perhaps with other flags than the last one. It serves once others have given the state
+// directory free.
 func (w *world) start() *process {
-	p := &process{metrics: prometheus.NewRegistry(), done: make(chan error, 1)}
+	p := &process{metrics: prometheus.NewRegistry(), done: make(chan error, 1), issuer: "ca"}
+	if w.chance(10) {
+		p.issuer = "other"
+	}
 	cm, err := certmanager.New(&rest.Config{Host: "http://api", Transport: w.api})
 	w.must(err)
 	p.Driver, err = driver.NewWithClocks(driver.Config{
 		Names: []driver.Name{{Name: name}}, Version: "test", NodeName: "node-a", KubeletRoot: w.Root, StateDir: w.stateDir(),
-		Signer: cm, KeepRequests: new(w.flags.keep), Defaults: volume.Defaults{IssuerName: w.flags.issuer},
+		Signer: cm, KeepRequests: new(w.rand.IntN(3)), Defaults: volume.Defaults{IssuerName: p.issuer, TrustFiles: []string{"corp"}}, Trust: w.corporate,
 		RenewalsPerSecond: 100, Pods: w.pods, WatchPods: true, Events: w, Metrics: p.metrics,
 		Log: slog.New(slog.NewTextHandler(w.log, nil)),
 	}, func() (renew.Clock, error) { return alarm.New(), nil })
@@ -339,6 +339,7 @@ func (w *world) fail(format string, args ...any) {
 	}
 	w.failed = true
 	text := fmt.Sprintf(format, args...)
+	w.note("failed: %s", text)
 	w.t.Logf("the log, of the pods concerned:\n%s\nthe last steps:\n%s", w.log.about(text), strings.Join(w.steps[max(0, len(w.steps)-200):], "\n"))
 	w.t.Error(text)
 }
@@ -403,13 +404,14 @@ func (l *tail) Write(p []byte) (int, error) {
 func (l *tail) about(text string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var pods []string
-	for _, uid := range regexp.MustCompile(`-0*(\d+)\b`).FindAllStringSubmatch(text, -1) {
-		pods = append(pods, "/web-"+uid[1]+" ", "/web-"+uid[1]+"-")
+	var names []string
+	for _, uid := range regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-0*(\d+)\b`).FindAllStringSubmatch(text, -1) {
+		names = append(names, `/web-`+uid[2]+`\b`, kubelet.Volume{Pod: kubelet.Pod{UID: uid[0]}}.ID())
 	}
+	concerned := regexp.MustCompile(strings.Join(names, "|"))
 	var lines []string
 	for line := range strings.Lines(l.buf.String()) {
-		if len(pods) == 0 || slices.ContainsFunc(pods, func(p string) bool { return strings.Contains(line, p) }) {
+		if concerned.MatchString(line) {
 			lines = append(lines, line)
 		}
 	}
