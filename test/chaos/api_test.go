@@ -161,8 +161,8 @@ func (s *apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // count notes what is too much if it comes n times within some time. s.mu must be held.
 func (s *apiServer) count(what string, n int, within time.Duration) {
-	all := append(s.asked[what], time.Now())
-	all = all[max(0, len(all)-n):]
+	s.asked[what] = append(s.asked[what], time.Now())
+	all := s.asked[what][max(0, len(s.asked[what])-n):]
 	if s.asked[what] = all; len(all) == n && time.Since(all[0]) < within {
 		s.rash = fmt.Sprintf("%d %s within %s", n, what, time.Since(all[0]))
 	}
