@@ -26,6 +26,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/trust"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/chain"
 	"github.com/mayfly-csi/mayfly/signer/local"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
@@ -188,6 +189,25 @@ func TestADistrustedRootGoesAtOnce(t *testing.T) {
 	n.distrust(b)
 	n.applied(1, 0, 0, 0)
 	n.empty()
+}
+
+// A list that was emptied while no driver ran gives volumes their CA certificates back, those of the issuer, too.
+func TestAListThatWasEmptiedMeanwhile(t *testing.T) {
+	n := newDistrusting(t)
+	other := root(t, "other", 0)
+	n.signer.from(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
+		issued, err := ca.Sign(ctx, req)
+		issued.CA = append(issued.CA, chain.Encode(other)...)
+		return issued, err
+	})
+	target := n.publish(web())
+	n.has(target, n.issuer(), other)
+	n.distrust(other)
+	n.shows(target, n.issuer())
+	must(t, n.stop())
+	n.distrust()
+	n.start()
+	n.shows(target, n.issuer(), other)
 }
 
 // A list that changes while a volume is updated by the one before, back to that which the volume followed.

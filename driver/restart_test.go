@@ -370,26 +370,31 @@ func TestAfterAReboot(t *testing.T) {
 	}
 }
 
-// Nothing of a volume stays on a disk, whoever unmounts it.
-func TestATmpfsThatSomebodyElseTookAway(t *testing.T) {
+// withoutTmpfs returns a volume that waits for its signer, and whose record lies where its tmpfs was mounted.
+func withoutTmpfs(t *testing.T) (*node, kubelet.Volume) {
+	t.Helper()
 	n := newNode(t, nil)
 	n.signer.from(refuse(signer.Unavailable, "away"))
 	v := web()
 	n.fails(v, "away")
 	unmount(t, n.inState(v, ""))
 	until(t, "the driver writes what it met", func() bool { return exists(t, n.inState(v, "record.json")) })
+	if exists(t, n.inState(v, "pending.key")) {
+		t.Error("a key is on the disk")
+	}
+	return n, v
+}
+
+// Nothing of a volume stays on a disk, whoever unmounts it.
+func TestATmpfsThatSomebodyElseTookAway(t *testing.T) {
+	n, v := withoutTmpfs(t)
 	n.unpublish(v)
 	n.empty()
 }
 
 // The next process removes what is left of such a volume: its pod may be gone, and nobody unpublishes it.
 func TestATmpfsThatSomebodyElseTookAwayOfAPodThatIsGone(t *testing.T) {
-	n := newNode(t, nil)
-	n.signer.from(refuse(signer.Unavailable, "away"))
-	v := web()
-	n.fails(v, "away")
-	unmount(t, n.inState(v, ""))
-	until(t, "the driver writes what it met", func() bool { return exists(t, n.inState(v, "record.json")) })
+	n, v := withoutTmpfs(t)
 	must(t, n.stop())
 	gone(t, n, v, n.Target(v))
 	n.start()

@@ -624,6 +624,26 @@ func TestARootOfTheIssuerThatExpiresAfterARestart(t *testing.T) {
 	}
 }
 
+// A known source has an answer at once, and never says that it changed.
+type known struct{ certificates chain.Bundle }
+
+func (k *known) Follow(volume.Source, func()) (stop func()) { return func() {} }
+
+func (k *known) Answer(volume.Source) trust.Answer { return trust.Answer{Certificates: k.certificates} }
+
+// A source that changed while no driver ran is looked at when the next one starts, even if it does not change again.
+func TestASourceThatChangedMeanwhile(t *testing.T) {
+	before, after := root(t, "before", 0), root(t, "after", 0)
+	source := &known{chain.BundleOf(before)}
+	n := newTrusting(t, func(c *driver.Config) { c.Trust = source })
+	target := n.publish(web(trusts + "file:corp"))
+	n.has(target, before)
+	must(t, n.stop())
+	source.certificates = chain.BundleOf(after)
+	n.start()
+	n.shows(target, after)
+}
+
 // values are those of some metrics without labels.
 func values(t *testing.T, registry *prometheus.Registry, of map[string]float64) map[string]float64 {
 	t.Helper()

@@ -72,6 +72,31 @@ func TestAWishThatNobodyWatches(t *testing.T) {
 	}
 }
 
+// What a pod wished goes with its last volume: one that is published for the same pod later knows nothing of it.
+func TestAWishGoesWithThePodsVolumes(t *testing.T) {
+	p := newPods()
+	n := newNode(t, withPods(p, unwatched))
+	gone, stays := web(), volumeOf("shop", "web", "ca", 1)
+	n.publish(gone)
+	target := n.publish(stays)
+	renewed := pair(t, target)
+	n.denied(gone)
+	n.denied(stays)
+	at := time.Now().Add(2 * time.Second)
+	p.wish(at.Format(time.RFC3339Nano))
+	n.publish(gone)
+	p.wish(at.Add(time.Second).Format(time.RFC3339Nano))
+	n.publish(stays)
+	n.unpublish(gone)
+	n.signer.from(nil)
+	again := n.publish(gone)
+	first := pair(t, again)
+	until(t, "the later wish is met", func() bool { return !pair(t, target).Equal(renewed) })
+	if !pair(t, again).Equal(first) {
+		t.Error("the wish of before was met")
+	}
+}
+
 // A call for a pod that waits to start waits for the try that its annotation asks for.
 func TestAWishOfAPodThatWaitsToStart(t *testing.T) {
 	p := newPods()

@@ -181,13 +181,21 @@ func TestThePairComesBack(t *testing.T) {
 	if again, err := request.DecodePair(text, now); err != nil || !again.Chain.Leaf().Equal(pair.Chain.Leaf()) {
 		t.Errorf("%v", err)
 	}
+	if c, err := request.DecodeChain(text, now); err != nil || !c.Leaf().Equal(pair.Chain.Leaf()) {
+		t.Errorf("its chain: %v", err)
+	}
 	keyText, _, _ := bytes.Cut(text, []byte("-----BEGIN CERTIFICATE"))
 	for name, spoilt := range map[string][]byte{
 		"truncated": text[:len(text)/2], "empty": nil, "no key": pair.Chain.Certificates().Encode(),
+		"two certificates and no key": bytes.Repeat(pair.Chain.Certificates().Encode(), 2),
+
 		"another key": append(bytes.Clone(keyText), certificate(t, newKey(t), nil)...),
 	} {
 		if _, err := request.DecodePair(spoilt, now); err == nil {
 			t.Errorf("%s is taken for a pair", name)
+		}
+		if _, err := request.DecodeChain(spoilt, now); err == nil && name != "another key" { // It reads no key.
+			t.Errorf("%s is taken for a pair's chain", name)
 		}
 	}
 }
