@@ -57,8 +57,9 @@ func (d *Driver) publishOnce(
 		return nil, store.ErrBusy
 	}
 	if abandoned(asked.Target) {
-		return nil, fmt.Errorf("the target's directory %s does not exist: the kubelet has made it, and the driver must "+
-			"see it (--kubelet-root, and the mounts of the driver's pod)", filepath.Dir(asked.Target))
+		const format = "the target's directory %s does not exist: the kubelet has made it, and the driver must " +
+			"see it (--kubelet-root, and the mounts of the driver's pod)"
+		return nil, fmt.Errorf(format, filepath.Dir(asked.Target))
 	}
 	if err := d.open(ctx, v, asked, token); err != nil {
 		return nil, err
@@ -274,8 +275,8 @@ func (d *Driver) reject(v *store.Volume, asked volume.Asked, problems error) err
 	return service.Invalid(problems)
 }
 
-// callContext returns a context that ends after publishTimeout, a little before the caller's deadline, so that an answer
-// with the reason still reaches the kubelet, and when the driver stops.
+// callContext returns a context that ends after publishTimeout, a little before the caller's deadline, so that an
+// answer with the reason still reaches the kubelet, and when the driver stops.
 func (d *Driver) callContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	const margin = 3 * time.Second
 	end := time.Now().Add(publishTimeout)

@@ -106,8 +106,8 @@ func (d *Driver) removeAbandoned(v *store.Volume) {
 // bind mounts the volume on target. A container sees what was mounted when it started: if that was something else, the
 // pod is warned.
 func (d *Driver) bind(v *store.Volume, target string) error {
-	const reason, message = "VolumeReplaced", "mounted in place of another driver's volume, or of one whose tmpfs was " +
-		"unmounted: a container that runs keeps the files of that, which nobody renews, until it is restarted"
+	const reason, message = "VolumeReplaced", "mounted in place of another driver's volume, or of one whose tmpfs " +
+		"was unmounted: a container that runs keeps the files of that, which nobody renews, until it is restarted"
 	replaced, err := v.Bind(target)
 	if replaced {
 		d.Log.Warn("a volume is mounted in place of another", v.Attr())
@@ -217,8 +217,8 @@ func waits(v *store.Volume) bool {
 	return v.Known() && v.Spec().ID != "" && (r.Failure != nil && r.Failure.RetryAt.After(now) || r.Overdue(now))
 }
 
-// forgetWish forgets what a pod's annotation said, if the pod has no volume any more. Where annotations are watched, the
-// watch does that.
+// forgetWish forgets what a pod's annotation said, if the pod has no volume any more. Where annotations are watched,
+// the watch does that.
 func (d *Driver) forgetWish(podUID string) {
 	if d.WatchPods || d.wanted.At(podUID).IsZero() {
 		return

@@ -93,8 +93,8 @@ func (i *Issuer) Pending(v *store.Volume) (a Attempt, ok bool) {
 	return a, err == nil
 }
 
-// Begin begins an attempt, and ends the one under way, if there is one, and deletes its request: nobody waits for that any
-// more. It waits for the key until ctx ends.
+// Begin begins an attempt. It ends the one under way, if there is one, and deletes its request: nobody waits for that
+// any more. It waits for the key until ctx ends.
 func (i *Issuer) Begin(ctx context.Context, v *store.Volume) (a Attempt, err error) {
 	a.ID = request.NewAttempt()
 	if a.Key, err = i.newKey(ctx, v); err != nil {

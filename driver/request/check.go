@@ -53,9 +53,9 @@ func (e *NotYetValid) Error() string {
 // A usage that the pod asked for by name, and that the pair before lacks, too, is a warning: to refuse what the issuer
 // never gave would leave the pod without a certificate. The zero Pair is that of a volume that has none.
 func Check(v volume.Volume, before Pair, key crypto.Signer, issued signer.Issued, now time.Time) (Pair, error) {
-	certificates, err := chain.Parse(issued.Chain)
+	certificates, err := parseChain(issued.Chain)
 	if err != nil {
-		return Pair{}, fmt.Errorf("read the certificate chain: %w", err)
+		return Pair{}, err
 	}
 	p := Pair{Key: key}
 	if p.CA, err = authorities(issued.CA); err != nil {
@@ -95,9 +95,9 @@ func DecodePair(text []byte, now time.Time) (Pair, error) {
 	if err != nil {
 		return Pair{}, err
 	}
-	certificates, err := chain.Parse(rest)
+	certificates, err := parseChain(rest)
 	if err != nil {
-		return Pair{}, fmt.Errorf("read the certificate chain: %w", err)
+		return Pair{}, err
 	}
 	p := Pair{Key: key}
 	p.Chain, err = chain.New(certificates, nil, key.Public(), now)
@@ -110,15 +110,24 @@ func DecodeChain(text []byte, now time.Time) (chain.Chain, error) {
 	if block == nil || block.Type != keyBlock {
 		return chain.Chain{}, errNoKey
 	}
-	certificates, err := chain.Parse(rest)
+	certificates, err := parseChain(rest)
 	if err != nil {
-		return chain.Chain{}, fmt.Errorf("read the certificate chain: %w", err)
+		return chain.Chain{}, err
 	}
 	leaf, err := certificates[0].X509()
 	if err != nil {
 		return chain.Chain{}, fmt.Errorf("read the certificate chain: %w", err)
 	}
 	return chain.New(certificates, nil, leaf.PublicKey, now)
+}
+
+// parseChain parses the certificates of a chain. There is at least one.
+func parseChain(text []byte) (chain.Bundle, error) {
+	certificates, err := chain.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("read the certificate chain: %w", err)
+	}
+	return certificates, nil
 }
 
 // validAt checks the time alone.

@@ -348,7 +348,8 @@ func (u *Updater) refresh(v *store.Volume) error {
 	after := before.Distrust(u.currentList().distrusted).
 		Update(spec.Trust, u.answers(spec), pair.Chain.Certificates(), now)
 	roots := after.Roots(spec.Trust, now)
-	if (after.Complete(spec.Trust) || before.HasInstalled()) && !after.IsInstalled(roots, after.Text(spec.Trust, roots)) {
+	differ := !after.IsInstalled(roots, after.Text(spec.Trust, roots))
+	if differ && (after.Complete(spec.Trust) || before.HasInstalled()) {
 		if after, err = install(v, spec, attempt, pair, after, roots); err != nil {
 			return err
 		}
@@ -396,7 +397,8 @@ func write(v *store.Volume, spec volume.Volume, m Memory) error {
 // sources.
 func (u *Updater) installed(v *store.Volume, spec volume.Volume, before, after Memory) {
 	cached := &after
-	if !slices.ContainsFunc(spec.Trust, shared) || len(after.Problems()) > 0 { // Unlike those of a source, its certificates are its alone.
+	// Unlike those of a source, the issuer's certificates are the volume's alone.
+	if !slices.ContainsFunc(spec.Trust, shared) || len(after.Problems()) > 0 {
 		cached = nil
 	}
 	u.setMemory(v.ID(), cached)

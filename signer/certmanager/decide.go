@@ -87,10 +87,12 @@ func hint(cr *CertificateRequest, message string) string {
 	}
 	switch kind {
 	case issuerKind:
-		const format = "; an Issuer is looked for in the pod's namespace, %s: if it is a ClusterIssuer, set issuer-kind to %s"
+		const format = "; an Issuer is looked for in the pod's namespace, %s: if it is a ClusterIssuer, " +
+			"set issuer-kind to %s"
 		return fmt.Sprintf(format, cr.Namespace, clusterIssuerKind)
 	case clusterIssuerKind:
-		const format = "; a ClusterIssuer is in no namespace: if it is an Issuer in the pod's, %s, set issuer-kind to %s"
+		const format = "; a ClusterIssuer is in no namespace: if it is an Issuer in the pod's, %s, " +
+			"set issuer-kind to %s"
 		return fmt.Sprintf(format, cr.Namespace, issuerKind)
 	}
 	return ""

@@ -15,7 +15,6 @@ import (
 // Meta is the part of an object's metadata that is needed (metav1.ObjectMeta). Embed it with the tag json:"metadata".
 type Meta struct {
 	Name            string                  `json:"name,omitempty"`
-	GenerateName    string                  `json:"generateName,omitempty"`
 	Namespace       string                  `json:"namespace,omitempty"`
 	UID             string                  `json:"uid,omitempty"`
 	ResourceVersion string                  `json:"resourceVersion,omitempty"`

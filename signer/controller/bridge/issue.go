@@ -28,8 +28,10 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/object"
 )
 
-// issue has the certificate signed, and answers once that is decided.
-func (b *Bridge) issue(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (reconcile.Result, error) {
+// issue gets the certificate signed, and answers once that is decided.
+func (b *Bridge) issue(
+	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume,
+) (reconcile.Result, error) {
 	sign := b.pass
 	if v.Issuer.Group == signer.CAGroup {
 		sign = b.sign
@@ -51,13 +53,18 @@ func (b *Bridge) issue(ctx context.Context, pcr *certificatesv1.PodCertificateRe
 }
 
 // sign signs with a CA of the controller.
-func (b *Bridge) sign(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (signer.Issued, error) {
+func (b *Bridge) sign(
+	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume,
+) (signer.Issued, error) {
 	name := v.Issuer.Name
 	if v.Issuer.Kind != signer.CAKind {
-		return signer.Issued{}, signer.Errorf(signer.Invalid, "issuer %s %s of %s: issuers of that group have the kind %s", v.Issuer.Kind, name, signer.CAGroup, signer.CAKind)
+		const format = "issuer %s %s of %s: issuers of that group have the kind %s"
+		return signer.Issued{}, signer.Errorf(signer.Invalid, format, v.Issuer.Kind, name, signer.CAGroup, signer.CAKind)
 	}
 	if name != b.OwnCA && !serves(name, v.Pod.Namespace) {
-		return signer.Issued{}, signer.Errorf(signer.Denied, "CA %s is not for this pod: there are %s, issuer.%s.<name>, of the pod's own namespace, and clusterissuer.<name>", name, b.OwnCA, v.Pod.Namespace)
+		const format = "CA %s is not for this pod: there are %s, issuer.%s.<name>, of the pod's own namespace, and " +
+			"clusterissuer.<name>"
+		return signer.Issued{}, signer.Errorf(signer.Denied, format, name, b.OwnCA, v.Pod.Namespace)
 	}
 	authority, err := b.CAs.Get(ctx, b.signerOf(name))
 	if err != nil {
@@ -77,7 +84,7 @@ func (b *Bridge) sign(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 	return issued, nil
 }
 
-// signerOf is the signer that a CA is for.
+// signerOf returns the signer that a CA is for.
 func (b *Bridge) signerOf(name string) string {
 	if name == b.OwnCA {
 		return signer.PodCertificateSigner
@@ -85,7 +92,7 @@ func (b *Bridge) signerOf(name string) string {
 	return domain + name
 }
 
-// template is a certificate with what the volume asks for, and the request's key.
+// template makes a certificate with what the volume asks for, and the request's key.
 func template(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (*x509.Certificate, error) {
 	asked, err := x509.ParseCertificateRequest(pcr.Spec.StubPKCS10Request)
 	if err != nil {
@@ -106,18 +113,23 @@ func template(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (*x509
 // Keep reports whether a CertificateRequest is of a bridge.
 func Keep(cr *cmapi.CertificateRequest) bool {
 	owners := cr.OwnerReferences
-	return len(owners) == 1 && owners[0].Kind == "PodCertificateRequest" && owners[0].APIVersion == certificatesv1.SchemeGroupVersion.String()
+	return len(owners) == 1 && owners[0].Kind == "PodCertificateRequest" &&
+		owners[0].APIVersion == certificatesv1.SchemeGroupVersion.String()
 }
 
-// pass has the cert-manager issuer sign that the volume names: the signing request goes on as it is, in a CertificateRequest that ends with the other.
-func (b *Bridge) pass(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (signer.Issued, error) {
+// pass asks the cert-manager issuer that the volume names: the signing request goes on as it is, in a
+// CertificateRequest that is deleted with the PodCertificateRequest.
+func (b *Bridge) pass(
+	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume,
+) (signer.Issued, error) {
 	wanted := passed(pcr, v)
 	cr, err := b.submit(ctx, wanted)
 	if err != nil || cr == nil {
 		return signer.Issued{}, err
 	}
 	if !same(cr, wanted) || cr.Spec.Username != "" && cr.Spec.Username != b.Self {
-		return signer.Issued{}, signer.Errorf(signer.Failed, "CertificateRequest %s/%s is not as mayfly-controller makes it: somebody else made or changed it", cr.Namespace, cr.Name)
+		const format = "CertificateRequest %s/%s is not as mayfly-controller makes it: somebody else made or changed it"
+		return signer.Issued{}, signer.Errorf(signer.Failed, format, cr.Namespace, cr.Name)
 	}
 	if err := b.approve(ctx, cr); err != nil {
 		return signer.Issued{}, err
@@ -144,18 +156,20 @@ func (b *Bridge) waits(ctx context.Context, pcr *certificatesv1.PodCertificateRe
 	return made && decided(cr) && !over, nil
 }
 
-// passed is the CertificateRequest for a volume.
+// passed makes the CertificateRequest for a volume.
 func passed(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) *cmapi.CertificateRequest {
 	made := certmanager.Object(request.New(v, "", pcr.Spec.StubPKCS10Request))
 	cr := &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: pcr.Name, Namespace: made.Namespace, Annotations: made.Annotations,
 			OwnerReferences: []metav1.OwnerReference{{
-				APIVersion: certificatesv1.SchemeGroupVersion.String(), Kind: "PodCertificateRequest", Name: pcr.Name, UID: pcr.UID,
+				APIVersion: certificatesv1.SchemeGroupVersion.String(), Kind: "PodCertificateRequest",
+				Name: pcr.Name, UID: pcr.UID,
 			}},
 		},
 		Spec: cmapi.CertificateRequestSpec{
-			Request: made.Spec.Request, IssuerRef: cmmeta.IssuerReference(made.Spec.IssuerRef), Duration: &made.Spec.Duration, IsCA: made.Spec.IsCA,
+			Request: made.Spec.Request, IssuerRef: cmmeta.IssuerReference(made.Spec.IssuerRef),
+			Duration: &made.Spec.Duration, IsCA: made.Spec.IsCA,
 		},
 	}
 	for _, u := range made.Spec.Usages {
@@ -164,7 +178,7 @@ func passed(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) *cmapi.C
 	return cr
 }
 
-// decision is what became of a CertificateRequest, as node plugins see it.
+// decision reads what became of a CertificateRequest, as node plugins do.
 func decision(cr *cmapi.CertificateRequest) (issued signer.Issued, err error, decided bool) {
 	seen := &certmanager.CertificateRequest{
 		Meta:   object.Meta{Name: cr.Name, Namespace: cr.Namespace},
@@ -178,7 +192,8 @@ func decision(cr *cmapi.CertificateRequest) (issued signer.Issued, err error, de
 	return certmanager.Decide(seen)
 }
 
-// submit is the CertificateRequest as it is, or as it was made now. One that the cache does not know yet comes later.
+// submit returns the CertificateRequest as it is, making it if there is none. One that the cache does not know yet
+// comes later.
 func (b *Bridge) submit(ctx context.Context, wanted *cmapi.CertificateRequest) (*cmapi.CertificateRequest, error) {
 	found := &cmapi.CertificateRequest{}
 	err := b.Requests.Get(ctx, client.ObjectKeyFromObject(wanted), found)
