@@ -150,13 +150,17 @@ func (w *world) checkFiles(s *slot) {
 		s.set = nil
 		return
 	}
-	if s.set != nil && s.set.generation == to {
+	before := s.set
+	if before != nil && before.generation == to {
 		return
 	}
 	if s.set, err = w.load(dir); err != nil {
 		w.fail("%s has files that no peer accepts: %v", s.UID, err)
+		return
 	}
-	s.blind = s.full
+	if before == nil || !before.leaf.Equal(s.set.leaf) { // Else only the CA certificates are others.
+		s.blind = s.full
+	}
 	now, link := unix.NsecToTimespec(time.Now().UnixNano()), filepath.Join(w.dir(s), "data", "..data")
 	_ = unix.UtimesNanoAt(unix.AT_FDCWD, link, []unix.Timespec{now, now}, unix.AT_SYMLINK_NOFOLLOW) // The kernel is in no bubble.
 }
