@@ -27,7 +27,7 @@ CONSUMERS := haproxy iproute2 libtomcat10-java nginx-light openjdk-17-jre-headle
 install = ( flock 9; [ "$$(dpkg-query --show --showformat '$${db:Status-Status}\n' $(1) 2>/dev/null | grep --count '^installed$$')" = $(words $(1)) ] || \
 	{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --no-remove $(1); } >&2 9>&- ) 9>/var/lock/mayfly-packages
 # The parts of the test suite, in the order in which they begin. Two run at a time: the stories wait more than they work.
-PARTS := e2e unit load integration consumers fuzz sanity demo
+PARTS := e2e unit load chaos integration consumers fuzz sanity demo
 
 .PHONY: help
 help: ## list the targets

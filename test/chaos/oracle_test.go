@@ -150,13 +150,17 @@ func (w *world) checkFiles(s *slot) {
 		s.set = nil
 		return
 	}
-	if s.set != nil && s.set.generation == to {
+	before := s.set
+	if before != nil && before.generation == to {
 		return
 	}
 	if s.set, err = w.load(dir); err != nil {
 		w.fail("%s has files that no peer accepts: %v", s.UID, err)
+		return
 	}
-	s.blind = s.full
+	if before == nil || !before.leaf.Equal(s.set.leaf) { // Else only the CA certificates are others.
+		s.blind = s.full
+	}
 	now, link := unix.NsecToTimespec(time.Now().UnixNano()), filepath.Join(w.dir(s), "data", "..data")
 	_ = unix.UtimesNanoAt(unix.AT_FDCWD, link, []unix.Timespec{now, now}, unix.AT_SYMLINK_NOFOLLOW) // The kernel is in no bubble.
 }
@@ -211,6 +215,8 @@ func (w *world) checkSchedule(s *slot) {
 		s.attempt, s.since = r.Attempt, now
 	}
 	switch {
+	case r.Failure != nil && r.Failure.Kind == signer.Failed.String() && r.Failure.Ended > 5 && r.Failure.RetryAt.Sub(r.Failure.At) < 10*time.Minute:
+		w.fail("%s does not back off: %+v", s.UID, r.Failure)
 	case r.Failure != nil:
 		at := renew.Earlier(r.Failure.RetryAt, r.Failure.At.Add(renew.LongestBackoff))
 		if r.Failure.At.After(now) { // The clock was set back.
@@ -353,7 +359,8 @@ func (w *world) checkForgotten(b burial, since time.Time) {
 	w.api.collect(b.slot.UID)
 }
 
-// checkRequests demands that a volume has one live request at most, and those that it had of another default issuer.
+// checkRequests demands that a volume has one live request at most, and those that it had of another default issuer, and
+// that its record names each: it was written first.
 func (w *world) checkRequests() {
 	w.api.mu.Lock()
 	defer w.api.mu.Unlock()
@@ -361,6 +368,7 @@ func (w *world) checkRequests() {
 		if !s.exists || s.strange {
 			continue
 		}
+		w.checkNamed(s)
 		live := slices.DeleteFunc(w.api.of(s.UID), func(r *request) bool {
 			return r.decided || r.CreationTimestamp.Time.Before(w.turned)
 		})
@@ -370,6 +378,20 @@ func (w *world) checkRequests() {
 	}
 	if w.api.rash != "" {
 		w.fail("the node plugin does not back off: %s", w.api.rash)
+	}
+}
+
+// checkNamed demands that the record of a volume names its requests. w.api.mu must be held.
+func (w *world) checkNamed(s *slot) {
+	r, known := w.record(s)
+	if !known || len(r.Finished) == 32 {
+		return
+	}
+	for _, req := range w.api.of(s.UID) {
+		id := req.Name[strings.LastIndexByte(req.Name, '-')+1:]
+		if id != r.Attempt && !slices.Contains(r.Finished, id) {
+			w.fail("%s has a request that its record does not name: %s", s.UID, req.Name)
+		}
 	}
 }
 

@@ -256,6 +256,9 @@ func (w *world) publish(s *slot) {
 			return err
 		}
 		set, err := w.load(target)
+		if errors.Is(err, unix.EMFILE) {
+			return nil
+		}
 		if err == nil && !set.validAt(time.Now()) {
 			err = fmt.Errorf("valid from %s to %s", set.begin, set.end)
 		}
