@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/pod"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -402,7 +403,7 @@ func TestAPodWaitsForProfilesThatCantBeRead(t *testing.T) {
 	n := newNode(t, func(c *driver.Config) { c.Profiles = p })
 	v := web()
 	n.fails(v, "read the driver's profiles from ConfigMap mayfly-system/mayfly: no")
-	p.set(nil, fmt.Errorf("read the driver's profiles: %w", volume.Problems{errors.New("profile \"web\" has no values")}))
+	p.set(nil, fmt.Errorf("read the driver's profiles: %w", problem.List{errors.New("profile \"web\" has no values")}))
 	n.fails(v, `read the driver's profiles: profile "web" has no values`)
 	p.set(&volume.Profiles{}, nil)
 	n.publish(v)

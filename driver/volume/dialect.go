@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // A Dialect is how pods write the volumes of a driver: which attributes they know, and what a volume gets that does not
@@ -50,7 +53,7 @@ func ParseDriverName(text string) (DriverName, error) {
 		known = append(known, string(d.name))
 	}
 	if !slices.Contains(known, dialect) {
-		return DriverName{}, fmt.Errorf("%s is not a dialect: there are %s", quote(dialect), strings.Join(known, ", "))
+		return DriverName{}, fmt.Errorf("%s is not a dialect: there are %s", message.Quote(dialect), strings.Join(known, ", "))
 	}
 	return DriverName{name, Dialect(dialect)}, nil
 }
@@ -217,10 +220,10 @@ func hasPrefix(key string, prefixes ...string) bool {
 // unknown returns the error of a key that the dialect does not know.
 func (d *dialect) unknown(key string) error {
 	if _, use := d.translate(key); use != "" {
-		return problem(key, "is not an attribute of this driver: use %s", use)
+		return problem.New(key, "is not an attribute of this driver: use %s", use)
 	}
 	if !d.annotations {
-		return problem(quote(key), "is not a known attribute: %s knows %s", d.driver, strings.Join(d.known(), ", "))
+		return problem.New(message.Quote(key), "is not a known attribute: %s knows %s", d.driver, strings.Join(d.known(), ", "))
 	}
-	return problem(quote(key), "is not a known attribute%s", suggestion(key, "%s", d.known()))
+	return problem.New(message.Quote(key), "is not a known attribute%s", problem.Suggestion(key, "%s", d.known()))
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // FuzzParse: an error is fit for an event, and what is valid makes a request that says the same, and comes back from a record.
@@ -60,7 +61,7 @@ func FuzzParse(f *testing.F) {
 }
 
 func fitForAnEvent(t *testing.T, err error) {
-	var problems volume.Problems
+	var problems problem.List
 	if !errors.As(err, &problems) || len(problems) == 0 {
 		t.Errorf("an error without a reason: %v", err)
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // A PodState is what the API server knows of a pod.
@@ -44,7 +46,7 @@ func ParseGate(text string) (Gate, error) {
 	switch kind {
 	case ipGate:
 		if key != "any" && key != "ipv4" && key != "ipv6" {
-			return Gate{}, fmt.Errorf("%s, which is no gate: after %s: comes any, ipv4 or ipv6", quote(text), ipGate)
+			return Gate{}, fmt.Errorf("%s, which is no gate: after %s: comes any, ipv4 or ipv6", message.Quote(text), ipGate)
 		}
 	case conditionGate:
 		g.key, g.value, _ = strings.Cut(key, "=")
@@ -52,16 +54,16 @@ func ParseGate(text string) (Gate, error) {
 			g.value = "True"
 		}
 		if g.value != "True" && g.value != "False" && g.value != "Unknown" {
-			return Gate{}, fmt.Errorf("%s, which is no gate: the status of a condition is True, False or Unknown", quote(text))
+			return Gate{}, fmt.Errorf("%s, which is no gate: the status of a condition is True, False or Unknown", message.Quote(text))
 		}
 		wrong = validation.IsQualifiedName(g.key)
 	case annotationGate:
 		wrong = validation.IsQualifiedName(strings.ToLower(key))
 	default:
-		return Gate{}, fmt.Errorf("%s, which is no gate: there are %s", quote(text), gateForms)
+		return Gate{}, fmt.Errorf("%s, which is no gate: there are %s", message.Quote(text), gateForms)
 	}
 	if len(wrong) > 0 {
-		return Gate{}, fmt.Errorf("%s, which is no gate: %s", quote(text), wrong[0])
+		return Gate{}, fmt.Errorf("%s, which is no gate: %s", message.Quote(text), wrong[0])
 	}
 	return g, nil
 }

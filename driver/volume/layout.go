@@ -7,6 +7,9 @@ import (
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // A Part is what a file of a volume holds.
@@ -100,12 +103,12 @@ func spiffeNames(p *parser, files []File) ([]File, error) {
 		if id, err := spiffeid.FromURI(uri); err == nil {
 			name := id.TrustDomain().Name() + trustBundleFile
 			if err := fileName(&name, name, false); err != nil {
-				return nil, problem(p.keyOf("layout"), "has spiffe, and the file of the trust domain %w", err)
+				return nil, problem.New(p.keyOf("layout"), "has spiffe, and the file of the trust domain %w", err)
 			}
 			return []File{files[0], {name, CAPart}}, nil
 		}
 	}
-	return nil, problem(p.keyOf("layout"), "has spiffe, which needs a SPIFFE ID: set spiffe or uri-sans")
+	return nil, problem.New(p.keyOf("layout"), "has spiffe, which needs a SPIFFE ID: set spiffe or uri-sans")
 }
 
 func (p *parser) setLayout(value string) error {
@@ -115,7 +118,7 @@ func (p *parser) setLayout(value string) error {
 	}
 	return p.each(value, names, func(name string) error {
 		if !slices.ContainsFunc(Layouts(), func(l Layout) bool { return l.Name == name }) {
-			return fmt.Errorf("has %s: known are %s", quote(name), layoutNames())
+			return fmt.Errorf("has %s: known are %s", message.Quote(name), layoutNames())
 		}
 		p.layouts = append(p.layouts, name)
 		return nil
@@ -170,7 +173,7 @@ func (p *parser) addFile(f File) error {
 			key = p.keyOf(name)
 		}
 	}
-	return problem(key, "gives two files the name %s: %s, and %s", quote(f.Name), other, f.Part)
+	return problem.New(key, "gives two files the name %s: %s, and %s", message.Quote(f.Name), other, f.Part)
 }
 
 // checkFileNames checks that each file name that is given is that of a file.
@@ -189,11 +192,11 @@ func (p *parser) checkFileNames() error {
 
 // unused returns an error for each attribute that is given and has no effect.
 func (p *parser) unused(reason string, names ...string) error {
-	var problems Problems
+	var problems problem.List
 	for _, name := range names {
 		if p.isSet(name) {
-			problems = append(problems, problem(p.keyOf(name), "is given, and %s", reason))
+			problems = append(problems, problem.New(p.keyOf(name), "is given, and %s", reason))
 		}
 	}
-	return problems.err()
+	return problems.Err()
 }

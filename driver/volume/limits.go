@@ -1,8 +1,9 @@
 package volume
 
 import (
-	"fmt"
 	"slices"
+
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // The limits of what a pod may ask for. They bound the time that [Parse] takes, a volume's record, and what the API
@@ -14,7 +15,6 @@ const (
 	maxTotal    = 256 << 10
 	maxValue    = 64 << 10 // Bytes of one attribute, before and after its variables are replaced.
 	maxElements = 1000     // Elements of a list, and variables of a value.
-	maxProblems = 16       // Problems of one kind: an event has no room for more.
 
 	maxName     = 253     // Bytes of a pod's name and the like: a DNS subdomain (k8s.io/apimachinery pkg/util/validation).
 	maxFlags    = 16      // Mount flags.
@@ -29,8 +29,8 @@ const (
 // what the pod says.
 func checkTotal(attributes map[string]string) error {
 	for _, key := range kubeletKeys() {
-		if err := checkSize(attributes[key], maxName); err != nil {
-			return withKey(key, err)
+		if err := problem.CheckSize(attributes[key], maxName); err != nil {
+			return problem.In(key, err)
 		}
 	}
 	n, size := 0, 0
@@ -42,38 +42,22 @@ func checkTotal(attributes map[string]string) error {
 	}
 	switch {
 	case n > maxAttributes:
-		return problem("volumeAttributes", "are %d: at most %d", n, maxAttributes)
+		return problem.New("volumeAttributes", "are %d: at most %d", n, maxAttributes)
 	case size > maxTotal:
-		return problem("volumeAttributes", "have %d bytes, with those of the kubelet: at most %d", size, maxTotal)
+		return problem.New("volumeAttributes", "have %d bytes, with those of the kubelet: at most %d", size, maxTotal)
 	}
 	return nil
 }
 
 // checkFlags bounds the mount flags.
 func checkFlags(flags []string) error {
-	err := checkCount(len(flags), maxFlags, "elements")
+	err := problem.CheckCount(len(flags), maxFlags, "elements")
 	for _, flag := range flags {
 		if err == nil {
-			err = checkSize(flag, maxFlag)
+			err = problem.CheckSize(flag, maxFlag)
 		}
 	}
-	return withKey("mount_flags", err)
+	return problem.In("mount_flags", err)
 }
 
-func checkValue(value string) error { return checkSize(value, maxValue) }
-
-// checkSize bounds a text.
-func checkSize(text string, most int) error {
-	if len(text) > most {
-		return fmt.Errorf("has %d bytes: at most %d", len(text), most)
-	}
-	return nil
-}
-
-// checkCount bounds a list, whose elements have a name in the plural.
-func checkCount(n, most int, elements string) error {
-	if n > most {
-		return fmt.Errorf("has %d %s: at most %d", n, elements, most)
-	}
-	return nil
-}
+func checkValue(value string) error { return problem.CheckSize(value, maxValue) }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // repeat lists n texts that format makes of their numbers.
@@ -126,14 +127,6 @@ func TestLongNamesOfAPod(t *testing.T) {
 	}
 }
 
-// The first problem leaves an event room for the number of the others.
-func TestALongProblem(t *testing.T) {
-	problems := volume.Problems{errors.New(strings.Repeat("ä", 9000)), errors.New("b")}
-	if got := problems.Error(); len(got) > 880 || !strings.HasSuffix(got, "…; and 1 more") {
-		t.Errorf("%d bytes: %s", len(got), got)
-	}
-}
-
 // An event has no room for more.
 func TestTheProblemsOfAListAreBounded(t *testing.T) {
 	keys := map[string]string{"issuer-name": "ca", "dns-names": repeat(1000, "a..%d"), "key-usages": repeat(1000, "%d")}
@@ -141,7 +134,7 @@ func TestTheProblemsOfAListAreBounded(t *testing.T) {
 		keys[fmt.Sprintf("unknown-%d", i)] = ""
 	}
 	_, err := volume.Parse(asked(keys), volume.Defaults{})
-	var problems volume.Problems
+	var problems problem.List
 	if !errors.As(err, &problems) || len(problems) != 3*16 {
 		t.Errorf("%d problems: %v", len(problems), err)
 	}

@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // The keys that the kubelet sets with podInfoOnMount (kubernetes pkg/volume/csi/csi_mounter.go), and no pod can:
@@ -117,10 +119,10 @@ func Parse(asked Asked, defaults Defaults) (Volume, error) {
 }
 
 // parse returns as much of the volume as is understood, with what is wrong: nothing of one that is over the limits.
-func parse(asked Asked, defaults Defaults) (*parser, Problems) {
+func parse(asked Asked, defaults Defaults) (*parser, problem.List) {
 	p := &parser{asked: asked, defaults: defaults, dialect: asked.dialect().row(), inputs: map[string]input{}}
 	if err := cmp.Or(checkTotal(asked.Attributes), checkFlags(asked.MountFlags)); err != nil {
-		return p, problemsOf(err)
+		return p, problem.Of(err)
 	}
 	p.ID, p.Target, p.Dialect = asked.ID, asked.Target, p.dialect.name
 	problems := p.setPod(asked.Attributes)
@@ -128,7 +130,7 @@ func parse(asked Asked, defaults Defaults) (*parser, Problems) {
 	p.Pod.Node = cmp.Or(asked.Node, defaults.Node)
 	mistakes := p.setAttributes(asked.Attributes)
 	p.annotateByProfile()
-	problems = append(problems, problemsOf(p.checkIssuer())...) // Before the others, as it matters more.
+	problems = append(problems, problem.Of(p.checkIssuer())...) // Before the others, as it matters more.
 	problems = append(problems, mistakes...)
 	problems = append(problems, p.setMountGroup(asked.Group)...)
 	problems = append(problems, p.setMountFlags(asked.MountFlags)...)
@@ -136,22 +138,22 @@ func parse(asked Asked, defaults Defaults) (*parser, Problems) {
 }
 
 // setPod reads the pod's identity from the kubelet's keys.
-func (p *parser) setPod(attributes map[string]string) (problems Problems) {
+func (p *parser) setPod(attributes map[string]string) (problems problem.List) {
 	p.Pod = PodOf(Asked{Attributes: attributes})
 	for _, key := range []string{podName, podNamespace, podUID, serviceAccountName} {
 		if attributes[key] == "" {
-			problems = append(problems, problem(key, "is missing: the CSIDriver object needs podInfoOnMount: true"))
+			problems = append(problems, problem.New(key, "is missing: the CSIDriver object needs podInfoOnMount: true"))
 		}
 	}
 	if attributes[ephemeral] != "true" {
-		problems = append(problems, problem(ephemeral,
+		problems = append(problems, problem.New(ephemeral,
 			"is not true: only inline (ephemeral) volumes are served, not persistent ones"))
 	}
 	return problems
 }
 
 // setAttributes sets each attribute to what was given, or to what its profile says, or to its default.
-func (p *parser) setAttributes(attributes map[string]string) (problems Problems) {
+func (p *parser) setAttributes(attributes map[string]string) (problems problem.List) {
 	for i, a := range table() {
 		given := input{key: a.Name, wrong: p.inputs[a.Name].wrong}
 		if key := p.dialect.keys[i]; key != "" {
@@ -159,7 +161,7 @@ func (p *parser) setAttributes(attributes map[string]string) (problems Problems)
 		}
 		if !utf8.ValidString(given.value) {
 			given.wrong = true
-			problems = append(problems, problem(given.key, "is not valid UTF-8"))
+			problems = append(problems, problem.New(given.key, "is not valid UTF-8"))
 		}
 		p.inputs[a.Name] = given
 	}
@@ -171,7 +173,7 @@ func (p *parser) setAttributes(attributes map[string]string) (problems Problems)
 		err := p.setAttribute(a, given, p.dialect.standards[i])
 		given.wrong = err != nil
 		p.inputs[a.Name] = given
-		problems = append(problems, problemsOf(err)...)
+		problems = append(problems, problem.Of(err)...)
 	}
 	return problems
 }
@@ -183,14 +185,14 @@ func (p *parser) setAttribute(a Attribute, given input, standard string) (err er
 		key, value = key+" (of the profile)", profiled
 	}
 	if err := checkValue(value); err != nil {
-		return withKey(key, err)
+		return problem.In(key, err)
 	}
 	if a.Expanded {
 		if value, err = p.expand(key, value); err != nil {
 			return err
 		}
 	}
-	return withKey(key, a.set(p, cmp.Or(value, standard)))
+	return problem.In(key, a.set(p, cmp.Or(value, standard)))
 }
 
 // keyOf returns an attribute's key as the pod's author writes it.
@@ -209,21 +211,21 @@ func (p *parser) expand(key, value string) (string, error) {
 	}
 	// os.Expand drops such a thing without a word, and so does csi-driver.
 	if !p.dialect.lenient && unfinished.MatchString(value) {
-		return "", problem(key, "is %s, with a variable that has no end or no name", quote(value))
+		return "", problem.New(key, "is %s, with a variable that has no end or no name", message.Quote(value))
 	}
-	if err := checkCount(strings.Count(value, "$"), maxElements, "variables"); err != nil {
-		return "", withKey(key, err)
+	if err := problem.CheckCount(strings.Count(value, "$"), maxElements, "variables"); err != nil {
+		return "", problem.In(key, err)
 	}
 	var err error
 	variables, room := p.variables(), maxValue
 	expanded := os.Expand(value, func(name string) string {
 		replacement, ok := variables[name]
 		if !ok && err == nil {
-			err = problem(key, "has an unknown variable %s: known are %s",
-				quote("${"+name+"}"), strings.Join(slices.Sorted(maps.Keys(variables)), ", "))
+			err = problem.New(key, "has an unknown variable %s: known are %s",
+				message.Quote("${"+name+"}"), strings.Join(slices.Sorted(maps.Keys(variables)), ", "))
 		}
 		if err == nil && name == nodeName && p.Pod.Node == "" {
-			err = problem(key, "has ${%s}, and the pod is on no node yet", nodeName)
+			err = problem.New(key, "has ${%s}, and the pod is on no node yet", nodeName)
 		}
 		if err != nil {
 			return ""
@@ -235,7 +237,7 @@ func (p *parser) expand(key, value string) (string, error) {
 		return text
 	})
 	if err == nil && (room < 0 || len(expanded) > maxValue) {
-		err = problem(key, "has more than %d bytes once its variables are replaced", maxValue)
+		err = problem.New(key, "has more than %d bytes once its variables are replaced", maxValue)
 	}
 	return expanded, err
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // The line as the pod's author reads it.
@@ -62,7 +63,7 @@ func TestTheLineFitsInAnEvent(t *testing.T) {
 		}
 	}
 	_, err := volume.Parse(asked(everything), volume.Defaults{})
-	var problems volume.Problems
+	var problems problem.List
 	if !errors.As(err, &problems) || len(problems) < 30 {
 		t.Fatalf("%d problems: %v", len(problems), err)
 	}

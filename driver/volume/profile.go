@@ -9,6 +9,9 @@ import (
 
 	goyaml "go.yaml.in/yaml/v3"
 	"sigs.k8s.io/yaml"
+
+	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // Profiles are what a platform team sets for the volumes of its cluster, in a ConfigMap.
@@ -42,23 +45,23 @@ func issuerAttributeNames() []string { return []string{"issuer-name", "issuer-ki
 // ParseProfiles reads the data of the ConfigMap. Its error is all that is wrong with it.
 func ParseProfiles(data map[string]string) (*Profiles, error) {
 	known := append([]string{ProfilesKey, DistrustKey}, issuerAttributeNames()...)
-	var problems Problems
+	var problems problem.List
 	found := &Profiles{Issuer: Profile{}, Distrusted: Fingerprints{}}
 	for _, key := range slices.Sorted(maps.Keys(data)) {
 		switch {
-		case len(problems) == maxProblems:
+		case len(problems) == problem.Max:
 		case key == ProfilesKey:
 			if err := found.decode(data[key]); err != nil {
-				problems = append(problems, problem(key, "%w", err))
+				problems = append(problems, problem.New(key, "%w", err))
 			}
 		case key == DistrustKey:
 			var err error
 			found.Distrusted, err = parseDistrust(data[key])
-			problems = append(problems, problemsOf(withKey(key, err))...)
+			problems = append(problems, problem.Of(problem.In(key, err))...)
 		case slices.Contains(known, key):
 			found.Issuer[key] = strings.TrimSpace(data[key])
 		default:
-			problems = append(problems, problem("the key "+quote(key), "is not known: did you mean %s?", nearest(key, known)))
+			problems = append(problems, problem.New("the key "+message.Quote(key), "is not known: did you mean %s?", problem.Nearest(key, known)))
 		}
 	}
 	problems = append(problems, found.check()...)
@@ -70,7 +73,7 @@ func ParseProfiles(data map[string]string) (*Profiles, error) {
 
 // decode reads the profiles. Aliases (YAML 1.2.2, section 7.1) could make any number of bytes of a few.
 func (p *Profiles) decode(text string) error {
-	if err := checkSize(text, maxProfilesSize); err != nil {
+	if err := problem.CheckSize(text, maxProfilesSize); err != nil {
 		return err
 	}
 	var document goyaml.Node
@@ -79,9 +82,9 @@ func (p *Profiles) decode(text string) error {
 		return fmt.Errorf("has more than %d bytes once its aliases are replaced", maxProfilesSize)
 	}
 	if err := yaml.UnmarshalStrict([]byte(text), p); err != nil {
-		return fmt.Errorf("is not understood: %s", oneLine(err.Error()))
+		return fmt.Errorf("is not understood: %s", message.OneLine(err.Error()))
 	}
-	return checkCount(len(p.Profiles), maxProfiles, "profiles")
+	return problem.CheckCount(len(p.Profiles), maxProfiles, "profiles")
 }
 
 // expandedSize returns the bytes of the values of a node, with what aliases stand for, or one more than the bound.
@@ -103,16 +106,16 @@ func expandedSize(node *goyaml.Node, sizes map[*goyaml.Node]int) int {
 }
 
 // check tries each value for a made-up pod.
-func (p *Profiles) check() (problems Problems) {
+func (p *Profiles) check() (problems problem.List) {
 	for _, name := range slices.Sorted(maps.Keys(p.Profiles)) {
-		if len(problems) >= maxProblems {
+		if len(problems) >= problem.Max {
 			return problems
 		}
 		if len(p.Profiles[name]) == 0 {
-			problems = append(problems, fmt.Errorf("profile %s has no values", quote(name)))
+			problems = append(problems, fmt.Errorf("profile %s has no values", message.Quote(name)))
 		}
 		for _, err := range p.Profiles[name].check() {
-			problems = append(problems, fmt.Errorf("profile %s: %w", quote(name), err))
+			problems = append(problems, fmt.Errorf("profile %s: %w", message.Quote(name), err))
 		}
 	}
 	problems = append(problems, p.Issuer.check()...)
@@ -121,19 +124,19 @@ func (p *Profiles) check() (problems Problems) {
 }
 
 // checkUse checks that the profiles exist that are given to namespaces or drivers.
-func (p *Profiles) checkUse(of string, given map[string]string) (problems Problems) {
+func (p *Profiles) checkUse(of string, given map[string]string) (problems problem.List) {
 	for _, user := range slices.Sorted(maps.Keys(given)) {
-		if len(problems) == maxProblems {
+		if len(problems) == problem.Max {
 			break
 		}
 		if name := given[user]; p.Profiles[name] == nil {
-			problems = append(problems, fmt.Errorf("%s %s: there is no profile %s", of, quote(user), quote(name)))
+			problems = append(problems, fmt.Errorf("%s %s: there is no profile %s", of, message.Quote(user), message.Quote(name)))
 		}
 	}
 	return problems
 }
 
-func (p Profile) check() (problems Problems) {
+func (p Profile) check() (problems problem.List) {
 	rows := map[string]Attribute{}
 	for _, a := range table() {
 		if !a.OnlyOld && !a.Secret && a.Name != "profile" { // A ConfigMap is no place for passwords.
@@ -145,31 +148,31 @@ func (p Profile) check() (problems Problems) {
 		size += len(name) + len(value)
 	}
 	if size > maxTotal { // A volume's record has its profile.
-		return Problems{fmt.Errorf("it has %d bytes: at most %d", size, maxTotal)}
+		return problem.List{fmt.Errorf("it has %d bytes: at most %d", size, maxTotal)}
 	}
 	standIn := placeholderParser(Defaults{AnyTrustFile: true})
 	for _, name := range slices.Sorted(maps.Keys(p)) {
-		if len(problems) == maxProblems {
+		if len(problems) == problem.Max {
 			break
 		}
 		row, ok := rows[name]
 		if !ok && strings.Contains(name, "/") && isForeign(name) {
-			problems = append(problems, problemsOf(checkAnnotation(name, p[name]))...)
+			problems = append(problems, problem.Of(checkAnnotation(name, p[name]))...)
 			continue
 		}
 		if !ok {
-			problems = append(problems, problem(quote(name), "is not an attribute of profiles: did you mean %s?",
-				nearest(name, slices.Sorted(maps.Keys(rows)))))
+			problems = append(problems, problem.New(message.Quote(name), "is not an attribute of profiles: did you mean %s?",
+				problem.Nearest(name, slices.Sorted(maps.Keys(rows)))))
 			continue
 		}
 		value := p[name]
-		err := withKey(name, checkValue(value))
+		err := problem.In(name, checkValue(value))
 		if err == nil && row.Expanded {
 			value, err = standIn.expand(name, value)
 		}
 		if err == nil {
 			if e := row.set(standIn, value); e != nil {
-				err = problem(name, "%w", e)
+				err = problem.New(name, "%w", e)
 			}
 		}
 		if err != nil {
@@ -185,10 +188,10 @@ func (p *Profiles) names() string {
 		return "there are none"
 	}
 	names := slices.Sorted(maps.Keys(p.Profiles))
-	if more := len(names) - maxProblems; more > 0 {
-		names = append(names[:maxProblems], fmt.Sprintf("%d more", more))
+	if more := len(names) - problem.Max; more > 0 {
+		names = append(names[:problem.Max], fmt.Sprintf("%d more", more))
 	}
-	return oneLine("known are " + strings.Join(names, ", "))
+	return message.OneLine("known are " + strings.Join(names, ", "))
 }
 
 // setProfile chooses the volume's profile. The recorded one counts only where the current profiles are not known.
@@ -197,7 +200,7 @@ func (p *parser) setProfile(name string) error {
 	if live == nil {
 		p.Profile = p.asked.Profile
 		if name != "" && p.Profile == nil {
-			return fmt.Errorf("is %s, and this driver has no profiles: its operator sets --config-map", quote(name))
+			return fmt.Errorf("is %s, and this driver has no profiles: its operator sets --config-map", message.Quote(name))
 		}
 		return nil
 	}
@@ -209,7 +212,7 @@ func (p *parser) setProfile(name string) error {
 	}
 	profile, ok := live.Profiles[name]
 	if name != "" && !ok {
-		return fmt.Errorf("is %s: %s", quote(name), live.names())
+		return fmt.Errorf("is %s: %s", message.Quote(name), live.names())
 	}
 	p.Profile = maps.Clone(profile)
 	if p.Profile["issuer-name"] == "" && !p.dialect.ownIssuer && live.Issuer["issuer-name"] != "" {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 const profiles = `
@@ -132,7 +133,7 @@ func TestBoundsOfProfiles(t *testing.T) {
 		if (err == nil) != (row.want == "") || err != nil && !strings.HasPrefix(err.Error(), row.want) {
 			t.Errorf("%s: got  %.200v\nwant %s", row.name, err, row.want)
 		}
-		var problems volume.Problems
+		var problems problem.List
 		if errors.As(err, &problems); len(problems) > 16 {
 			t.Errorf("%s: %d problems", row.name, len(problems))
 		}
@@ -142,7 +143,7 @@ func TestBoundsOfProfiles(t *testing.T) {
 		data[fmt.Sprintf("profile-%d", i)] = ""
 	}
 	_, err := volume.ParseProfiles(data)
-	var problems volume.Problems
+	var problems problem.List
 	if errors.As(err, &problems); len(problems) != 16 {
 		t.Errorf("%d keys that are not known", len(problems))
 	}

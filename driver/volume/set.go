@@ -12,6 +12,8 @@ import (
 	"unicode"
 
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // Each function here sets one attribute from its value: the value that was given, or the default, or "".
@@ -53,7 +55,7 @@ func boolean(to *bool, value string, standard bool) error {
 		*to = false
 	case "":
 	default:
-		return fmt.Errorf("is %s: true or false", quote(value))
+		return fmt.Errorf("is %s: true or false", message.Quote(value))
 	}
 	return nil
 }
@@ -96,7 +98,7 @@ func (p *parser) setRenewBefore(value string) error {
 	}
 	n, err := strconv.Atoi(digits)
 	if err != nil || n < 1 || n > 99 || strconv.Itoa(n) != digits {
-		return fmt.Errorf("is %s: a part of the lifetime is 1%% to 99%%", quote(value))
+		return fmt.Errorf("is %s: a part of the lifetime is 1%% to 99%%", message.Quote(value))
 	}
 	p.RenewPart = n
 	return nil
@@ -108,13 +110,13 @@ func (p *parser) setDuration(to *time.Duration, value string, orNone bool) error
 	d, err := time.ParseDuration(value)
 	switch {
 	case err != nil:
-		return fmt.Errorf("is %s, which is not a duration such as 30m or 24h", quote(value))
+		return fmt.Errorf("is %s, which is not a duration such as 30m or 24h", message.Quote(value))
 	case d < time.Second && orNone:
 		return nil
 	case d < time.Second:
-		return fmt.Errorf("is %s: the shortest is 1s", quote(value))
+		return fmt.Errorf("is %s: the shortest is 1s", message.Quote(value))
 	case d > longest && !p.dialect.lenient:
-		return fmt.Errorf("is %s: the longest is 87600h, ten years", quote(value))
+		return fmt.Errorf("is %s: the longest is 87600h, ten years", message.Quote(value))
 	}
 	*to = d
 	return nil
@@ -129,7 +131,7 @@ func (p *parser) setKeyUsages(value string) error {
 	return p.each(value, names, func(name string) error {
 		if !slices.Contains(known, name) {
 			return fmt.Errorf("has %s, which is not a key usage%s",
-				quote(name), cmp.Or(suggestion(name, "%q", known), " such as server auth"))
+				message.Quote(name), cmp.Or(problem.Suggestion(name, "%q", known), " such as server auth"))
 		}
 		p.Usages = append(p.Usages, signer.Usage(name))
 		return nil
@@ -143,7 +145,7 @@ func (p *parser) setKeyAlgorithm(value string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("is %s: known are RSA, ECDSA and Ed25519", quote(value))
+	return fmt.Errorf("is %s: known are RSA, ECDSA and Ed25519", message.Quote(value))
 }
 
 func (p *parser) setKeySize(value string) (err error) {
@@ -152,7 +154,7 @@ func (p *parser) setKeySize(value string) (err error) {
 	}
 	p.Key.Size, err = strconv.Atoi(value)
 	if err != nil || p.Key.Size <= 0 || !p.isCanonical(value) {
-		return fmt.Errorf("is %s, which is not a number of bits", quote(value))
+		return fmt.Errorf("is %s, which is not a number of bits", message.Quote(value))
 	}
 	return nil
 }
@@ -164,7 +166,7 @@ func (p *parser) setKeyEncoding(value string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("is %s: known are PKCS1 and PKCS8", quote(value))
+	return fmt.Errorf("is %s: known are PKCS1 and PKCS8", message.Quote(value))
 }
 
 func (p *parser) setCAFile(value string) error          { return p.fileName(&p.caFile, value) }
@@ -179,7 +181,7 @@ func (p *parser) setKeystorePassword(value string) error { p.Keystore.Password =
 func (p *parser) setKeystoreAlias(value string) error {
 	const longest = 64
 	if len(value) > longest || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return fmt.Errorf("is %s: an alias has up to %d printable ASCII characters", quote(value), longest)
+		return fmt.Errorf("is %s: an alias has up to %d printable ASCII characters", message.Quote(value), longest)
 	}
 	p.Keystore.Alias = value
 	return nil
@@ -188,14 +190,14 @@ func (p *parser) setKeystoreAlias(value string) error {
 func (p *parser) setKeystoreAlgorithms(value string) error {
 	p.Keystore.Algorithms = Algorithms(value)
 	if !slices.Contains([]Algorithms{Modern2023, LegacyDES, LegacyRC2}, p.Keystore.Algorithms) {
-		return fmt.Errorf("is %s: known are Modern2023, LegacyDES and LegacyRC2", quote(value))
+		return fmt.Errorf("is %s: known are Modern2023, LegacyDES and LegacyRC2", message.Quote(value))
 	}
 	return nil
 }
 
 func (p *parser) fileName(name *string, value string) error {
 	if !p.dialect.lenient && strings.ContainsFunc(value, unicode.IsControl) {
-		return fmt.Errorf("is %s: a file name has no control characters", quote(value))
+		return fmt.Errorf("is %s: a file name has no control characters", message.Quote(value))
 	}
 	return fileName(name, value, p.dialect.lenient)
 }
@@ -204,9 +206,9 @@ func (p *parser) fileName(name *string, value string) error {
 func fileName(name *string, value string, hidden bool) error {
 	switch dots := len(value) - len(strings.TrimLeft(value, ".")); {
 	case strings.ContainsAny(value, "/\x00"):
-		return fmt.Errorf("is %s: a file name, not a path", quote(value))
+		return fmt.Errorf("is %s: a file name, not a path", message.Quote(value))
 	case dots > 1 || dots == len(value) && value != "" || dots == 1 && !hidden:
-		return fmt.Errorf("is %s: a file name must not begin with a dot", quote(value))
+		return fmt.Errorf("is %s: a file name must not begin with a dot", message.Quote(value))
 	case len(value) > 255: // NAME_MAX, linux/limits.h.
 		return fmt.Errorf("is %d bytes long: a file name has at most 255", len(value))
 	}
@@ -227,9 +229,9 @@ func (p *parser) setID(to **int, value string, first int64) error {
 	n, err := strconv.ParseInt(value, 10, 64)
 	switch {
 	case err != nil || n < first || n >= nobody:
-		return fmt.Errorf("is %s: an id is %d to 4294967294", quote(value), first)
+		return fmt.Errorf("is %s: an id is %d to 4294967294", message.Quote(value), first)
 	case !p.isCanonical(value):
-		return fmt.Errorf("is %s: write %d, without a sign or zeros in front", quote(value), n)
+		return fmt.Errorf("is %s: write %d, without a sign or zeros in front", message.Quote(value), n)
 	}
 	*to = new(int(n))
 	return nil
@@ -248,9 +250,9 @@ func (p *parser) setMode(value string) error {
 	n, err := strconv.ParseUint(value, 8, 32)
 	switch {
 	case err != nil || n > 0o777 || len(value) > 4:
-		return fmt.Errorf("is %s: a file's mode is three octal digits, such as 0440", quote(value))
+		return fmt.Errorf("is %s: a file's mode is three octal digits, such as 0440", message.Quote(value))
 	case n&0o444 == 0:
-		return fmt.Errorf("is %s: nobody could read the files", quote(value))
+		return fmt.Errorf("is %s: nobody could read the files", message.Quote(value))
 	}
 	p.Owner.Mode = new(fs.FileMode(n))
 	return nil

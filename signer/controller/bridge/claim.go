@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // domain is that of the signers. Native volumes name an issuer after it: issuer.<namespace>.<name> or clusterissuer.<name>.
@@ -50,17 +51,17 @@ func (b *Bridge) claim(pcr *certificatesv1.PodCertificateRequest) proof.Claim {
 	}
 	if !native(pcr) {
 		c.VolumeID = pcr.Spec.UnverifiedUserAnnotations[signer.VolumeAnnotation]
-		c.Against = func(v volume.Volume) volume.Problems { return againstVolume(pcr, v) }
+		c.Against = func(v volume.Volume) problem.List { return againstVolume(pcr, v) }
 		return c
 	}
 	c.Kind = "podCertificate volume with signer " + pcr.Spec.SignerName + " that asks for this"
 	c.Sources = func(pod *corev1.Pod) []proof.Source { return b.sources(pcr, pod) }
-	c.Against = func(v volume.Volume) volume.Problems { return againstNative(pcr, v) }
+	c.Against = func(v volume.Volume) problem.List { return againstNative(pcr, v) }
 	return c
 }
 
 // againstVolume returns all in which the request differs from what the node plugin asks for the volume.
-func againstVolume(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) volume.Problems {
+func againstVolume(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) problem.List {
 	problems := proof.CSR(pcr.Spec.StubPKCS10Request, v)
 	if _, ok := pcr.Spec.UnverifiedUserAnnotations[signer.VolumeAnnotation]; !ok || len(pcr.Spec.UnverifiedUserAnnotations) > 1 {
 		problems = append(problems, fmt.Errorf("unverifiedUserAnnotations: there must be %s and nothing else; podCertificate volumes have the signers %sissuer.<namespace>.<name> and %[2]sclusterissuer.<name>", signer.VolumeAnnotation, domain))
@@ -71,7 +72,7 @@ func againstVolume(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) v
 	return append(problems, account(pcr, v)...)
 }
 
-func account(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (problems volume.Problems) {
+func account(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (problems problem.List) {
 	if asked := pcr.Spec.ServiceAccountName; asked != v.Pod.ServiceAccount {
 		problems = append(problems, proof.Difference("service account", asked, v.Pod.ServiceAccount))
 	}
@@ -161,13 +162,13 @@ func keyOf(keyType string) (k volume.Key) {
 }
 
 // againstNative returns all in which the request differs from what the kubelet asks for the volume, and what is asked for in vain.
-func againstNative(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) volume.Problems {
+func againstNative(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) problem.List {
 	if n := len(pcr.Spec.StubPKCS10Request); n > proof.KeySize {
-		return volume.Problems{fmt.Errorf("the signing request has %d bytes: at most %d", n, proof.KeySize)}
+		return problem.List{fmt.Errorf("the signing request has %d bytes: at most %d", n, proof.KeySize)}
 	}
 	csr, err := x509.ParseCertificateRequest(pcr.Spec.StubPKCS10Request)
 	if err != nil {
-		return volume.Problems{fmt.Errorf("the signing request is not understood: %w", err)}
+		return problem.List{fmt.Errorf("the signing request is not understood: %w", err)}
 	}
 	problems := account(pcr, v)
 	if len(csr.Subject.Names) > 0 || len(csr.Extensions) > 0 {

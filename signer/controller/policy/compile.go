@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // A Compiler makes CertificatePolicies ready to be asked. Make one with [NewCompiler].
@@ -30,7 +31,7 @@ func NewCompiler(standard Policy) (*Compiler, error) {
 // A Rule is a CertificatePolicy that was made ready. One with a mistake allows nothing to whom it selects.
 type Rule struct {
 	Name string
-	Err  error // All that is wrong with the policy: [volume.Problems]; nil: nothing.
+	Err  error // All that is wrong with the policy: [problem.List]; nil: nothing.
 
 	own                  Policy // What ownNames is.
 	namespaces, accounts []pattern
@@ -51,7 +52,7 @@ type Rule struct {
 // Compile makes a policy ready. It finds all mistakes that the CRD finds, since not every policy comes from an API server.
 func (c *Compiler) Compile(p v1alpha1.CertificatePolicy) Rule {
 	r := Rule{Name: p.Name, own: Policy{ClusterDomain: c.standard.ClusterDomain}}
-	var problems volume.Problems
+	var problems problem.List
 	problems = append(problems, r.choose(p.Spec)...)
 	problems = append(problems, r.allow(p.Spec.Allow)...)
 	problems = append(problems, r.limit(p.Spec.Limits)...)

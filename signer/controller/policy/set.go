@@ -9,6 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // A Set is the policies of a cluster at one time. It does not change. Make one with [Compiler.Set].
@@ -38,7 +39,7 @@ func (s Set) Check(v volume.Volume, of Identity) error {
 	if len(rules) == 0 {
 		return s.standard.Check(v, of)
 	}
-	var nearest volume.Problems
+	var nearest problem.List
 	var which Rule
 	for _, r := range rules {
 		problems := r.against(v, of)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // many is a pod with many volumes, of which the given ones are CSI volumes of the driver and the others podCertificates.
@@ -50,7 +51,7 @@ func TestManyVolumes(t *testing.T) {
 		claim := Claim{Pod: pod.Name, UID: pod.UID, Node: pod.Spec.NodeName, Account: row.account}
 		if row.account == "" && row.native == 28 {
 			claim.Sources = func(*corev1.Pod) []Source { looked++; return []Source{{Name: "0"}} }
-			claim.Against = func(volume.Volume) volume.Problems { return nil }
+			claim.Against = func(volume.Volume) problem.List { return nil }
 		}
 		v := Rules{Drivers: []volume.DriverName{{Name: volume.Driver}}}.Judge(claim, Evidence{Pod: pod}, time.Now())
 		over := strings.HasPrefix(v.Message, "pod web-0 has 129 volumes that may ask for certificates: at most 128")

@@ -12,33 +12,34 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // KeySize is how many bytes more a signing request has with the greatest key, of RSA with 8,192 bits, than with that of [Derive].
 const KeySize = 4096
 
 // CSR is how a signing request, PKCS#10 in DER, differs from the volume's. All is compared byte for byte but the key, whose kind and signature are checked.
-func CSR(der []byte, v volume.Volume) volume.Problems {
+func CSR(der []byte, v volume.Volume) problem.List {
 	wanted, err := Derive(v)
 	if err != nil {
-		return volume.Problems{err}
+		return problem.List{err}
 	}
 	if most := len(wanted.Raw) + KeySize; len(der) > most {
-		return volume.Problems{fmt.Errorf("the signing request has %d bytes, and that of the volume at most %d", len(der), most)}
+		return problem.List{fmt.Errorf("the signing request has %d bytes, and that of the volume at most %d", len(der), most)}
 	}
 	asked, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return volume.Problems{fmt.Errorf("the signing request is not understood: %w", err)}
+		return problem.List{fmt.Errorf("the signing request is not understood: %w", err)}
 	}
-	if problem := key(asked.PublicKey, v.Key); problem != nil {
-		return volume.Problems{problem}
+	if err := key(asked.PublicKey, v.Key); err != nil {
+		return problem.List{err}
 	}
 	if err := asked.CheckSignature(); err != nil { // After the key, whose size bounds the work.
-		return volume.Problems{fmt.Errorf("the signature of the signing request is wrong: %w", err)}
+		return problem.List{fmt.Errorf("the signature of the signing request is wrong: %w", err)}
 	}
 	problems := names(asked, wanted)
 	if len(problems) == 0 && !same(asked, wanted) && !withoutUsages(asked, v) {
-		problems = volume.Problems{errors.New("the signing request has attributes, extensions or kinds of names that the node plugin does not write")}
+		problems = problem.List{errors.New("the signing request has attributes, extensions or kinds of names that the node plugin does not write")}
 	}
 	return problems
 }
@@ -62,7 +63,7 @@ func Derive(v volume.Volume) (*x509.CertificateRequest, error) {
 }
 
 // names compares the names, in words for the pod's author.
-func names(asked, wanted *x509.CertificateRequest) (problems volume.Problems) {
+func names(asked, wanted *x509.CertificateRequest) (problems problem.List) {
 	differs := func(what, asked, wants string) {
 		if asked != wants {
 			problems = append(problems, Difference(what, asked, wants))

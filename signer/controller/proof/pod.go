@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // live demands a pod that is the claim's, and runs, or is about to, on the node that asks.
@@ -66,7 +67,7 @@ var errNoIP = errors.New("the pod has no IP yet, which its volume asks for")
 
 // volume returns the one that asks for just what the claim says.
 func (r Rules) volume(c Claim, pod *corev1.Pod) (volume.Volume, error) {
-	var nearest volume.Problems
+	var nearest problem.List
 	var name string
 	var soon error
 	if n := asking(pod); n > MaxVolumes {
@@ -158,10 +159,10 @@ func (n notUnderstood) Error() string {
 }
 
 // compare derives from a pod's volume what its node derives, and is the volume with all that is different.
-func (r Rules) compare(c Claim, asked volume.Asked) (volume.Volume, volume.Problems) {
+func (r Rules) compare(c Claim, asked volume.Asked) (volume.Volume, problem.List) {
 	v, err := r.understand(asked)
 	if err != nil {
-		return v, volume.Problems{err}
+		return v, problem.List{err}
 	}
 	return v, c.Against(v)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // Rules are what a claim is judged by.
@@ -37,11 +38,11 @@ type Policy interface {
 type Claim struct {
 	Namespace, Pod string
 	UID            types.UID
-	Node           string                              // Who asks, or where who asks runs.
-	Account        string                              // The pod's service account, if the pod itself asks; empty: its node plugin does.
-	MadeAt         time.Time                           // As the API server has it.
-	VolumeID       string                              // The one that is meant; empty: any.
-	Against        func(volume.Volume) volume.Problems // All that is asked for and that the volume does not want, or the other way round.
+	Node           string                           // Who asks, or where who asks runs.
+	Account        string                           // The pod's service account, if the pod itself asks; empty: its node plugin does.
+	MadeAt         time.Time                        // As the API server has it.
+	VolumeID       string                           // The one that is meant; empty: any.
+	Against        func(volume.Volume) problem.List // All that is asked for and that the volume does not want, or the other way round.
 
 	Sources func(*corev1.Pod) []Source // Where in the pod's spec to look; nil: its volumes of the driver.
 	Kind    string                     // What those are, for a message; empty: those of the driver.
