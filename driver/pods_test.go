@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -357,12 +358,12 @@ func (p *someProfiles) set(now *volume.Profiles, away error) {
 }
 
 func profile(values ...string) *volume.Profiles {
-	p := volume.Profile{}
+	p := spec.Profile{}
 	for _, v := range values {
 		name, value, _ := strings.Cut(v, "=")
 		p[name] = value
 	}
-	return &volume.Profiles{Profiles: map[string]volume.Profile{"web": p}}
+	return &volume.Profiles{Profiles: spec.Profiles{Profiles: map[string]spec.Profile{"web": p}}}
 }
 
 func TestProfilesChangeWithTheNextCertificate(t *testing.T) {

@@ -1,89 +1,74 @@
 package volume
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/agext/levenshtein"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/mayfly-csi/mayfly/signer/message"
 	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
-// setAnnotations takes the attributes that the dialect does not know. Those of other groups become annotations of the
-// request, where it has these. One whose group and name are both much like ours is a mistake, which a dialect may
-// overlook, and so is one of another dialect: the attribute that it means is not checked. The kubelet's keys are
-// skipped: no pod sets them.
-func (p *parser) setAnnotations(attributes map[string]string) (problems problem.List) {
-	for _, key := range slices.Sorted(maps.Keys(attributes)) {
-		if p.dialect.knows(key) || strings.HasPrefix(key, kubeletPrefix) {
-			continue
-		}
+// checkUnknown returns the problems of the attributes that nobody knows. Those of other groups are annotations of the
+// request, where the dialect has these. One whose group and name are both much like ours is a mistake, which a dialect
+// may overlook, and so is one of another dialect: the attribute that it means is not checked.
+func (p *parser) checkUnknown() (problems problem.List) {
+	for _, key := range p.certificate.Others {
 		if len(problems) == problem.Max {
 			return problems
 		}
-		problems = append(problems, problem.Of(p.setUnknown(key, attributes[key]))...)
+		if !p.Knows(key) {
+			problems = append(problems, problem.Of(p.checkOther(key))...)
+		}
 	}
 	return problems
 }
 
-// setUnknown takes one attribute that the dialect does not know.
-func (p *parser) setUnknown(key, value string) error {
-	meant, _ := p.dialect.translate(key)
+// checkOther returns what is wrong with one attribute that the dialect does not know.
+func (p *parser) checkOther(key string) error {
+	meant, use := p.Translate(key)
+	if meant != "" {
+		p.Mistake(meant)
+	} else {
+		meant, use = p.certificate.Translate(key)
+	}
 	switch {
-	case meant != nil:
-		p.inputs[meant.Name] = input{wrong: true}
-		return p.dialect.unknown(key)
-	case p.dialect.annotations && isForeign(key):
-		if err := checkAnnotation(key, value); err != nil {
-			return err
-		}
-		p.annotate(key, value)
+	case use != "":
+		return problem.New(key, "is not an attribute of this driver: use %s", use)
+	case meant != "":
+		return p.unknown(key)
+	case p.Dialect.Annotates(key) && !isMisspelt(key):
 		return nil
-	case p.dialect.overlooks && !strings.HasPrefix(key, Prefix):
+	case overlooks(p.Dialect) && !strings.HasPrefix(key, spec.Prefix):
 		if len(p.Overlooked) < problem.Max {
-			p.Overlooked = append(p.Overlooked, p.dialect.unknown(key).Error())
+			p.Overlooked = append(p.Overlooked, p.unknown(key).Error())
 		}
 		return nil
 	}
-	return p.dialect.unknown(key)
+	return p.unknown(key)
 }
 
-// checkAnnotation checks what the API server would refuse.
-func checkAnnotation(key, value string) error {
-	const format = "can't be an annotation of the request: %s"
-	if wrong := validation.IsQualifiedName(strings.ToLower(key)); len(wrong) > 0 {
-		return problem.New(message.Quote(key), format, wrong[0])
+// unknown returns the error of a key that the dialect does not know.
+func (p *parser) unknown(key string) error {
+	known := append(p.certificate.Keys(), p.Keys()...)
+	if p.Dialect == spec.CSIDriverSPIFFE {
+		return problem.New(message.Quote(key), "is not a known attribute: %s knows %s",
+			spec.SPIFFEDriver, strings.Join(known, ", "))
 	}
-	if !utf8.ValidString(value) {
-		return problem.New(message.Quote(key), format, "its value is not valid UTF-8")
-	}
-	return nil
+	return problem.New(message.Quote(key), "is not a known attribute%s", problem.Suggestion(key, "%s", known))
 }
 
-// annotate gives the request an annotation.
-func (p *parser) annotate(key, value string) {
-	if p.Annotations == nil {
-		p.Annotations = map[string]string{}
-	}
-	p.Annotations[key] = value
-}
-
-// isForeign reports whether a key is of another group, and is not a misspelt attribute: both its group and its name
-// would be much like ours.
-func isForeign(key string) bool {
-	group, name, qualified := strings.Cut(key, "/")
-	switch {
-	case !qualified || group+"/" == Prefix || group+"/" == OldPrefix:
+// isMisspelt reports whether a key of another group is a misspelt attribute: both its group and its name are much like
+// ours.
+func isMisspelt(key string) bool {
+	group, name, _ := strings.Cut(key, "/")
+	if len(key) > problem.LongestWord || !alike(group+"/", spec.Prefix) && !alike(group+"/", spec.OldPrefix) {
 		return false
-	case len(key) > problem.LongestWord:
-		return true
 	}
-	return !alike(group+"/", Prefix) && !alike(group+"/", OldPrefix) ||
-		!slices.ContainsFunc(table(), func(a Attribute) bool { return alike(name, a.Name) })
+	return slices.ContainsFunc(Attributes(), func(a spec.Attribute) bool { return alike(name, a.Name) })
 }
 
 // alike reports whether two words differ in at most three letters. Of lengths that differ by more no distance is

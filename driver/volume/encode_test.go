@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // TestEncode: what a record keeps of a volume is the volume, for each cell of the matrix and each example.
@@ -27,7 +28,7 @@ func TestEncode(t *testing.T) {
 	}
 	for _, a := range volume.Attributes() {
 		given := map[string]string{"issuer-name": "ca", "dns-names": "web", "layout": "pem,pkcs12", a.Name: a.Example}
-		if v, err := volume.Parse(asked(given), volume.Defaults{TrustDomain: "example.org", AnyTrustFile: true}); err == nil {
+		if v, err := volume.Parse(asked(given), volume.Defaults{Defaults: spec.Defaults{TrustDomain: "example.org"}, AnyTrustFile: true}); err == nil {
 			volumes++
 			comesBack(t, v)
 		}

@@ -14,9 +14,9 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // FuzzParse: an error is fit for an event, and what is valid makes a request that says the same, and comes back from a record.
@@ -30,16 +30,16 @@ func FuzzParse(f *testing.F) {
 		}
 	}
 	for _, a := range volume.Attributes() {
-		f.Add("", volume.Prefix+a.Name, a.Example, volume.OldPrefix+a.Name, a.Example, "-1", "", "", false, "", "/${POD_UID}", "")
+		f.Add("", spec.Prefix+a.Name, a.Example, spec.OldPrefix+a.Name, a.Example, "-1", "", "", false, "", "/${POD_UID}", "")
 	}
 	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 	f.Fuzz(func(t *testing.T, driver, key1, value1, key2, value2, group, flag, password string, secrets bool, domain, path, issuer string) {
-		defaults := volume.Defaults{IssuerName: issuer, TrustDomain: domain, SPIFFEPath: path}
+		defaults := volume.Defaults{Defaults: spec.Defaults{IssuerName: issuer, TrustDomain: domain, SPIFFEPath: path}}
 		if defaults.Check() != nil {
 			return
 		}
 		a := asked(nil)
-		if driver != volume.SPIFFEDriver {
+		if driver != spec.SPIFFEDriver {
 			a = asked(map[string]string{"issuer-name": "ca", "dns-names": "web"})
 		}
 		a.Driver, a.Group, a.Password, a.Secrets, a.IPs = driver, group, password, secrets, []string{"10.0.0.1"}
@@ -87,7 +87,7 @@ func valid(t *testing.T, v volume.Volume) {
 
 // says demands that the volume's request parses back to its names.
 func says(t *testing.T, v volume.Volume, key ed25519.PrivateKey) {
-	der, err := request.CSR(v, key)
+	der, err := v.CSR(key)
 	if err != nil {
 		t.Fatalf("%v\n%+v", err, v)
 	}
@@ -122,21 +122,21 @@ func FuzzParseProfiles(f *testing.F) {
 	f.Add("profiles: {a: {trust: 'config-map:a/b', renew-window: 'Mon 02:00-04:00'}}\nnamespaces: {'*': a}", "", "", "")
 	f.Add("profiles: {a: {dns-names: '${POD_IP'}}", "x", "y", "z")
 	f.Fuzz(func(t *testing.T, text, issuer, namespace, pod string) {
-		p, err := volume.ParseProfiles(map[string]string{volume.ProfilesKey: text, "issuer-name": issuer})
+		p, err := volume.ParseProfiles(map[string]string{spec.ProfilesKey: text, "issuer-name": issuer})
 		if err != nil {
 			fitForAnEvent(t, err)
 			return
 		}
 		a := asked(map[string]string{"dns-names": "web"})
 		a.Attributes["csi.storage.k8s.io/pod.namespace"], a.Attributes["csi.storage.k8s.io/pod.name"] = namespace, pod
-		v, err := volume.Parse(a, volume.Defaults{Live: p, IssuerName: "ca", TrustDomain: "example.org"})
+		v, err := volume.Parse(a, volume.Defaults{Defaults: spec.Defaults{Live: &p.Profiles, IssuerName: "ca", TrustDomain: "example.org"}})
 		if err != nil {
 			fitForAnEvent(t, err)
 			return
 		}
 		// What the record has of it is understood as well.
 		a.Profile = v.Profile
-		if again, err := volume.Parse(a, volume.Defaults{IssuerName: "ca", TrustDomain: "example.org", AnyTrustFile: true}); err != nil || again.Issuer != v.Issuer {
+		if again, err := volume.Parse(a, volume.Defaults{Defaults: spec.Defaults{IssuerName: "ca", TrustDomain: "example.org"}, AnyTrustFile: true}); err != nil || again.Issuer != v.Issuer {
 			t.Errorf("from the record: %+v, not %+v (%v)", again.Issuer, v.Issuer, err)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A PodState is what the API server knows of a pod.
@@ -110,13 +111,13 @@ func (v Volume) Awaits(pod PodState, first bool) error {
 	if v.StartsWithout {
 		return errors.New(noIP)
 	}
-	return errors.New(noIP + ", unless it has the host's network; set " + Prefix +
+	return errors.New(noIP + ", unless it has the host's network; set " + spec.Prefix +
 		`continue-on-not-ready: "true" to let the pod start before its certificate is there`)
 }
 
 func (p *parser) setGates(value string) error {
 	p.Gates = slices.Clone(p.defaults.Gates)
-	return p.each(value, list(value), func(text string) error {
+	return p.Dialect.Each(value, spec.List(value), func(text string) error {
 		g, err := ParseGate(text)
 		if err != nil {
 			return fmt.Errorf("has %w", err)
@@ -126,16 +127,4 @@ func (p *parser) setGates(value string) error {
 		}
 		return nil
 	})
-}
-
-// unknownIP stands for the pod's IP where it is not known yet, so that all else can be checked (RFC 5737, TEST-NET-1).
-const unknownIP = "192.0.2.1"
-
-// podIPs returns the pod's IPs, the first one first, and notes that the volume needs them.
-func (p *parser) podIPs() []string {
-	p.NeedsIP = true
-	if p.LacksIP = len(p.asked.IPs) == 0; p.LacksIP {
-		return []string{unknownIP}
-	}
-	return p.asked.IPs
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/signer/message"
 	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A Part is what a file of a volume holds.
@@ -103,20 +104,20 @@ func spiffeNames(p *parser, files []File) ([]File, error) {
 		if id, err := spiffeid.FromURI(uri); err == nil {
 			name := id.TrustDomain().Name() + trustBundleFile
 			if err := fileName(&name, name, false); err != nil {
-				return nil, problem.New(p.keyOf("layout"), "has spiffe, and the file of the trust domain %w", err)
+				return nil, problem.New(p.KeyOf("layout"), "has spiffe, and the file of the trust domain %w", err)
 			}
 			return []File{files[0], {name, CAPart}}, nil
 		}
 	}
-	return nil, problem.New(p.keyOf("layout"), "has spiffe, which needs a SPIFFE ID: set spiffe or uri-sans")
+	return nil, problem.New(p.KeyOf("layout"), "has spiffe, which needs a SPIFFE ID: set spiffe or uri-sans")
 }
 
 func (p *parser) setLayout(value string) error {
-	names := list(value)
+	names := spec.List(value)
 	if len(names) == 0 {
-		return emptyList(value)
+		return spec.EmptyList(value)
 	}
-	return p.each(value, names, func(name string) error {
+	return p.Dialect.Each(value, names, func(name string) error {
 		if !slices.ContainsFunc(Layouts(), func(l Layout) bool { return l.Name == name }) {
 			return fmt.Errorf("has %s: known are %s", message.Quote(name), layoutNames())
 		}
@@ -167,10 +168,10 @@ func (p *parser) addFile(f File) error {
 	if !taken || other == f.Part {
 		return nil
 	}
-	key := p.keyOf("layout")
+	key := p.KeyOf("layout")
 	for _, name := range []string{"ca-file", "certificate-file", "privatekey-file", "pkcs12-filename"} {
-		if p.inputs[name].value == f.Name {
-			key = p.keyOf(name)
+		if p.Says(name) == f.Name {
+			key = p.KeyOf(name)
 		}
 	}
 	return problem.New(key, "gives two files the name %s: %s, and %s", message.Quote(f.Name), other, f.Part)
@@ -184,7 +185,7 @@ func (p *parser) checkFileNames() error {
 			return err
 		}
 	}
-	if !p.isSet("pkcs12-enable") && !slices.Contains(p.layouts, "pkcs12") {
+	if !p.IsSet("pkcs12-enable") && !slices.Contains(p.layouts, "pkcs12") {
 		return p.unused("layout has no pkcs12, whose file it is", "pkcs12-filename")
 	}
 	return nil
@@ -194,8 +195,8 @@ func (p *parser) checkFileNames() error {
 func (p *parser) unused(reason string, names ...string) error {
 	var problems problem.List
 	for _, name := range names {
-		if p.isSet(name) {
-			problems = append(problems, problem.New(p.keyOf(name), "is given, and %s", reason))
+		if p.IsSet(name) {
+			problems = append(problems, problem.New(p.KeyOf(name), "is given, and %s", reason))
 		}
 	}
 	return problems.Err()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/signer/message"
 	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // SourceKind is the kind of a [Source], by the word of the attribute.
@@ -62,15 +63,15 @@ func (p *parser) setTrust(value string) error {
 	if value == "" {
 		value = p.defaults.trust()
 	}
-	words := list(value)
+	words := spec.List(value)
 	if len(words) == 0 {
-		return emptyList(value)
+		return spec.EmptyList(value)
 	}
 	if err := problem.CheckCount(len(words), maxSources, "sources"); err != nil {
 		return err
 	}
 	p.Trust = nil
-	return p.each(value, words, func(word string) error {
+	return p.Dialect.Each(value, words, func(word string) error {
 		source, err := p.parseSource(word)
 		if err != nil {
 			return fmt.Errorf("has %s: %w", message.Quote(word), err)

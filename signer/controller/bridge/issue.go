@@ -19,16 +19,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"github.com/mayfly-csi/mayfly/driver/request"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/ca"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // issue has the certificate signed, and answers once that is decided.
-func (b *Bridge) issue(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (reconcile.Result, error) {
+func (b *Bridge) issue(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec) (reconcile.Result, error) {
 	sign := b.pass
 	if v.Issuer.Group == signer.CAGroup {
 		sign = b.sign
@@ -50,7 +49,7 @@ func (b *Bridge) issue(ctx context.Context, pcr *certificatesv1.PodCertificateRe
 }
 
 // sign signs with a CA of the controller.
-func (b *Bridge) sign(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (signer.Issued, error) {
+func (b *Bridge) sign(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec) (signer.Issued, error) {
 	name := v.Issuer.Name
 	if v.Issuer.Kind != signer.CAKind {
 		return signer.Issued{}, signer.Errorf(signer.Invalid, "issuer %s %s of %s: issuers of that group have the kind %s", v.Issuer.Kind, name, signer.CAGroup, signer.CAKind)
@@ -86,7 +85,7 @@ func (b *Bridge) signerOf(name string) string {
 }
 
 // template is a certificate with what the volume asks for, and the request's key.
-func template(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (*x509.Certificate, error) {
+func template(pcr *certificatesv1.PodCertificateRequest, v spec.Spec) (*x509.Certificate, error) {
 	asked, err := x509.ParseCertificateRequest(pcr.Spec.StubPKCS10Request)
 	if err != nil {
 		return nil, err
@@ -110,7 +109,7 @@ func Keep(cr *cmapi.CertificateRequest) bool {
 }
 
 // pass has the cert-manager issuer sign that the volume names: the signing request goes on as it is, in a CertificateRequest that ends with the other.
-func (b *Bridge) pass(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (signer.Issued, error) {
+func (b *Bridge) pass(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec) (signer.Issued, error) {
 	wanted := passed(pcr, v)
 	cr, err := b.submit(ctx, wanted)
 	if err != nil || cr == nil {
@@ -145,8 +144,8 @@ func (b *Bridge) waits(ctx context.Context, pcr *certificatesv1.PodCertificateRe
 }
 
 // passed is the CertificateRequest for a volume.
-func passed(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) *cmapi.CertificateRequest {
-	cr := certmanager.Object(request.New(v, "", pcr.Spec.StubPKCS10Request))
+func passed(pcr *certificatesv1.PodCertificateRequest, v spec.Spec) *cmapi.CertificateRequest {
+	cr := certmanager.Object(v.Request("", pcr.Spec.StubPKCS10Request))
 	cr.Name = pcr.Name
 	cr.OwnerReferences = []metav1.OwnerReference{{
 		APIVersion: certificatesv1.SchemeGroupVersion.String(), Kind: "PodCertificateRequest", Name: pcr.Name, UID: pcr.UID,

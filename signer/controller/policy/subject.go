@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A subject is what a CertificatePolicy can speak of in a volume's subject.
@@ -16,7 +16,7 @@ type subject struct {
 }
 
 // parseSubject finds in a volume's subject what a CertificatePolicy can speak of. All else is a problem.
-func parseSubject(v volume.Volume) (s subject, problems problem.List) {
+func parseSubject(v spec.Spec) (s subject, problems problem.List) {
 	all, err := attributes(v)
 	if err != nil {
 		return s, problem.List{err}

@@ -9,17 +9,16 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/mayfly-csi/mayfly/driver/request"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/message"
 	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // KeySize is how many bytes more a signing request has with the greatest key, of RSA with 8,192 bits, than with that of [Derive].
 const KeySize = 4096
 
 // CSR is how a signing request, PKCS#10 in DER, differs from the volume's. All is compared byte for byte but the key, whose kind and signature are checked.
-func CSR(der []byte, v volume.Volume) problem.List {
+func CSR(der []byte, v spec.Spec) problem.List {
 	wanted, err := Derive(v)
 	if err != nil {
 		return problem.List{err}
@@ -45,17 +44,17 @@ func CSR(der []byte, v volume.Volume) problem.List {
 }
 
 // key compares a public key with the kind that the volume asks for.
-func key(public any, wants volume.Key) error {
-	if request.IsOfKind(public, wants) {
+func key(public any, wants spec.Key) error {
+	if wants.Matches(public) {
 		return nil
 	}
-	is := request.KindOf(public)
+	is := spec.KindOf(public)
 	return fmt.Errorf("key: asked for is %s %d, and the volume wants %s %d", is.Algorithm, is.Size, wants.Algorithm, wants.Size)
 }
 
 // Derive is the signing request that the node plugin makes for the volume, with a key that is nobody's.
-func Derive(v volume.Volume) (*x509.CertificateRequest, error) {
-	der, err := request.CSR(v, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+func Derive(v spec.Spec) (*x509.CertificateRequest, error) {
+	der, err := v.CSR(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +111,7 @@ func same(asked, wanted *x509.CertificateRequest) bool {
 // withoutUsages reports whether a signing request is the volume's but for its usages and CA flag, which node plugins
 // of version 0.1 do not write. A CertificateRequest has them beside it, and is compared;
 // for a PodCertificateRequest the controller derives them from the pod.
-func withoutUsages(asked *x509.CertificateRequest, v volume.Volume) bool {
+func withoutUsages(asked *x509.CertificateRequest, v spec.Spec) bool {
 	if !v.SignsUsages {
 		return false
 	}

@@ -1,4 +1,4 @@
-package volume
+package spec
 
 import (
 	"fmt"
@@ -12,7 +12,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/mayfly-csi/mayfly/signer/message"
-	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // Each function here sets an attribute of names that are not the subject's.
@@ -21,7 +20,7 @@ import (
 var label = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)
 
 func (p *parser) setDNSNames(value string) error {
-	return p.each(value, list(value), func(name string) error {
+	return p.Dialect.Each(value, List(value), func(name string) error {
 		p.DNSNames = append(p.DNSNames, name)
 		return p.checkDNSName(name)
 	})
@@ -50,7 +49,7 @@ func (p *parser) checkDNSName(name string) error {
 }
 
 func (p *parser) setIPSANs(value string) error {
-	return p.each(value, list(value), func(text string) error {
+	return p.Dialect.Each(value, List(value), func(text string) error {
 		ip := net.ParseIP(text)
 		if ip == nil {
 			return fmt.Errorf("has %s, which is not an IP address such as 10.0.0.1 or fd00::1", message.Quote(text))
@@ -64,7 +63,7 @@ func (p *parser) setIPSANs(value string) error {
 
 func (p *parser) setURISANs(value string) error {
 	ids, known := 0, map[string]bool{}
-	return p.each(value, list(value), func(text string) error {
+	return p.Dialect.Each(value, List(value), func(text string) error {
 		uri, err := p.parseURI(text)
 		if err != nil || known[uri.String()] {
 			return err
@@ -125,40 +124,4 @@ func survivesEncoding(uri *url.URL) bool {
 // needsEscape reports whether a character is none of RFC 3986, section 2.
 func needsEscape(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"<>\\^`{|}", r)
-}
-
-// list splits a value at commas, trims the elements, and drops those that are empty or repeated.
-func list(value string) (elements []string) {
-	known := map[string]bool{}
-	for e := range strings.SplitSeq(value, ",") {
-		if e = strings.TrimSpace(e); e != "" && !known[e] {
-			known[e] = true
-			elements = append(elements, e)
-		}
-	}
-	return elements
-}
-
-// each calls take for each element of a list, and returns all that is wrong with them.
-func (p *parser) each(value string, elements []string, take func(string) error) error {
-	if len(elements) == 0 && value != "" && !p.dialect.lenient {
-		return emptyList(value)
-	}
-	if err := problem.CheckCount(len(elements), maxElements, "elements"); err != nil {
-		return err
-	}
-	var problems problem.List
-	for _, e := range elements {
-		if err := take(e); err != nil {
-			problems = append(problems, err)
-		}
-		if len(problems) == problem.Max {
-			break
-		}
-	}
-	return problems.Err()
-}
-
-func emptyList(value string) error {
-	return fmt.Errorf("is %s, which names nothing", message.Quote(value))
 }

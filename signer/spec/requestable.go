@@ -1,4 +1,4 @@
-package volume
+package spec
 
 import (
 	"time"
@@ -17,12 +17,12 @@ func (p *parser) checkRequestableKey() error {
 		return nil
 	}
 	absent := ""
-	if !p.isSet("key-size") && p.Profile["key-size"] == "" {
+	if !p.IsSet("key-size") && p.Profile["key-size"] == "" {
 		absent = " if absent"
 	}
 	return problem.New(p.originOf("key-size"), `is %d%s, and `+byPodCertificates+
 		`, which take RSA keys of 3072 or 4096 bits: set %s: "3072", or %s: ECDSA`,
-		size, absent, p.keyOf("key-size"), p.keyOf("key-algorithm"))
+		size, absent, p.KeyOf("key-size"), p.KeyOf("key-algorithm"))
 }
 
 func (p *parser) checkRequestableDuration() error {
@@ -33,7 +33,7 @@ func (p *parser) checkRequestableDuration() error {
 		return nil
 	}
 	return problem.New(p.originOf("duration"), "is %s, and "+byPodCertificates+
-		", which take 1h to 2184h (91 days), in whole seconds: set %s to one of those", d, p.keyOf("duration"))
+		", which take 1h to 2184h (91 days), in whole seconds: set %s to one of those", d, p.KeyOf("duration"))
 }
 
 func (p *parser) checkRequestableAsPod() error {
@@ -41,13 +41,5 @@ func (p *parser) checkRequestableAsPod() error {
 		return nil
 	}
 	return problem.New(p.originOf("use-token-request"), "is true, and "+byPodCertificates+
-		", as the node and never as the pod: set %s: \"false\"", p.keyOf("use-token-request"))
-}
-
-// originOf returns an attribute's key, marked where its value is the profile's.
-func (p *parser) originOf(name string) string {
-	if !p.isSet(name) && p.Profile[name] != "" {
-		return p.keyOf(name) + " (of the profile)"
-	}
-	return p.keyOf(name)
+		", as the node and never as the pod: set %s: \"false\"", p.KeyOf("use-token-request"))
 }

@@ -1,4 +1,4 @@
-package volume
+package spec
 
 import (
 	"crypto/x509"
@@ -60,7 +60,7 @@ func (p *parser) setFields(to *[]string, kind, value string) error {
 		return err
 	}
 	*to = values
-	return p.each(value, values, func(v string) error { return p.checkField(kind, v) })
+	return p.Dialect.Each(value, values, func(v string) error { return p.checkField(kind, v) })
 }
 
 // maxLengths returns how many characters a value has at most, by its kind (RFC 5280, appendix A.1; street and
