@@ -7,6 +7,7 @@ import (
 	"errors"
 	"maps"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -19,7 +20,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
-// FuzzParse: an error is fit for an event, and what is valid makes a request that says the same, and comes back from a record.
+// FuzzParse: an error is fit for an event, and what is valid makes a request that says the same, comes back from a record, and is the same
+// for the controller.
 func FuzzParse(f *testing.F) {
 	for _, d := range []dialect{ours, old, mesh} {
 		for _, r := range matrix() {
@@ -53,6 +55,10 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			fitForAnEvent(t, err)
 			return
+		}
+		controllers, err := spec.Parse(a.Asked, defaults.Defaults)
+		if err != nil || !reflect.DeepEqual(controllers, v.Spec) {
+			t.Errorf("%+v, and the controller has %+v (%v)", v.Spec, controllers, err)
 		}
 		valid(t, v)
 		comesBack(t, v)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/agext/levenshtein"
 )
@@ -16,10 +17,18 @@ const LongestWord = 253 + 1 + 63
 func Nearest(word string, words []string) (best string) {
 	least := math.MaxInt
 	for _, candidate := range words {
-		distance := levenshtein.Distance(word[:min(len(word), longestBase)], candidate, nil)
-		if !strings.HasPrefix(baseName(candidate), baseName(word)) {
-			distance += 100 * levenshtein.Distance(baseName(word), baseName(candidate), nil)
+		distance := 0
+		if given, meant := baseName(word), baseName(candidate); !strings.HasPrefix(meant, given) {
+			difference := utf8.RuneCountInString(given) - utf8.RuneCountInString(meant)
+			if 100*max(difference, -difference) > least { // The distance is no less.
+				continue
+			}
+			distance = 100 * levenshtein.Distance(given, meant, nil)
 		}
+		if distance > least {
+			continue
+		}
+		distance += levenshtein.Distance(word[:min(len(word), longestBase)], candidate, nil)
 		if distance < least {
 			best, least = candidate, distance
 		}
