@@ -178,7 +178,7 @@ func (p *Profiles) names() string {
 // setProfile sets the volume's profile, which counts for the attributes that come after it.
 func (p *parser) setProfile(name string) error {
 	err := p.chooseProfile(name)
-	p.Values.profile = p.Profile
+	p.profile = p.Profile
 	return err
 }
 
