@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // blocks are the code blocks of a document in a language. Those in a list are indented.
@@ -40,12 +41,12 @@ func TestTheDriverTakesTheVolumesOfTheDocuments(t *testing.T) {
 					continue
 				}
 				drivers[v.CSI.Driver]++
-				asked := volume.Asked{Driver: v.CSI.Driver, ID: "csi-1", Target: "/target", Attributes: map[string]string{
+				asked := volume.Asked{ID: "csi-1", Target: "/target", Asked: spec.Asked{Driver: v.CSI.Driver, Attributes: map[string]string{
 					"csi.storage.k8s.io/pod.name": "web", "csi.storage.k8s.io/pod.namespace": "default", "csi.storage.k8s.io/pod.uid": "1",
 					"csi.storage.k8s.io/serviceAccount.name": "web", "csi.storage.k8s.io/ephemeral": "true",
-				}}
+				}}}
 				maps.Copy(asked.Attributes, v.CSI.VolumeAttributes)
-				if _, err := volume.Parse(asked, volume.Defaults{IssuerName: "mesh-ca", TrustDomain: "cluster.local"}); err != nil {
+				if _, err := volume.Parse(asked, volume.Defaults{Defaults: spec.Defaults{IssuerName: "mesh-ca", TrustDomain: "cluster.local"}}); err != nil {
 					t.Errorf("%s: %v, in\n%s", document, err, block)
 				}
 				if v.CSI.ReadOnly == nil || !*v.CSI.ReadOnly {
@@ -54,7 +55,7 @@ func TestTheDriverTakesTheVolumesOfTheDocuments(t *testing.T) {
 			}
 		}
 	}
-	for _, driver := range []string{"csi.mayfly.dev", volume.OldDriver, volume.SPIFFEDriver} {
+	for _, driver := range []string{"csi.mayfly.dev", spec.OldDriver, spec.SPIFFEDriver} {
 		if drivers[driver] == 0 {
 			t.Errorf("no volume of %s", driver)
 		}

@@ -28,6 +28,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A bound is a row of the table of bounds. Its error is that of one more than the bound; at the bound there is none.
@@ -44,9 +45,9 @@ const (
 
 // asking is what a volume asks for that is in order, with an edit.
 func asking(edit func(a *volume.Asked)) error {
-	a := volume.AskedBy(signer.Pod{Namespace: "shop", Name: longName, UID: "7d4f", ServiceAccount: "web"}, volume.Driver,
-		map[string]string{volume.Prefix + "issuer-name": "ca", volume.Prefix + "dns-names": "web"})
-	a.ID, a.Target = "csi-1", "/t"
+	a := volume.Asked{ID: "csi-1", Target: "/t"}
+	a.Asked = spec.AskedBy(signer.Pod{Namespace: "shop", Name: longName, UID: "7d4f", ServiceAccount: "web"}, spec.Driver,
+		map[string]string{spec.Prefix + "issuer-name": "ca", spec.Prefix + "dns-names": "web"})
 	edit(&a)
 	_, err := volume.Parse(a, volume.Defaults{})
 	return err
@@ -54,7 +55,7 @@ func asking(edit func(a *volume.Asked)) error {
 
 // attribute asks for a value of an attribute.
 func attribute(name, value string) error {
-	return asking(func(a *volume.Asked) { a.Attributes[volume.Prefix+name] = value })
+	return asking(func(a *volume.Asked) { a.Attributes[spec.Prefix+name] = value })
 }
 
 // padded is a text with spaces behind it that has n bytes.
@@ -118,8 +119,8 @@ func attributeBounds() []bound {
 		}},
 		{"The alias of a key in keystores", "64 bytes", func(_ *testing.T, over int) error {
 			return asking(func(a *volume.Asked) {
-				a.Attributes[volume.Prefix+"layout"] = "pkcs12"
-				a.Attributes[volume.Prefix+"keystore-alias"] = strings.Repeat("a", 64+over)
+				a.Attributes[spec.Prefix+"layout"] = "pkcs12"
+				a.Attributes[spec.Prefix+"keystore-alias"] = strings.Repeat("a", 64+over)
 			})
 		}},
 		{"A file's name", "255 bytes", func(_ *testing.T, over int) error {
@@ -127,8 +128,8 @@ func attributeBounds() []bound {
 		}},
 		{"An RSA key", "8,192 bits", func(_ *testing.T, over int) error {
 			return asking(func(a *volume.Asked) {
-				a.Attributes[volume.Prefix+"key-algorithm"] = "RSA"
-				a.Attributes[volume.Prefix+"key-size"] = fmt.Sprint(8192 + over)
+				a.Attributes[spec.Prefix+"key-algorithm"] = "RSA"
+				a.Attributes[spec.Prefix+"key-size"] = fmt.Sprint(8192 + over)
 			})
 		}},
 	}
@@ -158,7 +159,7 @@ func callBounds() []bound {
 			log, _ := publish(t, func(req *csi.NodePublishVolumeRequest) {
 				const begin, end = `{"":{"token":"`, `"}}`
 				token := strings.Repeat("a", 64*kib+over-len(begin+end))
-				req.VolumeContext = map[string]string{volume.Tokens: begin + token + end}
+				req.VolumeContext = map[string]string{spec.Tokens: begin + token + end}
 			})
 			if _, text, found := strings.Cut(log, "error="); found {
 				return errors.New(strings.Trim(strings.TrimSpace(text), `"`))
@@ -209,7 +210,7 @@ func publish(t *testing.T, edit func(*csi.NodePublishVolumeRequest)) (string, er
 
 func profileBounds() []bound {
 	parse := func(text string) error {
-		_, err := volume.ParseProfiles(map[string]string{volume.ProfilesKey: text})
+		_, err := volume.ParseProfiles(map[string]string{spec.ProfilesKey: text})
 		return err
 	}
 	return []bound{
@@ -238,7 +239,7 @@ func profileBounds() []bound {
 func requestBounds() []bound {
 	return []bound{
 		{"A signing request, for mayfly-controller", "4 KiB more than the names", func(t *testing.T, over int) error {
-			v := volume.Volume{DNSNames: []string{"web"}}
+			v := spec.Spec{Names: spec.Names{DNSNames: []string{"web"}}}
 			wanted, err := proof.Derive(v)
 			if err != nil {
 				t.Fatal(err)
@@ -253,10 +254,10 @@ func requestBounds() []bound {
 			pod := &corev1.Pod{}
 			pod.Name, pod.UID, pod.Spec.NodeName = "web-0", "7d4f", "node-a"
 			for i := range proof.MaxVolumes + over {
-				source := corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: volume.Driver}}
+				source := corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: spec.Driver}}
 				pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: fmt.Sprint(i), VolumeSource: source})
 			}
-			rules := proof.Rules{Drivers: []volume.DriverName{{Name: volume.Driver}}}
+			rules := proof.Rules{Drivers: []spec.DriverName{{Name: spec.Driver}}}
 			claim := proof.Claim{Pod: pod.Name, UID: pod.UID, Node: pod.Spec.NodeName, VolumeID: "another"}
 			verdict := rules.Judge(claim, proof.Evidence{Pod: pod}, time.Now())
 			if verdict.Reason == proof.NoVolume {

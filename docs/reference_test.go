@@ -15,9 +15,10 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/driver"
-	"github.com/mayfly-csi/mayfly/driver/profile"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/profile"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // section is what reference.md says below a heading.
@@ -83,28 +84,28 @@ func TestErrors(t *testing.T) {
 }
 
 // refusal is the parser's error, without the key, for one value of a volume that is otherwise in order.
-func refusal(a volume.Attribute, value string) string {
-	prefix := volume.Prefix
-	asked := volume.Asked{ID: "csi-1", Target: "/t", Attributes: map[string]string{
+func refusal(a spec.Attribute, value string) string {
+	prefix := spec.Prefix
+	asked := volume.Asked{ID: "csi-1", Target: "/t", Asked: spec.Asked{Attributes: map[string]string{
 		"csi.storage.k8s.io/pod.name": "web-0", "csi.storage.k8s.io/pod.namespace": "shop", "csi.storage.k8s.io/pod.uid": "7d4f",
 		"csi.storage.k8s.io/serviceAccount.name": "web", "csi.storage.k8s.io/ephemeral": "true",
 		prefix + "issuer-name": "ca", prefix + "dns-names": "web", prefix + "layout": "pem,pkcs12,jks",
-	}}
+	}}}
 	if a.OnlyOld {
-		prefix, asked.Driver = volume.OldPrefix, volume.OldDriver
+		prefix, asked.Driver = spec.OldPrefix, spec.OldDriver
 		for _, name := range []string{"issuer-name", "dns-names"} {
-			delete(asked.Attributes, volume.Prefix+name)
+			delete(asked.Attributes, spec.Prefix+name)
 			asked.Attributes[prefix+name] = "ca"
 		}
 		asked.Attributes[prefix+"pkcs12-enable"], asked.Attributes[prefix+"pkcs12-password"] = "true", "secret"
 	}
 	asked.Attributes[prefix+a.Name] = value
-	_, err := volume.Parse(asked, volume.Defaults{TrustDomain: "example.org"})
+	_, err := volume.Parse(asked, volume.Defaults{Defaults: spec.Defaults{TrustDomain: "example.org"}})
 	return strings.TrimPrefix(fmt.Sprint(err), prefix+a.Name+" ")
 }
 
 // old says under which prefixes an attribute is known.
-func old(a volume.Attribute) string {
+func old(a spec.Attribute) string {
 	if a.OnlyOld {
 		return "only"
 	}
@@ -143,7 +144,7 @@ func yes(b bool) string {
 func TestMetrics(t *testing.T) {
 	var rows metricRows
 	log := slog.New(slog.DiscardHandler)
-	profiles, err := profile.New(&rest.Config{}, "system", "mayfly", log)
+	profiles, err := profile.New(&rest.Config{}, "system", "mayfly", volume.ParseProfiles, log)
 	if err != nil {
 		t.Fatal(err)
 	}

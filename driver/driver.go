@@ -27,6 +27,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/trust"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // Config configures a driver. All fields are required but those that say otherwise.
@@ -56,9 +57,9 @@ type Config struct {
 // A Name is a name under which the driver serves: for the kubelet each is a CSI driver of its own, and a volume's
 // attributes are parsed in the dialect of its name. All share one store of volumes.
 type Name struct {
-	Name     string         // As in the CSIDriver object.
-	Dialect  volume.Dialect // Empty: what the name says.
-	Endpoint string         // Path of the CSI socket; empty: Run serves on none, see [Driver.Plugins].
+	Name     string       // As in the CSIDriver object.
+	Dialect  spec.Dialect // Empty: what the name says.
+	Endpoint string       // Path of the CSI socket; empty: Run serves on none, see [Driver.Plugins].
 }
 
 const (
@@ -223,7 +224,7 @@ func (d *Driver) newServer() *registration.Server {
 	server := &registration.Server{KubeletRoot: d.KubeletRoot, Drain: answerTimeout, Log: d.Log}
 	for _, name := range d.Names {
 		plugin := service.Plugin{
-			Name: name.Name, Dialect: cmp.Or(name.Dialect, volume.DialectOf(name.Name)),
+			Name: name.Name, Dialect: cmp.Or(name.Dialect, spec.DialectOf(name.Name)),
 			Version: d.Version, NodeName: d.NodeName, KubeletRoot: d.KubeletRoot,
 			Metrics: d.service, Publisher: d, Volumes: d.store, BlockedBy: d.resolve.Gates.BlockedBy, Log: d.Log,
 		}

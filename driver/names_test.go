@@ -21,15 +21,16 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
 // allNames has the driver serve under the names of cert-manager's drivers, too.
 func allNames(c *driver.Config) {
-	for _, name := range []string{volume.OldDriver, volume.SPIFFEDriver} {
+	for _, name := range []string{spec.OldDriver, spec.SPIFFEDriver} {
 		c.Names = append(c.Names, driver.Name{Name: name, Endpoint: filepath.Join(c.KubeletRoot, "plugins", name, "csi.sock")})
 	}
-	c.Defaults = volume.Defaults{IssuerName: "mesh", IssuerKind: "ClusterIssuer", TrustDomain: "example.org"}
+	c.Defaults = volume.Defaults{Defaults: spec.Defaults{IssuerName: "mesh", IssuerKind: "ClusterIssuer", TrustDomain: "example.org"}}
 }
 
 // under is the driver under another of its names.
@@ -62,11 +63,11 @@ func TestNamesOfTheOldDrivers(t *testing.T) {
 		}
 		return target
 	}
-	first := certificate(t, publish(volume.OldDriver, old))
+	first := certificate(t, publish(spec.OldDriver, old))
 	if key, ok := first.PublicKey.(*rsa.PublicKey); !ok || key.N.BitLen() != 2048 {
 		t.Errorf("the old driver's key is a %T", first.PublicKey)
 	}
-	leaf := certificate(t, publish(volume.SPIFFEDriver, mesh))
+	leaf := certificate(t, publish(spec.SPIFFEDriver, mesh))
 	if len(leaf.URIs) != 1 || leaf.URIs[0].String() != "spiffe://example.org/ns/shop/sa/web" || leaf.DNSNames != nil || leaf.Subject.String() != "" {
 		t.Errorf("a certificate for %v, %v, %s", leaf.URIs, leaf.DNSNames, leaf.Subject)
 	}
@@ -97,7 +98,7 @@ func theirs(edits ...string) map[string]string {
 	for _, e := range edits {
 		key, value, _ := strings.Cut(e, "=")
 		if !strings.Contains(key, "/") {
-			key = volume.OldPrefix + key
+			key = spec.OldPrefix + key
 		}
 		attributes[key] = value
 	}
@@ -107,15 +108,15 @@ func theirs(edits ...string) map[string]string {
 // The last request of a volume stays in the dialects of cert-manager's drivers, and none in ours.
 func TestRequestsThatADialectKeeps(t *testing.T) {
 	n := newNode(t, allNames)
-	kept := map[string]int{name: 0, volume.OldDriver: 1, volume.SPIFFEDriver: 1}
+	kept := map[string]int{name: 0, spec.OldDriver: 1, spec.SPIFFEDriver: 1}
 	volumes := map[string]kubelet.Volume{}
 	for i, of := range slices.Sorted(maps.Keys(kept)) {
 		v := web()
 		v.UID = fmt.Sprintf("3b2f6a5e-0001-4c5e-9d3e-00000000000%d", i)
 		switch of {
-		case volume.OldDriver:
+		case spec.OldDriver:
 			v.Attributes = theirs()
-		case volume.SPIFFEDriver:
+		case spec.SPIFFEDriver:
 			v.Attributes = nil
 		}
 		volumes[of] = v
@@ -149,7 +150,7 @@ func TestRequestsThatADialectKeeps(t *testing.T) {
 // A driver of another name may have a dialect, too. What a volume was when its pod started it stays, whatever the flags say later.
 func TestADialectOfAnotherName(t *testing.T) {
 	const corp = "certs.corp.example"
-	dialect := volume.CSIDriver
+	dialect := spec.CSIDriver
 	n := newNode(t, func(c *driver.Config) {
 		c.Names = append(c.Names, driver.Name{Name: corp, Dialect: dialect, Endpoint: filepath.Join(c.KubeletRoot, "plugins", corp, "csi.sock")})
 	})
@@ -159,7 +160,7 @@ func TestADialectOfAnotherName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, dialect = range []volume.Dialect{volume.CSIDriver, volume.Mayfly, ""} {
+	for _, dialect = range []spec.Dialect{spec.CSIDriver, spec.Mayfly, ""} {
 		n.restart()
 		before := certificate(t, target)
 		n.renew(v)
@@ -183,19 +184,19 @@ func TestAProfileOfADriver(t *testing.T) {
 	n := newTrusting(t, func(c *driver.Config) {
 		allNames(c)
 		c.Defaults.TrustFiles, c.Defaults.Trust = []string{"corp"}, "file:corp"
-		c.Profiles = &someProfiles{now: &volume.Profiles{
-			Profiles: map[string]volume.Profile{"mesh": {
+		c.Profiles = &someProfiles{now: &volume.Profiles{Profiles: spec.Profiles{
+			Profiles: map[string]spec.Profile{"mesh": {
 				"certificate-file": "cert.pem", "privatekey-file": "key.pem", "ca-file": "roots.pem", "duration": "2h", "example.org/team": "mesh",
 			}},
-			Drivers: map[string]string{volume.SPIFFEDriver: "mesh"},
-		}}
+			Drivers: map[string]string{spec.SPIFFEDriver: "mesh"},
+		}}}
 	})
 	a, b := root(t, "a", 0), root(t, "b", 0)
 	text := "# Corp\r\n" + string(chain.Encode(a))
 	n.write([]byte(text))
 	v := web()
 	v.Attributes = nil
-	target, err := n.Publish(t.Context(), n.under(volume.SPIFFEDriver), v)
+	target, err := n.Publish(t.Context(), n.under(spec.SPIFFEDriver), v)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +226,7 @@ func TestAProfileOfADriver(t *testing.T) {
 // What cert-manager's drivers overlook does not keep a pod from its start. Its author reads of it.
 func TestAttributesThatAreOverlooked(t *testing.T) {
 	t.Parallel()
-	for name, key := range map[string]string{volume.OldDriver: "csi.cert-manager.io/dns-name", volume.SPIFFEDriver: "spiffe.csi.cert-manager.io/fsgroup"} {
+	for name, key := range map[string]string{spec.OldDriver: "csi.cert-manager.io/dns-name", spec.SPIFFEDriver: "spiffe.csi.cert-manager.io/fsgroup"} {
 		t.Run(name, func(t *testing.T) {
 			events := make(chan string, 100)
 			n := newNode(t, func(c *driver.Config) {
@@ -234,7 +235,7 @@ func TestAttributesThatAreOverlooked(t *testing.T) {
 			})
 			v := web()
 			v.Attributes = map[string]string{key: "web"}
-			if name == volume.OldDriver {
+			if name == spec.OldDriver {
 				v.Attributes = theirs(key + "=web")
 			}
 			if _, err := n.Publish(t.Context(), n.under(name), v); err != nil {
@@ -255,7 +256,7 @@ func TestACallUnderAnotherDriversName(t *testing.T) {
 	v := web()
 	target := n.publish(v)
 	before := pair(t, target)
-	old := n.under(volume.OldDriver)
+	old := n.under(spec.OldDriver)
 	for range 2 {
 		_, err := n.Publish(t.Context(), old, v)
 		want := "volume " + v.ID() + " is one of driver csi.mayfly.dev, and the call came to csi.cert-manager.io"

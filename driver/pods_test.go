@@ -19,6 +19,8 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/pod"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -356,12 +358,12 @@ func (p *someProfiles) set(now *volume.Profiles, away error) {
 }
 
 func profile(values ...string) *volume.Profiles {
-	p := volume.Profile{}
+	p := spec.Profile{}
 	for _, v := range values {
 		name, value, _ := strings.Cut(v, "=")
 		p[name] = value
 	}
-	return &volume.Profiles{Profiles: map[string]volume.Profile{"web": p}}
+	return &volume.Profiles{Profiles: spec.Profiles{Profiles: map[string]spec.Profile{"web": p}}}
 }
 
 func TestProfilesChangeWithTheNextCertificate(t *testing.T) {
@@ -402,7 +404,7 @@ func TestAPodWaitsForProfilesThatCantBeRead(t *testing.T) {
 	n := newNode(t, func(c *driver.Config) { c.Profiles = p })
 	v := web()
 	n.fails(v, "read the driver's profiles from ConfigMap mayfly-system/mayfly: no")
-	p.set(nil, fmt.Errorf("read the driver's profiles: %w", volume.Problems{errors.New("profile \"web\" has no values")}))
+	p.set(nil, fmt.Errorf("read the driver's profiles: %w", problem.List{errors.New("profile \"web\" has no values")}))
 	n.fails(v, `read the driver's profiles: profile "web" has no values`)
 	p.set(&volume.Profiles{}, nil)
 	n.publish(v)

@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -42,7 +43,7 @@ func newSettings(t *testing.T, profiles *volume.Profiles) *settings {
 	}
 	s.node = newNode(t, func(c *driver.Config) {
 		s.registry = prometheus.NewRegistry()
-		c.Defaults = volume.Defaults{IssuerName: "default", TrustDomain: "example.org"}
+		c.Defaults = volume.Defaults{Defaults: spec.Defaults{IssuerName: "default", TrustDomain: "example.org"}}
 		c.Metrics, c.Events = s.registry, eventFunc(s.tell)
 		if s.profiles != nil {
 			c.Profiles = s.profiles
@@ -141,7 +142,7 @@ func TestSettingsThatDoNotFitAnyMore(t *testing.T) {
 		stricter bool                 // So is the parser.
 		fits     bool                 // All the same.
 	}
-	other := &volume.Profiles{Profiles: map[string]volume.Profile{"other": {"duration": "1h"}}}
+	other := &volume.Profiles{Profiles: spec.Profiles{Profiles: map[string]spec.Profile{"other": {"duration": "1h"}}}}
 	first := func(c *driver.Config) {
 		endpoint := filepath.Join(c.KubeletRoot, "plugins", "first.example.org", "csi.sock")
 		c.Names = slices.Insert(c.Names, 0, driver.Name{Name: "first.example.org", Endpoint: endpoint})

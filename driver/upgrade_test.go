@@ -19,8 +19,8 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/mount"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -60,7 +60,7 @@ func TestAVolumeOfAnOlderDriver(t *testing.T) {
 				t.Errorf("renewed at %s, before %s", r.IssuedAt, renewAt)
 			}
 			n.reports(v, target)
-			if _, isRSA := pair(t, target).PublicKey.(*rsa.PublicKey); isRSA != (row.prefix == volume.OldPrefix) {
+			if _, isRSA := pair(t, target).PublicKey.(*rsa.PublicKey); isRSA != (row.prefix == spec.OldPrefix) {
 				t.Errorf("the new key is a %T", pair(t, target).PublicKey)
 			}
 			// The older driver finds the new pair, should it come back.

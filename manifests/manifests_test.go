@@ -29,6 +29,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // objects are all documents of the files. A field that its kind does not have is an error.
@@ -223,7 +224,7 @@ func TestMounts(t *testing.T) {
 	const bidirectional = corev1.MountPropagationBidirectional
 	pod, root := the[*appsv1.DaemonSet](t, objects(t, "*.yaml")).Spec.Template.Spec, variables(t)["MAYFLY_KUBELET_ROOT"]
 	want := map[string]corev1.MountPropagationMode{
-		root + "/pods": bidirectional, root + "/plugins/" + volume.Driver: bidirectional, root + "/plugins_registry": "",
+		root + "/pods": bidirectional, root + "/plugins/" + spec.Driver: bidirectional, root + "/plugins_registry": "",
 	}
 	sources := map[string]string{}
 	for _, v := range pod.Volumes {
@@ -302,13 +303,13 @@ func certificate(t *testing.T, pod corev1.Pod) volume.Volume {
 	if source.ReadOnly == nil || !*source.ReadOnly {
 		t.Error("the pod's volume is not readOnly")
 	}
-	asked := volume.Asked{ID: "csi-1", Target: "/target", Attributes: map[string]string{
+	asked := volume.Asked{ID: "csi-1", Target: "/target", Asked: spec.Asked{Attributes: map[string]string{
 		"csi.storage.k8s.io/pod.name":            pod.Name,
 		"csi.storage.k8s.io/pod.namespace":       "default",
 		"csi.storage.k8s.io/pod.uid":             "1",
 		"csi.storage.k8s.io/serviceAccount.name": "default",
 		"csi.storage.k8s.io/ephemeral":           "true",
-	}}
+	}}}
 	for key, value := range source.VolumeAttributes {
 		asked.Attributes[key] = value
 	}
@@ -348,7 +349,7 @@ func TestTheNamesOfOtherDrivers(t *testing.T) {
 			t.Errorf("%s differs from %s", other.Name, ours.Name)
 		}
 	}
-	if !slices.Equal(names, []string{volume.OldDriver, volume.SPIFFEDriver}) {
+	if !slices.Equal(names, []string{spec.OldDriver, spec.SPIFFEDriver}) {
 		t.Errorf("%v", names)
 	}
 }

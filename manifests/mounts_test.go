@@ -13,7 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -116,23 +116,23 @@ func TestPodsOnAnotherDisk(t *testing.T) {
 
 	root, disk := tmpfs(t, filepath.Join(dir, "k"), unix.MS_SHARED), tmpfs(t, filepath.Join(dir, "disk"), unix.MS_SHARED)
 	must(t, os.Mkdir(filepath.Join(disk, "pods"), 0o750), os.Symlink(filepath.Join(disk, "pods"), filepath.Join(root, "pods")))
-	must(t, os.MkdirAll(filepath.Join(root, "plugins", volume.Driver), 0o755), os.Mkdir(filepath.Join(root, "plugins_registry"), 0o750)) //nolint:gosec // As the kubelet makes them.
+	must(t, os.MkdirAll(filepath.Join(root, "plugins", spec.Driver), 0o755), os.Mkdir(filepath.Join(root, "plugins_registry"), 0o750)) //nolint:gosec // As the kubelet makes them.
 	c := &container{t: t, kubelet: &kubelet.Kubelet{Root: root}, root: tmpfs(t, filepath.Join(dir, "c"), unix.MS_PRIVATE)}
 	web := kubelet.Volume{
 		Pod: kubelet.Pod{Namespace: "shop", Name: "web", UID: "u-1", ServiceAccount: "web"},
 		Attributes: map[string]string{
-			volume.Prefix + "dns-names": "web.example.org", volume.Prefix + "layout": "pem,bundle",
+			spec.Prefix + "dns-names": "web.example.org", spec.Prefix + "layout": "pem,bundle",
 		},
 	}
 	old := kubelet.Volume{
 		Pod:        kubelet.Pod{Namespace: "shop", Name: "old", UID: "u-2", ServiceAccount: "web"},
-		Attributes: map[string]string{volume.OldDriver + "/dns-names": "old.example.org", volume.OldDriver + "/issuer-name": "ca"},
+		Attributes: map[string]string{spec.OldDriver + "/dns-names": "old.example.org", spec.OldDriver + "/issuer-name": "ca"},
 	}
-	names := "--driver-name=" + volume.Driver + "," + volume.OldDriver
+	names := "--driver-name=" + spec.Driver + "," + spec.OldDriver
 	c.start(binary, names)
-	target, err := c.kubelet.Publish(t.Context(), c.register(volume.Driver), web)
+	target, err := c.kubelet.Publish(t.Context(), c.register(spec.Driver), web)
 	must(t, err)
-	_, err = c.kubelet.Publish(t.Context(), c.register(volume.OldDriver), old)
+	_, err = c.kubelet.Publish(t.Context(), c.register(spec.OldDriver), old)
 	must(t, err)
 	first, err := kubelet.Load(target)
 	must(t, err)
@@ -143,7 +143,7 @@ func TestPodsOnAnotherDisk(t *testing.T) {
 		t.Errorf("the pod's certificate is gone with the container: %v", err)
 	}
 	c.start(binary, names)
-	ours, theirs := c.register(volume.Driver), c.register(volume.OldDriver)
+	ours, theirs := c.register(spec.Driver), c.register(spec.OldDriver)
 	_, err = c.kubelet.Publish(t.Context(), ours, web)
 	must(t, err)
 	if again, err = kubelet.Load(target); err != nil || !again.Equal(first) {

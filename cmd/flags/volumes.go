@@ -8,13 +8,13 @@ import (
 	"regexp"
 	"slices"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // Volumes are the flags that say what attributes mean. The controller needs the same values as the node plugin.
 type Volumes struct {
-	DriverNames *Repeated[volume.DriverName]
+	DriverNames *Repeated[spec.DriverName]
 	Issuer      signer.Issuer
 	TrustDomain string
 	SPIFFEPath  string
@@ -24,7 +24,7 @@ type Volumes struct {
 
 // Add defines the flags in f, with their defaults.
 func (v *Volumes) Add(f *flag.FlagSet) {
-	v.DriverNames = Repeat(driverName, volume.DriverName{Name: volume.Driver, Dialect: volume.Mayfly})
+	v.DriverNames = Repeat(driverName, spec.DriverName{Name: spec.Driver, Dialect: spec.Mayfly})
 	f.Var(v.DriverNames, "driver-name",
 		"name of the CSI driver, as in its CSIDriver object, or <name>=<dialect>: how its volumes are written, mayfly, "+
 			"csi-driver or csi-driver-spiffe (default: as the name says); may be repeated, or be several with commas "+
@@ -35,7 +35,7 @@ func (v *Volumes) Add(f *flag.FlagSet) {
 	f.StringVar(&v.Issuer.Group, "issuer-group", "cert-manager.io", "API group of that issuer")
 	f.StringVar(&v.TrustDomain, "trust-domain", "cluster.local",
 		"SPIFFE trust domain of the pods' SPIFFE IDs; empty: none")
-	f.StringVar(&v.SPIFFEPath, "spiffe-path", volume.StandardSPIFFEPath,
+	f.StringVar(&v.SPIFFEPath, "spiffe-path", spec.StandardSPIFFEPath,
 		"path of the pods' SPIFFE IDs, with the variables of the attributes")
 	f.StringVar(&v.ConfigMap, "config-map", "",
 		"ConfigMap, as <namespace>/<name>, with profiles of attributes and the issuer of volumes that name none; "+
@@ -61,8 +61,8 @@ func (v *Volumes) Check() error {
 }
 
 // Defaults returns the values for volumes that give none.
-func (v *Volumes) Defaults() volume.Defaults {
-	return volume.Defaults{
+func (v *Volumes) Defaults() spec.Defaults {
+	return spec.Defaults{
 		IssuerName: v.Issuer.Name, IssuerKind: v.Issuer.Kind, IssuerGroup: v.Issuer.Group,
 		TrustDomain: v.TrustDomain, SPIFFEPath: v.SPIFFEPath, AsPod: v.AsPod,
 	}
@@ -76,8 +76,8 @@ var driverNames = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9
 var objectName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 
 // driverName parses a driver's name, with its dialect.
-func driverName(value string) (volume.DriverName, error) {
-	name, err := volume.ParseDriverName(value)
+func driverName(value string) (spec.DriverName, error) {
+	name, err := spec.ParseDriverName(value)
 	if err == nil && !driverNames.MatchString(name.Name) {
 		err = fmt.Errorf("%q: a driver's name has up to 63 letters, digits, dots and dashes", name.Name)
 	}

@@ -17,10 +17,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 	"github.com/mayfly-csi/mayfly/signer/controller/review"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // checkOptions are the flags of mayfly-controller policy check.
@@ -143,7 +143,7 @@ func (o *checkOptions) change(ctx context.Context, api client.Reader, added []v1
 }
 
 // profiles returns what the operator sets for volumes; nil: there are none.
-func (o *checkOptions) profiles(ctx context.Context, api client.Reader) (*volume.Profiles, error) {
+func (o *checkOptions) profiles(ctx context.Context, api client.Reader) (*spec.Profiles, error) {
 	namespace, name, ok := strings.Cut(o.Volumes.ConfigMap, "/")
 	if !ok {
 		return nil, nil
@@ -152,7 +152,7 @@ func (o *checkOptions) profiles(ctx context.Context, api client.Reader) (*volume
 	if err := api.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &found); client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("read ConfigMap %s: %w", o.Volumes.ConfigMap, err)
 	}
-	profiles, err := volume.ParseProfiles(found.Data)
+	profiles, err := spec.ParseProfiles(found.Data)
 	if err != nil {
 		return nil, fmt.Errorf("read the profiles of ConfigMap %s: %w", o.Volumes.ConfigMap, err)
 	}

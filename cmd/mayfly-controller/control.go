@@ -27,12 +27,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
-	"github.com/mayfly-csi/mayfly/driver/profile"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/approver"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/profile"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // control runs the controller until ctx ends.
@@ -86,12 +86,12 @@ func convene(m manager.Manager, api *rest.Config, o options, log *slog.Logger) (
 	}
 	court := proof.Court{Rules: o.rules(), Policies: policies, Live: m.GetAPIReader(), Changes: changes}
 	if namespace, name, ok := strings.Cut(o.Volumes.ConfigMap, "/"); ok {
-		profiles, err := profile.New(api, namespace, name, log)
+		profiles, err := profile.New(api, namespace, name, spec.ParseProfiles, log)
 		if err != nil {
 			return court, err
 		}
 		read := func(ctx context.Context) error {
-			return profiles.Run(ctx, func(*volume.Profiles) { changes.Tell() })
+			return profiles.Run(ctx, func(*spec.Profiles) { changes.Tell() })
 		}
 		if err := m.Add(everywhere{read}); err != nil {
 			return court, fmt.Errorf("add the profiles: %w", err)

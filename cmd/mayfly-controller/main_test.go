@@ -13,8 +13,8 @@ import (
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
 	"github.com/mayfly-csi/mayfly/cmd/flags/flagstest"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -124,7 +124,7 @@ func TestRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := o.rules()
-	if o.NodePlugin != "system:serviceaccount:mayfly-system:mayfly" || !slices.Equal(r.Drivers, []volume.DriverName{{Name: "a", Dialect: volume.Mayfly}, {Name: "b", Dialect: volume.CSIDriver}}) || len(r.PodCIDRs) != 2 ||
+	if o.NodePlugin != "system:serviceaccount:mayfly-system:mayfly" || !slices.Equal(r.Drivers, []spec.DriverName{{Name: "a", Dialect: spec.Mayfly}, {Name: "b", Dialect: spec.CSIDriver}}) || len(r.PodCIDRs) != 2 ||
 		r.Policy != (policy.Policy{ClusterDomain: "cluster.local", AnyName: true}) || r.Defaults.TrustDomain != "cluster.local" {
 		t.Errorf("%+v", r)
 	}

@@ -14,10 +14,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/authority"
 	"github.com/mayfly-csi/mayfly/signer/controller/bridge"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // sign has the manager sign PodCertificateRequests, and keep the CAs for that.
@@ -49,7 +49,7 @@ func sign(ctx context.Context, m manager.Manager, court proof.Court, o options, 
 
 // authorities are the names of the CAs.
 func (o *options) authorities() authority.Names {
-	return authority.Names{Namespace: o.Namespace, Own: o.OwnCA, Domain: volume.Driver}
+	return authority.Names{Namespace: o.Namespace, Own: o.OwnCA, Domain: spec.Driver}
 }
 
 // cached is what the manager's cache holds of the objects that it watches.

@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/pod"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // The values of --signer.
@@ -114,7 +115,7 @@ func (o *options) complete() error {
 		{&o.LocalCA, "local-ca", "local-ca"},
 	} {
 		if *p.path == "" && o.KubeletRoot != "" {
-			*p.path = filepath.Join(o.KubeletRoot, "plugins", volume.Driver, p.rest)
+			*p.path = filepath.Join(o.KubeletRoot, "plugins", spec.Driver, p.rest)
 		}
 		if *p.path == "" && (p.name != "local-ca" || o.Signer == signerLocal) {
 			return fmt.Errorf("--%s is required where --kubelet-root is empty", p.name)
@@ -135,7 +136,7 @@ func (o *options) cluster() bool { return o.Signer != signerLocal || o.Kubeconfi
 // driverNames returns the names with their sockets.
 func (o *options) driverNames() (all []driver.Name) {
 	for i, name := range o.DriverNames.Values {
-		endpoint := filepath.Join(o.KubeletRoot, "plugins", volume.Driver, socketName(name.Name))
+		endpoint := filepath.Join(o.KubeletRoot, "plugins", spec.Driver, socketName(name.Name))
 		if i == 0 {
 			endpoint = o.CSIEndpoint
 		}
@@ -147,7 +148,7 @@ func (o *options) driverNames() (all []driver.Name) {
 // socketName returns the file name of a driver's CSI socket. All are in one directory, which is all that the driver's pod
 // has to mount.
 func socketName(driver string) string {
-	if driver == volume.Driver {
+	if driver == spec.Driver {
 		return "csi.sock"
 	}
 	return driver + ".sock"
@@ -155,7 +156,7 @@ func socketName(driver string) string {
 
 // defaults returns what volumes get that do not say.
 func (o *options) defaults() volume.Defaults {
-	d := o.Defaults()
+	d := volume.Defaults{Defaults: o.Defaults()}
 	d.Gates, d.StartsWithout = o.Gates.Values, o.StartsWithout
 	d.SELinuxContext = o.SELinuxContext
 	d.PodCertificates = o.Signer == signerPodCertificate

@@ -17,11 +17,12 @@ import (
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/pod"
-	"github.com/mayfly-csi/mayfly/driver/profile"
 	"github.com/mayfly-csi/mayfly/driver/trust"
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
 	"github.com/mayfly-csi/mayfly/signer/local"
 	"github.com/mayfly-csi/mayfly/signer/podcertificate"
+	"github.com/mayfly-csi/mayfly/signer/profile"
 )
 
 // node runs the node plugin until ctx ends.
@@ -95,7 +96,7 @@ func consult(config *driver.Config, api *rest.Config, o options) (err error) {
 		return err
 	}
 	if namespace, name, ok := strings.Cut(o.ConfigMap, "/"); ok {
-		config.Profiles, err = profile.New(api, namespace, name, config.Log)
+		config.Profiles, err = profile.New(api, namespace, name, volume.ParseProfiles, config.Log)
 	}
 	return err
 }

@@ -98,7 +98,7 @@ func (q *Queue) put(asked volume.Asked, topic string, e Event, delay time.Durati
 		of = &events{byTopic: map[string]*unsent{}}
 		q.volumes[asked.ID] = of
 	}
-	of.pod, of.byTopic[topic] = volume.PodOf(asked), &unsent{Event: e, due: renew.Now().Add(delay)}
+	of.pod, of.byTopic[topic] = asked.Pod(), &unsent{Event: e, due: renew.Now().Add(delay)}
 	q.schedule(asked.ID, of)
 }
 

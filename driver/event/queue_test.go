@@ -18,6 +18,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 	"github.com/mayfly-csi/mayfly/test/alarm"
 )
 
@@ -68,7 +69,7 @@ func run(t *testing.T, s event.Sender) *event.Queue {
 func asked(id, pod string) volume.Asked {
 	return volume.Asked{
 		ID: id, Target: "/var/lib/kubelet/pods/1/volumes/kubernetes.io~csi/tls/mount",
-		Attributes: map[string]string{"csi.storage.k8s.io/pod.name": pod},
+		Asked: spec.Asked{Attributes: map[string]string{"csi.storage.k8s.io/pod.name": pod}},
 	}
 }
 

@@ -81,7 +81,7 @@ func (i *Issuer) keep(v *store.Volume) int {
 	if i.KeepRequests != nil {
 		return *i.KeepRequests
 	}
-	return v.Spec().Dialect.KeepRequests()
+	return volume.KeepRequests(v.Spec().Dialect)
 }
 
 // Forget removes the state of a volume that was removed from the store, and deletes its requests.
@@ -105,7 +105,7 @@ func (i *Issuer) forget(v *store.Volume, attempts []string) {
 	if len(attempts) == 0 {
 		return
 	}
-	pod := volume.PodOf(v.Record().Asked)
+	pod := v.Record().Asked.Pod()
 	i.cleanup.wait.Go(func() {
 		defer i.cleanup.end(attempts)
 		select {

@@ -6,8 +6,8 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/store"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/chain"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // The reasons of Events of a certificate's end and of what somebody waited for.
@@ -71,7 +71,7 @@ func (i *Issuer) noteRenewal(v *store.Volume, before store.Record, received, end
 		i.Events.Note(asked, renewed, fmt.Sprintf(format, chain.Stamp(before.EndsAt), chain.Stamp(end)))
 	case wanted.After(before.IssuedAt) && !wanted.After(received):
 		const format = "the certificate was renewed, as %srenew-at asks; the new one ends at %s"
-		i.Events.Note(asked, renewed, fmt.Sprintf(format, volume.Prefix, chain.Stamp(end)))
+		i.Events.Note(asked, renewed, fmt.Sprintf(format, spec.Prefix, chain.Stamp(end)))
 	}
 }
 

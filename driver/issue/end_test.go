@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // heard passes on Events.
@@ -70,9 +71,9 @@ func sent(t *testing.T, i *Issuer, v *store.Volume, do func()) (found event.Even
 
 // asked is what a pod asked for.
 func asked() volume.Asked {
-	return volume.Asked{ID: "csi-1", Attributes: map[string]string{
+	return volume.Asked{ID: "csi-1", Asked: spec.Asked{Attributes: map[string]string{
 		"csi.storage.k8s.io/pod.namespace": "shop", "csi.storage.k8s.io/pod.name": "web-0", "csi.storage.k8s.io/pod.uid": "7",
-	}}
+	}}}
 }
 
 // The end of a certificate is reported once, at its end and not before, in the past tense.

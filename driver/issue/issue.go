@@ -100,7 +100,7 @@ func (i *Issuer) Begin(ctx context.Context, v *store.Volume) (a Attempt, err err
 	if a.Key, err = i.newKey(ctx, v); err != nil {
 		return Attempt{}, err
 	}
-	if a.CSR, err = request.CSR(v.Spec(), a.Key); err != nil {
+	if a.CSR, err = v.Spec().CSR(a.Key); err != nil {
 		return Attempt{}, err
 	}
 	if err := v.SetPending(a.Key, a.CSR); err != nil {
@@ -125,7 +125,7 @@ func (i *Issuer) newKey(ctx context.Context, v *store.Volume) (crypto.Signer, er
 		unlock := v.LockFiles()
 		key, err := v.InstalledKey()
 		unlock()
-		if err == nil && request.IsOfKind(key.Public(), spec.Key) {
+		if err == nil && spec.Key.Matches(key.Public()) {
 			return key, nil
 		}
 	}

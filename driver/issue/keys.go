@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // An RSA key takes a core for long: 2048 bits some 0.1 s, 4096 bits 1 s, 8192 bits 50 s, and an unlucky one twice or
@@ -30,7 +30,7 @@ var ErrNoKey = signer.Errorf(signer.NotYet, "the volume's RSA key is not made ye
 // volume's next call gets it. If it were dropped, a key that takes longer than a call would never be made, and cost a
 // core for ever.
 type keys struct {
-	generate func(volume.Key) (crypto.Signer, error)
+	generate func(spec.Key) (crypto.Signer, error)
 
 	mu       sync.Mutex
 	byVolume map[string]*keyJob
@@ -45,7 +45,7 @@ type keys struct {
 
 // A keyJob is one key. What it brought is there once done is closed.
 type keyJob struct {
-	kind      volume.Key
+	kind      spec.Key
 	namespace string // Of the pod.
 	done      chan struct{}
 	key       crypto.Signer
@@ -53,13 +53,13 @@ type keyJob struct {
 }
 
 // newKeys returns a maker of keys that are made by generate.
-func newKeys(generate func(volume.Key) (crypto.Signer, error)) *keys {
+func newKeys(generate func(spec.Key) (crypto.Signer, error)) *keys {
 	return &keys{generate: generate, byVolume: map[string]*keyJob{}, last: map[string]int{}}
 }
 
 // get returns a key for the volume, which no later call gets, or ErrNoKey when ctx ends before it is made.
-func (k *keys) get(ctx context.Context, id, namespace string, kind volume.Key) (crypto.Signer, error) {
-	if kind.Algorithm != volume.RSA {
+func (k *keys) get(ctx context.Context, id, namespace string, kind spec.Key) (crypto.Signer, error) {
+	if kind.Algorithm != spec.RSA {
 		return k.generate(kind)
 	}
 	job := k.job(id, namespace, kind)
@@ -73,7 +73,7 @@ func (k *keys) get(ctx context.Context, id, namespace string, kind volume.Key) (
 }
 
 // job returns the volume's job for a key of that kind, a new one if there is none.
-func (k *keys) job(id, namespace string, kind volume.Key) *keyJob {
+func (k *keys) job(id, namespace string, kind spec.Key) *keyJob {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if job := k.byVolume[id]; job != nil && job.kind == kind {

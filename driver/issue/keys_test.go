@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/request"
-	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // slow makes keys that take a second for each 1,024 bits, and counts those that are made at once.
@@ -38,14 +38,14 @@ func (s *slow) count(size, by int) {
 	}
 }
 
-func (s *slow) generate(kind volume.Key) (crypto.Signer, error) {
+func (s *slow) generate(kind spec.Key) (crypto.Signer, error) {
 	s.count(kind.Size, 1)
 	defer s.count(kind.Size, -1)
 	time.Sleep(time.Duration(kind.Size/1024) * time.Second)
 	return ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), s.err
 }
 
-func rsaOf(size int) volume.Key { return volume.Key{Algorithm: volume.RSA, Size: size} }
+func rsaOf(size int) spec.Key { return spec.Key{Algorithm: spec.RSA, Size: size} }
 
 // ask asks for the keys of volumes at once, and returns when each came, by its id.
 func ask(t *testing.T, k *keys, namespace string, size, n int) (times []*time.Duration) {
@@ -188,7 +188,7 @@ func TestOtherKeysDoNotWait(t *testing.T) {
 	k.running, k.closed = concurrentKeys, true
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	key, err := k.get(ended, "csi-1", "shop", volume.Key{Algorithm: volume.ECDSA, Size: 256})
+	key, err := k.get(ended, "csi-1", "shop", spec.Key{Algorithm: spec.ECDSA, Size: 256})
 	if _, ok := key.(*ecdsa.PrivateKey); !ok || err != nil {
 		t.Errorf("%T, %v", key, err)
 	}

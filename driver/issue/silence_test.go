@@ -10,6 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // answer is a signer that gives one answer.
@@ -34,7 +35,7 @@ func TestIsSilent(t *testing.T) {
 	served := newPair(t)
 	volumeOf := func(id, namespace string, issuer signer.Issuer, hasPair bool) *store.Volume {
 		v := volumes.Get(id)
-		v.SetSpec(volume.Volume{ID: id, Pod: signer.Pod{Namespace: namespace}, Issuer: issuer})
+		v.SetSpec(volume.Volume{ID: id, Spec: spec.Spec{Pod: signer.Pod{Namespace: namespace}, Issuer: issuer}})
 		if hasPair {
 			v.SetPair(served.Chain.Leaf(), time.Now(), time.Now().Add(time.Hour))
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/pod"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -26,7 +27,7 @@ func (late) Await(
 // A wait that ends with its volume leaves nothing for the next one of the id.
 func TestAWaitThatEndsLate(t *testing.T) {
 	g := pod.NewGates(late{}, func(string) { t.Error("it opened") })
-	v := volume.Volume{NeedsIP: true}
+	v := volume.Volume{Spec: spec.Spec{NeedsIP: true}}
 	v.ID = "csi-1"
 	g.Watch(v)
 	g.Forget(v.ID)

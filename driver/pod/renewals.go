@@ -12,15 +12,15 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
-	"github.com/mayfly-csi/mayfly/driver/api"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/api"
 	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // RenewAt is the pod annotation that asks for new certificates: those of the pod's volumes that were received before
 // this time (RFC 3339) are renewed at it.
-const RenewAt = volume.Prefix + "renew-at"
+const RenewAt = spec.Prefix + "renew-at"
 
 // Renewals calls renew for every pod of the node that has the annotation, and again when it changes, until ctx ends:
 // with the zero time when it was removed, with an error when it can't be parsed. It calls fail when the pods can't be

@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // An issuer has a certificate and its key.
@@ -165,16 +166,16 @@ func negative(t testing.TB, root issuer) []byte {
 func asks(t testing.TB, driver, prefix string, attributes ...string) volume.Volume {
 	t.Helper()
 	all := map[string]string{}
-	if driver != volume.SPIFFEDriver { // Its volumes have the driver's issuer.
+	if driver != spec.SPIFFEDriver { // Its volumes have the driver's issuer.
 		all[prefix+"issuer-name"] = "ca"
 	}
 	for _, a := range attributes {
 		key, value, _ := strings.Cut(a, "=")
 		all[prefix+key] = value
 	}
-	asked := volume.AskedBy(signer.Pod{Namespace: "shop", Name: "web-0", UID: "u", ServiceAccount: "web"}, driver, all)
-	asked.ID = "csi-1"
-	v, err := volume.Parse(asked, volume.Defaults{IssuerName: "mesh", TrustDomain: "example.org"})
+	asked := volume.Asked{ID: "csi-1"}
+	asked.Asked = spec.AskedBy(signer.Pod{Namespace: "shop", Name: "web-0", UID: "u", ServiceAccount: "web"}, driver, all)
+	v, err := volume.Parse(asked, volume.Defaults{Defaults: spec.Defaults{IssuerName: "mesh", TrustDomain: "example.org"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,13 +228,13 @@ func TestNamesThatAreLeftOut(t *testing.T) {
 			if row.ours != "" {
 				refused = "!" + row.ours
 			}
-			check(volume.Driver, volume.Prefix, refused)
+			check(spec.Driver, spec.Prefix, refused)
 		}
 		if row.oldNames {
-			check(volume.OldDriver, volume.OldPrefix, row.old)
+			check(spec.OldDriver, spec.OldPrefix, row.old)
 		}
 	}
-	v := asks(t, volume.SPIFFEDriver, "")
+	v := asks(t, spec.SPIFFEDriver, "")
 	key, err := request.NewKey(v.Key)
 	if err != nil {
 		t.Fatal(err)
@@ -254,13 +255,13 @@ func TestUsagesThatAreLeftOut(t *testing.T) {
 		edit                   func(*x509.Certificate)
 		want                   string
 	}{
-		{volume.Driver, volume.Prefix, "", func(*x509.Certificate) {}, ""},
-		{volume.Driver, volume.Prefix, "", server, `MissingUsage the certificate lacks the usage "client auth" that was asked for`},
-		{volume.Driver, volume.Prefix, "", encipherment, `MissingUsage the certificate lacks the usage "digital signature" that was asked for`},
-		{volume.Driver, volume.Prefix, "server auth,client auth", server, `!the certificate lacks the usage "client auth" that was asked for`},
-		{volume.Driver, volume.Prefix, "server auth", server, ""},
-		{volume.OldDriver, volume.OldPrefix, "", encipherment, `MissingUsage the certificate lacks the usage "digital signature" that was asked for`},
-		{volume.OldDriver, volume.OldPrefix, "server auth,client auth", server, `MissingUsage the certificate lacks the usage "client auth" that was asked for`},
+		{spec.Driver, spec.Prefix, "", func(*x509.Certificate) {}, ""},
+		{spec.Driver, spec.Prefix, "", server, `MissingUsage the certificate lacks the usage "client auth" that was asked for`},
+		{spec.Driver, spec.Prefix, "", encipherment, `MissingUsage the certificate lacks the usage "digital signature" that was asked for`},
+		{spec.Driver, spec.Prefix, "server auth,client auth", server, `!the certificate lacks the usage "client auth" that was asked for`},
+		{spec.Driver, spec.Prefix, "server auth", server, ""},
+		{spec.OldDriver, spec.OldPrefix, "", encipherment, `MissingUsage the certificate lacks the usage "digital signature" that was asked for`},
+		{spec.OldDriver, spec.OldPrefix, "server auth,client auth", server, `MissingUsage the certificate lacks the usage "client auth" that was asked for`},
 	} {
 		attributes := []string{"dns-names=web"}
 		if row.usages != "" {
@@ -283,7 +284,7 @@ func TestUsagesThatAreLeftOut(t *testing.T) {
 // A usage that the pod asked for and never had does not stop a renewal; one that it had does.
 func TestUsagesOfARenewal(t *testing.T) {
 	root := newIssuer(t, "root", now.AddDate(10, 0, 0), nil)
-	v := asks(t, volume.Driver, volume.Prefix, "dns-names=web", "key-usages=server auth,client auth")
+	v := asks(t, spec.Driver, spec.Prefix, "dns-names=web", "key-usages=server auth,client auth")
 	issue := func(issuer issuer, usages ...x509.ExtKeyUsage) (crypto.Signer, signer.Issued) {
 		key, err := request.NewKey(v.Key)
 		if err != nil {
@@ -330,7 +331,7 @@ func TestUsagesOfARenewal(t *testing.T) {
 // pairOf is a pair as an older driver installed it, which demanded no usage.
 func pairOf(t *testing.T, key crypto.Signer, issued signer.Issued) request.Pair {
 	t.Helper()
-	pair, err := request.Check(asks(t, volume.Driver, volume.Prefix, "dns-names=web"), request.Pair{}, key, issued, now)
+	pair, err := request.Check(asks(t, spec.Driver, spec.Prefix, "dns-names=web"), request.Pair{}, key, issued, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -358,20 +359,20 @@ func TestTheRequestHasUsages(t *testing.T) {
 		attributes     []string
 		want           []string
 	}{
-		{volume.Driver, volume.Prefix, nil, []string{names, usage + "03020780", extended + "3014" + server + client}},
-		{volume.Driver, volume.Prefix, []string{"key-usages=client auth,server auth"}, []string{names, extended + "3014" + client + server}},
-		{volume.Driver, volume.Prefix, []string{"key-usages=key encipherment,signing,decipher only"}, []string{names, usage + "030307a080"}},
-		{volume.Driver, volume.Prefix, []string{"key-usages=any"}, []string{names, extended + "30060604551d2500"}},
-		{volume.Driver, volume.Prefix, []string{"is-ca=true"}, []string{names, usage + "03020284", extended + "3014" + server + client, constraints}},
-		{volume.Driver, volume.Prefix, []string{"usages-in-request=false", "is-ca=true"}, []string{names}},
-		{volume.OldDriver, volume.OldPrefix, []string{"is-ca=true"}, []string{names}},
-		{volume.SPIFFEDriver, "", nil, []string{names}},
+		{spec.Driver, spec.Prefix, nil, []string{names, usage + "03020780", extended + "3014" + server + client}},
+		{spec.Driver, spec.Prefix, []string{"key-usages=client auth,server auth"}, []string{names, extended + "3014" + client + server}},
+		{spec.Driver, spec.Prefix, []string{"key-usages=key encipherment,signing,decipher only"}, []string{names, usage + "030307a080"}},
+		{spec.Driver, spec.Prefix, []string{"key-usages=any"}, []string{names, extended + "30060604551d2500"}},
+		{spec.Driver, spec.Prefix, []string{"is-ca=true"}, []string{names, usage + "03020284", extended + "3014" + server + client, constraints}},
+		{spec.Driver, spec.Prefix, []string{"usages-in-request=false", "is-ca=true"}, []string{names}},
+		{spec.OldDriver, spec.OldPrefix, []string{"is-ca=true"}, []string{names}},
+		{spec.SPIFFEDriver, "", nil, []string{names}},
 	} {
-		if row.driver != volume.SPIFFEDriver {
+		if row.driver != spec.SPIFFEDriver {
 			row.attributes = append(row.attributes, "dns-names=web")
 		}
 		v := asks(t, row.driver, row.prefix, row.attributes...)
-		der, err := request.CSR(v, newKey(t))
+		der, err := v.CSR(newKey(t))
 		if err != nil {
 			t.Fatal(err)
 		}

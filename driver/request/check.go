@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
 	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // MaxSkew is how far ahead of the node's clock a certificate may begin: the clocks of signer and node differ.
@@ -82,7 +83,7 @@ func (p *Pair) warn(reason, text string) {
 
 // EncodePair writes the pair as one text in PEM: PKCS#8 key, then the chain, leaf first.
 func EncodePair(p Pair) ([]byte, error) {
-	text, err := EncodeKey(p.Key, volume.PKCS8)
+	text, err := EncodeKey(p.Key, spec.PKCS8)
 	if err != nil {
 		return nil, err
 	}

@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/driver/request"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 func FuzzCheck(f *testing.F) {
@@ -33,7 +33,7 @@ func FuzzCheck(f *testing.F) {
 
 // keys are one of each kind, but for an RSA key: to make one takes too long.
 func keys(f *testing.F) (keys []crypto.Signer) {
-	for _, k := range []volume.Key{{Algorithm: volume.ECDSA, Size: 256}, {Algorithm: volume.ECDSA, Size: 521}, {Algorithm: volume.Ed25519}} {
+	for _, k := range []spec.Key{{Algorithm: spec.ECDSA, Size: 256}, {Algorithm: spec.ECDSA, Size: 521}, {Algorithm: spec.Ed25519}} {
 		key, err := request.NewKey(k)
 		if err != nil {
 			f.Fatal(err)
@@ -46,7 +46,7 @@ func keys(f *testing.F) (keys []crypto.Signer) {
 // FuzzDecodePending: what comes out of a damaged file is a key and a request that can be written again, or an error.
 func FuzzDecodePending(f *testing.F) {
 	for _, key := range keys(f) {
-		csr, err := request.CSR(web(), key)
+		csr, err := web().CSR(key)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -80,7 +80,7 @@ func FuzzDecodePending(f *testing.F) {
 // FuzzDecodePair: a leaf carries the key before it.
 func FuzzDecodePair(f *testing.F) {
 	for _, key := range keys(f) {
-		text, err := request.EncodeKey(key, volume.PKCS8)
+		text, err := request.EncodeKey(key, spec.PKCS8)
 		if err != nil {
 			f.Fatal(err)
 		}

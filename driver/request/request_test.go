@@ -23,15 +23,16 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 var now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
 func web() volume.Volume {
 	return volume.Volume{
-		Subject: pkix.Name{CommonName: "web"}, DNSNames: []string{"web", "web.example"}, IPs: []net.IP{net.ParseIP("10.0.0.1")},
-		URIs: []*url.URL{{Scheme: "spiffe", Host: "example.org", Path: "/web"}},
-		Key:  volume.Key{Algorithm: volume.ECDSA, Size: 256, Encoding: volume.PKCS8},
+		Spec: spec.Spec{Names: spec.Names{Subject: pkix.Name{CommonName: "web"}, DNSNames: []string{"web", "web.example"}, IPs: []net.IP{net.ParseIP("10.0.0.1")},
+			URIs: []*url.URL{{Scheme: "spiffe", Host: "example.org", Path: "/web"}}},
+			Key: spec.Key{Algorithm: spec.ECDSA, Size: 256, Encoding: spec.PKCS8}},
 	}
 }
 
@@ -64,14 +65,14 @@ func certificate(t testing.TB, key crypto.Signer, edit func(*x509.Certificate)) 
 
 func TestKeys(t *testing.T) {
 	rows := []struct {
-		key  volume.Key
+		key  spec.Key
 		want func(crypto.Signer) bool
 	}{
-		{volume.Key{Algorithm: volume.RSA, Size: 2048, Encoding: volume.PKCS1}, func(k crypto.Signer) bool { return k.(*rsa.PrivateKey).N.BitLen() == 2048 }},
-		{volume.Key{Algorithm: volume.ECDSA, Size: 256, Encoding: volume.PKCS8}, func(k crypto.Signer) bool { return k.(*ecdsa.PrivateKey).Curve == elliptic.P256() }},
-		{volume.Key{Algorithm: volume.ECDSA, Size: 384, Encoding: volume.PKCS8}, func(k crypto.Signer) bool { return k.(*ecdsa.PrivateKey).Curve == elliptic.P384() }},
-		{volume.Key{Algorithm: volume.ECDSA, Size: 521, Encoding: volume.PKCS8}, func(k crypto.Signer) bool { return k.(*ecdsa.PrivateKey).Curve == elliptic.P521() }},
-		{volume.Key{Algorithm: volume.Ed25519, Encoding: volume.PKCS8}, func(k crypto.Signer) bool { return len(k.(ed25519.PrivateKey)) == 64 }},
+		{spec.Key{Algorithm: spec.RSA, Size: 2048, Encoding: spec.PKCS1}, func(k crypto.Signer) bool { return k.(*rsa.PrivateKey).N.BitLen() == 2048 }},
+		{spec.Key{Algorithm: spec.ECDSA, Size: 256, Encoding: spec.PKCS8}, func(k crypto.Signer) bool { return k.(*ecdsa.PrivateKey).Curve == elliptic.P256() }},
+		{spec.Key{Algorithm: spec.ECDSA, Size: 384, Encoding: spec.PKCS8}, func(k crypto.Signer) bool { return k.(*ecdsa.PrivateKey).Curve == elliptic.P384() }},
+		{spec.Key{Algorithm: spec.ECDSA, Size: 521, Encoding: spec.PKCS8}, func(k crypto.Signer) bool { return k.(*ecdsa.PrivateKey).Curve == elliptic.P521() }},
+		{spec.Key{Algorithm: spec.Ed25519, Encoding: spec.PKCS8}, func(k crypto.Signer) bool { return len(k.(ed25519.PrivateKey)) == 64 }},
 	}
 	for _, row := range rows {
 		key, err := request.NewKey(row.key)
@@ -80,11 +81,11 @@ func TestKeys(t *testing.T) {
 			continue
 		}
 		text, err := request.EncodeKey(key, row.key.Encoding)
-		want := map[volume.Encoding]string{volume.PKCS1: "RSA PRIVATE KEY", volume.PKCS8: "PRIVATE KEY"}[row.key.Encoding]
+		want := map[spec.Encoding]string{spec.PKCS1: "RSA PRIVATE KEY", spec.PKCS8: "PRIVATE KEY"}[row.key.Encoding]
 		if block, _ := pem.Decode(text); err != nil || block.Type != want {
 			t.Errorf("%+v: %s, %v", row.key, block.Type, err)
 		}
-		csr, err := request.CSR(web(), key)
+		csr, err := web().CSR(key)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +103,7 @@ func TestKeys(t *testing.T) {
 func TestTheRequestSaysWhatTheVolumeAsksFor(t *testing.T) {
 	v := web()
 	key := newKey(t)
-	der, err := request.CSR(v, key)
+	der, err := v.CSR(key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +213,7 @@ func TestNamesAreCriticalWithoutASubject(t *testing.T) {
 	} {
 		v := web()
 		row.edit(&v)
-		der, err := request.CSR(v, newKey(t))
+		der, err := v.CSR(newKey(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -236,16 +237,16 @@ func TestNamesAreCriticalWithoutASubject(t *testing.T) {
 }
 
 func TestTheSubjectOfARequest(t *testing.T) {
-	v, err := volume.Parse(volume.Asked{Driver: volume.OldDriver, ID: "csi-1", Target: "/t", Attributes: map[string]string{
+	v, err := volume.Parse(volume.Asked{ID: "csi-1", Target: "/t", Asked: spec.Asked{Driver: spec.OldDriver, Attributes: map[string]string{
 		"csi.storage.k8s.io/pod.name": "web-0", "csi.storage.k8s.io/pod.namespace": "shop", "csi.storage.k8s.io/pod.uid": "7d4f",
 		"csi.storage.k8s.io/serviceAccount.name": "web", "csi.storage.k8s.io/ephemeral": "true",
 		"csi.cert-manager.io/issuer-name": "ca", "csi.cert-manager.io/organizations": "ignored",
 		"csi.cert-manager.io/literal-subject": "CN=${POD_NAME},OU=a+OU=b,O=Shop\\, Inc.,DC=example,DC=org,1.2.3.4=x",
-	}}, volume.Defaults{})
+	}}}, volume.Defaults{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := request.CSR(v, newKey(t))
+	der, err := v.CSR(newKey(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -78,10 +78,15 @@ func New(config Config) *Resolver {
 // Defaults returns the current flags and profiles. It waits for profiles that were never read.
 func (r *Resolver) Defaults(ctx context.Context) (defaults volume.Defaults, err error) {
 	defaults = r.Flags
-	if r.Profiles != nil {
-		defaults.Live, err = r.Profiles.Get(ctx)
+	if r.Profiles == nil {
+		return defaults, nil
 	}
-	return defaults, err
+	profiles, err := r.Profiles.Get(ctx)
+	if err != nil {
+		return defaults, err
+	}
+	defaults.Live = &profiles.Profiles
+	return defaults, nil
 }
 
 // Attempt resolves what a new attempt asks for, with the current flags and profiles and the pod's IPs, and records it.

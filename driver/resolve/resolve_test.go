@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/resolve"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 func asked(attributes map[string]string) volume.Asked {
@@ -24,13 +25,13 @@ func asked(attributes map[string]string) volume.Asked {
 	for name, value := range attributes {
 		all["csi.mayfly.dev/"+name] = value
 	}
-	return volume.Asked{Driver: "csi.mayfly.dev", ID: "csi-1", Target: "/pods/1/mount", Attributes: all}
+	return volume.Asked{Asked: spec.Asked{Driver: "csi.mayfly.dev", Attributes: all}, ID: "csi-1", Target: "/pods/1/mount"}
 }
 
 // The current flags count; where a volume does not fit them, what counted last does, and that is counted.
 func TestRecorded(t *testing.T) {
 	good := asked(map[string]string{"dns-names": "web.test"})
-	before, err := volume.Parse(good, volume.Defaults{IssuerName: "before"})
+	before, err := volume.Parse(good, volume.Defaults{Defaults: spec.Defaults{IssuerName: "before"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +42,7 @@ func TestRecorded(t *testing.T) {
 		earlier float64
 		fails   bool
 	}{
-		"flags that fit":            {volume.Defaults{IssuerName: "now"}, good, "now", 0, false},
+		"flags that fit":            {volume.Defaults{Defaults: spec.Defaults{IssuerName: "now"}}, good, "now", 0, false},
 		"a flag that is taken away": {volume.Defaults{}, good, "before", 1, false},
 		"no flags, no resolution":   {volume.Defaults{}, good, "", 1, true},
 	} {

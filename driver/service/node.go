@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // node is the CSI Node service.
@@ -101,14 +102,12 @@ func (n node) asked(req *csi.NodePublishVolumeRequest) (volume.Asked, error) {
 	attributes := maps.Clone(req.GetVolumeContext())
 	secrets := maps.Clone(req.GetSecrets())
 	for _, all := range []map[string]string{attributes, secrets} {
-		delete(all, volume.Tokens)
+		delete(all, spec.Tokens)
 	}
 	return volume.Asked{
-		Driver:     n.Name,
-		Dialect:    n.Dialect,
+		Asked:      spec.Asked{Driver: n.Name, Dialect: n.Dialect, Attributes: attributes},
 		ID:         req.GetVolumeId(),
 		Target:     req.GetTargetPath(),
-		Attributes: attributes,
 		Group:      capability.GetMount().GetVolumeMountGroup(),
 		MountFlags: capability.GetMount().GetMountFlags(),
 		Secrets:    len(secrets) > 0,

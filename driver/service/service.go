@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/issue"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A Publisher does what the kubelet asks for. See [Invalid] for its errors.
@@ -27,7 +28,7 @@ type Publisher interface {
 // A Plugin is a node plugin under one of its names. All fields are required.
 type Plugin struct {
 	Name        string // As in the CSIDriver object.
-	Dialect     volume.Dialect
+	Dialect     spec.Dialect
 	Version     string
 	NodeName    string
 	KubeletRoot string // Empty: accept targets anywhere.

@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/service"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A publisher answers all calls with an error, and keeps the last one.
@@ -44,7 +45,7 @@ func client(t *testing.T, p service.Publisher) csi.NodeClient {
 		t.Fatal(err)
 	}
 	server := service.Plugin{
-		Name: "csi.mayfly.dev", Dialect: volume.Mayfly, Publisher: p, Volumes: volumes, Metrics: service.NewMetrics(nil), Log: log,
+		Name: "csi.mayfly.dev", Dialect: spec.Mayfly, Publisher: p, Volumes: volumes, Metrics: service.NewMetrics(nil), Log: log,
 	}.NewServer()
 	listener := bufconn.Listen(1 << 10)
 	go server.Serve(listener) //nolint:errcheck // It ends with the test.
@@ -64,7 +65,7 @@ func request() *csi.NodePublishVolumeRequest {
 		VolumeCapability: &csi.VolumeCapability{AccessType: &csi.VolumeCapability_Mount{}},
 		VolumeContext:    map[string]string{"a": "b"},
 		Secrets: map[string]string{
-			volume.Tokens: `{"":{"token":"SECRET","expirationTimestamp":"2026-01-02T03:04:05Z"}}`, volume.PasswordKey: "changeit",
+			spec.Tokens: `{"":{"token":"SECRET","expirationTimestamp":"2026-01-02T03:04:05Z"}}`, volume.PasswordKey: "changeit",
 		},
 	}
 }
@@ -100,7 +101,7 @@ func TestWhatIsAsked(t *testing.T) {
 	if _, err := client(t, p).NodePublishVolume(t.Context(), request()); err != nil {
 		t.Fatal(err)
 	}
-	if a := p.asked; a.Driver != "csi.mayfly.dev" || a.Dialect != volume.Mayfly || a.ID != "csi-1" || a.Target != "/pods/absent" ||
+	if a := p.asked; a.Driver != "csi.mayfly.dev" || a.Dialect != spec.Mayfly || a.ID != "csi-1" || a.Target != "/pods/absent" ||
 		len(a.Attributes) != 1 || !a.Secrets || a.Password != "changeit" {
 		t.Errorf("asked: %+v", a)
 	}

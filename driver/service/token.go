@@ -9,8 +9,8 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/mayfly-csi/mayfly/driver/issue"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // maxTokens is the greatest size in bytes of the tokens of a call: of some tens of audiences.
@@ -20,15 +20,15 @@ const maxTokens = 64 << 10
 // if the CSIDriver object has serviceAccountTokenInSecrets, else in the volume's context (kubernetes
 // pkg/volume/csi/csi_mounter.go).
 func tokenOf(req *csi.NodePublishVolumeRequest) (issue.Token, error) {
-	text := req.GetSecrets()[volume.Tokens]
+	text := req.GetSecrets()[spec.Tokens]
 	if text == "" {
-		text = req.GetVolumeContext()[volume.Tokens]
+		text = req.GetVolumeContext()[spec.Tokens]
 	}
 	if text == "" {
 		return issue.Token{}, nil
 	}
 	if len(text) > maxTokens {
-		return issue.Token{}, fmt.Errorf("%s has %d bytes: at most %d", volume.Tokens, len(text), maxTokens)
+		return issue.Token{}, fmt.Errorf("%s has %d bytes: at most %d", spec.Tokens, len(text), maxTokens)
 	}
 	// As k8s.io/api authentication/v1, TokenRequestStatus.
 	var byAudience map[string]struct {
@@ -36,7 +36,7 @@ func tokenOf(req *csi.NodePublishVolumeRequest) (issue.Token, error) {
 		ExpirationTimestamp time.Time    `json:"expirationTimestamp"`
 	}
 	if json.Unmarshal([]byte(text), &byAudience) != nil { // Its error could quote the token.
-		return issue.Token{}, errors.New(volume.Tokens + " is not the JSON of the kubelet")
+		return issue.Token{}, errors.New(spec.Tokens + " is not the JSON of the kubelet")
 	}
 	found := byAudience[""] // That of the API server: it must not see another audience's token.
 	return issue.Token{Value: found.Token, ExpiresAt: found.ExpirationTimestamp}, nil

@@ -13,7 +13,7 @@ func (v *Volume) Attr() slog.Attr { return Attr(v.id, v.Record().Asked) }
 // as if they were given one by one (log/slog, Handler: a group without a name).
 func Attr(id string, asked volume.Asked) slog.Attr {
 	const longest, longestNamespace = 253, 63 // Of names in Kubernetes. Without podInfoOnMount a pod's author sets them.
-	pod := volume.PodOf(asked)
+	pod := asked.Pod()
 	if pod.Name == "" || len(pod.Name) > longest || len(pod.Namespace) > longestNamespace {
 		return slog.String("volume", id)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // The attributes of a volume are in the line as if they were given one by one.
@@ -18,9 +19,9 @@ func TestAttr(t *testing.T) {
 		want  string
 		asked volume.Asked
 	}{
-		{`{"msg":"x","volume":"csi-1","pod":"shop/web-0"}`, volume.Asked{Attributes: web}},
+		{`{"msg":"x","volume":"csi-1","pod":"shop/web-0"}`, volume.Asked{Asked: spec.Asked{Attributes: web}}},
 		{`{"msg":"x","volume":"csi-1"}`, volume.Asked{}},
-		{`{"msg":"x","volume":"csi-1"}`, volume.Asked{Attributes: long}},
+		{`{"msg":"x","volume":"csi-1"}`, volume.Asked{Asked: spec.Asked{Attributes: long}}},
 	} {
 		var line bytes.Buffer
 		log := slog.New(slog.NewJSONHandler(&line, &slog.HandlerOptions{

@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 func TestTheRecordComesBack(t *testing.T) {
@@ -23,7 +24,7 @@ func TestTheRecordComesBack(t *testing.T) {
 	}
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 	want := store.Record{
-		Asked:   volume.Asked{ID: "csi-1", Target: "/t", Attributes: map[string]string{"a": "b"}, Group: "7", MountFlags: []string{"x"}},
+		Asked:   volume.Asked{ID: "csi-1", Target: "/t", Asked: spec.Asked{Attributes: map[string]string{"a": "b"}}, Group: "7", MountFlags: []string{"x"}},
 		Attempt: "abc", Finished: []string{"x", "y"}, RenewAt: at,
 		Failure: &store.Failure{Kind: "k", Reason: "r", Count: 3, At: at, RetryAt: at},
 	}
@@ -114,7 +115,7 @@ func TestTheRecordNamesTheLastAttempts(t *testing.T) {
 func TestTheResolutionComesBack(t *testing.T) {
 	d := files.Dir(t.TempDir())
 	asked := volume.Asked{ID: "csi-1", Target: "/t"}
-	spec := volume.Volume{ID: "csi-1", Target: "/t", DNSNames: []string{"web"}, Duration: time.Hour}
+	spec := volume.Volume{ID: "csi-1", Target: "/t", Spec: spec.Spec{Names: spec.Names{DNSNames: []string{"web"}}, Duration: time.Hour}}
 	var r store.Record
 	r.SetAsked(asked, spec)
 	if err := store.WriteRecord(d, r); err != nil {

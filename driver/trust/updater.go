@@ -236,7 +236,7 @@ func (u *Updater) answer(s volume.Source) Answer {
 
 // answers returns what the sources of a volume have. The text of a file counts where it is passed on as it is.
 func (u *Updater) answers(spec volume.Volume) func(volume.Source) Answer {
-	asIs := spec.Dialect.TrustAsIs()
+	asIs := volume.TrustAsIs(spec.Dialect)
 	return func(s volume.Source) Answer {
 		a := u.answer(s)
 		if !asIs {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 func TestDriverNames(t *testing.T) {
@@ -22,10 +23,10 @@ func TestDriverNames(t *testing.T) {
 		"csi.cert-manager.io=csi-driver-spiffe": "{csi.cert-manager.io csi-driver-spiffe} csi.cert-manager.io=csi-driver-spiffe",
 		"a=":                                    `"" is not a dialect: there are mayfly, csi-driver, csi-driver-spiffe`,
 	} {
-		name, err := volume.ParseDriverName(text)
+		name, err := spec.ParseDriverName(text)
 		got := fmt.Sprint(err)
 		if err == nil {
-			type plain volume.DriverName // Without String.
+			type plain spec.DriverName // Without String.
 			got = fmt.Sprint(plain(name), " ", name)
 		}
 		if got != want {
@@ -36,18 +37,18 @@ func TestDriverNames(t *testing.T) {
 
 // A driver of another name may have the dialect of one.
 func TestTheDialectOfAnotherName(t *testing.T) {
-	for of, d := range map[volume.Dialect]dialect{volume.Mayfly: ours, volume.CSIDriver: old, volume.CSIDriverSPIFFE: mesh} {
+	for of, d := range map[spec.Dialect]dialect{spec.Mayfly: ours, spec.CSIDriver: old, spec.CSIDriverSPIFFE: mesh} {
 		a := asked(nil)
 		if d != mesh {
 			a.Attributes[d.key("issuer-name")], a.Attributes[d.key("dns-names")] = "ca", "web"
 		}
 		a.Driver = d.driver
-		defaults := volume.Defaults{IssuerName: "mesh", TrustDomain: "example.org"}
+		defaults := volume.Defaults{Defaults: spec.Defaults{IssuerName: "mesh", TrustDomain: "example.org"}}
 		want, err := volume.Parse(a, defaults)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, driver := range []string{"corp.example", volume.Driver, volume.OldDriver, volume.SPIFFEDriver} {
+		for _, driver := range []string{"corp.example", spec.Driver, spec.OldDriver, spec.SPIFFEDriver} {
 			a.Driver, a.Dialect = driver, of
 			if got, err := volume.Parse(a, defaults); err != nil || !reflect.DeepEqual(got, want) {
 				t.Errorf("%s=%s: %+v (%v)\nwant %+v", driver, of, got, err, want)
@@ -59,8 +60,8 @@ func TestTheDialectOfAnotherName(t *testing.T) {
 // What csi-driver-spiffe gives to all volumes (its internal/csi/driver), and what an operator's profile says instead.
 func TestVolumesOfCSIDriverSPIFFE(t *testing.T) {
 	a := asked(nil)
-	a.Driver = volume.SPIFFEDriver
-	defaults := live(t, map[string]string{volume.ProfilesKey: `
+	a.Driver = spec.SPIFFEDriver
+	defaults := live(t, map[string]string{spec.ProfilesKey: `
 profiles:
   mesh: {duration: 2h, certificate-file: cert.pem, privatekey-file: key.pem, ca-file: roots.pem, example.org/team: mesh}
   none: {spiffe: "false", dns-names: web, key-usages: server auth, layout: bundle}
@@ -71,12 +72,12 @@ drivers: {corp.example: mesh, none.example: none}
 		t.Fatal(err)
 	}
 	const id, identity = "spiffe://example.org/ns/shop/sa/web", "spiffe.csi.cert-manager.io/identity"
-	if v.Key != (volume.Key{Algorithm: volume.ECDSA, Size: 256, Encoding: volume.PKCS8}) || v.Duration != time.Hour || v.SignsUsages || v.NamesUsages ||
+	if v.Key != (spec.Key{Algorithm: spec.ECDSA, Size: 256, Encoding: spec.PKCS8}) || v.Duration != time.Hour || v.SignsUsages || v.NamesUsages ||
 		usages(v) != "digital signature,key encipherment,server auth,client auth" || names(v) != "ca.crt tls.crt tls.key" || *v.Owner.Mode != 0o440 ||
 		joined(v.URIs) != id || !maps.Equal(v.Annotations, map[string]string{identity: id}) || v.Issuer.Kind != "ClusterIssuer" {
 		t.Errorf("%+v", v)
 	}
-	a.Driver, a.Dialect = "corp.example", volume.CSIDriverSPIFFE
+	a.Driver, a.Dialect = "corp.example", spec.CSIDriverSPIFFE
 	if v, err = volume.Parse(a, defaults); err != nil || v.Duration != 2*time.Hour || names(v) != "cert.pem key.pem roots.pem" ||
 		!maps.Equal(v.Annotations, map[string]string{identity: id, "example.org/team": "mesh"}) {
 		t.Errorf("with a profile: %+v (%v)", v, err)
@@ -89,7 +90,7 @@ drivers: {corp.example: mesh, none.example: none}
 
 // The pod's own annotation counts before that of the profile.
 func TestAnnotationsOfAProfile(t *testing.T) {
-	defaults := live(t, map[string]string{volume.ProfilesKey: "profiles: {a: {example.org/team: ops, example.org/tier: gold}}"})
+	defaults := live(t, map[string]string{spec.ProfilesKey: "profiles: {a: {example.org/team: ops, example.org/tier: gold}}"})
 	v, err := volume.Parse(asked(map[string]string{"profile": "a", "issuer-name": "ca", "dns-names": "web", "example.org/team": "shop"}), defaults)
 	if err != nil || !maps.Equal(v.Annotations, map[string]string{"example.org/team": "shop", "example.org/tier": "gold"}) {
 		t.Errorf("%v (%v)", v.Annotations, err)
@@ -100,14 +101,14 @@ func TestAnnotationsOfAProfile(t *testing.T) {
 func TestVolumesThatAnEarlierDriverTook(t *testing.T) {
 	theirs := map[string]string{"csi.cert-manager.io/issuer-name": "ca", "csi.cert-manager.io/dns-names": "web", "csi.cert-manager.io/pkcs12-enable": "true", "csi.cert-manager.io/pkcs12-password": "secret", "csi.mayfly.dev/renew": "false"}
 	mixed := map[string]string{"csi.mayfly.dev/issuer-name": "ca", "csi.cert-manager.io/dns-names": "web", "csi.cert-manager.io/pkcs12-enable": "true", "csi.cert-manager.io/pkcs12-password": "secret", "csi.mayfly.dev/renew": "false"}
-	want, err := volume.Parse(volume.Asked{Driver: volume.OldDriver, ID: "csi-1", Attributes: asked(theirs).Attributes}, volume.Defaults{})
+	want, err := volume.Parse(volume.Asked{Asked: spec.Asked{Driver: spec.OldDriver, Attributes: asked(theirs).Attributes}, ID: "csi-1"}, volume.Defaults{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want.Owner.Mode = nil // Every user of the pod read its files.
-	for _, driver := range []string{"", volume.Driver, volume.OldDriver, "corp.example"} {
+	for _, driver := range []string{"", spec.Driver, spec.OldDriver, "corp.example"} {
 		for _, attributes := range []map[string]string{theirs, mixed} {
-			a := volume.Asked{Driver: driver, ID: "csi-1", Attributes: asked(attributes).Attributes}
+			a := volume.Asked{Asked: spec.Asked{Driver: driver, Attributes: asked(attributes).Attributes}, ID: "csi-1"}
 			if got, err := volume.ParseEarlier(a, volume.Defaults{}); err != nil || !reflect.DeepEqual(got, want) {
 				t.Errorf("%q, %v: %+v (%v)\nwant %+v", driver, attributes, got, err, want)
 			}
@@ -118,13 +119,13 @@ func TestVolumesThatAnEarlierDriverTook(t *testing.T) {
 		driver     string
 		mode       string
 	}{
-		{map[string]string{"issuer-name": "ca", "dns-names": "web"}, volume.Driver, "<nil>"},
-		{map[string]string{"old:issuer-name": "ca", "mode": "0400"}, volume.OldDriver, "-r--------"},
-		{nil, volume.SPIFFEDriver, "<nil>"},
+		{map[string]string{"issuer-name": "ca", "dns-names": "web"}, spec.Driver, "<nil>"},
+		{map[string]string{"old:issuer-name": "ca", "mode": "0400"}, spec.OldDriver, "-r--------"},
+		{nil, spec.SPIFFEDriver, "<nil>"},
 	} {
 		a := asked(row.attributes)
 		a.Driver = row.driver
-		v, err := volume.ParseEarlier(a, volume.Defaults{IssuerName: "mesh", TrustDomain: "example.org"})
+		v, err := volume.ParseEarlier(a, volume.Defaults{Defaults: spec.Defaults{IssuerName: "mesh", TrustDomain: "example.org"}})
 		got := "<nil>"
 		if v.Owner.Mode != nil {
 			got = v.Owner.Mode.String()
@@ -140,8 +141,8 @@ func TestVolumesThatAnEarlierDriverTook(t *testing.T) {
 
 // The last resolution of an earlier driver named the dialect otherwise.
 func TestTheDialectOfAnEarlierResolution(t *testing.T) {
-	for text, want := range map[string]volume.Dialect{
-		`{"ID":"csi-1","Old":true}`: volume.CSIDriver, `{"ID":"csi-1"}`: "", `{"ID":"csi-1","Dialect":"csi-driver-spiffe"}`: volume.CSIDriverSPIFFE,
+	for text, want := range map[string]spec.Dialect{
+		`{"ID":"csi-1","Old":true}`: spec.CSIDriver, `{"ID":"csi-1"}`: "", `{"ID":"csi-1","Dialect":"csi-driver-spiffe"}`: spec.CSIDriverSPIFFE,
 	} {
 		if v, err := volume.Decode([]byte(text)); err != nil || v.Dialect != want {
 			t.Errorf("%s: %q (%v)", text, v.Dialect, err)
@@ -150,8 +151,8 @@ func TestTheDialectOfAnEarlierResolution(t *testing.T) {
 }
 
 func TestWhatADialectSays(t *testing.T) {
-	for d, want := range map[volume.Dialect]string{"": "false 0 false", volume.Mayfly: "false 0 false", volume.CSIDriver: "true 1 false", volume.CSIDriverSPIFFE: "false 1 true"} {
-		if got := fmt.Sprint(d.Lenient(), " ", d.KeepRequests(), " ", d.TrustAsIs()); got != want {
+	for d, want := range map[spec.Dialect]string{"": "false 0 false", spec.Mayfly: "false 0 false", spec.CSIDriver: "true 1 false", spec.CSIDriverSPIFFE: "false 1 true"} {
+		if got := fmt.Sprint(d.Lenient(), " ", volume.KeepRequests(d), " ", volume.TrustAsIs(d)); got != want {
 			t.Errorf("%q: %s, want %s", d, got, want)
 		}
 	}

@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // DistrustKey is the key of the profiles' ConfigMap that lists the CA certificates that no volume may have.
@@ -29,7 +32,7 @@ func FingerprintOf(der []byte) Fingerprint { return sha256.Sum256(der) }
 func ParseFingerprint(text string) (f Fingerprint, err error) {
 	der, err := hex.DecodeString(strings.ReplaceAll(text, ":", ""))
 	if err != nil || len(der) != len(f) {
-		return f, fmt.Errorf("is %s, which is not a SHA-256 fingerprint of 64 hexadecimal digits", quote(text))
+		return f, fmt.Errorf("is %s, which is not a SHA-256 fingerprint of 64 hexadecimal digits", message.Quote(text))
 	}
 	return Fingerprint(der), nil
 }
@@ -66,7 +69,7 @@ func parseDistrust(text string) (Fingerprints, error) {
 	if len(text) > maxDistrust {
 		return nil, fmt.Errorf("has %d bytes: at most %d", len(text), maxDistrust)
 	}
-	found, problems := Fingerprints{}, Problems{}
+	found, problems := Fingerprints{}, problem.List{}
 	number := 0
 	for line := range strings.Lines(text) {
 		number++
@@ -78,12 +81,12 @@ func parseDistrust(text string) (Fingerprints, error) {
 			line = line[n:]
 		}
 		f, err := ParseFingerprint(line)
-		if err != nil && len(problems) < maxProblems {
+		if err != nil && len(problems) < problem.Max {
 			problems = append(problems, fmt.Errorf("line %d %w", number, err))
 		}
 		found = append(found, f)
 	}
 	slices.SortFunc(found, compareFingerprints)
 	found = slices.Compact(found)
-	return found, cmp.Or(problems.err(), checkCount(len(found), maxFingerprints, "fingerprints"))
+	return found, cmp.Or(problems.Err(), problem.CheckCount(len(found), maxFingerprints, "fingerprints"))
 }

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // encoded is a volume as a record has it: JSON would leave a URI's user out (RFC 3986, section 3.2.1).
@@ -38,7 +38,7 @@ func Decode(text []byte) (Volume, error) {
 		return Volume{}, errors.New("decode the volume: it has no id")
 	}
 	if e.Old {
-		e.Dialect = CSIDriver
+		e.Dialect = spec.CSIDriver
 	}
 	for _, text := range e.URIs {
 		uri, err := url.Parse(text)
@@ -77,10 +77,4 @@ func NameOf(asked Asked) string {
 		return ""
 	}
 	return filepath.Base(dir)
-}
-
-// PodOf returns the pod for which a volume was asked.
-func PodOf(asked Asked) signer.Pod {
-	a := asked.Attributes
-	return signer.Pod{Namespace: a[podNamespace], Name: a[podName], UID: a[podUID], ServiceAccount: a[serviceAccountName]}
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // TestEncode: what a record keeps of a volume is the volume, for each cell of the matrix and each example.
@@ -27,7 +28,7 @@ func TestEncode(t *testing.T) {
 	}
 	for _, a := range volume.Attributes() {
 		given := map[string]string{"issuer-name": "ca", "dns-names": "web", "layout": "pem,pkcs12", a.Name: a.Example}
-		if v, err := volume.Parse(asked(given), volume.Defaults{TrustDomain: "example.org", AnyTrustFile: true}); err == nil {
+		if v, err := volume.Parse(asked(given), volume.Defaults{Defaults: spec.Defaults{TrustDomain: "example.org"}, AnyTrustFile: true}); err == nil {
 			volumes++
 			comesBack(t, v)
 		}
@@ -54,5 +55,24 @@ func TestDecodeWhatIsNoVolume(t *testing.T) {
 		if v, err := volume.Decode([]byte(text)); err == nil || !reflect.DeepEqual(v, volume.Volume{}) {
 			t.Errorf("%q: %+v, %v", text, v, err)
 		}
+	}
+}
+
+// What a driver wrote before certificates had a package of their own, in its order, is the same volume.
+func TestARecordOfBefore(t *testing.T) {
+	const text = `{"ID":"csi-1","Target":"/t","Pod":{"Namespace":"shop","Name":"web-0","UID":"7d4f","ServiceAccount":"web","Node":""},` +
+		`"Issuer":{"Name":"ca","Kind":"Issuer","Group":"cert-manager.io"},"DNSNames":["web"],"IPs":["10.0.0.1"],` +
+		`"Annotations":{"example.org/team":"shop"},"Duration":3600000000000,"RenewPart":30,` +
+		`"Usages":["digital signature","server auth","client auth"],"SignsUsages":true,` +
+		`"Key":{"Algorithm":"ECDSA","Size":256,"Encoding":"PKCS8"},"ReuseKey":true,"Dialect":"mayfly",` +
+		`"Files":{"ca.crt":"the CA certificates","tls.crt":"the certificate chain, leaf first","tls.key":"the private key"},` +
+		`"Keystore":{"Password":"","Algorithms":"Modern2023"},` +
+		`"Trust":[{"Kind":"issuer","Namespace":"","Name":"","Key":"","Signer":"","Labels":""}],"URIs":["spiffe://example.org/web"]}`
+	want := parse(t, map[string]string{
+		"issuer-name": "ca", "dns-names": "web", "ip-sans": "10.0.0.1", "uri-sans": "spiffe://example.org/web",
+		"example.org/team": "shop", "renew-before": "30%", "reuse-private-key": "true",
+	})
+	if got, err := volume.Decode([]byte(text)); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v (%v)\nwant %+v", got, err, want)
 	}
 }

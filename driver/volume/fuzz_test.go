@@ -7,6 +7,7 @@ import (
 	"errors"
 	"maps"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -14,11 +15,13 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
-// FuzzParse: an error is fit for an event, and what is valid makes a request that says the same, and comes back from a record.
+// FuzzParse: an error is fit for an event, and what is valid makes a request that says the same, comes back from a record, and is the same
+// for the controller.
 func FuzzParse(f *testing.F) {
 	for _, d := range []dialect{ours, old, mesh} {
 		for _, r := range matrix() {
@@ -29,16 +32,16 @@ func FuzzParse(f *testing.F) {
 		}
 	}
 	for _, a := range volume.Attributes() {
-		f.Add("", volume.Prefix+a.Name, a.Example, volume.OldPrefix+a.Name, a.Example, "-1", "", "", false, "", "/${POD_UID}", "")
+		f.Add("", spec.Prefix+a.Name, a.Example, spec.OldPrefix+a.Name, a.Example, "-1", "", "", false, "", "/${POD_UID}", "")
 	}
 	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 	f.Fuzz(func(t *testing.T, driver, key1, value1, key2, value2, group, flag, password string, secrets bool, domain, path, issuer string) {
-		defaults := volume.Defaults{IssuerName: issuer, TrustDomain: domain, SPIFFEPath: path}
+		defaults := volume.Defaults{Defaults: spec.Defaults{IssuerName: issuer, TrustDomain: domain, SPIFFEPath: path}}
 		if defaults.Check() != nil {
 			return
 		}
 		a := asked(nil)
-		if driver != volume.SPIFFEDriver {
+		if driver != spec.SPIFFEDriver {
 			a = asked(map[string]string{"issuer-name": "ca", "dns-names": "web"})
 		}
 		a.Driver, a.Group, a.Password, a.Secrets, a.IPs = driver, group, password, secrets, []string{"10.0.0.1"}
@@ -53,6 +56,10 @@ func FuzzParse(f *testing.F) {
 			fitForAnEvent(t, err)
 			return
 		}
+		controllers, err := spec.Parse(a.Asked, defaults.Defaults)
+		if err != nil || !reflect.DeepEqual(controllers, v.Spec) {
+			t.Errorf("%+v, and the controller has %+v (%v)", v.Spec, controllers, err)
+		}
 		valid(t, v)
 		comesBack(t, v)
 		says(t, v, key)
@@ -60,7 +67,7 @@ func FuzzParse(f *testing.F) {
 }
 
 func fitForAnEvent(t *testing.T, err error) {
-	var problems volume.Problems
+	var problems problem.List
 	if !errors.As(err, &problems) || len(problems) == 0 {
 		t.Errorf("an error without a reason: %v", err)
 	}
@@ -86,7 +93,7 @@ func valid(t *testing.T, v volume.Volume) {
 
 // says demands that the volume's request parses back to its names.
 func says(t *testing.T, v volume.Volume, key ed25519.PrivateKey) {
-	der, err := request.CSR(v, key)
+	der, err := v.CSR(key)
 	if err != nil {
 		t.Fatalf("%v\n%+v", err, v)
 	}
@@ -121,21 +128,21 @@ func FuzzParseProfiles(f *testing.F) {
 	f.Add("profiles: {a: {trust: 'config-map:a/b', renew-window: 'Mon 02:00-04:00'}}\nnamespaces: {'*': a}", "", "", "")
 	f.Add("profiles: {a: {dns-names: '${POD_IP'}}", "x", "y", "z")
 	f.Fuzz(func(t *testing.T, text, issuer, namespace, pod string) {
-		p, err := volume.ParseProfiles(map[string]string{volume.ProfilesKey: text, "issuer-name": issuer})
+		p, err := volume.ParseProfiles(map[string]string{spec.ProfilesKey: text, "issuer-name": issuer})
 		if err != nil {
 			fitForAnEvent(t, err)
 			return
 		}
 		a := asked(map[string]string{"dns-names": "web"})
 		a.Attributes["csi.storage.k8s.io/pod.namespace"], a.Attributes["csi.storage.k8s.io/pod.name"] = namespace, pod
-		v, err := volume.Parse(a, volume.Defaults{Live: p, IssuerName: "ca", TrustDomain: "example.org"})
+		v, err := volume.Parse(a, volume.Defaults{Defaults: spec.Defaults{Live: &p.Profiles, IssuerName: "ca", TrustDomain: "example.org"}})
 		if err != nil {
 			fitForAnEvent(t, err)
 			return
 		}
 		// What the record has of it is understood as well.
 		a.Profile = v.Profile
-		if again, err := volume.Parse(a, volume.Defaults{IssuerName: "ca", TrustDomain: "example.org", AnyTrustFile: true}); err != nil || again.Issuer != v.Issuer {
+		if again, err := volume.Parse(a, volume.Defaults{Defaults: spec.Defaults{IssuerName: "ca", TrustDomain: "example.org"}, AnyTrustFile: true}); err != nil || again.Issuer != v.Issuer {
 			t.Errorf("from the record: %+v, not %+v (%v)", again.Issuer, v.Issuer, err)
 		}
 	})

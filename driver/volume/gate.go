@@ -8,6 +8,9 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A PodState is what the API server knows of a pod.
@@ -44,7 +47,7 @@ func ParseGate(text string) (Gate, error) {
 	switch kind {
 	case ipGate:
 		if key != "any" && key != "ipv4" && key != "ipv6" {
-			return Gate{}, fmt.Errorf("%s, which is no gate: after %s: comes any, ipv4 or ipv6", quote(text), ipGate)
+			return Gate{}, fmt.Errorf("%s, which is no gate: after %s: comes any, ipv4 or ipv6", message.Quote(text), ipGate)
 		}
 	case conditionGate:
 		g.key, g.value, _ = strings.Cut(key, "=")
@@ -52,16 +55,16 @@ func ParseGate(text string) (Gate, error) {
 			g.value = "True"
 		}
 		if g.value != "True" && g.value != "False" && g.value != "Unknown" {
-			return Gate{}, fmt.Errorf("%s, which is no gate: the status of a condition is True, False or Unknown", quote(text))
+			return Gate{}, fmt.Errorf("%s, which is no gate: the status of a condition is True, False or Unknown", message.Quote(text))
 		}
 		wrong = validation.IsQualifiedName(g.key)
 	case annotationGate:
 		wrong = validation.IsQualifiedName(strings.ToLower(key))
 	default:
-		return Gate{}, fmt.Errorf("%s, which is no gate: there are %s", quote(text), gateForms)
+		return Gate{}, fmt.Errorf("%s, which is no gate: there are %s", message.Quote(text), gateForms)
 	}
 	if len(wrong) > 0 {
-		return Gate{}, fmt.Errorf("%s, which is no gate: %s", quote(text), wrong[0])
+		return Gate{}, fmt.Errorf("%s, which is no gate: %s", message.Quote(text), wrong[0])
 	}
 	return g, nil
 }
@@ -108,13 +111,13 @@ func (v Volume) Awaits(pod PodState, first bool) error {
 	if v.StartsWithout {
 		return errors.New(noIP)
 	}
-	return errors.New(noIP + ", unless it has the host's network; set " + Prefix +
+	return errors.New(noIP + ", unless it has the host's network; set " + spec.Prefix +
 		`continue-on-not-ready: "true" to let the pod start before its certificate is there`)
 }
 
 func (p *parser) setGates(value string) error {
 	p.Gates = slices.Clone(p.defaults.Gates)
-	return p.each(value, list(value), func(text string) error {
+	return p.Dialect.Each(value, spec.List(value), func(text string) error {
 		g, err := ParseGate(text)
 		if err != nil {
 			return fmt.Errorf("has %w", err)
@@ -124,16 +127,4 @@ func (p *parser) setGates(value string) error {
 		}
 		return nil
 	})
-}
-
-// unknownIP stands for the pod's IP where it is not known yet, so that all else can be checked (RFC 5737, TEST-NET-1).
-const unknownIP = "192.0.2.1"
-
-// podIPs returns the pod's IPs, the first one first, and notes that the volume needs them.
-func (p *parser) podIPs() []string {
-	p.NeedsIP = true
-	if p.LacksIP = len(p.asked.IPs) == 0; p.LacksIP {
-		return []string{unknownIP}
-	}
-	return p.asked.IPs
 }

@@ -7,6 +7,10 @@ import (
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A Part is what a file of a volume holds.
@@ -100,22 +104,22 @@ func spiffeNames(p *parser, files []File) ([]File, error) {
 		if id, err := spiffeid.FromURI(uri); err == nil {
 			name := id.TrustDomain().Name() + trustBundleFile
 			if err := fileName(&name, name, false); err != nil {
-				return nil, problem(p.keyOf("layout"), "has spiffe, and the file of the trust domain %w", err)
+				return nil, problem.New(p.KeyOf("layout"), "has spiffe, and the file of the trust domain %w", err)
 			}
 			return []File{files[0], {name, CAPart}}, nil
 		}
 	}
-	return nil, problem(p.keyOf("layout"), "has spiffe, which needs a SPIFFE ID: set spiffe or uri-sans")
+	return nil, problem.New(p.KeyOf("layout"), "has spiffe, which needs a SPIFFE ID: set spiffe or uri-sans")
 }
 
 func (p *parser) setLayout(value string) error {
-	names := list(value)
+	names := spec.List(value)
 	if len(names) == 0 {
-		return emptyList(value)
+		return spec.EmptyList(value)
 	}
-	return p.each(value, names, func(name string) error {
+	return p.Dialect.Each(value, names, func(name string) error {
 		if !slices.ContainsFunc(Layouts(), func(l Layout) bool { return l.Name == name }) {
-			return fmt.Errorf("has %s: known are %s", quote(name), layoutNames())
+			return fmt.Errorf("has %s: known are %s", message.Quote(name), layoutNames())
 		}
 		p.layouts = append(p.layouts, name)
 		return nil
@@ -164,13 +168,13 @@ func (p *parser) addFile(f File) error {
 	if !taken || other == f.Part {
 		return nil
 	}
-	key := p.keyOf("layout")
+	key := p.KeyOf("layout")
 	for _, name := range []string{"ca-file", "certificate-file", "privatekey-file", "pkcs12-filename"} {
-		if p.inputs[name].value == f.Name {
-			key = p.keyOf(name)
+		if p.Says(name) == f.Name {
+			key = p.KeyOf(name)
 		}
 	}
-	return problem(key, "gives two files the name %s: %s, and %s", quote(f.Name), other, f.Part)
+	return problem.New(key, "gives two files the name %s: %s, and %s", message.Quote(f.Name), other, f.Part)
 }
 
 // checkFileNames checks that each file name that is given is that of a file.
@@ -181,7 +185,7 @@ func (p *parser) checkFileNames() error {
 			return err
 		}
 	}
-	if !p.isSet("pkcs12-enable") && !slices.Contains(p.layouts, "pkcs12") {
+	if !p.IsSet("pkcs12-enable") && !slices.Contains(p.layouts, "pkcs12") {
 		return p.unused("layout has no pkcs12, whose file it is", "pkcs12-filename")
 	}
 	return nil
@@ -189,11 +193,11 @@ func (p *parser) checkFileNames() error {
 
 // unused returns an error for each attribute that is given and has no effect.
 func (p *parser) unused(reason string, names ...string) error {
-	var problems Problems
+	var problems problem.List
 	for _, name := range names {
-		if p.isSet(name) {
-			problems = append(problems, problem(p.keyOf(name), "is given, and %s", reason))
+		if p.IsSet(name) {
+			problems = append(problems, problem.New(p.KeyOf(name), "is given, and %s", reason))
 		}
 	}
-	return problems.err()
+	return problems.Err()
 }

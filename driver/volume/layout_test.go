@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 func names(v volume.Volume) string {
@@ -54,12 +55,12 @@ func TestPasswords(t *testing.T) {
 		{"", "", ""}, {"", "from-the-secret", "from-the-secret"}, {"attribute", "from-the-secret", "attribute"},
 	}
 	for _, row := range rows {
-		a.Attributes[volume.Prefix+"keystore-password"], a.Password = row.attribute, row.secret
+		a.Attributes[spec.Prefix+"keystore-password"], a.Password = row.attribute, row.secret
 		if v, err := volume.Parse(a, volume.Defaults{}); err != nil || v.Keystore.Password != row.want {
 			t.Errorf("%+v: %q (%v)", row, v.Keystore.Password, err)
 		}
 	}
-	a.Attributes[volume.Prefix+"keystore-password"], a.Password = "", "short"
+	a.Attributes[spec.Prefix+"keystore-password"], a.Password = "", "short"
 	if _, err := volume.Parse(a, volume.Defaults{}); err == nil || !strings.Contains(err.Error(), "keystore-password of nodePublishSecretRef has 5 characters: a JKS needs at least 6") {
 		t.Errorf("a short password of a Secret: %v", err)
 	}
@@ -105,7 +106,7 @@ func TestASecretWithoutAPassword(t *testing.T) {
 	if _, err := volume.Parse(a, volume.Defaults{}); err == nil || !strings.Contains(err.Error(), "nodePublishSecretRef names a Secret without keystore-password") {
 		t.Errorf("%v", err)
 	}
-	a.Attributes[volume.Prefix+"layout"] = "pem"
+	a.Attributes[spec.Prefix+"layout"] = "pem"
 	if _, err := volume.Parse(a, volume.Defaults{}); err != nil {
 		t.Errorf("without a store: %v", err)
 	}
@@ -119,14 +120,14 @@ func TestErrorsUnderOtherNames(t *testing.T) {
 		value  string
 		want   string
 	}{
-		{volume.OldDriver, "old:dns-names", "web", "csi.cert-manager.io/issuer-name is required"},
-		{volume.SPIFFEDriver, "spiffe.csi.cert-manager.io/fs-group", "0", `spiffe.csi.cert-manager.io/fs-group is "0"`},
-		{volume.SPIFFEDriver, "spiffe.csi.cert-manager.io/fs-group", "1", "this driver has no issuer: its operator sets --issuer-name"},
+		{spec.OldDriver, "old:dns-names", "web", "csi.cert-manager.io/issuer-name is required"},
+		{spec.SPIFFEDriver, "spiffe.csi.cert-manager.io/fs-group", "0", `spiffe.csi.cert-manager.io/fs-group is "0"`},
+		{spec.SPIFFEDriver, "spiffe.csi.cert-manager.io/fs-group", "1", "this driver has no issuer: its operator sets --issuer-name"},
 	} {
 		a := asked(map[string]string{row.key: row.value})
 		a.Driver = row.driver
-		_, err := volume.Parse(a, volume.Defaults{TrustDomain: "example.org"})
-		if err == nil || !strings.Contains(err.Error(), row.want) || strings.Contains(err.Error(), volume.Prefix) {
+		_, err := volume.Parse(a, volume.Defaults{Defaults: spec.Defaults{TrustDomain: "example.org"}})
+		if err == nil || !strings.Contains(err.Error(), row.want) || strings.Contains(err.Error(), spec.Prefix) {
 			t.Errorf("%s: %v\nwant %s", row.driver, err, row.want)
 		}
 	}
@@ -135,7 +136,7 @@ func TestErrorsUnderOtherNames(t *testing.T) {
 // The old driver has no default issuer, and ours is not its.
 func TestTheDefaultIssuerIsNotForTheOldDriver(t *testing.T) {
 	a := asked(map[string]string{"old:dns-names": "web"})
-	if _, err := volume.Parse(a, volume.Defaults{IssuerName: "mesh"}); err == nil || !strings.Contains(err.Error(), "issuer-name is required") {
+	if _, err := volume.Parse(a, volume.Defaults{Defaults: spec.Defaults{IssuerName: "mesh"}}); err == nil || !strings.Contains(err.Error(), "issuer-name is required") {
 		t.Errorf("%v", err)
 	}
 }
@@ -162,7 +163,7 @@ func TestSPIFFEIDs(t *testing.T) {
 	for path, want := range map[string]string{
 		"": "spiffe://example.org/ns/shop/sa/web", "/pods/${POD_UID}": "spiffe://example.org/pods/7d4f",
 	} {
-		v, err := volume.Parse(a, volume.Defaults{TrustDomain: "example.org", SPIFFEPath: path})
+		v, err := volume.Parse(a, volume.Defaults{Defaults: spec.Defaults{TrustDomain: "example.org", SPIFFEPath: path}})
 		if err != nil || len(v.URIs) != 1 || v.URIs[0].String() != want {
 			t.Errorf("%q: %v (%v)", path, v.URIs, err)
 		}

@@ -1,79 +1,21 @@
 package volume
 
-import (
-	"fmt"
-	"slices"
-)
+import "github.com/mayfly-csi/mayfly/signer/problem"
 
-// The limits of what a pod may ask for. They bound the time that [Parse] takes, a volume's record, and what the API
-// server and the signer are sent.
+// The limits of what a pod may ask for beside its certificate. They bound a volume's record.
 const (
-	maxAttributes = 256
-	// maxTotal is in bytes, and what an object's annotations may have (k8s.io/apimachinery pkg/api/validation,
-	// TotalAnnotationSizeLimitB).
-	maxTotal    = 256 << 10
-	maxValue    = 64 << 10 // Bytes of one attribute, before and after its variables are replaced.
-	maxElements = 1000     // Elements of a list, and variables of a value.
-	maxProblems = 16       // Problems of one kind: an event has no room for more.
-
-	maxName     = 253     // Bytes of a pod's name and the like: a DNS subdomain (k8s.io/apimachinery pkg/util/validation).
 	maxFlags    = 16      // Mount flags.
 	maxFlag     = 4 << 10 // Bytes of one: mount(2) copies a page.
 	maxPassword = 1024    // Bytes.
-	maxProfiles = 1000
-	// maxProfilesSize is in bytes, and takes a quarter of a second.
-	maxProfilesSize = 512 << 10
 )
-
-// checkTotal bounds all attributes. Those of the kubelet count by their size alone: without podInfoOnMount they are
-// what the pod says.
-func checkTotal(attributes map[string]string) error {
-	for _, key := range kubeletKeys() {
-		if err := checkSize(attributes[key], maxName); err != nil {
-			return withKey(key, err)
-		}
-	}
-	n, size := 0, 0
-	for key, value := range attributes {
-		size += len(key) + len(value)
-		if !slices.Contains(kubeletKeys(), key) {
-			n++
-		}
-	}
-	switch {
-	case n > maxAttributes:
-		return problem("volumeAttributes", "are %d: at most %d", n, maxAttributes)
-	case size > maxTotal:
-		return problem("volumeAttributes", "have %d bytes, with those of the kubelet: at most %d", size, maxTotal)
-	}
-	return nil
-}
 
 // checkFlags bounds the mount flags.
 func checkFlags(flags []string) error {
-	err := checkCount(len(flags), maxFlags, "elements")
+	err := problem.CheckCount(len(flags), maxFlags, "elements")
 	for _, flag := range flags {
 		if err == nil {
-			err = checkSize(flag, maxFlag)
+			err = problem.CheckSize(flag, maxFlag)
 		}
 	}
-	return withKey("mount_flags", err)
-}
-
-func checkValue(value string) error { return checkSize(value, maxValue) }
-
-// checkSize bounds a text.
-func checkSize(text string, most int) error {
-	if len(text) > most {
-		return fmt.Errorf("has %d bytes: at most %d", len(text), most)
-	}
-	return nil
-}
-
-// checkCount bounds a list, whose elements have a name in the plural.
-func checkCount(n, most int, elements string) error {
-	if n > most {
-		return fmt.Errorf("has %d %s: at most %d", n, elements, most)
-	}
-	return nil
+	return problem.In("mount_flags", err)
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // repeat lists n texts that format makes of their numbers.
@@ -40,9 +42,9 @@ func TestLimits(t *testing.T) {
 			a := asked(attributes)
 			a.Attributes["csi.storage.k8s.io/pod.name"] = strings.Repeat("web-", 60)
 			_, err := volume.Parse(a, volume.Defaults{})
-			key := volume.Prefix + row.key
+			key := spec.Prefix + row.key
 			if rest, old := strings.CutPrefix(row.key, "old:"); old {
-				key = volume.OldPrefix + rest
+				key = spec.OldPrefix + rest
 			}
 			if err == nil || err.Error() != key+" "+row.want {
 				t.Errorf("got  %v\nwant %s %s", err, key, row.want)
@@ -95,13 +97,13 @@ func TestLimitsOfTheWhole(t *testing.T) {
 		n            int
 		value, want  string
 	}{
-		{"unknown attributes", volume.Prefix + "x", 257, "", "volumeAttributes are 257: at most 256"},
+		{"unknown attributes", spec.Prefix + "x", 257, "", "volumeAttributes are 257: at most 256"},
 		{"annotations", "example.org/a", 257, "", "volumeAttributes are 257: at most 256"},
 		{"keys like the kubelet's", "csi.storage.k8s.io/a", 257, "", "volumeAttributes are 257: at most 256"},
 		{"large keys like the kubelet's", "csi.storage.k8s.io/a", 200, strings.Repeat("x", 7000),
 			"volumeAttributes have 1404661 bytes, with those of the kubelet: at most 262144"},
 	} {
-		for _, driver := range []string{volume.Driver, volume.OldDriver, volume.SPIFFEDriver} {
+		for _, driver := range []string{spec.Driver, spec.OldDriver, spec.SPIFFEDriver} {
 			a := asked(nil)
 			a.Driver = driver
 			for i := range row.n {
@@ -126,14 +128,6 @@ func TestLongNamesOfAPod(t *testing.T) {
 	}
 }
 
-// The first problem leaves an event room for the number of the others.
-func TestALongProblem(t *testing.T) {
-	problems := volume.Problems{errors.New(strings.Repeat("ä", 9000)), errors.New("b")}
-	if got := problems.Error(); len(got) > 880 || !strings.HasSuffix(got, "…; and 1 more") {
-		t.Errorf("%d bytes: %s", len(got), got)
-	}
-}
-
 // An event has no room for more.
 func TestTheProblemsOfAListAreBounded(t *testing.T) {
 	keys := map[string]string{"issuer-name": "ca", "dns-names": repeat(1000, "a..%d"), "key-usages": repeat(1000, "%d")}
@@ -141,7 +135,7 @@ func TestTheProblemsOfAListAreBounded(t *testing.T) {
 		keys[fmt.Sprintf("unknown-%d", i)] = ""
 	}
 	_, err := volume.Parse(asked(keys), volume.Defaults{})
-	var problems volume.Problems
+	var problems problem.List
 	if !errors.As(err, &problems) || len(problems) != 3*16 {
 		t.Errorf("%d problems: %v", len(problems), err)
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // The ways in which an attribute may be wrong. Each attribute has a cell for each.
@@ -53,9 +54,9 @@ type dialect struct {
 
 // key is an attribute's, or of one that there is not, under the dialect's prefix if it is known there.
 func (d dialect) key(name string) string {
-	i := slices.IndexFunc(volume.Attributes(), func(a volume.Attribute) bool { return a.Name == name })
-	if d.prefix == volume.OldPrefix && i >= 0 && !volume.Attributes()[i].Old {
-		return volume.Prefix + name
+	i := slices.IndexFunc(volume.Attributes(), func(a spec.Attribute) bool { return a.Name == name })
+	if d.prefix == spec.OldPrefix && i >= 0 && !volume.Attributes()[i].Old {
+		return spec.Prefix + name
 	}
 	return d.prefix + name
 }
@@ -76,7 +77,7 @@ func (d dialect) parse(r row, kind int) (volume.Volume, error) {
 	default:
 		a.Attributes[key] = c.value
 	}
-	return volume.Parse(a, volume.Defaults{TrustDomain: "example.org", IssuerName: map[bool]string{true: "mesh"}[d.driver == volume.SPIFFEDriver]})
+	return volume.Parse(a, volume.Defaults{Defaults: spec.Defaults{TrustDomain: "example.org", IssuerName: map[bool]string{true: "mesh"}[d.driver == spec.SPIFFEDriver]}})
 }
 
 func cmpOr(a, b string) string {
@@ -89,13 +90,13 @@ func cmpOr(a, b string) string {
 // check compares what becomes of a cell with what is wanted.
 func (d dialect) check(t *testing.T, r row, kind int) {
 	want := r.cells[kind].want
-	if d.prefix == volume.OldPrefix {
+	if d.prefix == spec.OldPrefix {
 		want = cmpOr(r.cells[kind].old, want)
 	}
 	if kind == unknownKey {
 		key := d.key(r.name)
 		want = fmt.Sprintf("!! %q is not a known attribute: did you mean %s?", strings.TrimSuffix(key, r.name)+r.cells[kind].value, key)
-		if d.prefix == volume.OldPrefix {
+		if d.prefix == spec.OldPrefix {
 			if v, err := d.parse(r, kind); err == nil && "!! "+strings.Join(v.Overlooked, "; ") != want {
 				t.Errorf("%s: overlooked: %s\nwant %s", key, v.Overlooked, want)
 			}
@@ -121,9 +122,9 @@ func (d dialect) check(t *testing.T, r row, kind int) {
 }
 
 var (
-	ours = dialect{"", volume.Prefix, "issuer-name=ca dns-names=web"}
-	old  = dialect{volume.OldDriver, volume.OldPrefix, "issuer-name=ca"}
-	mesh = dialect{volume.SPIFFEDriver, volume.SPIFFEDriver + "/", ""}
+	ours = dialect{"", spec.Prefix, "issuer-name=ca dns-names=web"}
+	old  = dialect{spec.OldDriver, spec.OldPrefix, "issuer-name=ca"}
+	mesh = dialect{spec.SPIFFEDriver, spec.SPIFFEDriver + "/", ""}
 )
 
 // TestMatrix holds what becomes of each attribute, wrong in each way, in each dialect that knows it.
@@ -160,10 +161,10 @@ func TestAttributesOfAnotherDialect(t *testing.T) {
 		for _, other := range []dialect{ours, old, mesh} {
 			for _, a := range volume.Attributes() {
 				key, use := other.key(a.Name), d.key(a.Name)
-				if key == use || other.prefix == volume.Prefix && a.OnlyOld || other.prefix == mesh.prefix && a.Name != "fs-group" {
+				if key == use || other.prefix == spec.Prefix && a.OnlyOld || other.prefix == mesh.prefix && a.Name != "fs-group" {
 					continue
 				}
-				if d.prefix == volume.Prefix && a.OnlyOld {
+				if d.prefix == spec.Prefix && a.OnlyOld {
 					use = d.key(a.Instead)
 				}
 				tried++
@@ -194,13 +195,13 @@ func matrix() []row {
 // TestMatrixOfTheMesh: csi-driver-spiffe's dialect knows one attribute. Those of others are errors, and what nobody knows is overlooked.
 func TestMatrixOfTheMesh(t *testing.T) {
 	for _, a := range volume.Attributes() {
-		for _, prefix := range []string{volume.Prefix, volume.OldPrefix, mesh.prefix, "example.org/"} {
+		for _, prefix := range []string{spec.Prefix, spec.OldPrefix, mesh.prefix, "example.org/"} {
 			if a.Name == "fs-group" {
 				continue
 			}
 			key := prefix + a.Name
-			v, err := volume.Parse(volume.Asked{Driver: volume.SPIFFEDriver, ID: "csi-1", Attributes: asked(map[string]string{key: "true"}).Attributes},
-				volume.Defaults{TrustDomain: "example.org", IssuerName: "mesh"})
+			v, err := volume.Parse(volume.Asked{Asked: spec.Asked{Driver: spec.SPIFFEDriver, Attributes: asked(map[string]string{key: "true"}).Attributes}, ID: "csi-1"},
+				volume.Defaults{Defaults: spec.Defaults{TrustDomain: "example.org", IssuerName: "mesh"}})
 			want := fmt.Sprintf("%q is not a known attribute: spiffe.csi.cert-manager.io knows spiffe.csi.cert-manager.io/fs-group", key)
 			got := strings.Join(v.Overlooked, "; ")
 			if key == ours.key(a.Name) || key == old.key(a.Name) {

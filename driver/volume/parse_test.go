@@ -8,6 +8,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // kubelet are the keys that the kubelet sets.
@@ -21,11 +22,11 @@ var kubelet = map[string]string{
 
 // asked is a call with attributes, in our dialect, or in csi-driver's if a key begins with old:. What has no slash is written as the dialect has it.
 func asked(attributes map[string]string) volume.Asked {
-	a := volume.Asked{ID: "csi-1", Target: "/t", Attributes: maps.Clone(kubelet)}
+	a := volume.Asked{ID: "csi-1", Target: "/t", Asked: spec.Asked{Attributes: maps.Clone(kubelet)}}
 	d := ours
 	for key := range attributes {
 		if strings.HasPrefix(key, "old:") {
-			a.Driver, d = volume.OldDriver, old
+			a.Driver, d = spec.OldDriver, old
 		}
 	}
 	for key, value := range attributes {
@@ -54,7 +55,7 @@ func TestDefaultsOfThisDecade(t *testing.T) {
 	if v.Issuer != (signer.Issuer{Name: "ca", Kind: "Issuer", Group: "cert-manager.io"}) {
 		t.Errorf("issuer: %+v", v.Issuer)
 	}
-	if v.Key != (volume.Key{Algorithm: volume.ECDSA, Size: 256, Encoding: volume.PKCS8}) || v.Duration != time.Hour {
+	if v.Key != (spec.Key{Algorithm: spec.ECDSA, Size: 256, Encoding: spec.PKCS8}) || v.Duration != time.Hour {
 		t.Errorf("key %+v, duration %s", v.Key, v.Duration)
 	}
 	if got := usages(v); got != "digital signature,server auth,client auth" {
@@ -70,7 +71,7 @@ func TestDefaultsOfThisDecade(t *testing.T) {
 
 func TestDefaultsOfTheOldDriver(t *testing.T) {
 	v := parse(t, map[string]string{"old:issuer-name": "ca"})
-	if v.Key != (volume.Key{Algorithm: volume.RSA, Size: 2048, Encoding: volume.PKCS1}) || v.Duration != 2160*time.Hour {
+	if v.Key != (spec.Key{Algorithm: spec.RSA, Size: 2048, Encoding: spec.PKCS1}) || v.Duration != 2160*time.Hour {
 		t.Errorf("key %+v, duration %s", v.Key, v.Duration)
 	}
 	if got := usages(v); got != "digital signature,key encipherment" {
@@ -81,7 +82,7 @@ func TestDefaultsOfTheOldDriver(t *testing.T) {
 // What csi-driver has no attribute for, our own says.
 func TestOurAttributesBesideThoseOfCSIDriver(t *testing.T) {
 	v := parse(t, map[string]string{"old:issuer-name": "ca", "layout": "pem, bundle"})
-	if v.Key.Algorithm != volume.RSA || len(v.Files) != 4 {
+	if v.Key.Algorithm != spec.RSA || len(v.Files) != 4 {
 		t.Errorf("key %+v, files %v", v.Key, v.Files)
 	}
 }
@@ -115,7 +116,7 @@ func TestAttributesAreTaken(t *testing.T) {
 	if v.Duration != 90*time.Minute || v.RenewBefore != 10*time.Minute || usages(v) != "client auth" {
 		t.Errorf("duration %s, renew before %s, usages %v", v.Duration, v.RenewBefore, v.Usages)
 	}
-	if v.Key != (volume.Key{Algorithm: volume.ECDSA, Size: 521, Encoding: volume.PKCS8}) {
+	if v.Key != (spec.Key{Algorithm: spec.ECDSA, Size: 521, Encoding: spec.PKCS8}) {
 		t.Errorf("key: %+v", v.Key)
 	}
 	if !maps.Equal(v.Files, map[string]volume.Part{"a": volume.CAPart, "b": volume.ChainPart, "c": volume.KeyPart, "credential-bundle.pem": volume.BundlePart}) || *v.Owner.Group != 1337 {
@@ -129,7 +130,7 @@ func TestGroups(t *testing.T) {
 	if v, err := volume.Parse(a, volume.Defaults{}); err != nil || v.Owner.Group == nil || *v.Owner.Group != 2000 {
 		t.Errorf("the pod's fsGroup: %v, %v", v.Owner.Group, err)
 	}
-	a.Attributes[volume.Prefix+"fs-group"] = "3000"
+	a.Attributes[spec.Prefix+"fs-group"] = "3000"
 	if v, err := volume.Parse(a, volume.Defaults{}); err != nil || v.Owner.Group == nil || *v.Owner.Group != 3000 {
 		t.Errorf("fs-group wins: %v, %v", v.Owner.Group, err)
 	}
@@ -156,7 +157,7 @@ func TestMountFlags(t *testing.T) {
 }
 
 func TestADefaultIssuer(t *testing.T) {
-	v, err := volume.Parse(asked(map[string]string{"dns-names": "web"}), volume.Defaults{IssuerName: "standard"})
+	v, err := volume.Parse(asked(map[string]string{"dns-names": "web"}), volume.Defaults{Defaults: spec.Defaults{IssuerName: "standard"}})
 	if err != nil || v.Issuer.Name != "standard" {
 		t.Errorf("issuer %q, %v", v.Issuer.Name, err)
 	}
@@ -258,12 +259,12 @@ func TestMistakes(t *testing.T) {
 func TestRSA(t *testing.T) {
 	rows := []struct {
 		key, value string
-		want       volume.Key
+		want       spec.Key
 	}{
-		{"key-algorithm", "rsa", volume.Key{Algorithm: volume.RSA, Size: 3072, Encoding: volume.PKCS8}},
-		{"old:key-algorithm", "rsa", volume.Key{Algorithm: volume.RSA, Size: 2048, Encoding: volume.PKCS1}},
-		{"old:key-algorithm", "ECDSA", volume.Key{Algorithm: volume.ECDSA, Size: 256, Encoding: volume.PKCS8}},
-		{"key-algorithm", "ed25519", volume.Key{Algorithm: volume.Ed25519, Encoding: volume.PKCS8}},
+		{"key-algorithm", "rsa", spec.Key{Algorithm: spec.RSA, Size: 3072, Encoding: spec.PKCS8}},
+		{"old:key-algorithm", "rsa", spec.Key{Algorithm: spec.RSA, Size: 2048, Encoding: spec.PKCS1}},
+		{"old:key-algorithm", "ECDSA", spec.Key{Algorithm: spec.ECDSA, Size: 256, Encoding: spec.PKCS8}},
+		{"key-algorithm", "ed25519", spec.Key{Algorithm: spec.Ed25519, Encoding: spec.PKCS8}},
 	}
 	for _, row := range rows {
 		if got := parse(t, map[string]string{"issuer-name": "ca", "dns-names": "web", row.key: row.value}).Key; got != row.want {

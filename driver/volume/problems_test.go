@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // The line as the pod's author reads it.
@@ -45,7 +47,7 @@ func TestAMistakeBringsNoOthers(t *testing.T) {
 		a := asked(map[string]string{"issuer-name": "ca", "dns-names": "web"})
 		for _, pair := range strings.Fields(row.attributes) {
 			name, value, _ := strings.Cut(pair, "=")
-			a.Attributes[volume.Prefix+name] = value
+			a.Attributes[spec.Prefix+name] = value
 		}
 		if _, err := volume.Parse(a, volume.Defaults{}); err == nil || err.Error() != row.want {
 			t.Errorf("%s: %v", row.attributes, err)
@@ -62,7 +64,7 @@ func TestTheLineFitsInAnEvent(t *testing.T) {
 		}
 	}
 	_, err := volume.Parse(asked(everything), volume.Defaults{})
-	var problems volume.Problems
+	var problems problem.List
 	if !errors.As(err, &problems) || len(problems) < 30 {
 		t.Fatalf("%d problems: %v", len(problems), err)
 	}
@@ -112,11 +114,11 @@ func TestDefaultsThatNoVolumeCanUse(t *testing.T) {
 		volume.Defaults
 		want string
 	}{
-		{volume.Defaults{TrustDomain: "example.org:443"}, `"example.org:443" is not the name of a trust domain`},
-		{volume.Defaults{TrustDomain: "a..b"}, `a certificate can't hold "spiffe://a..b/ns/namespace/sa/account"`},
-		{volume.Defaults{TrustDomain: "Example.org"}, "trust domain characters are limited to lowercase letters"},
-		{volume.Defaults{TrustDomain: "a", SPIFFEPath: "/${POD}"}, `the path has an unknown variable "${POD}"`},
-		{volume.Defaults{TrustDomain: "a", SPIFFEPath: "/${POD_NAME"}, `the path is "/${POD_NAME", with a variable that has no end or no name`},
+		{volume.Defaults{Defaults: spec.Defaults{TrustDomain: "example.org:443"}}, `"example.org:443" is not the name of a trust domain`},
+		{volume.Defaults{Defaults: spec.Defaults{TrustDomain: "a..b"}}, `a certificate can't hold "spiffe://a..b/ns/namespace/sa/account"`},
+		{volume.Defaults{Defaults: spec.Defaults{TrustDomain: "Example.org"}}, "trust domain characters are limited to lowercase letters"},
+		{volume.Defaults{Defaults: spec.Defaults{TrustDomain: "a", SPIFFEPath: "/${POD}"}}, `the path has an unknown variable "${POD}"`},
+		{volume.Defaults{Defaults: spec.Defaults{TrustDomain: "a", SPIFFEPath: "/${POD_NAME"}}, `the path is "/${POD_NAME", with a variable that has no end or no name`},
 	} {
 		if err := row.Check(); err == nil || !strings.HasPrefix(err.Error(), row.want) {
 			t.Errorf("%+v: %v", row.Defaults, err)

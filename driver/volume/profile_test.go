@@ -9,6 +9,8 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 const profiles = `
@@ -39,14 +41,14 @@ func live(t *testing.T, data map[string]string) volume.Defaults {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return volume.Defaults{Live: p, IssuerName: "of-the-flags", TrustDomain: "example.org"}
+	return volume.Defaults{Defaults: spec.Defaults{Live: &p.Profiles, IssuerName: "of-the-flags", TrustDomain: "example.org"}}
 }
 
 func TestProfiles(t *testing.T) {
-	defaults := live(t, map[string]string{volume.ProfilesKey: profiles})
+	defaults := live(t, map[string]string{spec.ProfilesKey: profiles})
 	own := map[string]string{"key-algorithm": "ECDSA", "gid": "5", "renew": "false"} // The profile's own of these kinds do not go with them.
-	withIssuer := live(t, map[string]string{volume.ProfilesKey: profiles, "issuer-name": "live", "issuer-kind": "ClusterIssuer"})
-	ofDrivers := live(t, map[string]string{volume.ProfilesKey: profiles + "drivers: {spiffe.csi.cert-manager.io: web, csi.cert-manager.io: slow}\n"})
+	withIssuer := live(t, map[string]string{spec.ProfilesKey: profiles, "issuer-name": "live", "issuer-kind": "ClusterIssuer"})
+	ofDrivers := live(t, map[string]string{spec.ProfilesKey: profiles + "drivers: {spiffe.csi.cert-manager.io: web, csi.cert-manager.io: slow}\n"})
 	for name, row := range map[string]struct {
 		attributes map[string]string
 		namespace  string
@@ -63,13 +65,13 @@ func TestProfiles(t *testing.T) {
 		"of what goes together the pod's":  {own, "keys", "", defaults, "Issuer of-the-flags", time.Hour},
 		"the live issuer":                  {map[string]string{"dns-names": "a"}, "shop", "", withIssuer, "ClusterIssuer live", 12 * time.Hour},
 		"a profile's issuer wins":          {map[string]string{"profile": "web"}, "shop", "", withIssuer, "ClusterIssuer internal", 30 * time.Minute},
-		"csi-driver's has no defaults":     {map[string]string{"old:issuer-name": "old"}, "other", volume.OldDriver, withIssuer, "Issuer old", 90 * 24 * time.Hour},
-		"csi-driver's can name one":        {map[string]string{"old:issuer-name": "old", "profile": "slow"}, "other", volume.OldDriver, withIssuer, "Issuer old", 12 * time.Hour},
-		"csi-driver-spiffe's live issuer":  {nil, "other", volume.SPIFFEDriver, withIssuer, "ClusterIssuer live", time.Hour},
-		"csi-driver-spiffe's flags before": {nil, "other", volume.SPIFFEDriver, defaults, "ClusterIssuer of-the-flags", time.Hour},
-		"that of a driver":                 {nil, "shop", volume.SPIFFEDriver, ofDrivers, "ClusterIssuer internal", 30 * time.Minute},
-		"that of csi-driver's name":        {map[string]string{"old:issuer-name": "old"}, "shop", volume.OldDriver, ofDrivers, "Issuer old", 12 * time.Hour},
-		"a name before that of the driver": {map[string]string{"profile": "web", "old:issuer-name": "old"}, "shop", volume.OldDriver, ofDrivers, "Issuer old", 30 * time.Minute},
+		"csi-driver's has no defaults":     {map[string]string{"old:issuer-name": "old"}, "other", spec.OldDriver, withIssuer, "Issuer old", 90 * 24 * time.Hour},
+		"csi-driver's can name one":        {map[string]string{"old:issuer-name": "old", "profile": "slow"}, "other", spec.OldDriver, withIssuer, "Issuer old", 12 * time.Hour},
+		"csi-driver-spiffe's live issuer":  {nil, "other", spec.SPIFFEDriver, withIssuer, "ClusterIssuer live", time.Hour},
+		"csi-driver-spiffe's flags before": {nil, "other", spec.SPIFFEDriver, defaults, "ClusterIssuer of-the-flags", time.Hour},
+		"that of a driver":                 {nil, "shop", spec.SPIFFEDriver, ofDrivers, "ClusterIssuer internal", 30 * time.Minute},
+		"that of csi-driver's name":        {map[string]string{"old:issuer-name": "old"}, "shop", spec.OldDriver, ofDrivers, "Issuer old", 12 * time.Hour},
+		"a name before that of the driver": {map[string]string{"profile": "web", "old:issuer-name": "old"}, "shop", spec.OldDriver, ofDrivers, "Issuer old", 30 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := asked(row.attributes)
@@ -90,7 +92,7 @@ func TestProfiles(t *testing.T) {
 
 func TestAProfileThatIsNotThere(t *testing.T) {
 	for want, defaults := range map[string]volume.Defaults{
-		`csi.mayfly.dev/profile is "wbe": known are keys, slow, web`:                                       live(t, map[string]string{volume.ProfilesKey: profiles}),
+		`csi.mayfly.dev/profile is "wbe": known are keys, slow, web`:                                       live(t, map[string]string{spec.ProfilesKey: profiles}),
 		`csi.mayfly.dev/profile is "wbe": there are none`:                                                  live(t, nil),
 		`csi.mayfly.dev/profile is "wbe", and this driver has no profiles: its operator sets --config-map`: {},
 	} {
@@ -102,7 +104,7 @@ func TestAProfileThatIsNotThere(t *testing.T) {
 }
 
 func TestAValueOfTheProfileThatDoesNotFit(t *testing.T) {
-	defaults := live(t, map[string]string{volume.ProfilesKey: "profiles: {a: {common-name: '${POD_NAME}${POD_NAME}'}}"})
+	defaults := live(t, map[string]string{spec.ProfilesKey: "profiles: {a: {common-name: '${POD_NAME}${POD_NAME}'}}"})
 	a := asked(map[string]string{"profile": "a", "issuer-name": "ca"})
 	a.Attributes["csi.storage.k8s.io/pod.name"] = strings.Repeat("web", 20)
 	if _, err := volume.Parse(a, defaults); err == nil || !strings.HasPrefix(err.Error(), `csi.mayfly.dev/common-name (of the profile) has "webweb`) {
@@ -128,11 +130,11 @@ func TestBoundsOfProfiles(t *testing.T) {
 		{"many namespaces", "profiles: {a: {duration: 1h}}\nnamespaces: {" + repeat(100, "n%d: b") + "}", `namespace "n1": there is no profile "b"; `},
 	} {
 		text := strings.ReplaceAll(row.text, ",\n", "\n")
-		_, err := volume.ParseProfiles(map[string]string{volume.ProfilesKey: text})
+		_, err := volume.ParseProfiles(map[string]string{spec.ProfilesKey: text})
 		if (err == nil) != (row.want == "") || err != nil && !strings.HasPrefix(err.Error(), row.want) {
 			t.Errorf("%s: got  %.200v\nwant %s", row.name, err, row.want)
 		}
-		var problems volume.Problems
+		var problems problem.List
 		if errors.As(err, &problems); len(problems) > 16 {
 			t.Errorf("%s: %d problems", row.name, len(problems))
 		}
@@ -142,7 +144,7 @@ func TestBoundsOfProfiles(t *testing.T) {
 		data[fmt.Sprintf("profile-%d", i)] = ""
 	}
 	_, err := volume.ParseProfiles(data)
-	var problems volume.Problems
+	var problems problem.List
 	if errors.As(err, &problems); len(problems) != 16 {
 		t.Errorf("%d keys that are not known", len(problems))
 	}
@@ -150,7 +152,7 @@ func TestBoundsOfProfiles(t *testing.T) {
 
 // A pod's author reads the names of some of the profiles.
 func TestManyProfiles(t *testing.T) {
-	defaults := live(t, map[string]string{volume.ProfilesKey: "profiles: {" + repeat(1000, "p%03d: {duration: 1h}") + "}"})
+	defaults := live(t, map[string]string{spec.ProfilesKey: "profiles: {" + repeat(1000, "p%03d: {duration: 1h}") + "}"})
 	_, err := volume.Parse(asked(map[string]string{"profile": "a", "issuer-name": "ca", "dns-names": "web"}), defaults)
 	if err == nil || !strings.HasPrefix(err.Error(), `csi.mayfly.dev/profile is "a": known are p001, p002, `) || !strings.HasSuffix(err.Error(), "p016, 984 more") {
 		t.Error(err)
@@ -174,7 +176,7 @@ func TestProfilesThatAreWrong(t *testing.T) {
 		"profiles: {a: {duration: 1h, duration: 2h}}":         "profiles.yaml is not understood: ",
 		"profiles: {a: {mode: 0x}, b: {renew-window: never}}": `profile "a": mode is "0x": a file's mode is three octal digits, such as 0440; profile "b": renew-window is "never"`,
 	} {
-		if _, err := volume.ParseProfiles(map[string]string{volume.ProfilesKey: text}); err == nil || !strings.HasPrefix(err.Error(), want) {
+		if _, err := volume.ParseProfiles(map[string]string{spec.ProfilesKey: text}); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s:\n got %v\nwant %s", text, err, want)
 		}
 	}
@@ -190,7 +192,7 @@ func TestProfilesThatAreWrong(t *testing.T) {
 	if err != nil {
 		t.Errorf("a ConfigMap that is empty, or does not exist: %v", err)
 	}
-	v, err := volume.Parse(asked(map[string]string{"issuer-name": "ca", "dns-names": "a"}), volume.Defaults{Live: p})
+	v, err := volume.Parse(asked(map[string]string{"issuer-name": "ca", "dns-names": "a"}), volume.Defaults{Defaults: spec.Defaults{Live: &p.Profiles}})
 	if err != nil || v.Issuer != (signer.Issuer{Name: "ca", Kind: "Issuer", Group: "cert-manager.io"}) {
 		t.Errorf("%+v (%v)", v.Issuer, err)
 	}
@@ -200,7 +202,7 @@ func TestProfilesThatAreWrong(t *testing.T) {
 func TestAProfileThatIsGone(t *testing.T) {
 	a := asked(nil)
 	a.Attributes["csi.storage.k8s.io/pod.namespace"] = "other"
-	v, err := volume.Parse(a, live(t, map[string]string{volume.ProfilesKey: profiles}))
+	v, err := volume.Parse(a, live(t, map[string]string{spec.ProfilesKey: profiles}))
 	if err != nil {
 		t.Fatal(err)
 	}

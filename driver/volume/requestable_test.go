@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // What a PodCertificateRequest can't say is refused where certificates are asked for by those, and there alone.
@@ -50,9 +51,9 @@ func TestWhatPodCertificateRequestsCantSay(t *testing.T) {
 			name, value, _ := strings.Cut(pair, "=")
 			given[name] = value
 		}
-		defaults := volume.Defaults{PodCertificates: true, Live: &volume.Profiles{Profiles: map[string]volume.Profile{
+		defaults := volume.Defaults{Defaults: spec.Defaults{PodCertificates: true, Live: &spec.Profiles{Profiles: map[string]spec.Profile{
 			"short": {"duration": "10m"}, "weak": {"key-algorithm": "RSA", "key-size": "2048"}, "asking": {"use-token-request": "true"},
-		}}}
+		}}}}
 		prefix := ours
 		if rest, is := strings.CutPrefix(want, "old:"); is {
 			prefix, want = old, rest

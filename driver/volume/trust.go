@@ -7,6 +7,10 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // SourceKind is the kind of a [Source], by the word of the attribute.
@@ -59,18 +63,18 @@ func (p *parser) setTrust(value string) error {
 	if value == "" {
 		value = p.defaults.trust()
 	}
-	words := list(value)
+	words := spec.List(value)
 	if len(words) == 0 {
-		return emptyList(value)
+		return spec.EmptyList(value)
 	}
-	if err := checkCount(len(words), maxSources, "sources"); err != nil {
+	if err := problem.CheckCount(len(words), maxSources, "sources"); err != nil {
 		return err
 	}
 	p.Trust = nil
-	return p.each(value, words, func(word string) error {
+	return p.Dialect.Each(value, words, func(word string) error {
 		source, err := p.parseSource(word)
 		if err != nil {
-			return fmt.Errorf("has %s: %w", quote(word), err)
+			return fmt.Errorf("has %s: %w", message.Quote(word), err)
 		}
 		if !slices.Contains(p.Trust, source) {
 			p.Trust = append(p.Trust, source)
@@ -197,7 +201,7 @@ func canonicalLabels(text string, given bool) (string, error) {
 	for _, pair := range pairs {
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok {
-			return "", fmt.Errorf("%s is no label: key=value, with & between several", quote(pair))
+			return "", fmt.Errorf("%s is no label: key=value, with & between several", message.Quote(pair))
 		}
 		if err := validate("the label's key", key, validation.IsQualifiedName); err != nil {
 			return "", err
@@ -217,7 +221,7 @@ func canonicalLabels(text string, given bool) (string, error) {
 func validate(what, text string, check func(string) []string) error {
 	if problems := check(text); len(problems) > 0 {
 		reason, _, _ := strings.Cut(problems[0], " (e.g.")
-		return fmt.Errorf("%s is %s: %s", what, quote(text), reason)
+		return fmt.Errorf("%s is %s: %s", what, message.Quote(text), reason)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // withFiles are the defaults of a driver that has two files.
@@ -115,7 +116,7 @@ func TestADefaultTrust(t *testing.T) {
 		"ours":                    {asked(map[string]string{"dns-names": "web"}), "file:corp"},
 		"ours, that says":         {asked(map[string]string{"dns-names": "web", "trust": "issuer"}), "issuer"},
 		"csi-driver's, that says": {asked(map[string]string{"old:issuer-name": "ca", "trust": "file:mesh"}), "file:mesh"},
-		"of the SPIFFE driver":    {volume.Asked{Driver: volume.SPIFFEDriver, ID: "1", Target: "/t", Attributes: kubelet}, "file:corp"},
+		"of the SPIFFE driver":    {volume.Asked{Asked: spec.Asked{Driver: spec.SPIFFEDriver, Attributes: kubelet}, ID: "1", Target: "/t"}, "file:corp"},
 		"of csi-driver's":         {asked(map[string]string{"old:issuer-name": "ca"}), "issuer"},
 	} {
 		v, err := volume.Parse(row.asked, defaults)

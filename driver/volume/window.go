@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	_ "time/tzdata" // The image has no time zones.
+
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // A Window is a time of the day on some days of the week. It may go past midnight: it is of the day on which it
@@ -51,7 +53,7 @@ var zoneNames = regexp.MustCompile(`^[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$`)
 // UnmarshalText reads the name of a time zone.
 func (z *Zone) UnmarshalText(name []byte) error {
 	const longest = 64
-	notKnown := fmt.Errorf("%s is no time zone such as Europe/Berlin", quote(string(name)))
+	notKnown := fmt.Errorf("%s is no time zone such as Europe/Berlin", message.Quote(string(name)))
 	if len(name) > longest || !zoneNames.Match(name) || string(name) == time.Local.String() {
 		return notKnown
 	}
@@ -82,7 +84,7 @@ func (p *parser) setRenewWindow(value string) error {
 	w, err := parseWindow(value)
 	if err != nil {
 		const format = "is %s, which is not a time of the day such as 02:00-04:00, or Sat,Sun 22:00-02:00 Europe/Berlin: %w"
-		return fmt.Errorf(format, quote(value), err)
+		return fmt.Errorf(format, message.Quote(value), err)
 	}
 	p.Window = &w
 	return nil
@@ -158,14 +160,14 @@ func parseWeekday(name string) (time.Weekday, error) {
 			return day, nil
 		}
 	}
-	return 0, fmt.Errorf("%s is no day: Mon, Tue, Wed, Thu, Fri, Sat or Sun", quote(name))
+	return 0, fmt.Errorf("%s is no day: Mon, Tue, Wed, Thu, Fri, Sat or Sun", message.Quote(name))
 }
 
 // parseTimeOfDay returns the time after midnight.
 func parseTimeOfDay(text string) (time.Duration, error) {
 	t, err := time.Parse("15:04", text)
 	if err != nil {
-		return 0, fmt.Errorf("%s is no time of the day", quote(text))
+		return 0, fmt.Errorf("%s is no time of the day", message.Quote(text))
 	}
 	return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute, nil
 }

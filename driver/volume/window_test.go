@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 func TestRenewBeforeInPercent(t *testing.T) {
-	for driver, prefix := range map[string]string{volume.Driver: "", volume.OldDriver: "old:"} {
+	for driver, prefix := range map[string]string{spec.Driver: "", spec.OldDriver: "old:"} {
 		ask := func(value string) (volume.Volume, error) {
 			a := asked(map[string]string{prefix + "issuer-name": "ca", prefix + "dns-names": "web", prefix + "renew-before": value})
 			a.Driver = driver

@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
 // parse measures how long the attributes of a volume are parsed: those of the bench, and 256, of the kind that takes
 // longest.
 func (b *bench) parse(context.Context) error {
-	plain, many := asked(volume.CSIDriver, b.attributes), manyAttributes()
+	plain, many := asked(spec.CSIDriver, b.attributes), manyAttributes()
 	for range b.rounds {
 		took, err := parseTime(plain)
 		if err != nil {
@@ -38,33 +39,34 @@ func manyAttributes() (all []volume.Asked) {
 		func(i int) (string, string) { return fmt.Sprintf("example.org/a-rather-long-name-%03d", i), "value" },
 		// Those that nobody knows.
 		func(i int) (string, string) {
-			return fmt.Sprintf("%sa-rather-long-name-%03d", volume.Prefix, i), "value"
+			return fmt.Sprintf("%sa-rather-long-name-%03d", spec.Prefix, i), "value"
 		},
 		// Those that there are, and those that look like them.
 		func(i int) (string, string) {
-			key := volume.Prefix + known[i%len(known)].Name
+			key := spec.Prefix + known[i%len(known)].Name
 			if i >= len(known) {
 				key += fmt.Sprint(i)
 			}
 			return key, known[i%len(known)].Example
 		},
 	} {
-		attributes := map[string]string{volume.Prefix + "dns-names": "web"}
+		attributes := map[string]string{spec.Prefix + "dns-names": "web"}
 		for i := 0; len(attributes) < 256; i++ {
 			key, value := kind(i)
 			attributes[key] = value
 		}
-		all = append(all, asked(volume.Mayfly, attributes))
+		all = append(all, asked(spec.Mayfly, attributes))
 	}
 	return all
 }
 
 // asked is the call that the kubelet makes for a volume with these attributes.
-func asked(dialect volume.Dialect, attributes map[string]string) volume.Asked {
+func asked(dialect spec.Dialect, attributes map[string]string) volume.Asked {
 	pod := kubelet.Pod{Namespace: namespace, Name: "web", UID: "web", ServiceAccount: "default"}
 	req := (&kubelet.Kubelet{Root: "/var/lib/kubelet"}).Request(kubelet.Volume{Pod: pod, Attributes: attributes})
 	return volume.Asked{
-		Driver: volume.Driver, Dialect: dialect, ID: req.GetVolumeId(), Target: req.GetTargetPath(), Attributes: req.GetVolumeContext(),
+		Asked: spec.Asked{Driver: spec.Driver, Dialect: dialect, Attributes: req.GetVolumeContext()},
+		ID:    req.GetVolumeId(), Target: req.GetTargetPath(),
 	}
 }
 
@@ -73,7 +75,7 @@ func parseTime(asked volume.Asked) (took time.Duration, err error) {
 	n := 0
 	cpu, cpuErr := spent(func() error {
 		for begin := time.Now(); time.Since(begin) < 50*time.Millisecond; n++ {
-			_, err = volume.Parse(asked, volume.Defaults{IssuerName: "ca"})
+			_, err = volume.Parse(asked, volume.Defaults{Defaults: spec.Defaults{IssuerName: "ca"}})
 		}
 		return nil
 	})

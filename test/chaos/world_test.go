@@ -31,6 +31,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 	"github.com/mayfly-csi/mayfly/test/alarm"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
@@ -144,7 +145,7 @@ func (w *world) start() *process {
 	w.must(err)
 	p.Driver, err = driver.NewWithClocks(driver.Config{
 		Names: []driver.Name{{Name: name}}, Version: "test", NodeName: "node-a", KubeletRoot: w.Root, StateDir: w.stateDir(),
-		Signer: cm, KeepRequests: new(w.rand.IntN(3)), Defaults: volume.Defaults{IssuerName: p.issuer, TrustFiles: []string{"corp"}}, Trust: w.corporate,
+		Signer: cm, KeepRequests: new(w.rand.IntN(3)), Defaults: volume.Defaults{Defaults: spec.Defaults{IssuerName: p.issuer}, TrustFiles: []string{"corp"}}, Trust: w.corporate,
 		RenewalsPerSecond: 100, Pods: w.pods, WatchPods: true, Events: w, Metrics: p.metrics,
 		Log: slog.New(slog.NewTextHandler(w.log, nil)),
 	}, func() (renew.Clock, error) { return alarm.New(), nil })

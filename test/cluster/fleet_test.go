@@ -26,6 +26,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/podcertificate"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 	"github.com/mayfly-csi/mayfly/test/cluster"
 )
 
@@ -156,11 +157,11 @@ func (f *fleet) ready(s *podcertificate.Signer, pod signer.Pod) {
 // request asks for the pod with a new key.
 func (f *fleet) request(pod signer.Pod) signer.Request {
 	f.Helper()
-	key, err := request.NewKey(volume.Key{Algorithm: volume.ECDSA, Size: 256})
+	key, err := request.NewKey(spec.Key{Algorithm: spec.ECDSA, Size: 256})
 	if err != nil {
 		f.Fatal(err)
 	}
-	csr, err := request.CSR(volume.Volume{DNSNames: []string{"web.example"}}, key)
+	csr, err := volume.Volume{Spec: spec.Spec{Names: spec.Names{DNSNames: []string{"web.example"}}}}.CSR(key)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/mayfly-csi/mayfly/driver/pod"
-	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -154,14 +154,14 @@ func TestProfilesOfAConfigMap(t *testing.T) {
 	ns := namespace(t)
 	n := newNode(t, ns, "--config-map="+ns+"/mayfly")
 	v := n.pod("web", "profile=short")
-	delete(v.Attributes, volume.Prefix+"issuer-name")
+	delete(v.Attributes, spec.Prefix+"issuer-name")
 	n.refuses(v, fmt.Sprintf(`read the driver's profiles from ConfigMap %s/mayfly: configmaps "mayfly" is forbidden`, ns))
 	n.mayReadProfiles()
 	until(t, "a ConfigMap that does not exist has no profiles", func() bool {
 		_, err := n.Publish(t.Context(), n.driver, v)
 		return err != nil && strings.Contains(err.Error(), `csi.mayfly.dev/profile is "short": there are none`)
 	})
-	n.configMap(map[string]string{"issuer-name": "ca", volume.ProfilesKey: "profiles: {short: {duration: 3s, organizations: One}}"})
+	n.configMap(map[string]string{"issuer-name": "ca", spec.ProfilesKey: "profiles: {short: {duration: 3s, organizations: One}}"})
 	until(t, "the pod gets its certificate", func() bool {
 		_, err := n.Publish(t.Context(), n.driver, v)
 		return err == nil
@@ -170,9 +170,9 @@ func TestProfilesOfAConfigMap(t *testing.T) {
 	if got := organization(); got != "One" {
 		t.Errorf("organization %s", got)
 	}
-	n.configMap(map[string]string{"issuer-name": "ca", volume.ProfilesKey: "profiles: {short: {duration: 3s, organizations: Two}}"})
+	n.configMap(map[string]string{"issuer-name": "ca", spec.ProfilesKey: "profiles: {short: {duration: 3s, organizations: Two}}"})
 	until(t, "the change counts from the next renewal", func() bool { return organization() == "Two" })
-	n.configMap(map[string]string{"issuer-name": "ca", volume.ProfilesKey: "profiles: {short: {duration: soon}}"})
+	n.configMap(map[string]string{"issuer-name": "ca", spec.ProfilesKey: "profiles: {short: {duration: soon}}"})
 	until(t, "the driver says what is wrong", func() bool {
 		return strings.Contains(n.log.String(), `profile \"short\": duration is \"soon\", which is not a duration`)
 	})
@@ -222,7 +222,7 @@ func (n *node) podWithToken(name string, attributes ...string) (v kubelet.Volume
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	v.Secrets = map[string]string{volume.Tokens: string(text)}
+	v.Secrets = map[string]string{spec.Tokens: string(text)}
 	return v, made.Status.Token
 }
 

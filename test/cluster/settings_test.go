@@ -18,7 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 	"github.com/mayfly-csi/mayfly/test/cluster"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
@@ -171,7 +171,7 @@ func (p *platform) secondIssuer() {
 func (p *platform) profile(text string) {
 	p.Helper()
 	_, err := shared.Client.CoreV1().ConfigMaps(system).Update(p.Context(), &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: "mayfly"}, Data: map[string]string{volume.ProfilesKey: text},
+		ObjectMeta: metav1.ObjectMeta{Name: "mayfly"}, Data: map[string]string{spec.ProfilesKey: text},
 	}, metav1.UpdateOptions{})
 	if err != nil {
 		p.Fatal(err)

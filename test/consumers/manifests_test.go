@@ -12,6 +12,7 @@ import (
 	"k8s.io/pod-security-admission/policy"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 	"github.com/mayfly-csi/mayfly/test/example"
 )
 
@@ -40,12 +41,12 @@ func TestTheDriverTakesEveryExample(t *testing.T) {
 			if v.CSI.Driver != "csi.mayfly.dev" || v.CSI.ReadOnly == nil || !*v.CSI.ReadOnly {
 				t.Errorf("volume %s: driver %s, or not read-only", v.Name, v.CSI.Driver)
 			}
-			asked := volume.Asked{Driver: v.CSI.Driver, ID: "csi-1", Target: "/target", Attributes: map[string]string{
+			asked := volume.Asked{ID: "csi-1", Target: "/target", Asked: spec.Asked{Driver: v.CSI.Driver, Attributes: map[string]string{
 				"csi.storage.k8s.io/pod.name": pod.Name + "-0", "csi.storage.k8s.io/pod.namespace": "default", "csi.storage.k8s.io/pod.uid": "1",
 				"csi.storage.k8s.io/serviceAccount.name": pod.Identity(), "csi.storage.k8s.io/ephemeral": "true",
-			}}
+			}}}
 			maps.Copy(asked.Attributes, v.CSI.VolumeAttributes)
-			if got, err := volume.Parse(asked, volume.Defaults{TrustDomain: "cluster.local"}); err != nil {
+			if got, err := volume.Parse(asked, volume.Defaults{Defaults: spec.Defaults{TrustDomain: "cluster.local"}}); err != nil {
 				t.Error(err)
 			} else if len(got.Annotations) > 0 || got.Issuer.Name == "" {
 				t.Errorf("annotations %v, which no example means, or no issuer: %v", got.Annotations, got.Issuer)

@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // Request is the one that a node plugin makes for the first volume of the pod that has a driver, which it may mean or not.
@@ -75,7 +76,7 @@ func derive(pod *corev1.Pod) (volume.Volume, []byte, error) {
 	if err != nil {
 		return volume.Volume{}, nil, err
 	}
-	v, err := volume.Parse(asked, volume.Defaults{TrustDomain: "cluster.local"})
+	v, err := volume.Parse(asked, volume.Defaults{Defaults: spec.Defaults{TrustDomain: "cluster.local"}})
 	if err != nil {
 		return v, nil, fmt.Errorf("understand the volume: %w", err)
 	}
@@ -83,7 +84,7 @@ func derive(pod *corev1.Pod) (volume.Volume, []byte, error) {
 	if err != nil {
 		return v, nil, err
 	}
-	der, err := request.CSR(v, key)
+	der, err := v.CSR(key)
 	return v, der, err
 }
 
@@ -92,9 +93,9 @@ func ask(pod *corev1.Pod) (volume.Asked, error) {
 		if v.CSI == nil {
 			continue
 		}
-		asked := volume.AskedBy(signer.Pod{
+		asked := volume.Asked{Asked: spec.AskedBy(signer.Pod{
 			Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), ServiceAccount: pod.Spec.ServiceAccountName, Node: pod.Spec.NodeName,
-		}, v.CSI.Driver, v.CSI.VolumeAttributes)
+		}, v.CSI.Driver, v.CSI.VolumeAttributes)}
 		asked.ID = fmt.Sprintf("csi-%x", sha256.Sum256([]byte(string(pod.UID)+v.Name))) // As the kubelet's (kubernetes pkg/volume/csi/csi_mounter.go, makeVolumeHandle).
 		for _, ip := range pod.Status.PodIPs {
 			asked.IPs = append(asked.IPs, ip.IP)

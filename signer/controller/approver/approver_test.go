@@ -26,10 +26,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A desk is an approver with an API server that knows some objects.
@@ -235,11 +235,11 @@ func TestAnotherReplicaWasFaster(t *testing.T) {
 
 // known are profiles that are there, or why they are not.
 type known struct {
-	*volume.Profiles
+	*spec.Profiles
 	err error
 }
 
-func (k known) Get(context.Context) (*volume.Profiles, error) { return k.Profiles, k.err }
+func (k known) Get(context.Context) (*spec.Profiles, error) { return k.Profiles, k.err }
 
 func TestProfilesAreThoseOfNow(t *testing.T) {
 	pod := web()
@@ -249,7 +249,7 @@ func TestProfilesAreThoseOfNow(t *testing.T) {
 	if _, err := d.decides(cr); err == nil || err.Error() != "away" || d.conditions(cr) != "" {
 		t.Errorf("%v, %s", err, d.conditions(cr))
 	}
-	profiles, err := volume.ParseProfiles(map[string]string{volume.ProfilesKey: "profiles: {short: {duration: 5m}}\nnamespaces: {shop: short}"})
+	profiles, err := spec.ParseProfiles(map[string]string{spec.ProfilesKey: "profiles: {short: {duration: 5m}}\nnamespaces: {shop: short}"})
 	if err != nil {
 		t.Fatal(err)
 	}

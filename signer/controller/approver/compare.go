@@ -10,13 +10,14 @@ import (
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // against is all in which the request differs from what the volume's node asks for.
-func against(cr *cmapi.CertificateRequest, v volume.Volume) volume.Problems {
+func against(cr *cmapi.CertificateRequest, v spec.Spec) problem.List {
 	problems := object(cr, v)
 	der, err := decode(cr.Spec.Request)
 	if err != nil {
@@ -35,7 +36,7 @@ func decode(text []byte) ([]byte, error) {
 }
 
 // object compares what the request says outside of the signing request.
-func object(cr *cmapi.CertificateRequest, v volume.Volume) (problems volume.Problems) {
+func object(cr *cmapi.CertificateRequest, v spec.Spec) (problems problem.List) {
 	differs := func(what string, asked, wants any) {
 		problems = append(problems, proof.Difference(what, asked, wants))
 	}

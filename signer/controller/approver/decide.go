@@ -12,9 +12,10 @@ import (
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // Callers are those whose requests are decided on.
@@ -83,7 +84,7 @@ func (c Callers) claim(cr *cmapi.CertificateRequest) (proof.Claim, error) {
 	pod, err := owner(cr)
 	claim := proof.Claim{
 		Namespace: cr.Namespace, Pod: pod.Name, UID: pod.UID, Node: node[0], MadeAt: cr.CreationTimestamp.Time,
-		Against: func(v volume.Volume) volume.Problems { return against(cr, v) },
+		Against: func(v spec.Spec) problem.List { return against(cr, v) },
 	}
 	if cr.Spec.Username != c.NodePlugin {
 		claim.Account = account(cr)

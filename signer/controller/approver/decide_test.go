@@ -24,11 +24,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/mayfly-csi/mayfly/driver/request"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 const nodePlugin = "system:serviceaccount:mayfly-system:mayfly"
@@ -37,10 +37,10 @@ func callers() Callers { return Callers{NodePlugin: nodePlugin} }
 
 func rules() proof.Rules {
 	return proof.Rules{
-		Drivers: []volume.DriverName{
-			{Name: volume.Driver}, {Name: volume.OldDriver}, {Name: volume.SPIFFEDriver}, {Name: "mesh.corp.example", Dialect: volume.CSIDriverSPIFFE},
+		Drivers: []spec.DriverName{
+			{Name: spec.Driver}, {Name: spec.OldDriver}, {Name: spec.SPIFFEDriver}, {Name: "mesh.corp.example", Dialect: spec.CSIDriverSPIFFE},
 		},
-		Defaults: volume.Defaults{IssuerName: "mesh", IssuerKind: "Issuer", TrustDomain: "cluster.local"},
+		Defaults: spec.Defaults{IssuerName: "mesh", IssuerKind: "Issuer", TrustDomain: "cluster.local"},
 		Policy:   policy.Policy{ClusterDomain: "cluster.local"},
 	}
 }
@@ -78,7 +78,7 @@ func inline(name, driver string, attributes ...string) corev1.Volume {
 }
 
 // derived is what the node derives from the pod's last volume.
-func derived(t *testing.T, pod *corev1.Pod, defaults volume.Defaults) (volume.Volume, signer.Request) {
+func derived(t *testing.T, pod *corev1.Pod, defaults spec.Defaults) (spec.Spec, signer.Request) {
 	t.Helper()
 	asked := proof.Ask(pod, pod.Spec.Volumes[len(pod.Spec.Volumes)-1])
 	for _, driver := range rules().Drivers {
@@ -86,9 +86,9 @@ func derived(t *testing.T, pod *corev1.Pod, defaults volume.Defaults) (volume.Vo
 			asked.Dialect = driver.Dialect
 		}
 	}
-	v, err := volume.Parse(asked, defaults)
+	v, err := spec.Parse(asked, defaults)
 	if err != nil { // An earlier node plugin may take it.
-		v, err = volume.ParseEarlier(asked, defaults)
+		v, err = spec.ParseEarlier(asked, defaults)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -97,19 +97,17 @@ func derived(t *testing.T, pod *corev1.Pod, defaults volume.Defaults) (volume.Vo
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := request.CSR(v, key)
+	der, err := v.CSR(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return v, request.New(v, "attempt", der)
+	return v, v.Request("attempt", der)
 }
 
 // asked is what the node plugin of the pod's node asks for the pod's last volume, in the words of signer/certmanager, recorded by cert-manager's webhook.
 func asked(t *testing.T, pod *corev1.Pod) *cmapi.CertificateRequest {
 	t.Helper()
-	defaults := rules().Defaults
-	defaults.TrustFiles = []string{"corp"}
-	_, req := derived(t, pod, defaults)
+	_, req := derived(t, pod, rules().Defaults)
 	cr := &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: pod.Namespace, Name: "web-attempt", Annotations: req.Annotations, CreationTimestamp: metav1.NewTime(created),
@@ -146,16 +144,19 @@ func TestWhatAPodsVolumeAsksForIsApproved(t *testing.T) {
 		"a second volume": func(p *corev1.Pod) {
 			p.Spec.Volumes = append(p.Spec.Volumes, inline("db", "csi.mayfly.dev", "csi.mayfly.dev/issuer-name=ca", "csi.mayfly.dev/dns-names=db.shop"))
 		},
+		"attributes that are the node plugin's, and one that nobody knows": func(p *corev1.Pod) {
+			*p = *web("csi.mayfly.dev/layout=der", "csi.mayfly.dev/trust=file:none", "csi.mayfly.dev/colour=red")
+		},
 		"beside a volume that is not understood": func(p *corev1.Pod) {
 			p.Spec.Volumes = slices.Insert(p.Spec.Volumes, 0, inline("bad", "csi.mayfly.dev", "csi.mayfly.dev/dns-nam=x"))
 		},
 		"the old dialect": func(p *corev1.Pod) {
-			p.Spec.Volumes = []corev1.Volume{inline("tls", volume.OldDriver, "csi.cert-manager.io/issuer-name=ca", "csi.cert-manager.io/dns-names=web.shop.svc")}
+			p.Spec.Volumes = []corev1.Volume{inline("tls", spec.OldDriver, "csi.cert-manager.io/issuer-name=ca", "csi.cert-manager.io/dns-names=web.shop.svc")}
 		},
 		"two prefixes, as an earlier node plugin takes them": func(p *corev1.Pod) {
-			p.Spec.Volumes = []corev1.Volume{inline("tls", volume.Driver, "csi.cert-manager.io/issuer-name=ca", "csi.mayfly.dev/dns-names=web.shop.svc")}
+			p.Spec.Volumes = []corev1.Volume{inline("tls", spec.Driver, "csi.cert-manager.io/issuer-name=ca", "csi.mayfly.dev/dns-names=web.shop.svc")}
 		},
-		"csi-driver-spiffe's":                     func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{inline("tls", volume.SPIFFEDriver)} },
+		"csi-driver-spiffe's":                     func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{inline("tls", spec.SPIFFEDriver)} },
 		"csi-driver-spiffe's, under another name": func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{inline("tls", "mesh.corp.example")} },
 		"a spoofed reserved key, which the kubelet overwrites": func(p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.storage.k8s.io/pod.name"] = "admin"
@@ -250,8 +251,8 @@ func TestWhatIsDenied(t *testing.T) {
 		{"no volume", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Spec.Volumes = nil }, proof.NoVolume, "pod web has no volume of csi.mayfly.dev or"},
 		{"another driver's volume", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Spec.Volumes[1].CSI.Driver = "example.org" }, proof.NoVolume, ""},
 		{"a volume that is not understood", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
-			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/dns-nam"] = "x"
-		}, proof.NotUnderstood, `volume tls of pod web asks for: the volume is not understood by this controller, which may be older than the node plugin: "csi.mayfly.dev/dns-nam" is not a known attribute: did you mean csi.mayfly.dev/dns-names?`},
+			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/dns-names"] = "a..b"
+		}, proof.NotUnderstood, `volume tls of pod web asks for: the volume is not understood by this controller, which may be older than the node plugin: csi.mayfly.dev/dns-names has "a..b", which is not a DNS name`},
 		{"a profile that the controller does not know", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/profile"] = "x"
 		}, proof.NotUnderstood, "has no profiles"},
@@ -563,7 +564,7 @@ func TestNodeName(t *testing.T) {
 
 // Profiles count as they do on the node.
 func TestProfiles(t *testing.T) {
-	profiles, err := volume.ParseProfiles(map[string]string{volume.ProfilesKey: "profiles: {short: {duration: 5m}}\nnamespaces: {shop: short}"})
+	profiles, err := spec.ParseProfiles(map[string]string{spec.ProfilesKey: "profiles: {short: {duration: 5m}}\nnamespaces: {shop: short}"})
 	if err != nil {
 		t.Fatal(err)
 	}

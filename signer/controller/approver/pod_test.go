@@ -11,8 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 const asPod = "csi.mayfly.dev/use-token-request=true"
@@ -30,7 +30,7 @@ func TestWhatAPodAsksForItsVolumeIsApproved(t *testing.T) {
 	byDefault := rules()
 	byDefault.Defaults.AsPod = true
 	profiled := rules()
-	profiles, err := volume.ParseProfiles(map[string]string{volume.ProfilesKey: "profiles: {own: {use-token-request: 'true'}}\nnamespaces: {shop: own}"})
+	profiles, err := spec.ParseProfiles(map[string]string{spec.ProfilesKey: "profiles: {own: {use-token-request: 'true'}}\nnamespaces: {shop: own}"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestWhatAPodAsksForItsVolumeIsApproved(t *testing.T) {
 
 func meshed() *corev1.Pod {
 	pod := web()
-	pod.Spec.Volumes = []corev1.Volume{inline("tls", volume.SPIFFEDriver)}
+	pod.Spec.Volumes = []corev1.Volume{inline("tls", spec.SPIFFEDriver)}
 	return pod
 }
 
@@ -129,9 +129,9 @@ func TestWhatAPodMayNotHaveIsDenied(t *testing.T) {
 			p.Spec.Volumes = append(p.Spec.Volumes, inline("db", "csi.mayfly.dev", "csi.mayfly.dev/issuer-name=ca", "csi.mayfly.dev/dns-names=db.shop"))
 			cr.Spec.Request = asked(t, p).Spec.Request
 		}, proof.NotTheVolumes, "is not what volume tls of pod web asks for"},
-		{"an attribute of a later version", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
-			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/colour"] = "red"
-		}, proof.NotUnderstood, `the volume is not understood by this controller, which may be older than the node plugin: "csi.mayfly.dev/colour" is not a known attribute`},
+		{"a value of a later version", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
+			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/key-algorithm"] = "ML-DSA"
+		}, proof.NotUnderstood, `the volume is not understood by this controller, which may be older than the node plugin: csi.mayfly.dev/key-algorithm is "ML-DSA"`},
 		{"from another node", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Extra[nodeName] = []string{"node-b"} }, proof.OtherNode, `and node "node-b" asks`},
 		{"as another account", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Username = "system:serviceaccount:shop:admin"

@@ -19,12 +19,11 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
-	"github.com/mayfly-csi/mayfly/driver/request"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A release writes down what its node plugins ask for: `go test ./signer/controller/approver -run TestVersions -update v0.2`.
@@ -49,7 +48,7 @@ func exhibits() map[string]exhibit {
 	}
 	ours := func(attributes ...string) exhibit {
 		for i, a := range attributes {
-			attributes[i] = volume.Prefix + a
+			attributes[i] = spec.Prefix + a
 		}
 		return with(attributes...)
 	}
@@ -79,19 +78,19 @@ func exhibits() map[string]exhibit {
 		"as-pod":          ours("use-token-request=true"),
 		"layout":          ours("layout=pem,bundle,pkcs12", "trust=issuer", "renew=false"),
 		"profile":         profiled,
-		"old":             of(volume.OldDriver, "csi.cert-manager.io/issuer-name=ca", "csi.cert-manager.io/dns-names=web.shop.svc"),
-		"old-subject":     of(volume.OldDriver, "csi.cert-manager.io/issuer-name=ca", "csi.cert-manager.io/common-name=web", "csi.cert-manager.io/key-encoding=PKCS8", "csi.cert-manager.io/duration=24h"),
-		"mesh":            of(volume.SPIFFEDriver),
+		"old":             of(spec.OldDriver, "csi.cert-manager.io/issuer-name=ca", "csi.cert-manager.io/dns-names=web.shop.svc"),
+		"old-subject":     of(spec.OldDriver, "csi.cert-manager.io/issuer-name=ca", "csi.cert-manager.io/common-name=web", "csi.cert-manager.io/key-encoding=PKCS8", "csi.cert-manager.io/duration=24h"),
+		"mesh":            of(spec.SPIFFEDriver),
 	}
 }
 
 // defaultsOf are those of the node plugin and the controller.
-func defaultsOf(t *testing.T, x exhibit) volume.Defaults {
+func defaultsOf(t *testing.T, x exhibit) spec.Defaults {
 	t.Helper()
 	defaults := rules().Defaults
 	if x.Profiles != "" {
 		var err error
-		if defaults.Live, err = volume.ParseProfiles(map[string]string{volume.ProfilesKey: x.Profiles}); err != nil {
+		if defaults.Live, err = spec.ParseProfiles(map[string]string{spec.ProfilesKey: x.Profiles}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -179,8 +178,8 @@ func olderPlugin(t *testing.T, x exhibit) {
 // requests.
 func newerPlugin(t *testing.T, x exhibit, withoutUsages bool) {
 	t.Helper()
-	if csi := x.Pod.Spec.Volumes[len(x.Pod.Spec.Volumes)-1].CSI; withoutUsages && csi.Driver == volume.Driver {
-		csi.VolumeAttributes[volume.Prefix+"usages-in-request"] = "false"
+	if csi := x.Pod.Spec.Volumes[len(x.Pod.Spec.Volumes)-1].CSI; withoutUsages && csi.Driver == spec.Driver {
+		csi.VolumeAttributes[spec.Prefix+"usages-in-request"] = "false"
 	}
 	now, then := x.asks(t), x.Request.DeepCopy()
 	if got, want := csr(t, now), csr(t, then); got != want {
@@ -200,7 +199,7 @@ func csr(t *testing.T, cr *cmapi.CertificateRequest) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("%+v, version %d, subject %x, attributes %v, extensions %v", request.KindOf(is.PublicKey), is.Version, is.RawSubject, is.Attributes, extensions(is)) //nolint:staticcheck // Attributes are compared, not understood.
+	return fmt.Sprintf("%+v, version %d, subject %x, attributes %v, extensions %v", spec.KindOf(is.PublicKey), is.Version, is.RawSubject, is.Attributes, extensions(is)) //nolint:staticcheck // Attributes are compared, not understood.
 }
 
 func extensions(is *x509.CertificateRequest) (all []string) {

@@ -13,15 +13,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // hand gives the certificate to the one who asked. One that is of no use to them is an error of a signer.
-func (b *Bridge) hand(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume, issued signer.Issued) error {
+func (b *Bridge) hand(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec, issued signer.Issued) error {
 	status, err := b.status(pcr, issued)
 	if err != nil {
 		return signer.Errorf(signer.Failed, "unusable certificate from %s %s: %w", v.Issuer.Kind, v.Issuer.Name, err)

@@ -30,11 +30,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/mayfly-csi/mayfly/driver/request"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/ca"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A desk is a bridge with an API server that knows some objects.
@@ -78,8 +78,8 @@ func newDesk(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *d
 		WithObjects(objects...).WithInterceptorFuncs(calls).Build()
 	d.Bridge, err = New(Config{
 		Court: proof.Court{Live: d.api, Rules: proof.Rules{
-			Drivers:  []volume.DriverName{{Name: volume.Driver}, {Name: volume.OldDriver}},
-			Defaults: volume.Defaults{TrustDomain: "cluster.local"},
+			Drivers:  []spec.DriverName{{Name: spec.Driver}, {Name: spec.OldDriver}},
+			Defaults: spec.Defaults{TrustDomain: "cluster.local"},
 			Policy:   policy.Policy{ClusterDomain: "cluster.local"},
 		}},
 		OwnCA: "mayfly-ca", ClusterDomain: "cluster.local", Requests: d.api, Self: self, Events: d, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
@@ -96,7 +96,7 @@ func web(attributes ...string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "uid-1"},
 		Spec: corev1.PodSpec{NodeName: "node-a", ServiceAccountName: "clerk", Volumes: []corev1.Volume{
-			{Name: "tls", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: volume.Driver, VolumeAttributes: pairs(append([]string{
+			{Name: "tls", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: spec.Driver, VolumeAttributes: pairs(append([]string{
 				"csi.mayfly.dev/issuer-name=mayfly-ca", "csi.mayfly.dev/issuer-kind=CA", "csi.mayfly.dev/issuer-group=csi.mayfly.dev",
 				"csi.mayfly.dev/dns-names=web.shop.svc", "csi.mayfly.dev/duration=2h",
 			}, attributes...)...)}}},
@@ -123,7 +123,7 @@ func pairs(texts ...string) map[string]string {
 // asks is what the node plugin asks for the inline volume.
 func asks(t *testing.T, pod *corev1.Pod) *certificatesv1.PodCertificateRequest {
 	t.Helper()
-	v, err := volume.Parse(proof.Ask(pod, pod.Spec.Volumes[0]), volume.Defaults{TrustDomain: "cluster.local"})
+	v, err := spec.Parse(proof.Ask(pod, pod.Spec.Volumes[0]), spec.Defaults{TrustDomain: "cluster.local"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,18 +138,18 @@ func asks(t *testing.T, pod *corev1.Pod) *certificatesv1.PodCertificateRequest {
 func kubelet(t *testing.T, pod *corev1.Pod) *certificatesv1.PodCertificateRequest {
 	t.Helper()
 	p := projection(pod)
-	pcr := bare(t, pod, volume.Volume{Key: keyOf(p.KeyType)})
+	pcr := bare(t, pod, spec.Spec{Key: keyOf(p.KeyType)})
 	pcr.Spec.SignerName, pcr.Spec.MaxExpirationSeconds, pcr.Spec.UnverifiedUserAnnotations = p.SignerName, p.MaxExpirationSeconds, p.UserAnnotations
 	return pcr
 }
 
-func bare(t *testing.T, pod *corev1.Pod, v volume.Volume) *certificatesv1.PodCertificateRequest {
+func bare(t *testing.T, pod *corev1.Pod, v spec.Spec) *certificatesv1.PodCertificateRequest {
 	t.Helper()
 	key, err := request.NewKey(v.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := request.CSR(v, key)
+	der, err := v.CSR(key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,6 +314,14 @@ func TestWhatIsDenied(t *testing.T) {
 			projection(p).UserAnnotations = pairs("example.org/x=y")
 			r.Spec.UnverifiedUserAnnotations = projection(p).UserAnnotations
 		}, "userAnnotations: example.org/x is not one"},
+		{"an attribute that is not about the certificate", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
+			projection(p).UserAnnotations = pairs("csi.mayfly.dev/renew-before=5m")
+			r.Spec.UnverifiedUserAnnotations = projection(p).UserAnnotations
+		}, "userAnnotations: csi.mayfly.dev/renew-before is not one"},
+		{"an attribute that nobody knows", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
+			projection(p).UserAnnotations = pairs("csi.mayfly.dev/dns-name=x")
+			r.Spec.UnverifiedUserAnnotations = projection(p).UserAnnotations
+		}, "userAnnotations: csi.mayfly.dev/dns-name is not one"},
 		{"no native volume", true, func(_ *certificatesv1.PodCertificateRequest, p *corev1.Pod) { p.Spec.Volumes = p.Spec.Volumes[:1] }, "Denied NoVolume: pod web has no podCertificate volume with signer " + native},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -340,7 +348,7 @@ func TestWhatIsDenied(t *testing.T) {
 // For the kubelet a denial is final, so a policy that may change does not deny.
 func TestANativeVolumeWaitsForThePolicy(t *testing.T) {
 	for annotation, want := range map[string]string{
-		"csi.mayfly.dev/dns-name=x":         "*v1.Pod Warning NotUnderstood: the request is not what volume native of pod web asks for: the volume is not understood by this controller",
+		"csi.mayfly.dev/profile=x":          "*v1.Pod Warning NotUnderstood: the request is not what volume native of pod web asks for: the volume is not understood by this controller",
 		"csi.mayfly.dev/dns-names=web.test": `*v1.Pod Warning NotAllowed: DNS name "web.test" is not the pod's`,
 		"csi.mayfly.dev/ip-sans=${POD_IP}":  "*v1.Pod Warning IPNotProved: the pod's IP 192.168.7.1 does not lie in the spec.podCIDRs of node node-a, ",
 	} {
@@ -520,14 +528,14 @@ func TestAnIssuerSigns(t *testing.T) {
 // signed signs as the issuer.
 func (d *desk) signed(cr *cmapi.CertificateRequest, pod *corev1.Pod) {
 	d.Helper()
-	v, err := volume.Parse(proof.Ask(pod, pod.Spec.Volumes[0]), volume.Defaults{})
+	v, err := spec.Parse(proof.Ask(pod, pod.Spec.Volumes[0]), spec.Defaults{})
 	if err != nil {
 		d.Fatal(err)
 	}
 	pcr := asks(d.T, pod)
 	block, _ := pem.Decode(cr.Spec.Request)
 	pcr.Spec.StubPKCS10Request = block.Bytes
-	issued, err := d.sign(d.Context(), pcr, func() volume.Volume {
+	issued, err := d.sign(d.Context(), pcr, func() spec.Spec {
 		v.Issuer = signer.Issuer{Name: "mayfly-ca", Kind: signer.CAKind, Group: signer.CAGroup}
 		return v
 	}())
@@ -611,7 +619,7 @@ func TestSomebodyElsesRequestIsNotTaken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod, pcr := corp(t)
-			v, err := volume.Parse(proof.Ask(pod, pod.Spec.Volumes[0]), volume.Defaults{})
+			v, err := spec.Parse(proof.Ask(pod, pod.Spec.Volumes[0]), spec.Defaults{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -6,8 +6,8 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A signer's answer is handed on as far as the API server takes it; what peers would refuse is not.
@@ -15,7 +15,7 @@ func TestTheChainOfAnAnswer(t *testing.T) {
 	pod := web()
 	pcr := asks(t, pod)
 	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
-	v, err := volume.Parse(proof.Ask(pod, pod.Spec.Volumes[0]), volume.Defaults{})
+	v, err := spec.Parse(proof.Ask(pod, pod.Spec.Volumes[0]), spec.Defaults{})
 	if err != nil {
 		t.Fatal(err)
 	}

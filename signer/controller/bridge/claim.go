@@ -13,10 +13,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/mayfly-csi/mayfly/driver/request"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // domain is that of the signers. Native volumes name an issuer after it: issuer.<namespace>.<name> or clusterissuer.<name>.
@@ -50,17 +50,17 @@ func (b *Bridge) claim(pcr *certificatesv1.PodCertificateRequest) proof.Claim {
 	}
 	if !native(pcr) {
 		c.VolumeID = pcr.Spec.UnverifiedUserAnnotations[signer.VolumeAnnotation]
-		c.Against = func(v volume.Volume) volume.Problems { return againstVolume(pcr, v) }
+		c.Against = func(v spec.Spec) problem.List { return againstVolume(pcr, v) }
 		return c
 	}
 	c.Kind = "podCertificate volume with signer " + pcr.Spec.SignerName + " that asks for this"
 	c.Sources = func(pod *corev1.Pod) []proof.Source { return b.sources(pcr, pod) }
-	c.Against = func(v volume.Volume) volume.Problems { return againstNative(pcr, v) }
+	c.Against = func(v spec.Spec) problem.List { return againstNative(pcr, v) }
 	return c
 }
 
 // againstVolume returns all in which the request differs from what the node plugin asks for the volume.
-func againstVolume(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) volume.Problems {
+func againstVolume(pcr *certificatesv1.PodCertificateRequest, v spec.Spec) problem.List {
 	problems := proof.CSR(pcr.Spec.StubPKCS10Request, v)
 	if _, ok := pcr.Spec.UnverifiedUserAnnotations[signer.VolumeAnnotation]; !ok || len(pcr.Spec.UnverifiedUserAnnotations) > 1 {
 		problems = append(problems, fmt.Errorf("unverifiedUserAnnotations: there must be %s and nothing else; podCertificate volumes have the signers %sissuer.<namespace>.<name> and %[2]sclusterissuer.<name>", signer.VolumeAnnotation, domain))
@@ -71,7 +71,7 @@ func againstVolume(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) v
 	return append(problems, account(pcr, v)...)
 }
 
-func account(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (problems volume.Problems) {
+func account(pcr *certificatesv1.PodCertificateRequest, v spec.Spec) (problems problem.List) {
 	if asked := pcr.Spec.ServiceAccountName; asked != v.Pod.ServiceAccount {
 		problems = append(problems, proof.Difference("service account", asked, v.Pod.ServiceAccount))
 	}
@@ -95,7 +95,7 @@ func (b *Bridge) sources(pcr *certificatesv1.PodCertificateRequest, pod *corev1.
 		}
 		for _, source := range v.Projected.Sources {
 			if p := source.PodCertificate; p != nil && meant(pcr, p) {
-				all = append(all, proof.Source{Name: v.Name, Asked: proof.AskedBy(pod, volume.Driver, b.attributes(pcr, pod, p))})
+				all = append(all, proof.Source{Name: v.Name, Asked: proof.AskedBy(pod, spec.Driver, b.attributes(pcr, pod, p))})
 			}
 		}
 	}
@@ -114,11 +114,11 @@ func meant(pcr *certificatesv1.PodCertificateRequest, p *corev1.PodCertificatePr
 func (b *Bridge) attributes(pcr *certificatesv1.PodCertificateRequest, pod *corev1.Pod, p *corev1.PodCertificateProjection) map[string]string {
 	all := map[string]string{}
 	if b.Court.Rules.Defaults.TrustDomain != "" {
-		all[volume.Prefix+"spiffe"] = "true"
+		all[spec.Prefix+"spiffe"] = "true"
 	}
 	if pod.Spec.Subdomain != "" && pod.Spec.HostnameOverride == nil {
 		name := strings.Join([]string{hostname(pod), pod.Spec.Subdomain, pod.Namespace, "svc"}, ".")
-		all[volume.Prefix+"dns-names"] = name + "," + name + "." + b.ClusterDomain
+		all[spec.Prefix+"dns-names"] = name + "," + name + "." + b.ClusterDomain
 	}
 	maps.Copy(all, p.UserAnnotations)
 	maps.Copy(all, said(pcr, p))
@@ -136,22 +136,22 @@ func hostname(pod *corev1.Pod) string {
 // said returns the attributes that the volume's own fields give.
 func said(pcr *certificatesv1.PodCertificateRequest, p *corev1.PodCertificateProjection) map[string]string {
 	all := map[string]string{
-		volume.Prefix + "issuer-name":  strings.TrimPrefix(pcr.Spec.SignerName, domain),
-		volume.Prefix + "issuer-kind":  signer.CAKind,
-		volume.Prefix + "issuer-group": signer.CAGroup,
-		volume.Prefix + "duration":     lifetime(pcr).String(),
+		spec.Prefix + "issuer-name":  strings.TrimPrefix(pcr.Spec.SignerName, domain),
+		spec.Prefix + "issuer-kind":  signer.CAKind,
+		spec.Prefix + "issuer-group": signer.CAGroup,
+		spec.Prefix + "duration":     lifetime(pcr).String(),
 	}
 	kind := keyOf(p.KeyType)
-	all[volume.Prefix+"key-algorithm"] = string(kind.Algorithm)
+	all[spec.Prefix+"key-algorithm"] = string(kind.Algorithm)
 	if kind.Size > 0 {
-		all[volume.Prefix+"key-size"] = fmt.Sprint(kind.Size)
+		all[spec.Prefix+"key-size"] = fmt.Sprint(kind.Size)
 	}
 	return all
 }
 
 // keyOf returns the kind of key of a keyType (k8s.io/api core/v1, PodCertificateProjection).
-func keyOf(keyType string) (k volume.Key) {
-	for _, a := range []volume.Algorithm{volume.RSA, volume.ECDSA, volume.Ed25519} {
+func keyOf(keyType string) (k spec.Key) {
+	for _, a := range []spec.Algorithm{spec.RSA, spec.ECDSA, spec.Ed25519} {
 		if rest, ok := strings.CutPrefix(keyType, strings.ToUpper(string(a))); ok {
 			k.Algorithm = a
 			_, _ = fmt.Sscan(strings.TrimPrefix(rest, "P"), &k.Size) // None is none.
@@ -161,23 +161,23 @@ func keyOf(keyType string) (k volume.Key) {
 }
 
 // againstNative returns all in which the request differs from what the kubelet asks for the volume, and what is asked for in vain.
-func againstNative(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) volume.Problems {
+func againstNative(pcr *certificatesv1.PodCertificateRequest, v spec.Spec) problem.List {
 	if n := len(pcr.Spec.StubPKCS10Request); n > proof.KeySize {
-		return volume.Problems{fmt.Errorf("the signing request has %d bytes: at most %d", n, proof.KeySize)}
+		return problem.List{fmt.Errorf("the signing request has %d bytes: at most %d", n, proof.KeySize)}
 	}
 	csr, err := x509.ParseCertificateRequest(pcr.Spec.StubPKCS10Request)
 	if err != nil {
-		return volume.Problems{fmt.Errorf("the signing request is not understood: %w", err)}
+		return problem.List{fmt.Errorf("the signing request is not understood: %w", err)}
 	}
 	problems := account(pcr, v)
 	if len(csr.Subject.Names) > 0 || len(csr.Extensions) > 0 {
 		problems = append(problems, errors.New("the signing request has names, and those of podCertificate volumes come from the pod's spec: their userAnnotations can name them"))
 	}
-	if !request.IsOfKind(csr.PublicKey, v.Key) {
-		problems = append(problems, proof.Difference("key", request.KindOf(csr.PublicKey), v.Key))
+	if !v.Key.Matches(csr.PublicKey) {
+		problems = append(problems, proof.Difference("key", spec.KindOf(csr.PublicKey), v.Key))
 	}
 	for _, key := range slices.Sorted(maps.Keys(pcr.Spec.UnverifiedUserAnnotations)) {
-		if !strings.HasPrefix(key, volume.Prefix) || slices.Contains(fixed(), key) {
+		if !spec.Mayfly.Knows(key) || slices.Contains(fixed(), key) {
 			problems = append(problems, fmt.Errorf("userAnnotations: %s is not one that podCertificate volumes can have", key))
 		}
 	}

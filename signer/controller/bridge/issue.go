@@ -19,18 +19,17 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"github.com/mayfly-csi/mayfly/driver/request"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/ca"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 	"github.com/mayfly-csi/mayfly/signer/object"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // issue gets the certificate signed, and answers once that is decided.
 func (b *Bridge) issue(
-	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume,
+	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec,
 ) (reconcile.Result, error) {
 	sign := b.pass
 	if v.Issuer.Group == signer.CAGroup {
@@ -54,7 +53,7 @@ func (b *Bridge) issue(
 
 // sign signs with a CA of the controller.
 func (b *Bridge) sign(
-	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume,
+	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec,
 ) (signer.Issued, error) {
 	name := v.Issuer.Name
 	if v.Issuer.Kind != signer.CAKind {
@@ -93,7 +92,7 @@ func (b *Bridge) signerOf(name string) string {
 }
 
 // template makes a certificate with what the volume asks for, and the request's key.
-func template(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) (*x509.Certificate, error) {
+func template(pcr *certificatesv1.PodCertificateRequest, v spec.Spec) (*x509.Certificate, error) {
 	asked, err := x509.ParseCertificateRequest(pcr.Spec.StubPKCS10Request)
 	if err != nil {
 		return nil, err
@@ -120,7 +119,7 @@ func Keep(cr *cmapi.CertificateRequest) bool {
 // pass asks the cert-manager issuer that the volume names: the signing request goes on as it is, in a
 // CertificateRequest that is deleted with the PodCertificateRequest.
 func (b *Bridge) pass(
-	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v volume.Volume,
+	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec,
 ) (signer.Issued, error) {
 	wanted := passed(pcr, v)
 	cr, err := b.submit(ctx, wanted)
@@ -157,8 +156,8 @@ func (b *Bridge) waits(ctx context.Context, pcr *certificatesv1.PodCertificateRe
 }
 
 // passed makes the CertificateRequest for a volume.
-func passed(pcr *certificatesv1.PodCertificateRequest, v volume.Volume) *cmapi.CertificateRequest {
-	made := certmanager.Object(request.New(v, "", pcr.Spec.StubPKCS10Request))
+func passed(pcr *certificatesv1.PodCertificateRequest, v spec.Spec) *cmapi.CertificateRequest {
+	made := certmanager.Object(v.Request("", pcr.Spec.StubPKCS10Request))
 	cr := &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: pcr.Name, Namespace: made.Namespace, Annotations: made.Annotations,

@@ -10,9 +10,10 @@ import (
 
 	"github.com/google/cel-go/cel"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A Compiler makes CertificatePolicies ready to be asked. Make one with [NewCompiler].
@@ -30,7 +31,7 @@ func NewCompiler(standard Policy) (*Compiler, error) {
 // A Rule is a CertificatePolicy that was made ready. One with a mistake allows nothing to whom it selects.
 type Rule struct {
 	Name string
-	Err  error // All that is wrong with the policy: [volume.Problems]; nil: nothing.
+	Err  error // All that is wrong with the policy: [problem.List]; nil: nothing.
 
 	own                  Policy // What ownNames is.
 	namespaces, accounts []pattern
@@ -51,7 +52,7 @@ type Rule struct {
 // Compile makes a policy ready. It finds all mistakes that the CRD finds, since not every policy comes from an API server.
 func (c *Compiler) Compile(p v1alpha1.CertificatePolicy) Rule {
 	r := Rule{Name: p.Name, own: Policy{ClusterDomain: c.standard.ClusterDomain}}
-	var problems volume.Problems
+	var problems problem.List
 	problems = append(problems, r.choose(p.Spec)...)
 	problems = append(problems, r.allow(p.Spec.Allow)...)
 	problems = append(problems, r.limit(p.Spec.Limits)...)
@@ -141,9 +142,9 @@ type key v1alpha1.Key
 
 func parseKey(k v1alpha1.Key) (key, error) {
 	switch {
-	case !slices.Contains([]volume.Algorithm{volume.RSA, volume.ECDSA, volume.Ed25519}, volume.Algorithm(k.Algorithm)):
+	case !slices.Contains([]spec.Algorithm{spec.RSA, spec.ECDSA, spec.Ed25519}, spec.Algorithm(k.Algorithm)):
 		return key{}, fmt.Errorf("algorithm %q is not known: there are RSA, ECDSA and Ed25519", k.Algorithm)
-	case k.MinSize < 0 || k.MinSize > 0 && k.Algorithm == string(volume.Ed25519):
+	case k.MinSize < 0 || k.MinSize > 0 && k.Algorithm == string(spec.Ed25519):
 		return key{}, fmt.Errorf("there are no keys of %s with at least %d bits", k.Algorithm, k.MinSize)
 	}
 	return key(k), nil
@@ -156,8 +157,8 @@ func (k key) String() string {
 	return fmt.Sprintf("%s of at least %d bits", k.Algorithm, k.MinSize)
 }
 
-func (k key) covers(is volume.Key) bool {
-	return volume.Algorithm(k.Algorithm) == is.Algorithm && is.Size >= int(k.MinSize)
+func (k key) covers(is spec.Key) bool {
+	return spec.Algorithm(k.Algorithm) == is.Algorithm && is.Size >= int(k.MinSize)
 }
 
 func (r *Rule) express(in *cel.Env, all []v1alpha1.Expression) (problems []error) {

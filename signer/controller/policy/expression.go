@@ -10,10 +10,10 @@ import (
 	apiservercel "k8s.io/apiserver/pkg/cel"
 	"k8s.io/apiserver/pkg/cel/environment"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // An expression must be true of a volume.
@@ -92,7 +92,7 @@ func (e expression) against(variables map[string]any) error {
 }
 
 // variables are what expressions know. DNS names have no case (RFC 4343): they are in small letters.
-func variables(v volume.Volume, s subject) map[string]any {
+func variables(v spec.Spec, s subject) map[string]any {
 	return map[string]any{
 		"volume": map[string]any{
 			"dnsNames": texts(v.DNSNames, strings.ToLower), "ips": stringsOf(v.IPs), "uris": stringsOf(v.URIs),

@@ -9,8 +9,8 @@ import (
 
 	apiservercel "k8s.io/apiserver/pkg/cel"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 func newCompiler(t testing.TB) *Compiler {
@@ -23,7 +23,7 @@ func newCompiler(t testing.TB) *Compiler {
 }
 
 func TestExpressions(t *testing.T) {
-	v := asks(t, web(), volume.Prefix, "dns-names=WEB.shop,x.test", "common-name=web.shop", "organizations=Shop", "ip-sans=10.0.0.1", "spiffe=true",
+	v := asks(t, web(), spec.Prefix, "dns-names=WEB.shop,x.test", "common-name=web.shop", "organizations=Shop", "ip-sans=10.0.0.1", "spiffe=true",
 		"duration=2h", "key-algorithm=RSA", "key-size=3072", "is-ca=true", "key-usages=server auth,cert sign")
 	s, problems := parseSubject(v)
 	if problems != nil {
@@ -68,7 +68,7 @@ func TestTheMessageOfAnExpression(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.against(variables(volume.Volume{}, subject{})); err == nil || err.Error() != "never mind" {
+	if err := e.against(variables(spec.Spec{}, subject{})); err == nil || err.Error() != "never mind" {
 		t.Error(err)
 	}
 }
@@ -79,7 +79,7 @@ func TestExpressionsAboutLittle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.against(variables(volume.Volume{}, subject{})); err != nil {
+	if err := e.against(variables(spec.Spec{}, subject{})); err != nil {
 		t.Error(err)
 	}
 }

@@ -7,8 +7,8 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A URI that a pattern covers is on the host that the pattern names, as net/url understands both.
@@ -45,13 +45,13 @@ func FuzzCompile(f *testing.F) {
 	f.Add("namespaces: [shop]\nallow: {dnsNames: ['**.test'], uris: ['a:*'], ips: [10.0.0.0/8]}\nlimits: {usages: [any], maxDuration: 1h, keys: [{algorithm: RSA}], issuers: [{name: x}]}")
 	f.Add("namespaces: ['*']\nexpressions: [{expression: 'volume.dnsNames.all(n, n.matches(\"a+\"))', message: x}, {expression: '}\n{'}]")
 	c := newCompiler(f)
-	f.Fuzz(func(t *testing.T, spec string) {
+	f.Fuzz(func(t *testing.T, text string) {
 		var p v1alpha1.CertificatePolicy
-		if err := yaml.Unmarshal([]byte(spec), &p.Spec); err != nil {
+		if err := yaml.Unmarshal([]byte(text), &p.Spec); err != nil {
 			return
 		}
 		set := c.Set([]v1alpha1.CertificatePolicy{p})
-		v, err := volume.Parse(volume.AskedBy(web(), "csi.mayfly.dev", map[string]string{volume.Prefix + "issuer-name": "ca", volume.Prefix + "dns-names": "web.test"}), volume.Defaults{})
+		v, err := spec.Parse(spec.AskedBy(web(), "csi.mayfly.dev", map[string]string{spec.Prefix + "issuer-name": "ca", spec.Prefix + "dns-names": "web.test"}), spec.Defaults{})
 		if err != nil {
 			t.Fatal(err)
 		}

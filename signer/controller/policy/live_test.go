@@ -15,8 +15,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // listed is a cache with some policies.
@@ -59,7 +59,7 @@ func TestLive(t *testing.T) {
 	cache, changes := &listed{}, 0
 	l, log := newLive(t, cache)
 	l.changed = func() { changes++ }
-	v := asks(t, web(), volume.Prefix, "dns-names=web.test")
+	v := asks(t, web(), spec.Prefix, "dns-names=web.test")
 	says := func(want string, invalid float64) {
 		t.Helper()
 		if _, err := l.Reconcile(t.Context(), reconcile.Request{}); err != nil {

@@ -13,8 +13,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A Policy is what pods may ask for that no CertificatePolicy selects. The zero policy, with a cluster domain, lets a pod have what follows from its own identity.
@@ -29,8 +30,8 @@ type Identity struct {
 	IPs      []netip.Addr // Those that were proved to be the pod's.
 }
 
-// Check is what the policy has against the volume: [volume.Problems], or nil.
-func (p Policy) Check(v volume.Volume, of Identity) error {
+// Check is what the policy has against the volume: [problem.List], or nil.
+func (p Policy) Check(v spec.Spec, of Identity) error {
 	if p.AnyName {
 		return nil
 	}
@@ -61,7 +62,7 @@ func (p Policy) Check(v volume.Volume, of Identity) error {
 func (p Policy) Ranges(signer.Pod) []netip.Prefix { return nil }
 
 // authority refuses what makes a pod a CA, or lets it speak for one: its certificates, its revocation lists, its answers about revocation (RFC 6960, section 4.2.2.2).
-func authority(v volume.Volume) (problems volume.Problems) {
+func authority(v spec.Spec) (problems problem.List) {
 	if v.IsCA {
 		problems = append(problems, fmt.Errorf("a pod may not be a CA"))
 	}
@@ -83,7 +84,7 @@ var (
 )
 
 // attributes are those of a volume's subject.
-func attributes(v volume.Volume) (all []pkix.AttributeTypeAndValue, err error) {
+func attributes(v spec.Spec) (all []pkix.AttributeTypeAndValue, err error) {
 	sequence := v.Subject.ToRDNSequence()
 	if v.RawSubject != nil {
 		sequence = nil
@@ -99,10 +100,10 @@ func attributes(v volume.Volume) (all []pkix.AttributeTypeAndValue, err error) {
 
 // subject allows common names that the pod may have as DNS names: many a program takes the one for the other. All else in a subject is the word of the pod's
 // author, and may be another's: organizations are groups to an API server (k8s.io/apiserver pkg/authentication/request/x509).
-func (p Policy) subject(v volume.Volume) (problems volume.Problems) {
+func (p Policy) subject(v spec.Spec) (problems problem.List) {
 	all, err := attributes(v)
 	if err != nil {
-		return volume.Problems{err}
+		return problem.List{err}
 	}
 	for _, attribute := range all {
 		problems = append(problems, p.attribute(attribute, v.Pod)...)
@@ -110,13 +111,13 @@ func (p Policy) subject(v volume.Volume) (problems volume.Problems) {
 	return problems
 }
 
-func (p Policy) attribute(a pkix.AttributeTypeAndValue, pod signer.Pod) volume.Problems {
+func (p Policy) attribute(a pkix.AttributeTypeAndValue, pod signer.Pod) problem.List {
 	value, ok := a.Value.(string)
 	switch {
 	case !a.Type.Equal(commonName):
-		return volume.Problems{fmt.Errorf("subject: %s is not the pod's to say: it may have a common name alone", pkix.RDNSequence{{a}})}
+		return problem.List{fmt.Errorf("subject: %s is not the pod's to say: it may have a common name alone", pkix.RDNSequence{{a}})}
 	case !ok || !p.own(value, pod):
-		return volume.Problems{fmt.Errorf("common name %q is not the pod's: it may have %s", a.Value, p.ownNames(pod))}
+		return problem.List{fmt.Errorf("common name %q is not the pod's: it may have %s", a.Value, p.ownNames(pod))}
 	}
 	return nil
 }

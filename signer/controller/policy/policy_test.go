@@ -6,23 +6,23 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // asks is a volume of pod shop/web with the attributes, as the driver parses it: "dns-names=a,b".
-func asks(t *testing.T, pod signer.Pod, prefix string, attributes ...string) volume.Volume {
+func asks(t *testing.T, pod signer.Pod, prefix string, attributes ...string) spec.Spec {
 	t.Helper()
 	all := map[string]string{prefix + "issuer-name": "ca"}
 	for _, a := range attributes {
 		key, value, _ := strings.Cut(a, "=")
 		all[prefix+key] = value
 	}
-	driver := volume.Driver
-	if prefix == volume.OldPrefix {
-		driver = volume.OldDriver
+	driver := spec.Driver
+	if prefix == spec.OldPrefix {
+		driver = spec.OldDriver
 	}
-	v, err := volume.Parse(volume.AskedBy(pod, driver, all), volume.Defaults{TrustDomain: "cluster.local"})
+	v, err := spec.Parse(spec.AskedBy(pod, driver, all), spec.Defaults{TrustDomain: "cluster.local"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestWhatFollowsFromThePod(t *testing.T) {
 		"uri-sans=spiffe://cluster.local/ns/shop/sa/clerk", "spiffe=true", "ip-sans=10.0.0.1", "ip-sans=fd00::1,::ffff:10.0.0.1",
 		"common-name=web.shop.svc", "common-name=web", "literal-subject=CN=web.shop",
 	} {
-		if err := (Policy{ClusterDomain: "cluster.local"}).Check(asks(t, web(), volume.Prefix, attribute), identity()); err != nil {
+		if err := (Policy{ClusterDomain: "cluster.local"}).Check(asks(t, web(), spec.Prefix, attribute), identity()); err != nil {
 			t.Errorf("%s: %v", attribute, err)
 		}
 	}
@@ -81,7 +81,7 @@ func TestWhatDoesNot(t *testing.T) {
 		"dns-names=web;key-usages=cert sign":               `key usage "cert sign" is a CA's`,
 		"dns-names=web;key-usages=digital signature,crl sign,ocsp signing": `key usage "crl sign" is a CA's; key usage "ocsp signing" is a CA's`,
 	} {
-		v := asks(t, web(), volume.Prefix, strings.Split(attributes, ";")...)
+		v := asks(t, web(), spec.Prefix, strings.Split(attributes, ";")...)
 		if err := (Policy{ClusterDomain: "cluster.local"}).Check(v, identity()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s:\n got %v\nwant %s", attributes, err, want)
 		}
@@ -108,7 +108,7 @@ func TestNamesThatAreAnothers(t *testing.T) {
 		{"org", "web", "kubernetes.default.svc.example.org", "example.org", false},
 		{"local", "web", "web.local", "example.org", true},
 	} {
-		v := asks(t, signer.Pod{Namespace: row.namespace, Name: row.pod, UID: "1", ServiceAccount: "clerk"}, volume.Prefix, "dns-names="+row.name)
+		v := asks(t, signer.Pod{Namespace: row.namespace, Name: row.pod, UID: "1", ServiceAccount: "clerk"}, spec.Prefix, "dns-names="+row.name)
 		if err := (Policy{ClusterDomain: row.domain}).Check(v, Identity{}); (err == nil) != row.want {
 			t.Errorf("pod %s/%s, %s: %v", row.namespace, row.pod, row.name, err)
 		}
@@ -120,7 +120,7 @@ func TestTheOldDialect(t *testing.T) {
 	for name, want := range map[string]bool{
 		"web.shop": true, "web..shop": false, ".shop": false, "a b.shop": false, "*.*.shop": false, "w*b.shop": false, "web.shop.": false, "evil.test/.shop": false,
 	} {
-		v := asks(t, web(), volume.OldPrefix, "dns-names="+name)
+		v := asks(t, web(), spec.OldPrefix, "dns-names="+name)
 		if err := (Policy{ClusterDomain: "cluster.local"}).Check(v, identity()); (err == nil) != want {
 			t.Errorf("%q: %v", name, err)
 		}
@@ -128,7 +128,7 @@ func TestTheOldDialect(t *testing.T) {
 }
 
 func TestAPodWithoutASPIFFEID(t *testing.T) {
-	v := asks(t, web(), volume.Prefix, "spiffe=true")
+	v := asks(t, web(), spec.Prefix, "spiffe=true")
 	if err := (Policy{ClusterDomain: "cluster.local"}).Check(v, Identity{}); err == nil || !strings.Contains(err.Error(), "is not the pod's: it has none") {
 		t.Error(err)
 	}

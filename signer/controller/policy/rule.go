@@ -9,8 +9,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // selects reports whether the rule is about the pod.
@@ -19,9 +20,9 @@ func (r Rule) selects(pod signer.Pod) bool {
 }
 
 // against is all that the rule has against the volume.
-func (r Rule) against(v volume.Volume, of Identity) (problems volume.Problems) {
+func (r Rule) against(v spec.Spec, of Identity) (problems problem.List) {
 	if r.Err != nil {
-		return volume.Problems{fmt.Errorf("it has a mistake, and so allows nothing: %w", r.Err)}
+		return problem.List{fmt.Errorf("it has a mistake, and so allows nothing: %w", r.Err)}
 	}
 	s, problems := parseSubject(v)
 	problems = append(problems, r.names(v, s)...)
@@ -40,7 +41,7 @@ func (r Rule) against(v volume.Volume, of Identity) (problems volume.Problems) {
 }
 
 // names are DNS names, and what is in a subject.
-func (r Rule) names(v volume.Volume, s subject) (problems volume.Problems) {
+func (r Rule) names(v spec.Spec, s subject) (problems problem.List) {
 	for _, name := range v.DNSNames {
 		if !r.allowsDNS(name, v.Pod) {
 			problems = append(problems, fmt.Errorf("DNS name %q is not allowed: %s", name, allowed(r.dns(v.Pod))))
@@ -70,7 +71,7 @@ func (r Rule) dns(pod signer.Pod) []string {
 }
 
 // addresses are IP addresses and URIs.
-func (r Rule) addresses(v volume.Volume, of Identity) (problems volume.Problems) {
+func (r Rule) addresses(v spec.Spec, of Identity) (problems problem.List) {
 	for _, ip := range v.IPs {
 		if !r.allowsIP(ip, of) {
 			problems = append(problems, fmt.Errorf("IP address %s is not proved to be the pod's, nor allowed: %s", ip, allowed(r.ips)))
@@ -103,7 +104,7 @@ func (r Rule) allowedURIs(of Identity) string {
 }
 
 // limits are what the certificate must keep to.
-func (r Rule) limits(v volume.Volume) (problems volume.Problems) {
+func (r Rule) limits(v spec.Spec) (problems problem.List) {
 	if v.IsCA && !r.isCA {
 		problems = append(problems, errors.New("it may not be a CA's certificate"))
 	}

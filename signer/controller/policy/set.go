@@ -6,9 +6,10 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A Set is the policies of a cluster at one time. It does not change. Make one with [Compiler.Set].
@@ -33,12 +34,12 @@ func (c *Compiler) set(rules []Rule) Set {
 
 // Check is what the policies have against the volume; nil: one of those that select its pod allows all of it, or there are none such and the standard policy does.
 // The error is in words for the pod's author, and speaks of the policy that has the least against the volume.
-func (s Set) Check(v volume.Volume, of Identity) error {
+func (s Set) Check(v spec.Spec, of Identity) error {
 	rules := s.about(v.Pod)
 	if len(rules) == 0 {
 		return s.standard.Check(v, of)
 	}
-	var nearest volume.Problems
+	var nearest problem.List
 	var which Rule
 	for _, r := range rules {
 		problems := r.against(v, of)

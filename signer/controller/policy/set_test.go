@@ -8,9 +8,9 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // written is a policy with a spec in YAML's flow style, without the braces.
@@ -117,17 +117,17 @@ func TestLimits(t *testing.T) {
 }
 
 // checks demands that a policy for the namespace shop has this against a volume; nothing for an empty text.
-func checks(t *testing.T, c *Compiler, spec, attributes, want string) {
+func checks(t *testing.T, c *Compiler, text, attributes, want string) {
 	t.Helper()
-	p := written(t, "p", strings.TrimSuffix("namespaces: [shop], "+spec, ", "))
+	p := written(t, "p", strings.TrimSuffix("namespaces: [shop], "+text, ", "))
 	set := c.Set([]v1alpha1.CertificatePolicy{p})
 	if !strings.Contains(attributes, "dns-names") && !strings.Contains(attributes, "sans") && !strings.Contains(attributes, "spiffe") && !strings.Contains(attributes, "subject") && !strings.Contains(attributes, "common-name") {
 		attributes += ";dns-names=web.shop" // A volume needs a name.
 	}
-	v := asks(t, web(), volume.Prefix, strings.Split(strings.TrimPrefix(attributes, ";"), ";")...)
+	v := asks(t, web(), spec.Prefix, strings.Split(strings.TrimPrefix(attributes, ";"), ";")...)
 	err := set.Check(v, identity())
 	if got := fmt.Sprint(err); (err == nil) != (want == "") || err != nil && (!strings.Contains(got, want) || !strings.HasPrefix(got, "CertificatePolicy p: ")) {
-		t.Errorf("%s, %s:\n got %v\nwant %s", spec, attributes, err, want)
+		t.Errorf("%s, %s:\n got %v\nwant %s", text, attributes, err, want)
 	}
 }
 
@@ -160,7 +160,7 @@ func TestWhoseWordCounts(t *testing.T) {
 		{"a mistake is not the nearest", []string{mistaken, none}, "dns-names=a.shop,b.shop", "CertificatePolicy b, the nearest of 2: "},
 		{"whoever's mistake", []string{none, mistaken}, "dns-names=a.shop,b.shop", "CertificatePolicy a, the nearest of 2: "},
 	} {
-		err := c.Set(policies(t, row.specs...)).Check(asks(t, web(), volume.Prefix, strings.Split(row.attributes, ";")...), identity())
+		err := c.Set(policies(t, row.specs...)).Check(asks(t, web(), spec.Prefix, strings.Split(row.attributes, ";")...), identity())
 		if got := fmt.Sprint(err); (err == nil) != (row.want == "") || !strings.Contains(got, row.want) && err != nil {
 			t.Errorf("%s:\n got %v\nwant %s", row.name, err, row.want)
 		}
@@ -173,7 +173,7 @@ func TestAnyNameBesidePolicies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := asks(t, web(), volume.Prefix, "dns-names=web.test", "is-ca=true")
+	v := asks(t, web(), spec.Prefix, "dns-names=web.test", "is-ca=true")
 	if err := c.Set(policies(t, "namespaces: [other]")).Check(v, identity()); err != nil {
 		t.Error(err)
 	}
@@ -196,7 +196,7 @@ func TestRanges(t *testing.T) {
 		t.Error(got)
 	}
 	// A range of one policy does not make an IP the pod's own for another.
-	v := asks(t, web(), volume.Prefix, "ip-sans=10.0.0.9", "dns-names=web.test")
+	v := asks(t, web(), spec.Prefix, "ip-sans=10.0.0.9", "dns-names=web.test")
 	set = newCompiler(t).Set(policies(t, "namespaces: [shop], allow: {ips: [10.0.0.0/8]}", "namespaces: [shop], allow: {dnsNames: [web.test]}"))
 	if err := set.Check(v, Identity{IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}); err == nil {
 		t.Error("two policies are one")
@@ -235,7 +235,7 @@ func TestMistakes(t *testing.T) {
 	}
 	// Whom a policy with such a mistake selects can't be said. It is everyone: one whom it selects may not have more.
 	set := c.Set(policies(t, "namespaces: ['', other]"))
-	if err := set.Check(asks(t, web(), volume.Prefix, "dns-names=web.shop"), identity()); err == nil {
+	if err := set.Check(asks(t, web(), spec.Prefix, "dns-names=web.shop"), identity()); err == nil {
 		t.Error("a mistake opens something")
 	}
 }

@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A subject is what a CertificatePolicy can speak of in a volume's subject.
@@ -15,10 +16,10 @@ type subject struct {
 }
 
 // parseSubject finds in a volume's subject what a CertificatePolicy can speak of. All else is a problem.
-func parseSubject(v volume.Volume) (s subject, problems volume.Problems) {
+func parseSubject(v spec.Spec) (s subject, problems problem.List) {
 	all, err := attributes(v)
 	if err != nil {
-		return s, volume.Problems{err}
+		return s, problem.List{err}
 	}
 	for _, a := range all {
 		if err := s.take(a); err != nil {

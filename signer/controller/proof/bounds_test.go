@@ -10,8 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/mayfly-csi/mayfly/driver/request"
-	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // many is a pod with many volumes, of which the given ones are CSI volumes of the driver and the others podCertificates.
@@ -19,7 +19,7 @@ func many(ours, native int) *corev1.Pod {
 	pod := &corev1.Pod{}
 	pod.Name, pod.UID, pod.Spec.NodeName, pod.Spec.ServiceAccountName = "web-0", "7d4f", "node-a", "web"
 	for i := range ours {
-		source := corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: volume.Driver}}
+		source := corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: spec.Driver}}
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: fmt.Sprint(i), VolumeSource: source})
 	}
 	projected := &corev1.ProjectedVolumeSource{
@@ -50,9 +50,9 @@ func TestManyVolumes(t *testing.T) {
 		claim := Claim{Pod: pod.Name, UID: pod.UID, Node: pod.Spec.NodeName, Account: row.account}
 		if row.account == "" && row.native == 28 {
 			claim.Sources = func(*corev1.Pod) []Source { looked++; return []Source{{Name: "0"}} }
-			claim.Against = func(volume.Volume) volume.Problems { return nil }
+			claim.Against = func(spec.Spec) problem.List { return nil }
 		}
-		v := Rules{Drivers: []volume.DriverName{{Name: volume.Driver}}}.Judge(claim, Evidence{Pod: pod}, time.Now())
+		v := Rules{Drivers: []spec.DriverName{{Name: spec.Driver}}}.Judge(claim, Evidence{Pod: pod}, time.Now())
 		over := strings.HasPrefix(v.Message, "pod web-0 has 129 volumes that may ask for certificates: at most 128")
 		if v.Outcome != row.want || v.Reason != row.reason || over != (row.want == Deny && row.native != 28) {
 			t.Errorf("%s: %v, %s, %s", row.name, v.Outcome, v.Reason, v.Message)
@@ -85,12 +85,12 @@ func (c counted) String() string {
 
 // Long subjects are compared, and not written. They would take minutes.
 func TestLongSubjects(t *testing.T) {
-	v := volume.Volume{Key: volume.Key{Algorithm: volume.Ed25519}}
+	v := spec.Spec{Key: spec.Key{Algorithm: spec.Ed25519}}
 	for i := range 1000 {
 		v.Subject.Organization = append(v.Subject.Organization, fmt.Sprint(i))
 		v.Subject.StreetAddress = append(v.Subject.StreetAddress, fmt.Sprint(i))
 	}
-	der, err := request.CSR(v, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+	der, err := v.CSR(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,8 +12,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A Court judges claims by rules and profiles of now, and by what the API server says now.
@@ -28,7 +28,7 @@ type Court struct {
 // Profiles are what the operator sets for volumes, as it is now.
 type Profiles interface {
 	// Get waits until the profiles were read once. When ctx ends before, the error says why.
-	Get(ctx context.Context) (*volume.Profiles, error)
+	Get(ctx context.Context) (*spec.Profiles, error)
 }
 
 // Policies are those of the cluster, as they are now.

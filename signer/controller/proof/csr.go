@@ -9,52 +9,52 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/mayfly-csi/mayfly/driver/request"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // KeySize is how many bytes more a signing request has with the greatest key, of RSA with 8,192 bits, than with that of [Derive].
 const KeySize = 4096
 
 // CSR is how a signing request, PKCS#10 in DER, differs from the volume's. All is compared byte for byte but the key, whose kind and signature are checked.
-func CSR(der []byte, v volume.Volume) volume.Problems {
+func CSR(der []byte, v spec.Spec) problem.List {
 	wanted, err := Derive(v)
 	if err != nil {
-		return volume.Problems{err}
+		return problem.List{err}
 	}
 	if most := len(wanted.Raw) + KeySize; len(der) > most {
-		return volume.Problems{fmt.Errorf("the signing request has %d bytes, and that of the volume at most %d", len(der), most)}
+		return problem.List{fmt.Errorf("the signing request has %d bytes, and that of the volume at most %d", len(der), most)}
 	}
 	asked, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return volume.Problems{fmt.Errorf("the signing request is not understood: %w", err)}
+		return problem.List{fmt.Errorf("the signing request is not understood: %w", err)}
 	}
-	if problem := key(asked.PublicKey, v.Key); problem != nil {
-		return volume.Problems{problem}
+	if err := key(asked.PublicKey, v.Key); err != nil {
+		return problem.List{err}
 	}
 	if err := asked.CheckSignature(); err != nil { // After the key, whose size bounds the work.
-		return volume.Problems{fmt.Errorf("the signature of the signing request is wrong: %w", err)}
+		return problem.List{fmt.Errorf("the signature of the signing request is wrong: %w", err)}
 	}
 	problems := names(asked, wanted)
 	if len(problems) == 0 && !same(asked, wanted) && !withoutUsages(asked, v) {
-		problems = volume.Problems{errors.New("the signing request has attributes, extensions or kinds of names that the node plugin does not write")}
+		problems = problem.List{errors.New("the signing request has attributes, extensions or kinds of names that the node plugin does not write")}
 	}
 	return problems
 }
 
 // key compares a public key with the kind that the volume asks for.
-func key(public any, wants volume.Key) error {
-	if request.IsOfKind(public, wants) {
+func key(public any, wants spec.Key) error {
+	if wants.Matches(public) {
 		return nil
 	}
-	is := request.KindOf(public)
+	is := spec.KindOf(public)
 	return fmt.Errorf("key: asked for is %s %d, and the volume wants %s %d", is.Algorithm, is.Size, wants.Algorithm, wants.Size)
 }
 
 // Derive is the signing request that the node plugin makes for the volume, with a key that is nobody's.
-func Derive(v volume.Volume) (*x509.CertificateRequest, error) {
-	der, err := request.CSR(v, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+func Derive(v spec.Spec) (*x509.CertificateRequest, error) {
+	der, err := v.CSR(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func Derive(v volume.Volume) (*x509.CertificateRequest, error) {
 }
 
 // names compares the names, in words for the pod's author.
-func names(asked, wanted *x509.CertificateRequest) (problems volume.Problems) {
+func names(asked, wanted *x509.CertificateRequest) (problems problem.List) {
 	differs := func(what, asked, wants string) {
 		if asked != wants {
 			problems = append(problems, Difference(what, asked, wants))
@@ -111,7 +111,7 @@ func same(asked, wanted *x509.CertificateRequest) bool {
 // withoutUsages reports whether a signing request is the volume's but for its usages and CA flag, which node plugins
 // of version 0.1 do not write. A CertificateRequest has them beside it, and is compared;
 // for a PodCertificateRequest the controller derives them from the pod.
-func withoutUsages(asked *x509.CertificateRequest, v volume.Volume) bool {
+func withoutUsages(asked *x509.CertificateRequest, v spec.Spec) bool {
 	if !v.SignsUsages {
 		return false
 	}

@@ -11,9 +11,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // live demands a pod that is the claim's, and runs, or is about to, on the node that asks.
@@ -65,12 +66,12 @@ func mirror(pod *corev1.Pod) bool {
 var errNoIP = errors.New("the pod has no IP yet, which its volume asks for")
 
 // volume returns the one that asks for just what the claim says.
-func (r Rules) volume(c Claim, pod *corev1.Pod) (volume.Volume, error) {
-	var nearest volume.Problems
+func (r Rules) volume(c Claim, pod *corev1.Pod) (spec.Spec, error) {
+	var nearest problem.List
 	var name string
 	var soon error
 	if n := asking(pod); n > MaxVolumes {
-		return volume.Volume{}, Refuse(NotUnderstood, "pod %s has %d volumes that may ask for certificates: at most %d", pod.Name, n, MaxVolumes)
+		return spec.Spec{}, Refuse(NotUnderstood, "pod %s has %d volumes that may ask for certificates: at most %d", pod.Name, n, MaxVolumes)
 	}
 	for _, source := range r.sources(c, pod) {
 		v, problems := r.compare(c, source.Asked)
@@ -85,16 +86,16 @@ func (r Rules) volume(c Claim, pod *corev1.Pod) (volume.Volume, error) {
 		}
 	}
 	if nearest == nil {
-		return volume.Volume{}, Refuse(NoVolume, "pod %s has no %s", pod.Name, r.kind(c))
+		return spec.Spec{}, Refuse(NoVolume, "pod %s has no %s", pod.Name, r.kind(c))
 	}
 	if soon != nil {
-		return volume.Volume{}, soon
+		return spec.Spec{}, soon
 	}
 	reason := NotTheVolumes
 	if errors.As(nearest[0], new(notUnderstood)) {
 		reason = NotUnderstood
 	}
-	return volume.Volume{}, Refuse(reason, "the request is not what volume %s of pod %s asks for: %v", name, pod.Name, nearest)
+	return spec.Spec{}, Refuse(reason, "the request is not what volume %s of pod %s asks for: %v", name, pod.Name, nearest)
 }
 
 // MaxVolumes is how many volumes of a pod are looked at: each request costs as much as all of them.
@@ -132,7 +133,7 @@ func (r Rules) sources(c Claim, pod *corev1.Pod) (all []Source) {
 
 // meant reports whether a claim may be about a volume of the driver. A node plugin may ask for every one of its pods, a pod for those that ask as the pod.
 func (r Rules) meant(c Claim, pod *corev1.Pod, source corev1.Volume) bool {
-	return (c.VolumeID == "" || c.VolumeID == VolumeID(pod, source.Name)) && (c.Account == "" || volume.AsPod(r.ask(pod, source), r.Defaults))
+	return (c.VolumeID == "" || c.VolumeID == VolumeID(pod, source.Name)) && (c.Account == "" || spec.AsPod(r.ask(pod, source), r.Defaults))
 }
 
 func (r Rules) kind(c Claim) string {
@@ -158,21 +159,19 @@ func (n notUnderstood) Error() string {
 }
 
 // compare derives from a pod's volume what its node derives, and is the volume with all that is different.
-func (r Rules) compare(c Claim, asked volume.Asked) (volume.Volume, volume.Problems) {
+func (r Rules) compare(c Claim, asked spec.Asked) (spec.Spec, problem.List) {
 	v, err := r.understand(asked)
 	if err != nil {
-		return v, volume.Problems{err}
+		return v, problem.List{err}
 	}
 	return v, c.Against(v)
 }
 
 // understand is the volume that was asked for.
-func (r Rules) understand(asked volume.Asked) (volume.Volume, error) {
-	defaults := r.Defaults
-	defaults.AnyTrustFile = true // Files of nodes are the nodes' matter.
-	v, err := volume.Parse(asked, defaults)
+func (r Rules) understand(asked spec.Asked) (spec.Spec, error) {
+	v, err := spec.Parse(asked, r.Defaults)
 	if err != nil { // An earlier node plugin may have taken it.
-		if earlier, problems := volume.ParseEarlier(asked, defaults); problems == nil {
+		if earlier, problems := spec.ParseEarlier(asked, r.Defaults); problems == nil {
 			v, err = earlier, nil
 		}
 	}
@@ -206,11 +205,11 @@ func VolumeID(pod *corev1.Pod, name string) string {
 
 // ours reports whether a volume is one of the CSI driver.
 func (r Rules) ours(v corev1.Volume) bool {
-	return v.CSI != nil && slices.ContainsFunc(r.Drivers, func(d volume.DriverName) bool { return d.Name == v.CSI.Driver })
+	return v.CSI != nil && slices.ContainsFunc(r.Drivers, func(d spec.DriverName) bool { return d.Name == v.CSI.Driver })
 }
 
 // ask returns what the node plugin is asked for the pod's volume, which is one of the driver: in the dialect of its name.
-func (r Rules) ask(pod *corev1.Pod, source corev1.Volume) volume.Asked {
+func (r Rules) ask(pod *corev1.Pod, source corev1.Volume) spec.Asked {
 	asked := Ask(pod, source)
 	for _, driver := range r.Drivers {
 		if driver.Name == asked.Driver {
@@ -221,13 +220,13 @@ func (r Rules) ask(pod *corev1.Pod, source corev1.Volume) volume.Asked {
 }
 
 // Ask is what the kubelet asks for the pod's volume, which must be an inline one.
-func Ask(pod *corev1.Pod, source corev1.Volume) volume.Asked {
+func Ask(pod *corev1.Pod, source corev1.Volume) spec.Asked {
 	return AskedBy(pod, source.CSI.Driver, source.CSI.VolumeAttributes)
 }
 
 // AskedBy is what the kubelet would ask a driver for the pod, with some attributes.
-func AskedBy(pod *corev1.Pod, driver string, attributes map[string]string) volume.Asked {
-	asked := volume.AskedBy(identity(pod), driver, attributes)
+func AskedBy(pod *corev1.Pod, driver string, attributes map[string]string) spec.Asked {
+	asked := spec.AskedBy(identity(pod), driver, attributes)
 	asked.IPs = ips(pod)
 	return asked
 }
@@ -244,7 +243,7 @@ func ips(pod *corev1.Pod) (texts []string) {
 }
 
 // allowed demands that the pod's IPs are proved, where the volume has them, and asks the policy.
-func (r Rules) allowed(v volume.Volume, e Evidence) error {
+func (r Rules) allowed(v spec.Spec, e Evidence) error {
 	proved, err := r.proved(v, e)
 	if err != nil {
 		return err
@@ -261,7 +260,7 @@ func (r Rules) allowed(v volume.Volume, e Evidence) error {
 
 // proved are those of a pod's IPs that lie where pods of its node have theirs: a node writes the status of its pods. Where the volume has the pod's IP, all must,
 // or lie where the policy says that they may.
-func (r Rules) proved(v volume.Volume, e Evidence) (proved []netip.Addr, err error) {
+func (r Rules) proved(v spec.Spec, e Evidence) (proved []netip.Addr, err error) {
 	if !v.NeedsIP && len(v.IPs) == 0 {
 		return nil, nil
 	}

@@ -12,15 +12,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // Rules are what a claim is judged by.
 type Rules struct {
-	Drivers  []volume.DriverName // The names of the CSI driver.
-	Defaults volume.Defaults
+	Drivers  []spec.DriverName // The names of the CSI driver.
+	Defaults spec.Defaults
 	Policy   Policy
 	PodCIDRs []netip.Prefix // Where pods' IPs lie, besides their nodes' own ranges.
 }
@@ -28,7 +29,7 @@ type Rules struct {
 // A Policy is which identities pods may have.
 type Policy interface {
 	// Check is what the policy has against the volume, in words for the pod's author; nil: nothing.
-	Check(v volume.Volume, of policy.Identity) error
+	Check(v spec.Spec, of policy.Identity) error
 	// Ranges are where the pod's IPs may lie, besides where pods of its node have theirs.
 	Ranges(pod signer.Pod) []netip.Prefix
 }
@@ -37,11 +38,11 @@ type Policy interface {
 type Claim struct {
 	Namespace, Pod string
 	UID            types.UID
-	Node           string                              // Who asks, or where who asks runs.
-	Account        string                              // The pod's service account, if the pod itself asks; empty: its node plugin does.
-	MadeAt         time.Time                           // As the API server has it.
-	VolumeID       string                              // The one that is meant; empty: any.
-	Against        func(volume.Volume) volume.Problems // All that is asked for and that the volume does not want, or the other way round.
+	Node           string                       // Who asks, or where who asks runs.
+	Account        string                       // The pod's service account, if the pod itself asks; empty: its node plugin does.
+	MadeAt         time.Time                    // As the API server has it.
+	VolumeID       string                       // The one that is meant; empty: any.
+	Against        func(spec.Spec) problem.List // All that is asked for and that the volume does not want, or the other way round.
 
 	Sources func(*corev1.Pod) []Source // Where in the pod's spec to look; nil: its volumes of the driver.
 	Kind    string                     // What those are, for a message; empty: those of the driver.
@@ -50,7 +51,7 @@ type Claim struct {
 // A Source is a place in a pod's spec that asks for a certificate.
 type Source struct {
 	Name  string
-	Asked volume.Asked
+	Asked spec.Asked
 }
 
 // Evidence is what the API server says now.
@@ -74,10 +75,10 @@ const (
 // A Verdict is a decision.
 type Verdict struct {
 	Outcome Outcome
-	Reason  string         // One word, of an approval or a denial.
-	Message string         // For the pod's author.
-	Volume  *volume.Volume // Of an approval: the volume that asks for this.
-	Pod     *corev1.Pod    // The one that is named, if that is the asker's own: it has the UID, and runs on the node that asks.
+	Reason  string      // One word, of an approval or a denial.
+	Message string      // For the pod's author.
+	Volume  *spec.Spec  // Of an approval: the volume that asks for this.
+	Pod     *corev1.Pod // The one that is named, if that is the asker's own: it has the UID, and runs on the node that asks.
 }
 
 // Patience is for how long a claim is young: what it needs may not be visible yet.
@@ -109,9 +110,9 @@ func (r Rules) Judge(c Claim, e Evidence, now time.Time) Verdict {
 var errNodeWanted = errors.New("the pod's node decides")
 
 // judge goes through what must hold; nil: all does.
-func (r Rules) judge(c Claim, e Evidence) (volume.Volume, error) {
+func (r Rules) judge(c Claim, e Evidence) (spec.Spec, error) {
 	if err := live(c, e.Pod); err != nil {
-		return volume.Volume{}, err
+		return spec.Spec{}, err
 	}
 	v, err := r.volume(c, e.Pod)
 	if err != nil {

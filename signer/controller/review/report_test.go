@@ -9,10 +9,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // pod has volumes of the driver that ask for these attributes, "dns-names=web.test", and one of another driver.
@@ -27,7 +27,7 @@ func pod(name string, volumes ...string) *corev1.Pod {
 	p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "config"}, inline("other", "other.example.org", nil))
 	for i, v := range volumes {
 		key, value, _ := strings.Cut(v, "=")
-		p.Spec.Volumes = append(p.Spec.Volumes, inline(fmt.Sprint("tls", i), "csi.mayfly.dev", map[string]string{volume.Prefix + "issuer-name": "ca", volume.Prefix + key: value}))
+		p.Spec.Volumes = append(p.Spec.Volumes, inline(fmt.Sprint("tls", i), "csi.mayfly.dev", map[string]string{spec.Prefix + "issuer-name": "ca", spec.Prefix + key: value}))
 	}
 	return p
 }
@@ -38,7 +38,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := v1alpha1.CertificatePolicy{Spec: v1alpha1.Spec{Namespaces: []string{"shop"}, Allow: v1alpha1.Allow{OwnNames: new(false), DNSNames: []string{"web.test"}}}}
-	today := proof.Rules{Drivers: []volume.DriverName{{Name: volume.Driver}}, Policy: compiler.Set(nil)}
+	today := proof.Rules{Drivers: []spec.DriverName{{Name: spec.Driver}}, Policy: compiler.Set(nil)}
 	then := today
 	then.Policy = compiler.Set([]v1alpha1.CertificatePolicy{p})
 	mirror, deleted, ended := pod("mirror", "dns-names=web.shop"), pod("deleted", "dns-names=web.shop"), pod("ended", "dns-names=web.shop")

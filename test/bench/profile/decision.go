@@ -17,10 +17,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/mayfly-csi/mayfly/driver/request"
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/controller/approver"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 const nodePluginUser, decisions = "system:serviceaccount:mayfly-system:mayfly", 10000
@@ -35,7 +35,7 @@ func profileDecision(ctx context.Context, prefix string) error {
 	decider, err := approver.New(approver.Config{
 		Callers: approver.Callers{NodePlugin: nodePluginUser},
 		Court: proof.Court{Live: api, Rules: proof.Rules{
-			Drivers: []volume.DriverName{{Name: volume.Driver}}, Policy: policy.Policy{ClusterDomain: "cluster.local"},
+			Drivers: []spec.DriverName{{Name: spec.Driver}}, Policy: policy.Policy{ClusterDomain: "cluster.local"},
 		}},
 		Requests: api, Events: api, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
 	})
@@ -81,15 +81,15 @@ type objects struct {
 
 // newObjects are a pod with a volume, and the request that the node plugin makes for it.
 func newObjects() (*objects, error) {
-	attributes := map[string]string{volume.Prefix + "issuer-name": "ca", volume.Prefix + "dns-names": "web.shop.svc"}
-	source := &corev1.CSIVolumeSource{Driver: volume.Driver, VolumeAttributes: attributes}
+	attributes := map[string]string{spec.Prefix + "issuer-name": "ca", spec.Prefix + "dns-names": "web.shop.svc"}
+	source := &corev1.CSIVolumeSource{Driver: spec.Driver, VolumeAttributes: attributes}
 	o := &objects{pod: &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "uid-1"},
 		Spec: corev1.PodSpec{NodeName: "node-a", ServiceAccountName: "web", Volumes: []corev1.Volume{
 			{Name: "tls", VolumeSource: corev1.VolumeSource{CSI: source}},
 		}},
 	}}
-	v, err := volume.Parse(proof.Ask(o.pod, o.pod.Spec.Volumes[0]), volume.Defaults{})
+	v, err := spec.Parse(proof.Ask(o.pod, o.pod.Spec.Volumes[0]), spec.Defaults{})
 	if err != nil {
 		return nil, err
 	}
@@ -97,11 +97,11 @@ func newObjects() (*objects, error) {
 	if err != nil {
 		return nil, err
 	}
-	csr, err := request.CSR(v, key)
+	csr, err := v.CSR(key)
 	if err != nil {
 		return nil, err
 	}
-	asked := request.New(v, "attempt", csr)
+	asked := v.Request("attempt", csr)
 	o.request = &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: "shop", Name: "web-attempt", ResourceVersion: "1", CreationTimestamp: metav1.Now(),

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/local"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // node is the node plugin, which does what it is told by lines of stdin, and answers each by a line on stdout.
@@ -22,10 +23,10 @@ func node(ctx context.Context, root string) error {
 		return err
 	}
 	n := &nodePlugin{config: driver.Config{
-		Names:   []driver.Name{{Name: volume.Driver, Endpoint: filepath.Join(root, "plugins", volume.Driver, "csi.sock")}},
+		Names:   []driver.Name{{Name: spec.Driver, Endpoint: filepath.Join(root, "plugins", spec.Driver, "csi.sock")}},
 		Version: "profile", NodeName: "profile", KubeletRoot: root,
-		StateDir: filepath.Join(root, "plugins", volume.Driver, "volumes"),
-		Signer:   signer, Defaults: volume.Defaults{IssuerName: "local"}, RenewalsPerSecond: 1000,
+		StateDir: filepath.Join(root, "plugins", spec.Driver, "volumes"),
+		Signer:   signer, Defaults: volume.Defaults{Defaults: spec.Defaults{IssuerName: "local"}}, RenewalsPerSecond: 1000,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	}}
 	lines := bufio.NewScanner(os.Stdin)

@@ -14,7 +14,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -131,11 +131,11 @@ func (p *plugin) start(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	d, err := p.Register(ctx, volume.Driver)
+	d, err := p.Register(ctx, spec.Driver)
 	if err != nil {
 		return err
 	}
-	p.Driver = kubelet.DialEachCall(filepath.Join(p.Root, "plugins", volume.Driver, "csi.sock"))
+	p.Driver = kubelet.DialEachCall(filepath.Join(p.Root, "plugins", spec.Driver, "csi.sock"))
 	return d.Close()
 }
 
@@ -162,7 +162,7 @@ func (p *plugin) publish(ctx context.Context, name, duration string) error {
 		pod := fmt.Sprint(name, "-", i)
 		v := kubelet.Volume{Pod: kubelet.Pod{Namespace: "profile", Name: pod, UID: pod, ServiceAccount: "default"}}
 		v.Attributes = map[string]string{
-			volume.Prefix + "dns-names": "${POD_NAME}.${POD_NAMESPACE}.svc", volume.Prefix + "duration": duration,
+			spec.Prefix + "dns-names": "${POD_NAME}.${POD_NAMESPACE}.svc", spec.Prefix + "duration": duration,
 		}
 		all = append(all, v)
 		p.published[v.ID()] = v

@@ -1,4 +1,4 @@
-package volume
+package spec
 
 import (
 	"fmt"
@@ -10,6 +10,8 @@ import (
 	"unicode"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
 // Each function here sets an attribute of names that are not the subject's.
@@ -18,7 +20,7 @@ import (
 var label = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)
 
 func (p *parser) setDNSNames(value string) error {
-	return p.each(value, list(value), func(name string) error {
+	return p.Dialect.Each(value, List(value), func(name string) error {
 		p.DNSNames = append(p.DNSNames, name)
 		return p.checkDNSName(name)
 	})
@@ -28,29 +30,29 @@ func (p *parser) setDNSNames(value string) error {
 func (p *parser) checkDNSName(name string) error {
 	switch {
 	case !isASCII(name):
-		return fmt.Errorf("has %s, which is not a DNS name: write it in ASCII, as xn--…", quote(name))
+		return fmt.Errorf("has %s, which is not a DNS name: write it in ASCII, as xn--…", message.Quote(name))
 	case p.dialect.lenient && !strings.ContainsFunc(name, unicode.IsControl):
 		return nil
 	case net.ParseIP(name) != nil:
-		return fmt.Errorf("has %s, which is not a DNS name: IP addresses are for ip-sans", quote(name))
+		return fmt.Errorf("has %s, which is not a DNS name: IP addresses are for ip-sans", message.Quote(name))
 	case strings.HasSuffix(name, "."):
-		return fmt.Errorf("has %s, which is not a DNS name here: leave the last dot out", quote(name))
+		return fmt.Errorf("has %s, which is not a DNS name here: leave the last dot out", message.Quote(name))
 	case len(name) > 253:
-		return fmt.Errorf("has a DNS name of %d characters, %s: the longest is 253", len(name), quote(name))
+		return fmt.Errorf("has a DNS name of %d characters, %s: the longest is 253", len(name), message.Quote(name))
 	}
 	for _, l := range strings.Split(strings.TrimPrefix(name, "*."), ".") {
 		if !label.MatchString(l) {
-			return fmt.Errorf("has %s, which is not a DNS name", quote(name))
+			return fmt.Errorf("has %s, which is not a DNS name", message.Quote(name))
 		}
 	}
 	return nil
 }
 
 func (p *parser) setIPSANs(value string) error {
-	return p.each(value, list(value), func(text string) error {
+	return p.Dialect.Each(value, List(value), func(text string) error {
 		ip := net.ParseIP(text)
 		if ip == nil {
-			return fmt.Errorf("has %s, which is not an IP address such as 10.0.0.1 or fd00::1", quote(text))
+			return fmt.Errorf("has %s, which is not an IP address such as 10.0.0.1 or fd00::1", message.Quote(text))
 		}
 		if !slices.ContainsFunc(p.IPs, ip.Equal) {
 			p.IPs = append(p.IPs, ip)
@@ -61,7 +63,7 @@ func (p *parser) setIPSANs(value string) error {
 
 func (p *parser) setURISANs(value string) error {
 	ids, known := 0, map[string]bool{}
-	return p.each(value, list(value), func(text string) error {
+	return p.Dialect.Each(value, List(value), func(text string) error {
 		uri, err := p.parseURI(text)
 		if err != nil || known[uri.String()] {
 			return err
@@ -71,7 +73,7 @@ func (p *parser) setURISANs(value string) error {
 			ids++
 		}
 		if ids > 1 && !p.dialect.lenient {
-			return fmt.Errorf("has %s, a second SPIFFE ID: a certificate has one (SPIFFE's X509-SVID, section 2)", quote(text))
+			return fmt.Errorf("has %s, a second SPIFFE ID: a certificate has one (SPIFFE's X509-SVID, section 2)", message.Quote(text))
 		}
 		p.URIs = append(p.URIs, uri)
 		return nil
@@ -86,21 +88,21 @@ func (p *parser) parseURI(text string) (*url.URL, error) {
 	}
 	uri, err := parse(text)
 	if err != nil || !survivesEncoding(uri) || !p.dialect.lenient && (uri.Scheme == "" || uri.Host+uri.Opaque == "") {
-		return nil, fmt.Errorf("has %s, which is not a URI such as spiffe://example.org/web", quote(text))
+		return nil, fmt.Errorf("has %s, which is not a URI such as spiffe://example.org/web", message.Quote(text))
 	}
 	if p.dialect.lenient {
 		return uri, nil
 	}
 	if _, secret := uri.User.Password(); secret {
-		return nil, fmt.Errorf("has a URI of %s with a password, which all could read in the certificate", quote(uri.Host))
+		return nil, fmt.Errorf("has a URI of %s with a password, which all could read in the certificate", message.Quote(uri.Host))
 	}
 	if strings.ContainsFunc(text, needsEscape) {
 		return nil, fmt.Errorf("has %s, with a character that a URI has only as %%20 and the like (RFC 3986, section 2.1)",
-			quote(text))
+			message.Quote(text))
 	}
 	if uri.Scheme == "spiffe" {
 		if _, err := spiffeid.FromURI(uri); err != nil {
-			return nil, fmt.Errorf("has %s, which is not a SPIFFE ID: %w", quote(text), err)
+			return nil, fmt.Errorf("has %s, which is not a SPIFFE ID: %w", message.Quote(text), err)
 		}
 	}
 	return uri, nil
@@ -122,40 +124,4 @@ func survivesEncoding(uri *url.URL) bool {
 // needsEscape reports whether a character is none of RFC 3986, section 2.
 func needsEscape(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"<>\\^`{|}", r)
-}
-
-// list splits a value at commas, trims the elements, and drops those that are empty or repeated.
-func list(value string) (elements []string) {
-	known := map[string]bool{}
-	for e := range strings.SplitSeq(value, ",") {
-		if e = strings.TrimSpace(e); e != "" && !known[e] {
-			known[e] = true
-			elements = append(elements, e)
-		}
-	}
-	return elements
-}
-
-// each calls take for each element of a list, and returns all that is wrong with them.
-func (p *parser) each(value string, elements []string, take func(string) error) error {
-	if len(elements) == 0 && value != "" && !p.dialect.lenient {
-		return emptyList(value)
-	}
-	if err := checkCount(len(elements), maxElements, "elements"); err != nil {
-		return err
-	}
-	var problems Problems
-	for _, e := range elements {
-		if err := take(e); err != nil {
-			problems = append(problems, err)
-		}
-		if len(problems) == maxProblems {
-			break
-		}
-	}
-	return problems.err()
-}
-
-func emptyList(value string) error {
-	return fmt.Errorf("is %s, which names nothing", quote(value))
 }

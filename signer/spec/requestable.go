@@ -1,6 +1,10 @@
-package volume
+package spec
 
-import "time"
+import (
+	"time"
+
+	"github.com/mayfly-csi/mayfly/signer/problem"
+)
 
 // Where certificates are asked for by PodCertificateRequests, what those can't say is refused
 // (kubernetes pkg/apis/certificates/validation, ValidatePodCertificateRequestCreate). The error says what to write.
@@ -13,12 +17,12 @@ func (p *parser) checkRequestableKey() error {
 		return nil
 	}
 	absent := ""
-	if !p.isSet("key-size") && p.Profile["key-size"] == "" {
+	if !p.IsSet("key-size") && p.Profile["key-size"] == "" {
 		absent = " if absent"
 	}
-	return problem(p.originOf("key-size"), `is %d%s, and `+byPodCertificates+
+	return problem.New(p.originOf("key-size"), `is %d%s, and `+byPodCertificates+
 		`, which take RSA keys of 3072 or 4096 bits: set %s: "3072", or %s: ECDSA`,
-		size, absent, p.keyOf("key-size"), p.keyOf("key-algorithm"))
+		size, absent, p.KeyOf("key-size"), p.KeyOf("key-algorithm"))
 }
 
 func (p *parser) checkRequestableDuration() error {
@@ -28,22 +32,14 @@ func (p *parser) checkRequestableDuration() error {
 	if !p.defaults.PodCertificates || shortest <= d && d <= longest && d%time.Second == 0 {
 		return nil
 	}
-	return problem(p.originOf("duration"), "is %s, and "+byPodCertificates+
-		", which take 1h to 2184h (91 days), in whole seconds: set %s to one of those", d, p.keyOf("duration"))
+	return problem.New(p.originOf("duration"), "is %s, and "+byPodCertificates+
+		", which take 1h to 2184h (91 days), in whole seconds: set %s to one of those", d, p.KeyOf("duration"))
 }
 
 func (p *parser) checkRequestableAsPod() error {
 	if !p.defaults.PodCertificates || !p.AsPod {
 		return nil
 	}
-	return problem(p.originOf("use-token-request"), "is true, and "+byPodCertificates+
-		", as the node and never as the pod: set %s: \"false\"", p.keyOf("use-token-request"))
-}
-
-// originOf returns an attribute's key, marked where its value is the profile's.
-func (p *parser) originOf(name string) string {
-	if !p.isSet(name) && p.Profile[name] != "" {
-		return p.keyOf(name) + " (of the profile)"
-	}
-	return p.keyOf(name)
+	return problem.New(p.originOf("use-token-request"), "is true, and "+byPodCertificates+
+		", as the node and never as the pod: set %s: \"false\"", p.KeyOf("use-token-request"))
 }

@@ -2,9 +2,8 @@ package profile_test
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -17,8 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
-	"github.com/mayfly-csi/mayfly/driver/profile"
-	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/profile"
 )
 
 // An event is one of a watch.
@@ -64,17 +62,30 @@ func object(version string, data map[string]string) *corev1.ConfigMap {
 	}
 }
 
+// settings are what the test's ConfigMap says: a list, which may be nil for one that says nothing of it.
+type settings struct{ listed []string }
+
+const listKey = "list"
+
+// parse reads a list of words of which x is none.
+func parse(data map[string]string) (*settings, error) {
+	if data[listKey] == "x" {
+		return nil, errors.New(`list is "x"`)
+	}
+	return &settings{append([]string{}, strings.Fields(data[listKey])...)}, nil
+}
+
 // run reads the ConfigMap until the test ends, and passes on its lists.
-func run(t *testing.T, config *rest.Config) (*profile.ConfigMap, <-chan volume.Fingerprints) {
+func run(t *testing.T, config *rest.Config) (*profile.ConfigMap[settings], <-chan []string) {
 	t.Helper()
-	c, err := profile.New(config, "system", "mayfly", slog.New(slog.DiscardHandler))
+	c, err := profile.New(config, "system", "mayfly", parse, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	lists := make(chan volume.Fingerprints, 10)
+	lists := make(chan []string, 10)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx, func(p *volume.Profiles) { lists <- p.Distrusted }) }()
+	go func() { ended <- c.Run(ctx, func(p *settings) { lists <- p.listed }) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -86,10 +97,9 @@ func run(t *testing.T, config *rest.Config) (*profile.ConfigMap, <-chan volume.F
 
 // Each change of the ConfigMap is passed on at once, and what is wrong or gone changes nothing.
 func TestChangesArePassedOn(t *testing.T) {
-	fingerprint := volume.Fingerprint(sha256.Sum256(nil))
 	events := make(chan event)
 	c, lists := run(t, serve(t, events, *object("1", nil)))
-	next := func(want volume.Fingerprints) {
+	next := func(want ...string) {
 		t.Helper()
 		select {
 		case got := <-lists:
@@ -100,15 +110,15 @@ func TestChangesArePassedOn(t *testing.T) {
 			t.Fatal("waited in vain")
 		}
 	}
-	next(nil)
-	listed := map[string]string{volume.DistrustKey: fmt.Sprintf("# stolen\n%X\n", fingerprint[:])}
+	next()
+	listed := map[string]string{listKey: "stolen"}
 	events <- event{"MODIFIED", object("2", listed)}
-	next(volume.Fingerprints{fingerprint})
-	events <- event{"MODIFIED", object("3", map[string]string{volume.DistrustKey: "x"})}
+	next("stolen")
+	events <- event{"MODIFIED", object("3", map[string]string{listKey: "x"})}
 	events <- event{"DELETED", object("4", nil)}
 	events <- event{"ADDED", object("5", listed)} // The next one that is passed on.
-	next(volume.Fingerprints{fingerprint})
-	if p, err := c.Get(t.Context()); err != nil || !p.Distrusted.Has(fingerprint) {
+	next("stolen")
+	if p, err := c.Get(t.Context()); err != nil || !slices.Equal(p.listed, []string{"stolen"}) {
 		t.Errorf("%+v (%v)", p, err)
 	}
 }
@@ -116,7 +126,7 @@ func TestChangesArePassedOn(t *testing.T) {
 // Without a ConfigMap nobody says that a certificate is trusted again.
 func TestWithoutAConfigMapThereIsNoList(t *testing.T) {
 	c, lists := run(t, serve(t, nil))
-	if p, err := c.Get(t.Context()); err != nil || p.Distrusted != nil {
+	if p, err := c.Get(t.Context()); err != nil || p.listed != nil {
 		t.Errorf("%+v (%v)", p, err)
 	}
 	if len(lists) != 1 || <-lists != nil { // Get returns after it.
@@ -126,11 +136,11 @@ func TestWithoutAConfigMapThereIsNoList(t *testing.T) {
 
 // A ConfigMap that was never valid is none.
 func TestAListThatWasNeverValid(t *testing.T) {
-	c, lists := run(t, serve(t, nil, *object("1", map[string]string{volume.DistrustKey: "x"})))
+	c, lists := run(t, serve(t, nil, *object("1", map[string]string{listKey: "x"})))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err := c.Get(ctx)
-	const want = `read the driver's profiles from ConfigMap system/mayfly: distrust line 1 is "x", which is not a SHA-256 fingerprint`
+	const want = `read the driver's profiles from ConfigMap system/mayfly: list is "x"`
 	if err == nil || !strings.HasPrefix(err.Error(), want) || len(lists) > 0 {
 		t.Errorf("%v", err)
 	}

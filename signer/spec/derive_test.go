@@ -1,6 +1,7 @@
-package volume
+package spec
 
 import (
+	"reflect"
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/signer"
@@ -47,8 +48,8 @@ func TestTheNode(t *testing.T) {
 		t.Errorf("without a node: %v", err)
 	}
 	defaults.Node = "node-a"
-	if nodes, err := Parse(asked, defaults); err != nil || string(Encode(nodes)) != string(Encode(controllers)) {
-		t.Errorf("%s, and the controller has %s (%v)", Encode(nodes), Encode(controllers), err)
+	if nodes, err := Parse(asked, defaults); err != nil || !reflect.DeepEqual(nodes, controllers) {
+		t.Errorf("%+v, and the controller has %+v (%v)", nodes, controllers, err)
 	}
 }
 

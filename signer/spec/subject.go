@@ -1,4 +1,4 @@
-package volume
+package spec
 
 import (
 	"crypto/x509"
@@ -16,6 +16,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-ldap/ldap/v3"
+
+	"github.com/mayfly-csi/mayfly/signer/message"
+	"github.com/mayfly-csi/mayfly/signer/problem"
 )
 
 // Each function here sets an attribute of the certificate's subject.
@@ -57,7 +60,7 @@ func (p *parser) setFields(to *[]string, kind, value string) error {
 		return err
 	}
 	*to = values
-	return p.each(value, values, func(v string) error { return p.checkField(kind, v) })
+	return p.Dialect.Each(value, values, func(v string) error { return p.checkField(kind, v) })
 }
 
 // maxLengths returns how many characters a value has at most, by its kind (RFC 5280, appendix A.1; street and
@@ -81,13 +84,13 @@ func (p *parser) checkField(kind, value string) error {
 	longest, bounded := maxLengths()[kind]
 	switch n := utf8.RuneCountInString(value); {
 	case strings.ContainsFunc(value, unicode.IsControl):
-		return fmt.Errorf("has %s, with a control character", quote(value))
+		return fmt.Errorf("has %s, with a control character", message.Quote(value))
 	case kind == "C" && !country.MatchString(value):
-		return fmt.Errorf("has %s, which is not the code of a country, such as DE", quote(value))
+		return fmt.Errorf("has %s, which is not the code of a country, such as DE", message.Quote(value))
 	case kind == "SERIALNUMBER" && !printable.MatchString(value):
-		return fmt.Errorf("has %s, which has more than letters, digits, spaces and '()+,-./:=?", quote(value))
+		return fmt.Errorf("has %s, which has more than letters, digits, spaces and '()+,-./:=?", message.Quote(value))
 	case bounded && n > longest:
-		return fmt.Errorf("has %s, of %d characters: at most %d", quote(value), n, longest)
+		return fmt.Errorf("has %s, of %d characters: at most %d", message.Quote(value), n, longest)
 	}
 	return nil
 }
@@ -101,14 +104,14 @@ func (p *parser) setLiteralSubject(value string) error {
 	name, err := ldap.ParseDN(value)
 	if err != nil {
 		return fmt.Errorf("is %s, which is not a distinguished name (RFC 4514) such as CN=web,O=Shop: %s",
-			quote(value), strings.Trim(quote(err.Error()), `"`))
+			message.Quote(value), strings.Trim(message.Quote(err.Error()), `"`))
 	}
 	sequence, err := p.sequence(name)
 	if err != nil {
 		return err
 	}
 	if p.RawSubject, err = asn1.Marshal(sequence); err != nil {
-		return fmt.Errorf("is %s, which can't be encoded: %w", quote(value), err)
+		return fmt.Errorf("is %s, which can't be encoded: %w", message.Quote(value), err)
 	}
 	return nil
 }
@@ -119,22 +122,22 @@ func (p *parser) sequence(name *ldap.DN) (sequence pkix.RDNSequence, err error) 
 	for _, rdn := range name.RDNs {
 		n += len(rdn.Attributes)
 	}
-	if err := checkCount(n, maxElements, "attributes"); err != nil {
+	if err := problem.CheckCount(n, maxElements, "attributes"); err != nil {
 		return nil, err
 	}
-	var problems Problems
+	var problems problem.List
 	for _, rdn := range slices.Backward(name.RDNs) {
 		var set pkix.RelativeDistinguishedNameSET
 		for _, a := range rdn.Attributes {
 			oid, err := p.attributeTypeOf(a)
-			if err != nil && len(problems) < maxProblems {
+			if err != nil && len(problems) < problem.Max {
 				problems = append(problems, err)
 			}
 			set = append(set, pkix.AttributeTypeAndValue{Type: oid, Value: a.Value})
 		}
 		sequence = append(sequence, set)
 	}
-	return sequence, problems.err()
+	return sequence, problems.Err()
 }
 
 // attributeTypeOf checks one attribute of a distinguished name, and returns its type.
@@ -165,13 +168,13 @@ func attributeType(name string) (asn1.ObjectIdentifier, error) {
 	oid, err := x509.ParseOID(name)
 	if err != nil {
 		return nil, fmt.Errorf("has the attribute type %s: known are %s, and object identifiers",
-			quote(name), strings.Join(slices.Sorted(maps.Keys(attributeTypes())), ", "))
+			message.Quote(name), strings.Join(slices.Sorted(maps.Keys(attributeTypes())), ", "))
 	}
 	var parsed asn1.ObjectIdentifier
 	for _, arc := range strings.Split(oid.String(), ".") {
 		n, err := strconv.Atoi(arc)
 		if err != nil {
-			return nil, fmt.Errorf("has the attribute type %s, whose numbers are too big", quote(name))
+			return nil, fmt.Errorf("has the attribute type %s, whose numbers are too big", message.Quote(name))
 		}
 		parsed = append(parsed, n)
 	}
@@ -187,7 +190,7 @@ func csvList(value string) (values []string, err error) {
 	reader.TrimLeadingSpace = true
 	records, err := reader.ReadAll()
 	if err != nil || len(records) > 1 {
-		return nil, errors.New(`is ` + quote(value) + `, which is not a list such as a,"b, c"`)
+		return nil, errors.New(`is ` + message.Quote(value) + `, which is not a list such as a,"b, c"`)
 	}
 	for _, record := range records {
 		for _, v := range record {

@@ -1,4 +1,6 @@
-// Package api makes clients and informers for the few kinds of objects that the node plugin needs.
+// Package api makes clients and informers for the few kinds of objects that node plugin and controller read with them.
+//
+// client-go's clientset registers every kind of Kubernetes, which takes memory.
 package api
 
 import (

@@ -1,4 +1,4 @@
-package volume
+package spec
 
 import (
 	"maps"
@@ -23,8 +23,8 @@ func AskedBy(pod signer.Pod, driver string, attributes map[string]string) Asked 
 // AsPod reports whether the certificate of a volume is asked for as the pod's service account, even if the rest of
 // the volume is not valid.
 func AsPod(asked Asked, defaults Defaults) bool {
-	p, _ := parse(asked, defaults)
-	return p.AsPod
+	r, _ := Read(asked, defaults)
+	return r != nil && r.AsPod
 }
 
 // SPIFFEID returns the SPIFFE ID that the attribute spiffe gives to a pod with these IPs; nil where there is no
@@ -33,8 +33,8 @@ func (d Defaults) SPIFFEID(pod signer.Pod, ips []string) (*url.URL, error) {
 	if d.TrustDomain == "" {
 		return nil, nil
 	}
-	p := &parser{asked: Asked{IPs: ips}, defaults: d, dialect: Mayfly.row()}
-	p.Pod = pod
+	p := placeholderParser(d)
+	p.asked.IPs, p.Pod = ips, pod
 	id, err := p.spiffeID()
 	if err != nil {
 		return nil, err

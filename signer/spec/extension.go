@@ -1,4 +1,4 @@
-package request
+package spec
 
 import (
 	"crypto/x509"
@@ -6,7 +6,6 @@ import (
 	"encoding/asn1"
 	"math/bits"
 
-	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
@@ -19,7 +18,7 @@ var (
 )
 
 // extensions returns those of the signing request that crypto/x509 does not write by itself.
-func extensions(v volume.Volume) (all []pkix.Extension, err error) {
+func extensions(s Spec) (all []pkix.Extension, err error) {
 	add := func(id asn1.ObjectIdentifier, critical bool, value any) {
 		der, e := asn1.Marshal(value)
 		if err == nil {
@@ -28,14 +27,14 @@ func extensions(v volume.Volume) (all []pkix.Extension, err error) {
 	}
 	// The names must be critical where the subject is empty (RFC 5280, section 4.1.2.6), and some signers insist on
 	// it. crypto/x509 marks them so in certificates, not in requests.
-	anonymous := v.RawSubject == nil && len(v.Subject.ToRDNSequence()) == 0
-	if names := names(v); anonymous && len(names) > 0 {
+	anonymous := s.RawSubject == nil && len(s.Subject.ToRDNSequence()) == 0
+	if names := names(s); anonymous && len(names) > 0 {
 		add(subjectAltName, true, names)
 	}
-	if !v.SignsUsages {
+	if !s.SignsUsages {
 		return all, err
 	}
-	key, extended, e := usages(v)
+	key, extended, e := usages(s)
 	if e != nil {
 		return nil, e
 	}
@@ -45,27 +44,27 @@ func extensions(v volume.Volume) (all []pkix.Extension, err error) {
 	if len(extended) > 0 {
 		add(extendedKeyUsage, false, extended)
 	}
-	if v.IsCA {
+	if s.IsCA {
 		add(basicConstraints, true, struct{ IsCA bool }{true})
 	}
 	return all, err
 }
 
-// names returns the volume's names as general names (RFC 5280, section 4.2.1.6), in the order of crypto/x509.
-func names(v volume.Volume) (all []asn1.RawValue) {
+// names returns the names as general names (RFC 5280, section 4.2.1.6), in the order of crypto/x509.
+func names(s Spec) (all []asn1.RawValue) {
 	add := func(tag int, value []byte) {
 		all = append(all, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tag, Bytes: value})
 	}
-	for _, dns := range v.DNSNames {
+	for _, dns := range s.DNSNames {
 		add(2, []byte(dns))
 	}
-	for _, ip := range v.IPs {
+	for _, ip := range s.IPs {
 		if four := ip.To4(); four != nil {
 			ip = four
 		}
 		add(7, ip)
 	}
-	for _, uri := range v.URIs {
+	for _, uri := range s.URIs {
 		add(6, []byte(uri.String()))
 	}
 	return all
@@ -74,11 +73,11 @@ func names(v volume.Volume) (all []asn1.RawValue) {
 // usages returns what cert-manager expects of a signing request that has usages: the very ones of the
 // CertificateRequest, in its order, and cert sign for a CA (cert-manager pkg/util/pki/certificatetemplate.go,
 // CertificateTemplateValidateAndOverrideKeyUsages).
-func usages(v volume.Volume) (key x509.KeyUsage, extended []asn1.RawValue, err error) {
-	if v.IsCA {
+func usages(s Spec) (key x509.KeyUsage, extended []asn1.RawValue, err error) {
+	if s.IsCA {
 		key = x509.KeyUsageCertSign
 	}
-	for _, u := range v.Usages {
+	for _, u := range s.Usages {
 		k, ext, err := signer.X509([]signer.Usage{u})
 		if err != nil {
 			return 0, nil, err
