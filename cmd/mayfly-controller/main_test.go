@@ -29,15 +29,15 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		env  map[string]string
 		want string
 	}{
-		{"", nil, "a command is missing: mayfly-controller run, mayfly-controller policy check, mayfly-controller approvers, mayfly-controller version or mayfly-controller help"},
-		{"node", nil, `unknown command "node": there are run, policy check, approvers, version and help`},
-		{"policy", nil, `unknown command "policy": there are run, policy check, approvers, version and help`},
+		{"", nil, "a command is missing: mayfly-controller run, mayfly-controller policy check, mayfly-controller admission check, mayfly-controller version or mayfly-controller help"},
+		{"node", nil, `unknown command "node": there are run, policy check, admission check, version and help`},
+		{"policy", nil, `unknown command "policy": there are run, policy check, admission check, version and help`},
 		{"policy check", nil, "--filename is required"},
 		{"policy check --filename=", nil, "--filename is required"},
 		{"policy check --filename=x extra", nil, `unexpected argument "extra"`},
 		{"policy check --filename=x --output=yaml", nil, "--output=yaml: there are table and json"},
 		{"policy check --filename=x --cluster-domain=", nil, "--cluster-domain=: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"},
-		{"approvers extra", nil, `unexpected argument "extra"`},
+		{"admission check extra", nil, `unexpected argument "extra"`},
 		{"run extra", nil, `unexpected argument "extra"`},
 		{"run --node-plugin=", nil, "--node-plugin is required"},
 		{"run --config-map=profiles", nil, "--config-map=profiles: <namespace>/<name> is needed"},
@@ -58,11 +58,11 @@ func TestABadFlagIsOneLine(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	for args, want := range map[string]string{
-		"approvers -h":    "Flags of mayfly-controller approvers; MAYFLY_",
-		"help":            "mayfly-controller run [flags]",
-		"run -h":          "MAYFLY_DRIVER_NAME stands in for --driver-name",
-		"policy check -h": "Flags of mayfly-controller policy check; MAYFLY_DRIVER_NAME",
-		"version":         flags.Version(),
+		"help":               "mayfly-controller run [flags]",
+		"run -h":             "MAYFLY_DRIVER_NAME stands in for --driver-name",
+		"admission check -h": "Flags of mayfly-controller admission check; MAYFLY_",
+		"policy check -h":    "Flags of mayfly-controller policy check; MAYFLY_DRIVER_NAME",
+		"version":            flags.Version(),
 	} {
 		if code, stdout, stderr := command(t.Context(), nil, strings.Fields(args)...); code != flags.ExitOK || !strings.Contains(stdout, want) || stderr != "" {
 			t.Errorf("%s: exit code %d, %q, %q", args, code, stdout, stderr)
@@ -89,7 +89,7 @@ func written(t *testing.T, text string) string {
 
 func TestWithoutAnAPIServer(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
-	for _, args := range [][]string{{"run"}, {"approvers"}, {"policy", "check", "--filename", written(t, aPolicy)}} {
+	for _, args := range [][]string{{"run"}, {"admission", "check"}, {"policy", "check", "--filename", written(t, aPolicy)}} {
 		for _, kubeconfig := range []string{"", "/does/not/exist"} {
 			code, _, stderr := command(t.Context(), nil, append(args, "--kubeconfig="+kubeconfig)...)
 			if code != flags.ExitError || !strings.HasPrefix(stderr, "mayfly-controller: find the API server: ") || strings.Count(stderr, "\n") != 1 {
@@ -131,7 +131,7 @@ func TestRules(t *testing.T) {
 }
 
 func TestReference(t *testing.T) {
-	flagstest.Reference(t, "../../docs/controller.md", new(options).flags(), new(checkOptions).flags(), new(approversOptions).flags())
+	flagstest.Reference(t, "../../docs/controller.md", new(options).flags(), new(checkOptions).flags(), new(admissionOptions).flags())
 }
 
 // Replicas that do not lead decide and sign as well, so they need the profiles, too.

@@ -42,7 +42,7 @@ func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly-controller run", flag.ContinueOnError)
 	o.addTo(f)
 	o.Log.Add(f)
-	f.StringVar(&o.NodePlugin, "node-plugin", "system:serviceaccount:mayfly-system:mayfly", "user that the node plugins are for the API server: their requests are decided on, and those of pods for volumes that ask as the pod")
+	f.StringVar(&o.NodePlugin, "node-plugin", nodePluginUser, "user that the node plugins are for the API server: their requests are decided on, and no others")
 	f.BoolVar(&o.PodCertificates, "pod-certificates", false, "sign PodCertificateRequests: those of node plugins with --signer=pod-certificate, and those of the kubelets for podCertificate volumes; needs Kubernetes 1.37 and manifests/modes/pod-certificate")
 	f.StringVar(&o.Namespace, "namespace", "mayfly-system", "namespace of the controller, which has the Secrets of its CAs; with --pod-certificates")
 	f.StringVar(&o.OwnCA, "own-ca", "mayfly-ca", "Secret of the controller's own CA, which it makes and rotates; with --pod-certificates")

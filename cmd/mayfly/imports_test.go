@@ -50,6 +50,7 @@ func imports() map[string]struct {
 		"signer/certmanager":                {"signer signer/decision", true},
 		"signer/podcertificate":             {"signer signer/chain signer/decision", true},
 		"signer/signertest":                 {"signer", false},
+		"signer/controller/admission":       {"", false},
 		"signer/controller/approver":        {"driver/volume signer signer/controller/proof", false},
 		"signer/controller/authority":       {"signer/ca signer/chain", false},
 		"signer/controller/policy":          {"driver/volume signer signer/controller/policy/v1alpha1 signer/message", false},
@@ -57,7 +58,6 @@ func imports() map[string]struct {
 		"signer/controller/proof": {"driver/request driver/volume signer signer/controller/policy " +
 			"signer/message", true},
 		"signer/controller/review": {"signer/controller/policy/v1alpha1 signer/controller/proof", true},
-		"signer/controller/rights": {"", false},
 		"signer/controller/bridge": {"driver/request driver/volume signer signer/ca signer/certmanager signer/chain " +
 			"signer/controller/proof signer/message", false},
 	}

@@ -134,9 +134,9 @@ func timeAttributes() []Attribute {
 			Meaning: "Days of the week (absent: all), time of the day and IANA time zone (absent: UTC) for renewals. See " +
 				"[when a certificate is renewed](#when-a-certificate-is-renewed).",
 		}, {
-			Name: "use-token-request", Example: "true", set: (*parser).setUseTokenRequest,
-			Meaning: "`true`: the certificate is asked for [as the pod's service account](#who-asks). Absent: as " +
-				"`--use-token-request` says.",
+			Name: "use-token-request", Example: "false", set: (*parser).setUseTokenRequest,
+			Meaning: "Whether the certificate is asked for [as the pod's service account](#who-asks). Absent: as " +
+				"`--use-token-request` says. `true` is for profiles: a pod can't say so by itself.",
 		}, {
 			Name: "continue-on-not-ready", Example: "true", set: (*parser).setContinueOnNotReady,
 			Meaning: "`true`: the pod starts without its certificate while that [can't be asked for " +

@@ -22,7 +22,7 @@ func (p *parser) checkCombinations() (problems Problems) {
 		{"renew renew-before renew-window", p.checkRenewal},
 		{"key-algorithm key-size key-encoding", p.completeKey},
 		{"duration", p.checkRequestableDuration},
-		{"use-token-request", p.checkRequestableAsPod},
+		{"use-token-request", p.checkAsPod},
 		{"fs-group gid", p.resolveGroup},
 		{"layout uri-sans spiffe ca-file certificate-file privatekey-file pkcs12-filename pkcs12-enable", p.setFiles},
 		{"layout pkcs12-filename pkcs12-enable pkcs12-password keystore-password keystore-alias keystore-algorithms",

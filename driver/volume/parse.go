@@ -42,7 +42,7 @@ type Defaults struct {
 
 	Gates         []Gate // Of all volumes, besides their own.
 	StartsWithout bool   // Of volumes that do not say.
-	AsPod         bool   // Of volumes that do not say.
+	AsPod         bool   // Of volumes that do not say; else none asks as its pod but by a profile.
 
 	SELinuxContext string // Of volumes for which the kubelet sends none.
 

@@ -62,8 +62,8 @@ func TestController(t *testing.T) {
 	t.Run("mistakes in policies", mistakes)
 	t.Run("policies", policies)
 	t.Run("policy check", policyCheck)
-	t.Run("approvers", approvers)
-	t.Run("mode pod", modePod)
+	t.Run("admission check", admissionCheck)
+	t.Run("token requests", tokenRequests)
 	t.Run("changes of settings", settings)
 	t.Run("no CRD", noCRD)
 }

@@ -78,7 +78,7 @@ func inline(name, driver string, attributes ...string) corev1.Volume {
 }
 
 // derived is what the node derives from the pod's last volume.
-func derived(t *testing.T, pod *corev1.Pod, defaults volume.Defaults) (volume.Volume, signer.Request) {
+func derived(t *testing.T, pod *corev1.Pod, defaults volume.Defaults) signer.Request {
 	t.Helper()
 	asked := proof.Ask(pod, pod.Spec.Volumes[len(pod.Spec.Volumes)-1])
 	for _, driver := range rules().Drivers {
@@ -101,7 +101,7 @@ func derived(t *testing.T, pod *corev1.Pod, defaults volume.Defaults) (volume.Vo
 	if err != nil {
 		t.Fatal(err)
 	}
-	return v, request.New(v, "attempt", der)
+	return request.New(v, "attempt", der)
 }
 
 // asked is what the node plugin of the pod's node asks for the pod's last volume, in the words of signer/certmanager, recorded by cert-manager's webhook.
@@ -109,7 +109,7 @@ func asked(t *testing.T, pod *corev1.Pod) *cmapi.CertificateRequest {
 	t.Helper()
 	defaults := rules().Defaults
 	defaults.TrustFiles = []string{"corp"}
-	_, req := derived(t, pod, defaults)
+	req := derived(t, pod, defaults)
 	cr := &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: pod.Namespace, Name: "web-attempt", Annotations: req.Annotations, CreationTimestamp: metav1.NewTime(created),
@@ -252,6 +252,9 @@ func TestWhatIsDenied(t *testing.T) {
 		{"a volume that is not understood", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/dns-nam"] = "x"
 		}, proof.NotUnderstood, `volume tls of pod web asks for: the volume is not understood by this controller, which may be older than the node plugin: "csi.mayfly.dev/dns-nam" is not a known attribute: did you mean csi.mayfly.dev/dns-names?`},
+		{"a volume that is to ask as its pod", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
+			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/use-token-request"] = "true"
+		}, proof.NotUnderstood, "csi.mayfly.dev/use-token-request is true, and no volume asks as its pod unless"},
 		{"a profile that the controller does not know", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/profile"] = "x"
 		}, proof.NotUnderstood, "has no profiles"},
@@ -393,7 +396,7 @@ func TestTheNearestVolumeIsNamed(t *testing.T) {
 
 func TestWhatIsLeftAlone(t *testing.T) {
 	for name, change := range map[string]func(*cmapi.CertificateRequest){
-		"another's":                 func(cr *cmapi.CertificateRequest) { cr.Spec.Username = "system:serviceaccount:shop:clerk" },
+		"the pod's own":             func(cr *cmapi.CertificateRequest) { cr.Spec.Username = "system:serviceaccount:shop:clerk" },
 		"one without a caller":      func(cr *cmapi.CertificateRequest) { cr.Spec.Username = "" },
 		"one that is approved":      func(cr *cmapi.CertificateRequest) { conclude(cr, cmapi.CertificateRequestConditionApproved) },
 		"one that is denied":        func(cr *cmapi.CertificateRequest) { conclude(cr, cmapi.CertificateRequestConditionDenied) },
@@ -402,7 +405,7 @@ func TestWhatIsLeftAlone(t *testing.T) {
 		pod := web()
 		cr := asked(t, pod)
 		change(cr)
-		if got := decide(rules(), cr, proof.Evidence{Pod: pod}, created); got != (proof.Verdict{Outcome: proof.Leave}) {
+		if got := decide(rules(), cr, proof.Evidence{Pod: pod}, created); callers().Concern(cr) || got != (proof.Verdict{}) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}

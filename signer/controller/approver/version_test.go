@@ -76,7 +76,6 @@ func exhibits() map[string]exhibit {
 		"times":           ours("duration=30m", "renew-before=10m", "renew-window=Sat,Sun 02:00-04:00"),
 		"issuer":          ours("issuer-name=public", "issuer-kind=ClusterIssuer", "issuer-group=awspca.cert-manager.io"),
 		"annotations":     with("example.org/team=shop", "venafi.cert-manager.io/custom-fields=[]"),
-		"as-pod":          ours("use-token-request=true"),
 		"layout":          ours("layout=pem,bundle,pkcs12", "trust=issuer", "renew=false"),
 		"profile":         profiled,
 		"old":             of(volume.OldDriver, "csi.cert-manager.io/issuer-name=ca", "csi.cert-manager.io/dns-names=web.shop.svc"),
@@ -101,17 +100,9 @@ func defaultsOf(t *testing.T, x exhibit) volume.Defaults {
 // asks is what the node plugin of now asks the API server for the pod's last volume, with what cert-manager's webhook writes down.
 func (x exhibit) asks(t *testing.T) *cmapi.CertificateRequest {
 	t.Helper()
-	v, req := derived(t, x.Pod, defaultsOf(t, x))
-	if v.AsPod {
-		req.Token = "token"
-	}
-	cr := sent(t, req)
+	cr := sent(t, derived(t, x.Pod, defaultsOf(t, x)))
 	cr.CreationTimestamp = metav1.NewTime(created)
 	cr.Spec.Username, cr.Spec.Extra = nodePlugin, map[string][]string{nodeName: {x.Pod.Spec.NodeName}}
-	if v.AsPod {
-		cr.Spec.Username = "system:serviceaccount:shop:clerk"
-		cr.Spec.Extra[podName], cr.Spec.Extra[podUID] = []string{x.Pod.Name}, []string{string(x.Pod.UID)}
-	}
 	return cr
 }
 
