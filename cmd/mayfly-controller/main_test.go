@@ -45,7 +45,7 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		{"run --spiffe-path=/${POD}", nil, `--trust-domain=cluster.local --spiffe-path=/${POD}: the path has an unknown variable "${POD}": known are NODE_NAME, POD_IP, POD_IPS, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME`},
 		{"run --pod-cidr=10.0.0.0", nil, `invalid value "10.0.0.0" for flag -pod-cidr: netip.ParsePrefix("10.0.0.0"): no '/'`},
 		{"run --log-format=xml", nil, "--log-format=xml: there are json and text"},
-		{"run", map[string]string{"MAYFLY_ALLOW_ANY_NAME": "yes"}, `MAYFLY_ALLOW_ANY_NAME="yes": parse error`},
+		{"run", map[string]string{"MAYFLY_POD_CERTIFICATES": "yes"}, `MAYFLY_POD_CERTIFICATES="yes": parse error`},
 	} {
 		t.Run(row.args, func(t *testing.T) {
 			code, stdout, stderr := command(t.Context(), row.env, strings.Fields(row.args)...)
@@ -119,13 +119,13 @@ func TestAFileThatIsNotUnderstood(t *testing.T) {
 }
 
 func TestRules(t *testing.T) {
-	o, err := parse([]string{"--pod-cidr=10.0.0.0/8,fd00::/8", "--driver-name=a,b=csi-driver", "--allow-any-name"}, func(string) string { return "" }, nil)
+	o, err := parse([]string{"--pod-cidr=10.0.0.0/8,fd00::/8", "--driver-name=a,b=csi-driver"}, func(string) string { return "" }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := o.rules()
 	if o.NodePlugin != "system:serviceaccount:mayfly-system:mayfly" || !slices.Equal(r.Drivers, []volume.DriverName{{Name: "a", Dialect: volume.Mayfly}, {Name: "b", Dialect: volume.CSIDriver}}) || len(r.PodCIDRs) != 2 ||
-		r.Policy != (policy.Policy{ClusterDomain: "cluster.local", AnyName: true}) || r.Defaults.TrustDomain != "cluster.local" {
+		r.Policy != (policy.Policy{ClusterDomain: "cluster.local"}) || r.Defaults.TrustDomain != "cluster.local" {
 		t.Errorf("%+v", r)
 	}
 }

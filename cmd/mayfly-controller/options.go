@@ -21,7 +21,6 @@ type judgement struct {
 	Kubeconfig    string
 	PodCIDRs      *flags.Repeated[netip.Prefix]
 	ClusterDomain string
-	AllowAnyName  bool
 }
 
 // options are the flags of mayfly-controller run.
@@ -58,7 +57,6 @@ func (j *judgement) addTo(f *flag.FlagSet) {
 	j.PodCIDRs = flags.Repeat(netip.ParsePrefix)
 	f.Var(j.PodCIDRs, "pod-cidr", "where the IPs of pods lie, besides the spec.podCIDRs of their nodes; may be repeated, or be several with commas between them")
 	f.StringVar(&j.ClusterDomain, "cluster-domain", "cluster.local", "domain of the names of services")
-	f.BoolVar(&j.AllowAnyName, "allow-any-name", false, "approve whatever the volume of a pod asks for that no CertificatePolicy selects, a CA's certificate included: this trusts whoever may create pods")
 }
 
 // parse reads the flags, each from the environment first and then from the command line.
@@ -111,5 +109,5 @@ func (j *judgement) rules() proof.Rules {
 
 // policy is for pods that no CertificatePolicy selects.
 func (j *judgement) policy() policy.Policy {
-	return policy.Policy{ClusterDomain: j.ClusterDomain, AnyName: j.AllowAnyName}
+	return policy.Policy{ClusterDomain: j.ClusterDomain}
 }

@@ -29,7 +29,6 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
-	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
@@ -282,7 +281,7 @@ func TestADeniedRequestThatWouldBeApproved(t *testing.T) {
 	const denied, approvable = "Denied NotAllowed", "Denied NotAllowed, csi.mayfly.dev/Approvable VerifiedByMayfly"
 	decides(again, denied) // The policies may have changed while it was denied.
 	decides(0, denied)
-	d.Court.Rules.Policy = policy.Policy{AnyName: true}
+	d.Court.Rules.Policy = anything{}
 	conflicts = 1
 	decides(again, denied) // cert-manager has changed it.
 	decides(0, approvable)

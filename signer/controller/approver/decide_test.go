@@ -45,6 +45,12 @@ func rules() proof.Rules {
 	}
 }
 
+// anything is a policy that has nothing against a volume.
+type anything struct{}
+
+func (anything) Check(volume.Volume, policy.Identity) error { return nil }
+func (anything) Ranges(signer.Pod) []netip.Prefix           { return nil }
+
 // decide is the decision on a request by the evidence.
 func decide(r proof.Rules, cr *cmapi.CertificateRequest, e proof.Evidence, now time.Time) proof.Verdict {
 	if !callers().Concern(cr) {
@@ -474,7 +480,9 @@ func TestIPs(t *testing.T) {
 				cr = asked(t, pod)
 			}
 			r := rules()
-			r.Policy = policy.Policy{ClusterDomain: "cluster.local", AnyName: row.any}
+			if row.any {
+				r.Policy = anything{}
+			}
 			if row.cidr != "" {
 				r.PodCIDRs = []netip.Prefix{netip.MustParsePrefix(row.cidr)}
 			}
@@ -528,10 +536,10 @@ func TestIPsOfAPolicy(t *testing.T) {
 	}
 }
 
-// Where pods may have any name, they still get what they ask for and nothing else.
-func TestAnyName(t *testing.T) {
+// Where a policy allows all, pods still get what they ask for and nothing else.
+func TestAPolicyThatAllowsAll(t *testing.T) {
 	r := rules()
-	r.Policy = policy.Policy{ClusterDomain: "cluster.local", AnyName: true}
+	r.Policy = anything{}
 	pod := web("csi.mayfly.dev/dns-names=web.test", "csi.mayfly.dev/organizations=system:masters", "csi.mayfly.dev/is-ca=true")
 	if got := decide(r, asked(t, pod), proof.Evidence{Pod: pod}, created); got.Outcome != proof.Approve {
 		t.Errorf("%+v", got)
@@ -546,7 +554,7 @@ func TestAnyName(t *testing.T) {
 // TestNodeName: the node is that of the pod's spec, whatever the node plugin says.
 func TestNodeName(t *testing.T) {
 	r := rules()
-	r.Policy = policy.Policy{ClusterDomain: "cluster.local", AnyName: true}
+	r.Policy = anything{}
 	pod := web("csi.mayfly.dev/dns-names=${NODE_NAME}.example.org")
 	if got := decide(r, asked(t, pod), proof.Evidence{Pod: pod}, created); got.Outcome != proof.Approve {
 		t.Errorf("%+v", got)

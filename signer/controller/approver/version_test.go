@@ -23,7 +23,6 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
-	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 )
 
@@ -158,7 +157,7 @@ func olderPlugin(t *testing.T, x exhibit) {
 	t.Helper()
 	r := rules()
 	r.Defaults = defaultsOf(t, x)
-	r.Policy = policy.Policy{ClusterDomain: "cluster.local", AnyName: true}
+	r.Policy = anything{}
 	node := &corev1.Node{Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.0.0/24", "fd00::/64"}}}
 	if got := decide(r, x.Request, proof.Evidence{Pod: x.Pod, Node: node}, created); got.Outcome != proof.Approve {
 		t.Errorf("an older node plugin's request: %+v", got)
