@@ -53,6 +53,7 @@ func TestCheck(t *testing.T) {
 		bindingDiffers = "ValidatingAdmissionPolicyBinding mayfly-decisions is not as the manifests have it"
 	)
 	ignore, exact := admissionv1.Ignore, admissionv1.Exact
+	fail, equivalent, everywhere := admissionv1.Fail, admissionv1.Equivalent, admissionv1.AllScopes
 	some := &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}
 	for name, row := range map[string]struct {
 		change func(*policy, *binding)
@@ -60,7 +61,10 @@ func TestCheck(t *testing.T) {
 	}{
 		"as they should be": {func(*policy, *binding) {}, nil},
 		"with the API server's defaults": {func(p *policy, _ *binding) {
-			p.UID, p.Labels, p.Spec = "uid", map[string]string{"a": "b"}, defaulted(p.Spec)
+			p.UID, p.Labels, p.Spec.FailurePolicy = "uid", map[string]string{"a": "b"}, &fail
+			m := p.Spec.MatchConstraints
+			m.MatchPolicy, m.NamespaceSelector, m.ObjectSelector = &equivalent, &metav1.LabelSelector{}, &metav1.LabelSelector{}
+			m.ResourceRules[0].Scope = &everywhere
 		}, nil},
 		"it lets errors by": {func(p *policy, _ *binding) {
 			p.Spec.FailurePolicy = &ignore
