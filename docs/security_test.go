@@ -27,7 +27,7 @@ func TestWhatSecurityNamesIsThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"manifests/controller/policies.yaml", "manifests/modes/pod/policies.yaml", "manifests/modes/pod-certificate/policies.yaml"} {
+	for _, path := range []string{"manifests/controller/policies.yaml", "manifests/modes/pod-certificate/policies.yaml"} {
 		source, err := fs.ReadFile(root, path)
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver"
+	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -69,15 +71,41 @@ func TestARenewalWaitsForAToken(t *testing.T) {
 	}
 }
 
-// One volume may ask as its pod where the others do not, whose tokens are not kept.
+// One volume asks as its pod, by a profile, where the others do not, whose tokens are not kept. Its author alone can't say so.
 func TestAVolumeThatAsksAsThePod(t *testing.T) {
-	n := newNode(t, nil)
-	n.publish(withToken(tokens("", "SECRET", time.Hour), "csi.mayfly.dev/use-token-request=true"))
+	asking := &volume.Profiles{Profiles: spec.Profiles{Profiles: map[string]spec.Profile{
+		"asking": {"use-token-request": "true"},
+	}}}
+	n := newNode(t, func(c *driver.Config) { c.Profiles = &someProfiles{now: asking} })
+	refused := withToken(tokens("", "SECRET", time.Hour), "csi.mayfly.dev/use-token-request=true")
+	_, err := n.Publish(t.Context(), n.driver, refused)
+	if want := "csi.mayfly.dev/use-token-request is true, and no volume asks as its pod unless the operator of this driver says so"; err == nil || !kubelet.Final(err) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+	n.publish(withToken(tokens("", "SECRET", time.Hour), "csi.mayfly.dev/profile=asking"))
 	other := withToken(tokens("", "SECRET", time.Hour))
 	other.UID = "3b2f6a5e-0001-4c5e-9d3e-000000000002"
 	n.publish(other)
 	if asked := n.signer.asked(); len(asked) != 2 || asked[0].Token != "SECRET" || asked[1].Token != "" {
 		t.Errorf("asked %d times", len(asked))
+	}
+}
+
+// The operator takes back --use-token-request: what a running pod has does not depend on today's flags.
+func TestAVolumeThatMightAskAsThePod(t *testing.T) {
+	might := true
+	n := newNode(t, func(c *driver.Config) { c.Defaults.AsPod = might })
+	v := withToken(tokens("", "SECRET", time.Hour), "csi.mayfly.dev/use-token-request=true", "csi.mayfly.dev/duration=4s")
+	target := n.publish(v)
+	might = false
+	n.restart()
+	before := pair(t, target)
+	n.publish(v) // The kubelet brings the token again.
+	until(t, "a renewal", func() bool { return !pair(t, target).Equal(before) })
+	for _, r := range n.signer.asked() {
+		if r.Token != "SECRET" {
+			t.Errorf("asked with %q", string(r.Token))
+		}
 	}
 }
 

@@ -14,7 +14,10 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 )
 
-const podCertificates = "modes/pod-certificate/"
+const (
+	podCertificates = "modes/pod-certificate/"
+	tokenRequests   = "options/token-request/"
+)
 
 // TestRightsOfPodCertificates: no right is there that the code does not use. That none is missing is tested with a real API server, in test/cluster.
 func TestRightsOfPodCertificates(t *testing.T) {
@@ -54,9 +57,9 @@ func TestPolicyOfPodCertificates(t *testing.T) {
 	}
 }
 
-// Mode pod replaces the CSIDriver object and the node plugin's ClusterRole by such as differ in what the mode is.
-func TestModePod(t *testing.T) {
-	ours, asPod := the[*storagev1.CSIDriver](t, objects(t, "csidriver.yaml")), the[*storagev1.CSIDriver](t, objects(t, "modes/pod/*.yaml"))
+// The option replaces the CSIDriver object and the node plugin's ClusterRole by such as differ in what it is.
+func TestTokenRequests(t *testing.T) {
+	ours, asPod := the[*storagev1.CSIDriver](t, objects(t, "csidriver.yaml")), the[*storagev1.CSIDriver](t, objects(t, tokenRequests+"*.yaml"))
 	if r := asPod.Spec.TokenRequests; len(r) != 1 || r[0].Audience != "" || !*asPod.Spec.RequiresRepublish || !*asPod.Spec.ServiceAccountTokenInSecrets {
 		t.Errorf("%+v: the API server's token must come again and again, among the secrets", asPod.Spec)
 	}
@@ -65,25 +68,10 @@ func TestModePod(t *testing.T) {
 	if !reflect.DeepEqual(*spec, ours.Spec) || !maps.Equal(asPod.Labels, ours.Labels) || asPod.Name != ours.Name {
 		t.Error("the CSIDriver for token requests differs in more than them")
 	}
-	usual, role := the[*rbacv1.ClusterRole](t, objects(t, "rbac.yaml")), the[*rbacv1.ClusterRole](t, objects(t, "modes/pod/rbac.yaml"))
+	usual, role := the[*rbacv1.ClusterRole](t, objects(t, "rbac.yaml")), the[*rbacv1.ClusterRole](t, objects(t, tokenRequests+"rbac.yaml"))
 	usual.Rules[0].Verbs = slices.DeleteFunc(usual.Rules[0].Verbs, func(verb string) bool { return verb == "create" })
 	if !reflect.DeepEqual(usual, role) {
 		t.Errorf("the node plugin's role differs in more than the right to create requests: %+v", role)
 	}
-	rights(t, the[*rbacv1.ClusterRole](t, objects(t, "modes/pod/workloads.yaml")), map[string][]string{"cert-manager.io/certificaterequests": {"ask-as-pod", "create"}})
-}
-
-func TestPoliciesOfModePod(t *testing.T) {
-	all := objects(t, "modes/pod/*.yaml")
-	var names []string
-	bound := bindings(t, all)
-	for _, p := range each[*admissionv1.ValidatingAdmissionPolicy](all) {
-		names = append(names, p.Name)
-		if *p.Spec.FailurePolicy != admissionv1.Fail {
-			t.Errorf("%s does not fail", p.Name)
-		}
-	}
-	if !slices.Equal(names, bound) || !slices.Equal(names, []string{"mayfly-pod-requests", "mayfly-pod-decisions"}) {
-		t.Errorf("there are %v, and bound are %v", names, bound)
-	}
+	rights(t, the[*rbacv1.ClusterRole](t, objects(t, tokenRequests+"workloads.yaml")), map[string][]string{"cert-manager.io/certificaterequests": {"create"}})
 }

@@ -19,7 +19,6 @@ type Volumes struct {
 	TrustDomain string
 	SPIFFEPath  string
 	ConfigMap   string // <namespace>/<name>; empty: none.
-	AsPod       bool
 }
 
 // Add defines the flags in f, with their defaults.
@@ -40,9 +39,6 @@ func (v *Volumes) Add(f *flag.FlagSet) {
 	f.StringVar(&v.ConfigMap, "config-map", "",
 		"ConfigMap, as <namespace>/<name>, with profiles of attributes and the issuer of volumes that name none; "+
 			"it is watched; empty: none")
-	f.BoolVar(&v.AsPod, "use-token-request", false,
-		"certificates of volumes that do not say are asked for as the pod's service account, "+
-			"with the token that the kubelet passes on (CSIDriver: tokenRequests, requiresRepublish)")
 }
 
 // Check checks the values of the flags.
@@ -64,7 +60,7 @@ func (v *Volumes) Check() error {
 func (v *Volumes) Defaults() spec.Defaults {
 	return spec.Defaults{
 		IssuerName: v.Issuer.Name, IssuerKind: v.Issuer.Kind, IssuerGroup: v.Issuer.Group,
-		TrustDomain: v.TrustDomain, SPIFFEPath: v.SPIFFEPath, AsPod: v.AsPod,
+		TrustDomain: v.TrustDomain, SPIFFEPath: v.SPIFFEPath,
 	}
 }
 

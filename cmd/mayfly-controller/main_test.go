@@ -29,15 +29,15 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		env  map[string]string
 		want string
 	}{
-		{"", nil, "a command is missing: mayfly-controller run, mayfly-controller policy check, mayfly-controller approvers, mayfly-controller version or mayfly-controller help"},
-		{"node", nil, `unknown command "node": there are run, policy check, approvers, version and help`},
-		{"policy", nil, `unknown command "policy": there are run, policy check, approvers, version and help`},
+		{"", nil, "a command is missing: mayfly-controller run, mayfly-controller policy check, mayfly-controller admission check, mayfly-controller version or mayfly-controller help"},
+		{"node", nil, `unknown command "node": there are run, policy check, admission check, version and help`},
+		{"policy", nil, `unknown command "policy": there are run, policy check, admission check, version and help`},
 		{"policy check", nil, "--filename is required"},
 		{"policy check --filename=", nil, "--filename is required"},
 		{"policy check --filename=x extra", nil, `unexpected argument "extra"`},
 		{"policy check --filename=x --output=yaml", nil, "--output=yaml: there are table and json"},
 		{"policy check --filename=x --cluster-domain=", nil, "--cluster-domain=: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"},
-		{"approvers extra", nil, `unexpected argument "extra"`},
+		{"admission check extra", nil, `unexpected argument "extra"`},
 		{"run extra", nil, `unexpected argument "extra"`},
 		{"run --node-plugin=", nil, "--node-plugin is required"},
 		{"run --config-map=profiles", nil, "--config-map=profiles: <namespace>/<name> is needed"},
@@ -45,7 +45,7 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		{"run --spiffe-path=/${POD}", nil, `--trust-domain=cluster.local --spiffe-path=/${POD}: the path has an unknown variable "${POD}": known are NODE_NAME, POD_IP, POD_IPS, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME`},
 		{"run --pod-cidr=10.0.0.0", nil, `invalid value "10.0.0.0" for flag -pod-cidr: netip.ParsePrefix("10.0.0.0"): no '/'`},
 		{"run --log-format=xml", nil, "--log-format=xml: there are json and text"},
-		{"run", map[string]string{"MAYFLY_ALLOW_ANY_NAME": "yes"}, `MAYFLY_ALLOW_ANY_NAME="yes": parse error`},
+		{"run", map[string]string{"MAYFLY_POD_CERTIFICATES": "yes"}, `MAYFLY_POD_CERTIFICATES="yes": parse error`},
 	} {
 		t.Run(row.args, func(t *testing.T) {
 			code, stdout, stderr := command(t.Context(), row.env, strings.Fields(row.args)...)
@@ -58,11 +58,11 @@ func TestABadFlagIsOneLine(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	for args, want := range map[string]string{
-		"approvers -h":    "Flags of mayfly-controller approvers; MAYFLY_",
-		"help":            "mayfly-controller run [flags]",
-		"run -h":          "MAYFLY_DRIVER_NAME stands in for --driver-name",
-		"policy check -h": "Flags of mayfly-controller policy check; MAYFLY_DRIVER_NAME",
-		"version":         flags.Version(),
+		"help":               "mayfly-controller run [flags]",
+		"run -h":             "MAYFLY_DRIVER_NAME stands in for --driver-name",
+		"admission check -h": "Flags of mayfly-controller admission check; MAYFLY_",
+		"policy check -h":    "Flags of mayfly-controller policy check; MAYFLY_DRIVER_NAME",
+		"version":            flags.Version(),
 	} {
 		if code, stdout, stderr := command(t.Context(), nil, strings.Fields(args)...); code != flags.ExitOK || !strings.Contains(stdout, want) || stderr != "" {
 			t.Errorf("%s: exit code %d, %q, %q", args, code, stdout, stderr)
@@ -89,7 +89,7 @@ func written(t *testing.T, text string) string {
 
 func TestWithoutAnAPIServer(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
-	for _, args := range [][]string{{"run"}, {"approvers"}, {"policy", "check", "--filename", written(t, aPolicy)}} {
+	for _, args := range [][]string{{"run"}, {"admission", "check"}, {"policy", "check", "--filename", written(t, aPolicy)}} {
 		for _, kubeconfig := range []string{"", "/does/not/exist"} {
 			code, _, stderr := command(t.Context(), nil, append(args, "--kubeconfig="+kubeconfig)...)
 			if code != flags.ExitError || !strings.HasPrefix(stderr, "mayfly-controller: find the API server: ") || strings.Count(stderr, "\n") != 1 {
@@ -119,19 +119,19 @@ func TestAFileThatIsNotUnderstood(t *testing.T) {
 }
 
 func TestRules(t *testing.T) {
-	o, err := parse([]string{"--pod-cidr=10.0.0.0/8,fd00::/8", "--driver-name=a,b=csi-driver", "--allow-any-name"}, func(string) string { return "" }, nil)
+	o, err := parse([]string{"--pod-cidr=10.0.0.0/8,fd00::/8", "--driver-name=a,b=csi-driver"}, func(string) string { return "" }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := o.rules()
 	if o.NodePlugin != "system:serviceaccount:mayfly-system:mayfly" || !slices.Equal(r.Drivers, []spec.DriverName{{Name: "a", Dialect: spec.Mayfly}, {Name: "b", Dialect: spec.CSIDriver}}) || len(r.PodCIDRs) != 2 ||
-		r.Policy != (policy.Policy{ClusterDomain: "cluster.local", AnyName: true}) || r.Defaults.TrustDomain != "cluster.local" {
+		r.Policy != (policy.Policy{ClusterDomain: "cluster.local"}) || r.Defaults.TrustDomain != "cluster.local" {
 		t.Errorf("%+v", r)
 	}
 }
 
 func TestReference(t *testing.T) {
-	flagstest.Reference(t, "../../docs/controller.md", new(options).flags(), new(checkOptions).flags(), new(approversOptions).flags())
+	flagstest.Reference(t, "../../docs/controller.md", new(options).flags(), new(checkOptions).flags(), new(admissionOptions).flags())
 }
 
 // Replicas that do not lead decide and sign as well, so they need the profiles, too.

@@ -21,7 +21,6 @@ type judgement struct {
 	Kubeconfig    string
 	PodCIDRs      *flags.Repeated[netip.Prefix]
 	ClusterDomain string
-	AllowAnyName  bool
 }
 
 // options are the flags of mayfly-controller run.
@@ -42,7 +41,7 @@ func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly-controller run", flag.ContinueOnError)
 	o.addTo(f)
 	o.Log.Add(f)
-	f.StringVar(&o.NodePlugin, "node-plugin", "system:serviceaccount:mayfly-system:mayfly", "user that the node plugins are for the API server: their requests are decided on, and those of pods for volumes that ask as the pod")
+	f.StringVar(&o.NodePlugin, "node-plugin", nodePluginUser, "user that the node plugins are for the API server: their requests are decided on, and no others")
 	f.BoolVar(&o.PodCertificates, "pod-certificates", false, "sign PodCertificateRequests: those of node plugins with --signer=pod-certificate, and those of the kubelets for podCertificate volumes; needs Kubernetes 1.37 and manifests/modes/pod-certificate")
 	f.StringVar(&o.Namespace, "namespace", "mayfly-system", "namespace of the controller, which has the Secrets of its CAs; with --pod-certificates")
 	f.StringVar(&o.OwnCA, "own-ca", "mayfly-ca", "Secret of the controller's own CA, which it makes and rotates; with --pod-certificates")
@@ -58,7 +57,6 @@ func (j *judgement) addTo(f *flag.FlagSet) {
 	j.PodCIDRs = flags.Repeat(netip.ParsePrefix)
 	f.Var(j.PodCIDRs, "pod-cidr", "where the IPs of pods lie, besides the spec.podCIDRs of their nodes; may be repeated, or be several with commas between them")
 	f.StringVar(&j.ClusterDomain, "cluster-domain", "cluster.local", "domain of the names of services")
-	f.BoolVar(&j.AllowAnyName, "allow-any-name", false, "approve whatever the volume of a pod asks for that no CertificatePolicy selects, a CA's certificate included: this trusts whoever may create pods")
 }
 
 // parse reads the flags, each from the environment first and then from the command line.
@@ -111,5 +109,5 @@ func (j *judgement) rules() proof.Rules {
 
 // policy is for pods that no CertificatePolicy selects.
 func (j *judgement) policy() policy.Policy {
-	return policy.Policy{ClusterDomain: j.ClusterDomain, AnyName: j.AllowAnyName}
+	return policy.Policy{ClusterDomain: j.ClusterDomain}
 }

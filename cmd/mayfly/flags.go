@@ -41,6 +41,7 @@ type options struct {
 	Kubeconfig     string
 	Gates          *flags.Repeated[volume.Gate]
 	StartsWithout  bool
+	AsPod          bool
 	WatchPods      bool
 	Trust          string
 	TrustFiles     *flags.Repeated[trustFile]
@@ -64,6 +65,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.LocalCA, "local-ca", "", "directory of the embedded CA's tls.crt and tls.key, made on first use (default plugins/csi.mayfly.dev/local-ca under the kubelet's root)")
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account, or none with --signer=local")
 	f.BoolVar(&o.StartsWithout, "continue-on-not-ready", false, "let pods start without their certificate while that can't be asked for yet, for a gate or for their IP")
+	f.BoolVar(&o.AsPod, "use-token-request", false, "ask as the pod's service account, past mayfly-controller, for volumes that do not say no: with the token that the kubelet passes on (CSIDriver: tokenRequests, requiresRepublish); without this flag no volume asks so but by a profile")
 	o.Gates = flags.Repeat(volume.ParseGate)
 	f.Var(o.Gates, "pod-readiness-gate", "what a pod must have before its first certificate is asked for: pod-ip:any, pod-ip:ipv4, pod-ip:ipv6, pod-condition:<type>[=<status>] or pod-annotation:<key>; may be repeated, or be several with commas between them")
 	f.BoolVar(&o.WatchPods, "watch-pods", false, "watch this node's pods for the annotation "+pod.RenewAt)
@@ -157,7 +159,7 @@ func socketName(driver string) string {
 // defaults returns what volumes get that do not say.
 func (o *options) defaults() volume.Defaults {
 	d := volume.Defaults{Defaults: o.Defaults()}
-	d.Gates, d.StartsWithout = o.Gates.Values, o.StartsWithout
+	d.Gates, d.StartsWithout, d.AsPod = o.Gates.Values, o.StartsWithout, o.AsPod
 	d.SELinuxContext = o.SELinuxContext
 	d.PodCertificates = o.Signer == signerPodCertificate
 	d.Trust, d.TrustFiles = o.Trust, slices.Sorted(maps.Keys(o.trustFiles()))

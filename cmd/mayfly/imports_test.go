@@ -53,6 +53,7 @@ func imports() map[string]struct {
 		"signer/certmanager":          {"signer signer/decision signer/object", true},
 		"signer/podcertificate":       {"signer signer/chain signer/decision signer/object", true},
 		"signer/signertest":           {"signer", false},
+		"signer/controller/admission": {"", false},
 		"signer/controller/approver":  {"signer signer/controller/proof signer/problem signer/spec", false},
 		"signer/controller/authority": {"signer/ca signer/chain", false},
 		"signer/controller/policy": {"signer signer/controller/policy/v1alpha1 signer/message signer/problem " +
@@ -61,7 +62,6 @@ func imports() map[string]struct {
 		"signer/controller/proof": {"signer signer/controller/policy signer/message signer/problem " +
 			"signer/spec", true},
 		"signer/controller/review": {"signer/controller/policy/v1alpha1 signer/controller/proof", true},
-		"signer/controller/rights": {"", false},
 		"signer/controller/bridge": {"signer signer/ca signer/certmanager signer/chain signer/controller/proof " +
 			"signer/message signer/object signer/problem signer/spec", false},
 	}

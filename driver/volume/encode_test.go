@@ -28,7 +28,7 @@ func TestEncode(t *testing.T) {
 	}
 	for _, a := range volume.Attributes() {
 		given := map[string]string{"issuer-name": "ca", "dns-names": "web", "layout": "pem,pkcs12", a.Name: a.Example}
-		if v, err := volume.Parse(asked(given), volume.Defaults{Defaults: spec.Defaults{TrustDomain: "example.org"}, AnyTrustFile: true}); err == nil {
+		if v, err := volume.Parse(asked(given), volume.Defaults{Defaults: spec.Defaults{TrustDomain: "example.org", AsPod: true}, AnyTrustFile: true}); err == nil {
 			volumes++
 			comesBack(t, v)
 		}

@@ -39,6 +39,7 @@ func TestWhatPodCertificateRequestsCantSay(t *testing.T) {
 		"duration=1h0m0.5s":                             "PREFIX/duration is 1h0m0.5s" + duration,
 		"duration=90d":                                  `PREFIX/duration is "90d", which is not a duration such as 30m or 24h`,
 		"use-token-request=true":                        "PREFIX/use-token-request is true" + token,
+		"profile=asking use-token-request=false":        "",
 		"profile=short":                                 "PREFIX/duration (of the profile) is 10m0s" + duration,
 		"profile=short duration=2h":                     "",
 		"profile=weak":                                  "PREFIX/key-size (of the profile) is 2048" + rsa,
@@ -68,6 +69,50 @@ func TestWhatPodCertificateRequestsCantSay(t *testing.T) {
 		defaults.PodCertificates = false
 		if _, err := volume.Parse(asked(given), defaults); err != nil && strings.Contains(fmt.Sprint(err), "PodCertificateRequests") {
 			t.Errorf("%s, of another signer: %v", attributes, err)
+		}
+	}
+}
+
+// A volume asks as its pod where the driver's operator says so, and never because its author does: it would ask past mayfly-controller.
+func TestWhoSaysThatAVolumeAsksAsItsPod(t *testing.T) {
+	const refused = "PREFIX/use-token-request is true, and no volume asks as its pod unless the operator of this driver says so, " +
+		"by --use-token-request or a profile: leave it out"
+	live := &spec.Profiles{Profiles: map[string]spec.Profile{
+		"asking": {"use-token-request": "true"}, "other": {"duration": "2h"}, "never": {"use-token-request": "false"},
+	}}
+	for _, row := range []struct {
+		flag       bool
+		attributes string
+		want       string
+	}{
+		{false, "", "false"},
+		{false, "use-token-request=false", "false"},
+		{false, "use-token-request=true", refused},
+		{false, "use-token-request=true profile=other", refused},
+		{false, "use-token-request=true profile=never", refused},
+		{false, "profile=asking", "true"},
+		{false, "profile=asking use-token-request=true", "true"},
+		{false, "profile=asking use-token-request=false", "false"},
+		{true, "", "true"},
+		{true, "use-token-request=true", "true"},
+		{true, "use-token-request=false", "false"},
+		{true, "profile=never", "false"},
+	} {
+		for _, d := range []dialect{ours, old} {
+			given := asked(nil)
+			given.Driver = d.driver
+			for _, pair := range strings.Fields(d.base + " " + row.attributes) {
+				name, value, _ := strings.Cut(pair, "=")
+				given.Attributes[d.key(name)] = value
+			}
+			v, err := volume.Parse(given, volume.Defaults{Defaults: spec.Defaults{AsPod: row.flag, Live: live}})
+			got := fmt.Sprint(v.AsPod)
+			if err != nil {
+				got = err.Error()
+			}
+			if want := strings.ReplaceAll(row.want, "PREFIX", "csi.mayfly.dev"); got != want {
+				t.Errorf("%s: --use-token-request=%v, %s\n got %s\nwant %s", d.prefix, row.flag, row.attributes, got, want)
+			}
 		}
 	}
 }

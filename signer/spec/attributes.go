@@ -128,9 +128,9 @@ func keyAttributes() []Attribute {
 func requestAttributes() []Attribute {
 	return []Attribute{
 		{
-			Name: "use-token-request", Example: "true",
-			Meaning: "`true`: the certificate is asked for [as the pod's service account](#who-asks). Absent: as " +
-				"`--use-token-request` says.",
+			Name: "use-token-request", Example: "false",
+			Meaning: "Whether the certificate is asked for [as the pod's service account](#who-asks). Absent: as " +
+				"`--use-token-request` says. `true` is for profiles: a pod can't say so by itself.",
 		},
 	}
 }

@@ -23,7 +23,7 @@ func (p *parser) checkCombinations() (problems problem.List) {
 		{"profile common-name literal-subject dns-names ip-sans uri-sans spiffe", p.requireName},
 		{"key-algorithm key-size key-encoding", p.completeKey},
 		{"duration", p.checkRequestableDuration},
-		{"use-token-request", p.checkRequestableAsPod},
+		{"use-token-request", p.checkAsPod},
 	} {
 		if !slices.ContainsFunc(strings.Fields(c.attributes), p.Wrong) {
 			problems = append(problems, problem.Of(c.check())...)

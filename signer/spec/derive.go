@@ -20,13 +20,6 @@ func AskedBy(pod signer.Pod, driver string, attributes map[string]string) Asked 
 	return Asked{Driver: driver, Attributes: all, Node: pod.Node}
 }
 
-// AsPod reports whether the certificate of a volume is asked for as the pod's service account, even if the rest of
-// the volume is not valid.
-func AsPod(asked Asked, defaults Defaults) bool {
-	r, _ := Read(asked, defaults)
-	return r != nil && r.AsPod
-}
-
 // SPIFFEID returns the SPIFFE ID that the attribute spiffe gives to a pod with these IPs; nil where there is no
 // trust domain.
 func (d Defaults) SPIFFEID(pod signer.Pod, ips []string) (*url.URL, error) {

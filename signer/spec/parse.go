@@ -41,7 +41,7 @@ type Defaults struct {
 	SPIFFEPath  string // Of SPIFFE IDs, with variables; empty: StandardSPIFFEPath.
 	Node        string // Of all pods; empty: each volume says.
 
-	AsPod bool // Of volumes that do not say.
+	AsPod bool // Of volumes that do not say; else none asks as its pod but by a profile.
 
 	// PodCertificates is set where certificates are asked for by PodCertificateRequests, which can't say all that a
 	// volume may ask for.

@@ -36,10 +36,19 @@ func (p *parser) checkRequestableDuration() error {
 		", which take 1h to 2184h (91 days), in whole seconds: set %s to one of those", d, p.KeyOf("duration"))
 }
 
-func (p *parser) checkRequestableAsPod() error {
-	if !p.defaults.PodCertificates || !p.AsPod {
+// checkAsPod checks that a volume may ask as its pod: past mayfly-controller, which decides on what node plugins ask.
+// The driver's operator allows that, and no pod does.
+func (p *parser) checkAsPod() error {
+	const name = "use-token-request"
+	switch allowed := p.defaults.AsPod || p.Profile[name] == "true"; {
+	case !p.AsPod:
 		return nil
+	case p.defaults.PodCertificates:
+		return problem.New(p.originOf(name), "is true, and "+byPodCertificates+
+			", as the node and never as the pod: set %s: \"false\"", p.KeyOf(name))
+	case !allowed:
+		return problem.New(p.KeyOf(name), "is true, and no volume asks as its pod unless the operator of this driver "+
+			"says so, by --"+name+" or a profile: leave it out")
 	}
-	return problem.New(p.originOf("use-token-request"), "is true, and "+byPodCertificates+
-		", as the node and never as the pod: set %s: \"false\"", p.KeyOf("use-token-request"))
+	return nil
 }

@@ -62,8 +62,8 @@ func TestController(t *testing.T) {
 	t.Run("mistakes in policies", mistakes)
 	t.Run("policies", policies)
 	t.Run("policy check", policyCheck)
-	t.Run("approvers", approvers)
-	t.Run("mode pod", modePod)
+	t.Run("admission check", admissionCheck)
+	t.Run("token requests", tokenRequests)
 	t.Run("changes of settings", settings)
 	t.Run("no CRD", noCRD)
 }
@@ -449,14 +449,14 @@ func verdicts(t *testing.T) {
 	s.ask(s.writeIP(honest, "10.244.0.9"), "honest")
 	s.ask(s.writeIP(liar, "10.96.0.1"), "liar")
 	s.ask(s.status(s.pod("ended"), `{"phase":"Succeeded"}`), "ended")
-	s.ask(s.pod("other", "dns-names=web.test"), "other")
+	s.ask(s.pod("other", "dns-names=web.${POD_NAMESPACE}.svc.example.org"), "other")
 	s.ask(s.pod("authority", "is-ca=true"), "authority")
 
 	for name, want := range map[string]struct{ decision, message string }{
 		"honest":    {"Approved " + proof.Verified, "pod honest on node node-a"},
 		"liar":      {"Denied " + proof.IPNotProved, "the pod's IP 10.96.0.1 does not lie in the spec.podCIDRs of node node-a"},
 		"ended":     {"Denied " + proof.PodNotLive, "it is Succeeded"},
-		"other":     {"Denied " + proof.NotAllowed, `DNS name "web.test" is not the pod's: it may have names under ` + s.namespace + ".svc.cluster.local"},
+		"other":     {"Denied " + proof.NotAllowed, `DNS name "web.` + s.namespace + `.svc.example.org" is not the pod's: it may have names under ` + s.namespace + ".svc.cluster.local"},
 		"authority": {"Denied " + proof.NotAllowed, "a pod may not be a CA"},
 		"replayed":  {"Denied " + proof.PodNotFound, "there is no pod gone"},
 	} {
@@ -466,9 +466,7 @@ func verdicts(t *testing.T) {
 	}
 	end()
 	second()
-	defer control(t, "--allow-any-name")()
-	s.ask(s.pod("any", "dns-names=web.test", "organizations=Shop"), "any")
-	s.decided("any", "Approved VerifiedByMayfly")
+	defer control(t, "--cluster-domain=example.org")()
 	s.approvable("other") // By a controller with other flags than the one that denied it.
 }
 

@@ -54,7 +54,7 @@ func run(m *testing.M) (code int, err error) {
 	if err := shared.Up(ctx, func(format string, args ...any) { fmt.Printf(format+"\n", args...) }); err != nil {
 		return 1, err
 	}
-	for user, manifest := range map[string]string{pluginUser: "rbac.yaml", podPluginUser: "modes/pod/rbac.yaml"} {
+	for user, manifest := range map[string]string{pluginUser: "rbac.yaml", podPluginUser: "options/token-request/rbac.yaml"} {
 		if err := pluginKubeconfig(ctx, filepath.Join(dir, user), manifest, user); err != nil {
 			return 1, err
 		}
@@ -77,10 +77,10 @@ func build(ctx context.Context, dir string) (string, error) {
 	return path, nil
 }
 
-// The node plugin, for the API server: as it is, and in mode pod.
+// The node plugin, for the API server: as it is, and where pods ask for themselves.
 const (
 	pluginUser    = "node-plugin"
-	podPluginUser = "node-plugin-of-mode-pod"
+	podPluginUser = "node-plugin-of-token-requests"
 )
 
 // pluginKubeconfig writes a kubeconfig for a user with the ClusterRole of a manifest, which gets the user's name where that is not the usual one.

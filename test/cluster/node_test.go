@@ -284,7 +284,7 @@ type fixture struct {
 	binary     string // The node plugin.
 	controller string // mayfly-controller, of the test of it.
 
-	plugin, podPlugin string // Kubeconfigs with the rights of the manifests, and with those of mode pod.
+	plugin, podPlugin string // Kubeconfigs with the rights of the manifests, and with those of options/token-request.
 }
 
 func write(t *testing.T, text []byte) string {

@@ -208,6 +208,23 @@ func TestAskingAsThePod(t *testing.T) {
 	n.unpublish(v)
 }
 
+// A pod's author alone does not have the volume asked for as the pod, past the controller, though pod and token could.
+func TestAPodThatWouldAskForItself(t *testing.T) {
+	t.Parallel()
+	n := idleNode(t, namespace(t))
+	n.start()
+	v, _ := n.podWithToken("web", "use-token-request=true")
+	n.mayAsk()
+	_, err := n.Publish(t.Context(), n.driver, v)
+	want := "csi.mayfly.dev/use-token-request is true, and no volume asks as its pod unless the operator of this driver says so, by --use-token-request or a profile: leave it out"
+	if err == nil || !kubelet.Final(err) || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+	if made := n.requests(); len(made) > 0 {
+		t.Errorf("%d requests", len(made))
+	}
+}
+
 // podWithToken makes a pod object of the service account asker, with a token that the kubelet passes on.
 func (n *node) podWithToken(name string, attributes ...string) (v kubelet.Volume, token string) {
 	n.t.Helper()
@@ -246,11 +263,11 @@ func (n *node) podAs(name, account string, attributes ...string) kubelet.Volume 
 	return v
 }
 
-// mayAsk gives the service account the ClusterRole of mode pod.
+// mayAsk gives the service account the ClusterRole of options/token-request.
 func (n *node) mayAsk() {
 	n.t.Helper()
 	role := &rbacv1.ClusterRole{}
-	if err := document(filepath.Join("..", "..", "manifests", "modes", "pod", "workloads.yaml"), "ClusterRole", role); err != nil {
+	if err := document(filepath.Join("..", "..", "manifests", "options", "token-request", "workloads.yaml"), "ClusterRole", role); err != nil {
 		n.t.Fatal(err)
 	}
 	_, err := shared.Client.RbacV1().Roles(n.namespace).Create(n.t.Context(), &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: role.Name}, Rules: role.Rules}, metav1.CreateOptions{})

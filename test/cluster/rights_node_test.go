@@ -286,23 +286,19 @@ func allNodesRights() map[string]func(*loss) {
 	}
 }
 
-// podsRights are those of mode pod, where the pod asks and the node plugin does all else.
+// podsRights are those of options/token-request, where the pod asks and the node plugin does all else.
 func podsRights() map[string]func(*loss) {
-	const file = "modes/pod/rbac.yaml: "
+	const file = "options/token-request/rbac.yaml: "
 	return map[string]func(*loss){
-		file + "get certificaterequests.cert-manager.io":                           unreadInPodsName,
-		file + "watch certificaterequests.cert-manager.io":                         unwatched,
-		file + "delete certificaterequests.cert-manager.io":                        unforgotten,
-		file + "list clustertrustbundles.certificates.k8s.io":                      unlisted,
-		file + "watch clustertrustbundles.certificates.k8s.io":                     unlisted,
-		file + "create events":                                                     untold,
-		"modes/pod/workloads.yaml: create certificaterequests.cert-manager.io":     unaskedByThePod,
-		"modes/pod/workloads.yaml: ask-as-pod certificaterequests.cert-manager.io": unheld,
+		file + "get certificaterequests.cert-manager.io":                                   unreadInPodsName,
+		file + "watch certificaterequests.cert-manager.io":                                 unwatched,
+		file + "delete certificaterequests.cert-manager.io":                                unforgotten,
+		file + "list clustertrustbundles.certificates.k8s.io":                              unlisted,
+		file + "watch clustertrustbundles.certificates.k8s.io":                             unlisted,
+		file + "create events":                                                             untold,
+		"options/token-request/workloads.yaml: create certificaterequests.cert-manager.io": unaskedByThePod,
 	}
 }
-
-// unheld: who lacks the verb gets what they ask for, and is not held to their pod: podRequests, "a pod that asks for something else".
-func unheld(*loss) {}
 
 // asker is the signer of a node plugin that has lost the right, and a request of a pod that has all of its own.
 func (l *loss) asker() (*certmanager.Signer, *watched, signer.Request) {
@@ -336,8 +332,8 @@ func (l *loss) asker() (*certmanager.Signer, *watched, signer.Request) {
 
 // pluginFile is the manifest of the node plugin's role.
 func (l *loss) pluginFile() string {
-	if strings.HasPrefix(l.right.file, "modes/pod/") {
-		return "modes/pod/rbac.yaml"
+	if strings.HasPrefix(l.right.file, "options/token-request/") {
+		return "options/token-request/rbac.yaml"
 	}
 	return "rbac.yaml"
 }
@@ -345,7 +341,7 @@ func (l *loss) pluginFile() string {
 // mayAsk gives the service account mayfly of the namespace the rights of workloads, but the lost one.
 func (l *loss) mayAsk(namespace string) {
 	l.Helper()
-	of := rolesOf(l.T, "modes/pod/workloads.yaml")[0]
+	of := rolesOf(l.T, "options/token-request/workloads.yaml")[0]
 	of.kind = "Role"
 	l.grant("system:serviceaccount:"+namespace+":mayfly", namespace+"-workloads", namespace, of)
 }

@@ -117,7 +117,7 @@ func TestRights(t *testing.T) {
 		}
 	}
 	lose(t, "mode driver", all, tables[0])
-	lose(t, "mode pod", all, tables[1])
+	lose(t, "token requests", all, tables[1])
 	lose(t, "nodes", all, tables[2])
 	lose(t, "mode pod-certificate", all, tables[3])
 	t.Run("what watches show", stolenWatches)

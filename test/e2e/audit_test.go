@@ -67,7 +67,7 @@ func refusals() map[string][]string {
 		"mayfly: create certificaterequests.cert-manager.io": {
 			"story-certificates-are-asked-for-as-the-node",      // The role of mode pod-certificate is there, and not yet its flag.
 			"story-someone-has-the-token-of-a-driver-that-asks", // As before.
-			"story-pods-ask-as-themselves",                      // The same of mode pod.
+			"story-pods-ask-as-themselves",                      // The same of options/token-request.
 		},
 		"mayfly: list configmaps":  {"story-ca-certificates-change", "mayfly-system"}, // trustPushed, operated: the option comes, or goes, while volumes follow.
 		"mayfly: watch configmaps": {"story-ca-certificates-change", "mayfly-system"},

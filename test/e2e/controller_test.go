@@ -71,6 +71,9 @@ func centrallyApproved(s *story) {
 	s.says("greedy", "FailedMount", "request denied: CertificateRequest "+s.namespace+"/greedy-", `NotAllowed: DNS name "web.test" is not the pod's: it may have names under `+s.namespace+".svc.cluster.local")
 	s.allowed("greedy", "web.test")
 	s.delete("greedy")
+	s.create(pod("sly", own("use-token-request=true")))
+	s.says("sly", "FailedMount", unlessTheOperator)
+	s.delete("sly")
 
 	if _, err := s.kubectl("delete", "deployment", "--all"); err != nil { // Its pods would renew in vain.
 		s.Fatal(err)

@@ -102,7 +102,7 @@ func (s *story) asThePod() {
 			s.Error(err)
 		}
 	})
-	if _, err := shared.Kubectl(s.Context(), "apply", "--filename", "../../manifests/modes/pod/csidriver.yaml", "--filename", "../../manifests/modes/pod/workloads.yaml"); err != nil {
+	if _, err := shared.Kubectl(s.Context(), "apply", "--filename", "../../manifests/options/token-request/csidriver.yaml", "--filename", "../../manifests/options/token-request/workloads.yaml"); err != nil {
 		s.Fatal(err)
 	}
 	s.Cleanup(func() {

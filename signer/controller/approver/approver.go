@@ -52,7 +52,7 @@ const again = time.Second
 // New makes an approver.
 func New(config Config) (*Approver, error) {
 	a := &Approver{Config: config, decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "mayfly_controller_decisions_total", Help: "Requests of node plugins, and of pods for their volumes, that were approved or denied, by the reason.",
+		Name: "mayfly_controller_decisions_total", Help: "Requests of node plugins that were approved or denied, by the reason.",
 	}, []string{"outcome", "reason"})}
 	if err := config.Metrics.Register(a.decisions); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
@@ -115,8 +115,6 @@ func (a *Approver) Reconcile(ctx context.Context, of reconcile.Request) (reconci
 	switch {
 	case err != nil:
 		return reconcile.Result{}, err
-	case verdict.Outcome == proof.Leave:
-		return reconcile.Result{}, nil
 	case verdict.Outcome == proof.Wait:
 		return reconcile.Result{RequeueAfter: again}, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -27,7 +28,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/mayfly-csi/mayfly/signer"
-	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
@@ -281,7 +281,7 @@ func TestADeniedRequestThatWouldBeApproved(t *testing.T) {
 	const denied, approvable = "Denied NotAllowed", "Denied NotAllowed, csi.mayfly.dev/Approvable VerifiedByMayfly"
 	decides(again, denied) // The policies may have changed while it was denied.
 	decides(0, denied)
-	d.Court.Rules.Policy = policy.Policy{AnyName: true}
+	d.Court.Rules.Policy = anything{}
 	conflicts = 1
 	decides(again, denied) // cert-manager has changed it.
 	decides(0, approvable)
@@ -345,4 +345,33 @@ func TestTrim(t *testing.T) {
 	if object, err := callers().Trim(pod); object != pod || err != nil {
 		t.Errorf("%v (%v)", object, err)
 	}
+}
+
+// What a cache keeps of the requests of others is little, whatever they are: 10,000 with their certificates would be 100 MB.
+func TestTheRequestsOfOthersAreSmallInACache(t *testing.T) {
+	const n = 10_000
+	kept := make([]any, n)
+	before := heap()
+	for i := range kept {
+		cr := &cmapi.CertificateRequest{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: fmt.Sprint("other-", i), Annotations: map[string]string{"example.org/x": strings.Repeat("x", 1<<10)}},
+			Spec:       cmapi.CertificateRequestSpec{Username: "system:serviceaccount:cert-manager:cert-manager", Request: make([]byte, 4<<10), Extra: map[string][]string{nodeName: {"node-a"}}},
+			Status:     cmapi.CertificateRequestStatus{Certificate: make([]byte, 4<<10)},
+		}
+		var err error
+		if kept[i], err = callers().Trim(cr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if used := heap() - before; used > n<<11 {
+		t.Errorf("%d requests of others take %d KiB", n, used>>10)
+	}
+	goruntime.KeepAlive(kept)
+}
+
+func heap() int64 {
+	goruntime.GC()
+	var m goruntime.MemStats
+	goruntime.ReadMemStats(&m)
+	return int64(m.HeapAlloc) //nolint:gosec // Of a test.
 }

@@ -1,12 +1,11 @@
-// Package approver decides on the CertificateRequests of Mayfly's node plugins, and of pods whose volumes ask as the pod: a request is approved only if the
-// node that asks runs the pod, and the pod has a volume that asks for just this.
+// Package approver decides on the CertificateRequests of Mayfly's node plugins, and on no others: a request is approved only if the node that asks runs the pod,
+// and the pod has a volume that asks for just this.
 //
 // Who made a request is as the API server told cert-manager's webhook.
 package approver
 
 import (
 	"slices"
-	"strings"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
@@ -23,20 +22,12 @@ type Callers struct {
 	NodePlugin string // The user that the node plugins are for the API server.
 }
 
-// The keys of a caller's pod and node (k8s.io/apiserver pkg/authentication/serviceaccount, PodNameKey, PodUIDKey and NodeNameKey).
-const (
-	podName  = "authentication.kubernetes.io/pod-name"
-	podUID   = "authentication.kubernetes.io/pod-uid"
-	nodeName = "authentication.kubernetes.io/node-name"
-)
+// nodeName is the key of a caller's node (k8s.io/apiserver pkg/authentication/serviceaccount, NodeNameKey).
+const nodeName = "authentication.kubernetes.io/node-name"
 
-// Concern reports whether the request is one to decide on, as far as it shows itself: one by a pod may be for no volume, which the pod shows.
+// Concern reports whether the request is one to decide on.
 func (c Callers) Concern(cr *cmapi.CertificateRequest) bool {
-	return cr.DeletionTimestamp == nil && !decided(cr) && c.asks(cr)
-}
-
-func (c Callers) asks(cr *cmapi.CertificateRequest) bool {
-	return cr.Spec.Username == c.NodePlugin || byItsPod(cr)
+	return cr.DeletionTimestamp == nil && !decided(cr) && cr.Spec.Username == c.NodePlugin
 }
 
 // denied reports whether the request was denied for what may end, and does not say yet that it has ended.
@@ -47,26 +38,7 @@ func (c Callers) denied(cr *cmapi.CertificateRequest) bool {
 		})
 	}
 	whatever := func(string) bool { return true }
-	return cr.DeletionTimestamp == nil && is(cmapi.CertificateRequestConditionDenied, proof.MayEnd) && !is(signer.Approvable, whatever) && c.asks(cr)
-}
-
-// byItsPod reports whether the pod that owns the request has asked, with a token that is bound to it.
-func byItsPod(cr *cmapi.CertificateRequest) bool {
-	if account(cr) == "" || len(cr.OwnerReferences) != 1 {
-		return false
-	}
-	pod, err := owner(cr)
-	name, uid := cr.Spec.Extra[podName], cr.Spec.Extra[podUID]
-	return err == nil && len(cr.Spec.Extra[nodeName]) == 1 && slices.Equal(name, []string{pod.Name}) && slices.Equal(uid, []string{string(pod.UID)})
-}
-
-// account returns the service account of the request's namespace that asks; empty: none of them does.
-func account(cr *cmapi.CertificateRequest) string {
-	name, _ := strings.CutPrefix(cr.Spec.Username, "system:serviceaccount:"+cr.Namespace+":")
-	if name == cr.Spec.Username {
-		return ""
-	}
-	return name
+	return cr.DeletionTimestamp == nil && is(cmapi.CertificateRequestConditionDenied, proof.MayEnd) && !is(signer.Approvable, whatever) && cr.Spec.Username == c.NodePlugin
 }
 
 func decided(cr *cmapi.CertificateRequest) bool {
@@ -82,14 +54,10 @@ func (c Callers) claim(cr *cmapi.CertificateRequest) (proof.Claim, error) {
 		return proof.Claim{}, proof.Refuse(proof.CallerUnknown, "the request does not say on which node %s runs: its token must be bound to its pod (%s)", c.NodePlugin, nodeName)
 	}
 	pod, err := owner(cr)
-	claim := proof.Claim{
+	return proof.Claim{
 		Namespace: cr.Namespace, Pod: pod.Name, UID: pod.UID, Node: node[0], MadeAt: cr.CreationTimestamp.Time,
 		Against: func(v spec.Spec) problem.List { return against(cr, v) },
-	}
-	if cr.Spec.Username != c.NodePlugin {
-		claim.Account = account(cr)
-	}
-	return claim, err
+	}, err
 }
 
 // owner returns the reference to the pod that the request is for.

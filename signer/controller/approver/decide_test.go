@@ -45,6 +45,12 @@ func rules() proof.Rules {
 	}
 }
 
+// anything is a policy that has nothing against a volume.
+type anything struct{}
+
+func (anything) Check(spec.Spec, policy.Identity) error { return nil }
+func (anything) Ranges(signer.Pod) []netip.Prefix       { return nil }
+
 // decide is the decision on a request by the evidence.
 func decide(r proof.Rules, cr *cmapi.CertificateRequest, e proof.Evidence, now time.Time) proof.Verdict {
 	if !callers().Concern(cr) {
@@ -78,7 +84,7 @@ func inline(name, driver string, attributes ...string) corev1.Volume {
 }
 
 // derived is what the node derives from the pod's last volume.
-func derived(t *testing.T, pod *corev1.Pod, defaults spec.Defaults) (spec.Spec, signer.Request) {
+func derived(t *testing.T, pod *corev1.Pod, defaults spec.Defaults) signer.Request {
 	t.Helper()
 	asked := proof.Ask(pod, pod.Spec.Volumes[len(pod.Spec.Volumes)-1])
 	for _, driver := range rules().Drivers {
@@ -101,13 +107,13 @@ func derived(t *testing.T, pod *corev1.Pod, defaults spec.Defaults) (spec.Spec, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return v, v.Request("attempt", der)
+	return v.Request("attempt", der)
 }
 
 // asked is what the node plugin of the pod's node asks for the pod's last volume, in the words of signer/certmanager, recorded by cert-manager's webhook.
 func asked(t *testing.T, pod *corev1.Pod) *cmapi.CertificateRequest {
 	t.Helper()
-	_, req := derived(t, pod, rules().Defaults)
+	req := derived(t, pod, rules().Defaults)
 	cr := &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: pod.Namespace, Name: "web-attempt", Annotations: req.Annotations, CreationTimestamp: metav1.NewTime(created),
@@ -253,6 +259,9 @@ func TestWhatIsDenied(t *testing.T) {
 		{"a volume that is not understood", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/dns-names"] = "a..b"
 		}, proof.NotUnderstood, `volume tls of pod web asks for: the volume is not understood by this controller, which may be older than the node plugin: csi.mayfly.dev/dns-names has "a..b", which is not a DNS name`},
+		{"a volume that is to ask as its pod", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
+			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/use-token-request"] = "true"
+		}, proof.NotUnderstood, "csi.mayfly.dev/use-token-request is true, and no volume asks as its pod unless"},
 		{"a profile that the controller does not know", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/profile"] = "x"
 		}, proof.NotUnderstood, "has no profiles"},
@@ -394,7 +403,7 @@ func TestTheNearestVolumeIsNamed(t *testing.T) {
 
 func TestWhatIsLeftAlone(t *testing.T) {
 	for name, change := range map[string]func(*cmapi.CertificateRequest){
-		"another's":                 func(cr *cmapi.CertificateRequest) { cr.Spec.Username = "system:serviceaccount:shop:clerk" },
+		"the pod's own":             func(cr *cmapi.CertificateRequest) { cr.Spec.Username = "system:serviceaccount:shop:clerk" },
 		"one without a caller":      func(cr *cmapi.CertificateRequest) { cr.Spec.Username = "" },
 		"one that is approved":      func(cr *cmapi.CertificateRequest) { conclude(cr, cmapi.CertificateRequestConditionApproved) },
 		"one that is denied":        func(cr *cmapi.CertificateRequest) { conclude(cr, cmapi.CertificateRequestConditionDenied) },
@@ -403,7 +412,7 @@ func TestWhatIsLeftAlone(t *testing.T) {
 		pod := web()
 		cr := asked(t, pod)
 		change(cr)
-		if got := decide(rules(), cr, proof.Evidence{Pod: pod}, created); got != (proof.Verdict{Outcome: proof.Leave}) {
+		if got := decide(rules(), cr, proof.Evidence{Pod: pod}, created); callers().Concern(cr) || got != (proof.Verdict{}) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
@@ -472,7 +481,9 @@ func TestIPs(t *testing.T) {
 				cr = asked(t, pod)
 			}
 			r := rules()
-			r.Policy = policy.Policy{ClusterDomain: "cluster.local", AnyName: row.any}
+			if row.any {
+				r.Policy = anything{}
+			}
 			if row.cidr != "" {
 				r.PodCIDRs = []netip.Prefix{netip.MustParsePrefix(row.cidr)}
 			}
@@ -526,10 +537,10 @@ func TestIPsOfAPolicy(t *testing.T) {
 	}
 }
 
-// Where pods may have any name, they still get what they ask for and nothing else.
-func TestAnyName(t *testing.T) {
+// Where a policy allows all, pods still get what they ask for and nothing else.
+func TestAPolicyThatAllowsAll(t *testing.T) {
 	r := rules()
-	r.Policy = policy.Policy{ClusterDomain: "cluster.local", AnyName: true}
+	r.Policy = anything{}
 	pod := web("csi.mayfly.dev/dns-names=web.test", "csi.mayfly.dev/organizations=system:masters", "csi.mayfly.dev/is-ca=true")
 	if got := decide(r, asked(t, pod), proof.Evidence{Pod: pod}, created); got.Outcome != proof.Approve {
 		t.Errorf("%+v", got)
@@ -544,7 +555,7 @@ func TestAnyName(t *testing.T) {
 // TestNodeName: the node is that of the pod's spec, whatever the node plugin says.
 func TestNodeName(t *testing.T) {
 	r := rules()
-	r.Policy = policy.Policy{ClusterDomain: "cluster.local", AnyName: true}
+	r.Policy = anything{}
 	pod := web("csi.mayfly.dev/dns-names=${NODE_NAME}.example.org")
 	if got := decide(r, asked(t, pod), proof.Evidence{Pod: pod}, created); got.Outcome != proof.Approve {
 		t.Errorf("%+v", got)

@@ -21,7 +21,6 @@ import (
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
-	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
@@ -75,7 +74,6 @@ func exhibits() map[string]exhibit {
 		"times":           ours("duration=30m", "renew-before=10m", "renew-window=Sat,Sun 02:00-04:00"),
 		"issuer":          ours("issuer-name=public", "issuer-kind=ClusterIssuer", "issuer-group=awspca.cert-manager.io"),
 		"annotations":     with("example.org/team=shop", "venafi.cert-manager.io/custom-fields=[]"),
-		"as-pod":          ours("use-token-request=true"),
 		"layout":          ours("layout=pem,bundle,pkcs12", "trust=issuer", "renew=false"),
 		"profile":         profiled,
 		"old":             of(spec.OldDriver, "csi.cert-manager.io/issuer-name=ca", "csi.cert-manager.io/dns-names=web.shop.svc"),
@@ -100,17 +98,9 @@ func defaultsOf(t *testing.T, x exhibit) spec.Defaults {
 // asks is what the node plugin of now asks the API server for the pod's last volume, with what cert-manager's webhook writes down.
 func (x exhibit) asks(t *testing.T) *cmapi.CertificateRequest {
 	t.Helper()
-	v, req := derived(t, x.Pod, defaultsOf(t, x))
-	if v.AsPod {
-		req.Token = "token"
-	}
-	cr := sent(t, req)
+	cr := sent(t, derived(t, x.Pod, defaultsOf(t, x)))
 	cr.CreationTimestamp = metav1.NewTime(created)
 	cr.Spec.Username, cr.Spec.Extra = nodePlugin, map[string][]string{nodeName: {x.Pod.Spec.NodeName}}
-	if v.AsPod {
-		cr.Spec.Username = "system:serviceaccount:shop:clerk"
-		cr.Spec.Extra[podName], cr.Spec.Extra[podUID] = []string{x.Pod.Name}, []string{string(x.Pod.UID)}
-	}
 	return cr
 }
 
@@ -166,7 +156,7 @@ func olderPlugin(t *testing.T, x exhibit) {
 	t.Helper()
 	r := rules()
 	r.Defaults = defaultsOf(t, x)
-	r.Policy = policy.Policy{ClusterDomain: "cluster.local", AnyName: true}
+	r.Policy = anything{}
 	node := &corev1.Node{Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.0.0/24", "fd00::/64"}}}
 	if got := decide(r, x.Request, proof.Evidence{Pod: x.Pod, Node: node}, created); got.Outcome != proof.Approve {
 		t.Errorf("an older node plugin's request: %+v", got)

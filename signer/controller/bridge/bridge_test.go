@@ -719,7 +719,7 @@ func TestALongCauseFitsIntoAnEvent(t *testing.T) {
 
 // An answer is final. A denied request is deleted when another one like it would be signed: its node plugin then asks again.
 func TestADeniedRequestThatWouldBeSigned(t *testing.T) {
-	pod := web("csi.mayfly.dev/dns-names=web.test")
+	pod := web("csi.mayfly.dev/dns-names=web.shop.svc.test")
 	pcr := asks(t, pod)
 	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
 	answers := func(want string) {
@@ -731,7 +731,7 @@ func TestADeniedRequestThatWouldBeSigned(t *testing.T) {
 	}
 	answers("Denied NotAllowed: ")
 	answers("Denied NotAllowed: ")
-	d.Court.Rules.Policy = policy.Policy{AnyName: true}
+	d.Court.Rules.Policy = policy.Policy{ClusterDomain: "test"}
 	if _, err := d.answers(pcr); err != nil {
 		t.Error(err)
 	}

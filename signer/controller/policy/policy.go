@@ -21,7 +21,6 @@ import (
 // A Policy is what pods may ask for that no CertificatePolicy selects. The zero policy, with a cluster domain, lets a pod have what follows from its own identity.
 type Policy struct {
 	ClusterDomain string // Of the names of services.
-	AnyName       bool   // Whatever a pod asks for, a CA's certificate included: whoever may create pods is trusted.
 }
 
 // An Identity is what a pod is, besides its names.
@@ -32,9 +31,6 @@ type Identity struct {
 
 // Check is what the policy has against the volume: [problem.List], or nil.
 func (p Policy) Check(v spec.Spec, of Identity) error {
-	if p.AnyName {
-		return nil
-	}
 	problems := authority(v)
 	problems = append(problems, p.subject(v)...)
 	for _, name := range v.DNSNames {

@@ -85,9 +85,6 @@ func TestWhatDoesNot(t *testing.T) {
 		if err := (Policy{ClusterDomain: "cluster.local"}).Check(v, identity()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s:\n got %v\nwant %s", attributes, err, want)
 		}
-		if err := (Policy{AnyName: true}).Check(v, identity()); err != nil {
-			t.Errorf("%s, with any name: %v", attributes, err)
-		}
 	}
 }
 

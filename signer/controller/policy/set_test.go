@@ -167,21 +167,6 @@ func TestWhoseWordCounts(t *testing.T) {
 	}
 }
 
-// Any name is for pods that no policy selects.
-func TestAnyNameBesidePolicies(t *testing.T) {
-	c, err := NewCompiler(Policy{ClusterDomain: "cluster.local", AnyName: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	v := asks(t, web(), spec.Prefix, "dns-names=web.test", "is-ca=true")
-	if err := c.Set(policies(t, "namespaces: [other]")).Check(v, identity()); err != nil {
-		t.Error(err)
-	}
-	if err := c.Set(policies(t, "namespaces: [shop]")).Check(v, identity()); err == nil {
-		t.Error("a policy does not count")
-	}
-}
-
 func TestRanges(t *testing.T) {
 	set := newCompiler(t).Set(policies(t,
 		"namespaces: [shop], allow: {ips: [10.0.0.0/8]}", "namespaces: [shop], allow: {ips: ['fd00::/8']}", "namespaces: [other], allow: {ips: [11.0.0.0/8]}",

@@ -24,8 +24,6 @@ func live(c Claim, pod *corev1.Pod) error {
 		return early{refusal{PodNotFound, fmt.Sprintf("there is no pod %s", c.Pod)}}
 	case pod.UID != c.UID:
 		return Refuse(PodNotFound, "pod %s is another one now: its UID is %s", c.Pod, pod.UID)
-	case c.Account != "" && pod.Spec.ServiceAccountName != c.Account:
-		return Refuse(OtherAccount, "pod %s runs as service account %q, and %q asks", c.Pod, pod.Spec.ServiceAccountName, c.Account)
 	case pod.Spec.NodeName != c.Node:
 		return Refuse(OtherNode, "pod %s runs on node %q, and node %q asks", c.Pod, pod.Spec.NodeName, c.Node)
 	}
@@ -48,11 +46,6 @@ func Live(pod *corev1.Pod) error {
 // own reports whether the pod is the asker's.
 func own(c Claim, pod *corev1.Pod) bool {
 	return pod != nil && pod.UID == c.UID && pod.Spec.NodeName == c.Node
-}
-
-// asPod reports whether what a pod asks for itself may be for a volume of it. All else that pods ask for is theirs, and not to be judged.
-func (r Rules) asPod(c Claim, pod *corev1.Pod) bool {
-	return pod != nil && pod.UID == c.UID && (asking(pod) > MaxVolumes && len(r.Volumes(pod)) > 0 || len(r.sources(c, pod)) > 0)
 }
 
 // mirror reports whether the pod is what a kubelet says of a pod that it has from a file. The API server lets a node create no other pods
@@ -124,16 +117,11 @@ func (r Rules) sources(c Claim, pod *corev1.Pod) (all []Source) {
 		return c.Sources(pod)
 	}
 	for _, v := range pod.Spec.Volumes {
-		if r.ours(v) && r.meant(c, pod, v) {
+		if r.ours(v) && (c.VolumeID == "" || c.VolumeID == VolumeID(pod, v.Name)) {
 			all = append(all, Source{v.Name, r.ask(pod, v)})
 		}
 	}
 	return all
-}
-
-// meant reports whether a claim may be about a volume of the driver. A node plugin may ask for every one of its pods, a pod for those that ask as the pod.
-func (r Rules) meant(c Claim, pod *corev1.Pod, source corev1.Volume) bool {
-	return (c.VolumeID == "" || c.VolumeID == VolumeID(pod, source.Name)) && (c.Account == "" || spec.AsPod(r.ask(pod, source), r.Defaults))
 }
 
 func (r Rules) kind(c Claim) string {

@@ -34,12 +34,11 @@ type Policy interface {
 	Ranges(pod signer.Pod) []netip.Prefix
 }
 
-// A Claim is what a node says of a pod: that it runs there, and that a volume of it asks for something. The pod itself may say it, too.
+// A Claim is what a node says of a pod: that it runs there, and that a volume of it asks for something.
 type Claim struct {
 	Namespace, Pod string
 	UID            types.UID
 	Node           string                       // Who asks, or where who asks runs.
-	Account        string                       // The pod's service account, if the pod itself asks; empty: its node plugin does.
 	MadeAt         time.Time                    // As the API server has it.
 	VolumeID       string                       // The one that is meant; empty: any.
 	Against        func(spec.Spec) problem.List // All that is asked for and that the volume does not want, or the other way round.
@@ -63,9 +62,9 @@ type Evidence struct {
 // An Outcome is what is to be done with a claim.
 type Outcome int
 
-// The outcomes. The zero one is of a claim that is not to be judged.
+// The outcomes. The zero one is none.
 const (
-	Leave      Outcome = iota
+	_          Outcome = iota
 	Wait               // What it needs may become visible.
 	LookAtNode         // The pod's node decides.
 	Approve
@@ -86,9 +85,6 @@ const Patience = 15 * time.Second
 
 // Judge is what to do with a claim at the time now.
 func (r Rules) Judge(c Claim, e Evidence, now time.Time) Verdict {
-	if c.Account != "" && !r.asPod(c, e.Pod) {
-		return Verdict{Outcome: Leave}
-	}
 	v, err := r.judge(c, e)
 	var soon early
 	switch {

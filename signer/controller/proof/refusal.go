@@ -15,7 +15,6 @@ const (
 	NotOfAPod     = "NotOfAPod"     // It is not owned by one pod.
 	PodNotFound   = "PodNotFound"   // There is no such pod, or it is another one.
 	OtherNode     = "OtherNode"     // The pod runs on another node.
-	OtherAccount  = "OtherAccount"  // The pod runs as another service account.
 	PodNotLive    = "PodNotLive"    // It is a mirror of a file of the node, is being deleted, or has ended.
 	NoVolume      = "NoVolume"      // The pod has no volume of the driver.
 	NotTheVolumes = "NotTheVolumes" // No volume of the pod asks for this.
