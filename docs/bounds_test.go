@@ -26,7 +26,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/message"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
@@ -240,11 +240,11 @@ func requestBounds() []bound {
 	return []bound{
 		{"A signing request, for mayfly-controller", "4 KiB more than the names", func(t *testing.T, over int) error {
 			v := spec.Spec{Names: spec.Names{DNSNames: []string{"web"}}}
-			wanted, err := proof.Derive(v)
+			wanted, err := decide.Derive(v)
 			if err != nil {
 				t.Fatal(err)
 			}
-			problems := proof.CSR(make([]byte, len(wanted.Raw)+proof.KeySize+over), v)
+			problems := decide.CSR(make([]byte, len(wanted.Raw)+decide.KeySize+over), v)
 			if strings.HasPrefix(problems.Error(), "the signing request is not understood: ") {
 				return nil // It was parsed.
 			}
@@ -253,17 +253,17 @@ func requestBounds() []bound {
 		{"Volumes of a pod that ask for certificates, for mayfly-controller", "128", func(_ *testing.T, over int) error {
 			pod := &corev1.Pod{}
 			pod.Name, pod.UID, pod.Spec.NodeName = "web-0", "7d4f", "node-a"
-			for i := range proof.MaxVolumes + over {
+			for i := range decide.MaxVolumes + over {
 				source := corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: spec.Driver}}
 				pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: fmt.Sprint(i), VolumeSource: source})
 			}
-			rules := proof.Rules{Drivers: []spec.DriverName{{Name: spec.Driver}}}
-			claim := proof.Claim{Pod: pod.Name, UID: pod.UID, Node: pod.Spec.NodeName, VolumeID: "another"}
-			verdict := rules.Judge(claim, proof.Evidence{Pod: pod}, time.Now())
-			if verdict.Reason == proof.NoVolume {
+			rules := decide.Rules{Drivers: []spec.DriverName{{Name: spec.Driver}}}
+			of := decide.Request{Pod: pod.Name, UID: pod.UID, Node: pod.Spec.NodeName, Volume: "another"}
+			d := decide.Decide(of, pod, nil, rules, time.Now())
+			if strings.Contains(d.Message, "no volume of csi.mayfly.dev with the id") {
 				return nil
 			}
-			return errors.New(verdict.Message)
+			return errors.New(d.Message)
 		}},
 		{"Expressions of a CertificatePolicy", "10", func(t *testing.T, over int) error {
 			compiler, err := policy.NewCompiler(policy.Policy{ClusterDomain: "cluster.local"})

@@ -27,10 +27,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
-	"github.com/mayfly-csi/mayfly/signer/controller/approver"
+	"github.com/mayfly-csi/mayfly/signer/controller/certificaterequests"
+	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 	"github.com/mayfly-csi/mayfly/signer/profile"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
@@ -48,57 +48,58 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err != nil {
 		return err
 	}
-	api.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit. The approver's workers are one.
+	api.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit. The controllers' workers are one.
 	m, err := newManager(api, o)
 	if err != nil {
 		return err
 	}
-	court, err := convene(m, api, o, log)
+	decider, err := newDecider(m, api, o, log)
 	if err != nil {
 		return err
 	}
-	a, err := approver.New(approver.Config{
-		Callers: o.callers(), Court: court, Requests: m.GetClient(), Events: m.GetEventRecorder("mayfly-controller"), Metrics: metrics.Registry, Log: log,
+	c, err := certificaterequests.New(certificaterequests.Config{
+		Callers: o.callers(), Decider: decider, Requests: m.GetClient(),
+		Events: m.GetEventRecorder("mayfly-controller"), Metrics: metrics.Registry, Log: log,
 	})
 	if err != nil {
 		return err
 	}
-	if err := a.Add(m); err != nil {
+	if err := c.Add(m); err != nil {
 		return err
 	}
 	if o.PodCertificates {
-		if err := sign(ctx, m, court, o, log); err != nil {
+		if err := sign(ctx, m, decider, o, log); err != nil {
 			return err
 		}
 	}
 	return m.Start(ctx)
 }
 
-// convene makes the court of the policies and profiles that the manager watches.
-func convene(m manager.Manager, api *rest.Config, o options, log *slog.Logger) (proof.Court, error) {
-	changes := &proof.Changes{}
+// newDecider makes a decider by the policies and profiles that the manager watches.
+func newDecider(m manager.Manager, api *rest.Config, o options, log *slog.Logger) (cluster.Decider, error) {
+	changes := &cluster.Changes{}
 	policies, err := policy.NewLive(o.policy(), m.GetCache(), changes.Tell, metrics.Registry, log)
 	if err != nil {
-		return proof.Court{}, err
+		return cluster.Decider{}, err
 	}
 	if err := errors.Join(policies.Add(m), m.AddReadyzCheck("policies", known(policies))); err != nil {
-		return proof.Court{}, err
+		return cluster.Decider{}, err
 	}
-	court := proof.Court{Rules: o.rules(), Policies: policies, Live: m.GetAPIReader(), Changes: changes}
+	decider := cluster.Decider{Rules: o.rules(), Policies: policies, Live: m.GetAPIReader(), Changes: changes}
 	if namespace, name, ok := strings.Cut(o.Volumes.ConfigMap, "/"); ok {
 		profiles, err := profile.New(api, namespace, name, spec.ParseProfiles, log)
 		if err != nil {
-			return court, err
+			return decider, err
 		}
 		read := func(ctx context.Context) error {
 			return profiles.Run(ctx, func(*spec.Profiles) { changes.Tell() })
 		}
 		if err := m.Add(everywhere{read}); err != nil {
-			return court, fmt.Errorf("add the profiles: %w", err)
+			return decider, fmt.Errorf("add the profiles: %w", err)
 		}
-		court.Profiles = profiles
+		decider.Profiles = profiles
 	}
-	return court, nil
+	return decider, nil
 }
 
 // everywhere is what every replica runs, whoever leads.

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
-	"github.com/mayfly-csi/mayfly/signer/controller/approver"
+	"github.com/mayfly-csi/mayfly/signer/controller/certificaterequests"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 )
 
 // judgement are the flags by which volumes are judged.
@@ -20,6 +21,7 @@ type judgement struct {
 	Volumes       flags.Volumes
 	Kubeconfig    string
 	PodCIDRs      *flags.Repeated[netip.Prefix]
+	Ignored       *flags.Repeated[string]
 	ClusterDomain string
 }
 
@@ -56,6 +58,10 @@ func (j *judgement) addTo(f *flag.FlagSet) {
 	f.StringVar(&j.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account")
 	j.PodCIDRs = flags.Repeat(netip.ParsePrefix)
 	f.Var(j.PodCIDRs, "pod-cidr", "where the IPs of pods lie, besides the spec.podCIDRs of their nodes; may be repeated, or be several with commas between them")
+	j.Ignored = flags.Repeat(ignoredKey)
+	f.Var(j.Ignored, "ignore-metadata", "label or annotation that an admission webhook adds to CertificateRequests, and "+
+		"that does not count there: its key, or the beginning of keys and *; may be repeated, or be several with commas "+
+		"between them")
 	f.StringVar(&j.ClusterDomain, "cluster-domain", "cluster.local", "domain of the names of services")
 }
 
@@ -85,6 +91,18 @@ func (o *options) check() error {
 	return o.complete()
 }
 
+// ignoredKey reads a key, or the beginning of one that ends in *.
+func ignoredKey(text string) (string, error) {
+	begin, open := strings.CutSuffix(text, "*")
+	if open {
+		begin += "x"
+	}
+	if wrong := validation.IsQualifiedName(begin); len(wrong) > 0 || open && begin == "x" {
+		return "", errors.New("it is not the key of a label or annotation, nor the beginning of one and *")
+	}
+	return text, nil
+}
+
 // complete is for what flags must say.
 func (j *judgement) complete() error {
 	if err := j.Volumes.Check(); err != nil {
@@ -100,11 +118,16 @@ func (j *judgement) complete() error {
 }
 
 // callers are those whose requests are decided on.
-func (o *options) callers() approver.Callers { return approver.Callers{NodePlugin: o.NodePlugin} }
+func (o *options) callers() certificaterequests.Callers {
+	return certificaterequests.Callers{NodePlugin: o.NodePlugin}
+}
 
 // rules are what decisions go by, where there are no policies.
-func (j *judgement) rules() proof.Rules {
-	return proof.Rules{Drivers: j.Volumes.DriverNames.Values, Defaults: j.Volumes.Defaults(), Policy: j.policy(), PodCIDRs: j.PodCIDRs.Values}
+func (j *judgement) rules() decide.Rules {
+	return decide.Rules{
+		Drivers: j.Volumes.DriverNames.Values, Defaults: j.Volumes.Defaults(), ClusterDomain: j.ClusterDomain,
+		Policy: j.policy(), PodCIDRs: j.PodCIDRs.Values, Ignored: j.Ignored.Values,
+	}
 }
 
 // policy is for pods that no CertificatePolicy selects.

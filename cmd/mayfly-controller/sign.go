@@ -15,13 +15,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/mayfly-csi/mayfly/signer/controller/authority"
-	"github.com/mayfly-csi/mayfly/signer/controller/bridge"
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
+	"github.com/mayfly-csi/mayfly/signer/controller/podcertificaterequests"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // sign has the manager sign PodCertificateRequests, and keep the CAs for that.
-func sign(ctx context.Context, m manager.Manager, court proof.Court, o options, log *slog.Logger) error {
+func sign(ctx context.Context, m manager.Manager, decider cluster.Decider, o options, log *slog.Logger) error {
 	self := &authenticationv1.SelfSubjectReview{}
 	if err := m.GetClient().Create(ctx, self); err != nil {
 		return fmt.Errorf("ask the API server who the controller is: %w", err)
@@ -36,15 +36,15 @@ func sign(ctx context.Context, m manager.Manager, court proof.Court, o options, 
 	if err := keeper.Add(m); err != nil {
 		return err
 	}
-	b, err := bridge.New(bridge.Config{
-		Court: court, ClusterDomain: o.ClusterDomain, Requests: m.GetClient(), Self: self.Status.UserInfo.Username,
+	s, err := podcertificaterequests.New(podcertificaterequests.Config{
+		Decider: decider, Requests: m.GetClient(), Self: self.Status.UserInfo.Username,
 		CAs: authority.Reader{Names: o.authorities(), Secrets: m.GetClient()}, OwnCA: o.OwnCA,
 		Events: events, Metrics: metrics.Registry, Log: log,
 	})
 	if err != nil {
 		return err
 	}
-	return b.Add(m)
+	return s.Add(m)
 }
 
 // authorities are the names of the CAs.
@@ -55,14 +55,14 @@ func (o *options) authorities() authority.Names {
 // cached is what the manager's cache holds of the objects that it watches.
 func cached(o options) map[client.Object]cache.ByObject {
 	all := map[client.Object]cache.ByObject{&cmapi.CertificateRequest{}: {Transform: func(object any) (any, error) {
-		if cr, ok := object.(*cmapi.CertificateRequest); ok && bridge.Keep(cr) {
+		if cr, ok := object.(*cmapi.CertificateRequest); ok && podcertificaterequests.Keep(cr) {
 			cr.ManagedFields = nil
 			return cr, nil
 		}
 		return o.callers().Trim(object)
 	}}}
 	if o.PodCertificates {
-		all[&certificatesv1.PodCertificateRequest{}] = cache.ByObject{Transform: bridge.Trim}
+		all[&certificatesv1.PodCertificateRequest{}] = cache.ByObject{Transform: podcertificaterequests.Trim}
 		maps.Copy(all, o.authorities().Cache())
 	}
 	return all

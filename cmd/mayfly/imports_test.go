@@ -54,16 +54,16 @@ func imports() map[string]struct {
 		"signer/podcertificate":       {"signer signer/chain signer/decision signer/object", true},
 		"signer/signertest":           {"signer", false},
 		"signer/controller/admission": {"", false},
-		"signer/controller/approver":  {"signer signer/controller/proof signer/problem signer/spec", false},
 		"signer/controller/authority": {"signer/ca signer/chain", false},
 		"signer/controller/policy": {"signer signer/controller/policy/v1alpha1 signer/message signer/problem " +
 			"signer/spec", false},
-		"signer/controller/policy/v1alpha1": {"", false},
-		"signer/controller/proof": {"signer signer/controller/policy signer/message signer/problem " +
-			"signer/spec", true},
-		"signer/controller/review": {"signer/controller/policy/v1alpha1 signer/controller/proof", true},
-		"signer/controller/bridge": {"signer signer/ca signer/certmanager signer/chain signer/controller/proof " +
-			"signer/message signer/object signer/problem signer/spec", false},
+		"signer/controller/policy/v1alpha1":     {"", false},
+		"signer/decide":                         {"signer signer/controller/policy signer/message signer/problem signer/spec", false},
+		"signer/controller/cluster":             {"signer/controller/policy signer/decide signer/spec", true},
+		"signer/controller/certificaterequests": {"signer signer/controller/cluster signer/decide", false},
+		"signer/controller/podcertificaterequests": {"signer signer/ca signer/certmanager signer/chain " +
+			"signer/controller/cluster signer/decide signer/message signer/object signer/spec", false},
+		"signer/controller/review": {"signer/controller/policy/v1alpha1 signer/decide", true},
 	}
 }
 

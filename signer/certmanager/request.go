@@ -2,6 +2,7 @@ package certmanager
 
 import (
 	"encoding/pem"
+	"maps"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -63,15 +64,23 @@ const (
 	reasonFailed = "Failed"
 )
 
-// Object returns the CertificateRequest of an attempt. The pod owns it, so that it is deleted with the pod.
+// Object returns the CertificateRequest of an attempt. The pod owns it, so that it is deleted with the pod. An
+// annotation names the volume, if the request does: mayfly-controller looks at that one alone.
 func Object(req signer.Request) *CertificateRequest {
-	pod := req.Attempt.Pod
+	pod, annotations := req.Attempt.Pod, req.Annotations
+	if req.Volume != "" {
+		annotations = maps.Clone(annotations)
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		annotations[signer.VolumeAnnotation] = req.Volume
+	}
 	return &CertificateRequest{
 		TypeMeta: metav1.TypeMeta{Kind: "CertificateRequest", APIVersion: version().String()},
 		Meta: object.Meta{
 			Name:        req.Attempt.ObjectName(),
 			Namespace:   pod.Namespace,
-			Annotations: req.Annotations,
+			Annotations: annotations,
 			OwnerReferences: []metav1.OwnerReference{{
 				APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: types.UID(pod.UID),
 			}},

@@ -22,7 +22,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/signer"
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/test/forge"
 )
 
@@ -453,12 +453,12 @@ func verdicts(t *testing.T) {
 	s.ask(s.pod("authority", "is-ca=true"), "authority")
 
 	for name, want := range map[string]struct{ decision, message string }{
-		"honest":    {"Approved " + proof.Verified, "pod honest on node node-a"},
-		"liar":      {"Denied " + proof.IPNotProved, "the pod's IP 10.96.0.1 does not lie in the spec.podCIDRs of node node-a"},
-		"ended":     {"Denied " + proof.PodNotLive, "it is Succeeded"},
-		"other":     {"Denied " + proof.NotAllowed, `DNS name "web.` + s.namespace + `.svc.example.org" is not the pod's: it may have names under ` + s.namespace + ".svc.cluster.local"},
-		"authority": {"Denied " + proof.NotAllowed, "a pod may not be a CA"},
-		"replayed":  {"Denied " + proof.PodNotFound, "there is no pod gone"},
+		"honest":    {"Approved " + decide.Verified, "pod honest on node node-a"},
+		"liar":      {"Denied " + decide.IPNotProved, "the pod's IP 10.96.0.1 does not lie in the spec.podCIDRs of node node-a"},
+		"ended":     {"Denied " + decide.PodNotLive, "it is Succeeded"},
+		"other":     {"Denied " + decide.NotAllowed, `DNS name "web.` + s.namespace + `.svc.example.org" is not the pod's: it may have names under ` + s.namespace + ".svc.cluster.local"},
+		"authority": {"Denied " + decide.NotAllowed, "a pod may not be a CA"},
+		"replayed":  {"Denied " + decide.PodNotFound, "there is no pod gone"},
 	} {
 		if got := s.decided(name, want.decision); !strings.Contains(got, want.message) {
 			t.Errorf("%s: %s, want %s", name, got, want.message)

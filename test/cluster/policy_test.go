@@ -13,8 +13,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 	"github.com/mayfly-csi/mayfly/signer/controller/review"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 )
 
 // policyText is a CertificatePolicy, whose spec is in YAML's flow style without the braces.
@@ -71,22 +71,22 @@ func policies(t *testing.T) {
 	defer end()
 	test, local := s.pod("test", "dns-names=web.test"), s.pod("local")
 	s.ask(test, "before")
-	s.decided("before", "Denied "+proof.NotAllowed)
+	s.decided("before", "Denied "+decide.NotAllowed)
 
 	s.apply(s.namespace, fmt.Sprintf("namespaces: [%s], allow: {dnsNames: ['*.test'], ips: [192.168.7.0/24]}, limits: {maxDuration: 2160h}, expressions: [{expression: \"!volume.dnsNames.exists(n, n.startsWith('x'))\", message: no x}]", s.namespace))
 	s.approvable("before")
-	s.eventually(test, "Approved "+proof.Verified)
+	s.eventually(test, "Approved "+decide.Verified)
 	for name, want := range map[string]struct {
 		pod               *corev1.Pod
 		decision, message string
 	}{
-		"own":    {local, "Approved " + proof.Verified, ""},
-		"ip":     {s.writeIP(s.pod("ip", "ip-sans=${POD_IP}"), "192.168.7.9"), "Approved " + proof.Verified, ""},
-		"liar":   {s.writeIP(s.pod("lie", "ip-sans=${POD_IP}"), "192.168.8.9"), "Denied " + proof.IPNotProved, "nor in those of the controller's --pod-cidr or of a CertificatePolicy"},
-		"deep":   {s.pod("deep", "dns-names=a.b.test"), "Denied " + proof.NotAllowed, fmt.Sprintf(`CertificatePolicy %s: DNS name "a.b.test" is not allowed: allowed are names under %s.svc.cluster.local, `, s.namespace, s.namespace)},
-		"long":   {s.pod("long", "duration=2161h"), "Denied " + proof.NotAllowed, "duration 2161h0m0s is longer than 2160h0m0s"},
-		"letter": {s.pod("letter", "dns-names=X.test"), "Denied " + proof.NotAllowed, "no x"},
-		"ca":     {s.pod("ca", "is-ca=true"), "Denied " + proof.NotAllowed, "it may not be a CA's certificate"},
+		"own":    {local, "Approved " + decide.Verified, ""},
+		"ip":     {s.writeIP(s.pod("ip", "ip-sans=${POD_IP}"), "192.168.7.9"), "Approved " + decide.Verified, ""},
+		"liar":   {s.writeIP(s.pod("lie", "ip-sans=${POD_IP}"), "192.168.8.9"), "Denied " + decide.IPNotProved, "nor in those of the controller's --pod-cidr or of a CertificatePolicy"},
+		"deep":   {s.pod("deep", "dns-names=a.b.test"), "Denied " + decide.NotAllowed, fmt.Sprintf(`CertificatePolicy %s: DNS name "a.b.test" is not allowed: allowed are names under %s.svc.cluster.local, `, s.namespace, s.namespace)},
+		"long":   {s.pod("long", "duration=2161h"), "Denied " + decide.NotAllowed, "duration 2161h0m0s is longer than 2160h0m0s"},
+		"letter": {s.pod("letter", "dns-names=X.test"), "Denied " + decide.NotAllowed, "no x"},
+		"ca":     {s.pod("ca", "is-ca=true"), "Denied " + decide.NotAllowed, "it may not be a CA's certificate"},
 	} {
 		s.ask(want.pod, name)
 		if got := s.decided(name, want.decision); !strings.Contains(got, want.message) {
@@ -94,10 +94,10 @@ func policies(t *testing.T) {
 		}
 	}
 	other.ask(other.pod("test", "dns-names=web.test"), "another-namespace")
-	other.decided("another-namespace", "Denied "+proof.NotAllowed)
+	other.decided("another-namespace", "Denied "+decide.NotAllowed)
 
 	s.apply(s.namespace, fmt.Sprintf("namespaces: [%s], allow: {dnsNames: ['*.test']}, expressions: [{expression: volume.nothing}]", s.namespace))
-	if got := s.eventually(local, "Denied "+proof.NotAllowed); !strings.Contains(got, "it has a mistake, and so allows nothing: spec.expressions[0]: ") {
+	if got := s.eventually(local, "Denied "+decide.NotAllowed); !strings.Contains(got, "it has a mistake, and so allows nothing: spec.expressions[0]: ") {
 		t.Error(got)
 	}
 	if want := "a CertificatePolicy has a mistake"; !strings.Contains(log.String(), want) {
@@ -106,7 +106,7 @@ func policies(t *testing.T) {
 	if _, err := shared.Kubectl(t.Context(), "delete", "certpolicy", s.namespace); err != nil {
 		t.Fatal(err)
 	}
-	s.eventually(local, "Approved "+proof.Verified)
+	s.eventually(local, "Approved "+decide.Verified)
 }
 
 // eventually has the node plugin ask for the pod until the decision is this one, and returns its message.
@@ -200,5 +200,5 @@ func noCRD(t *testing.T) {
 	if _, err := shared.Kubectl(t.Context(), "apply", "-f", crd); err != nil {
 		t.Fatal(err)
 	}
-	s.decided("web", "Approved "+proof.Verified)
+	s.decided("web", "Approved "+decide.Verified)
 }

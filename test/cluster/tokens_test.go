@@ -16,7 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 )
 
 const (
@@ -152,7 +152,7 @@ func podDecisions(t *testing.T) {
 	s.asks(pod, s.byPod(pod, "good"))
 	s.asks(pod, bad)
 	s.ask(pod, "plugins")
-	s.decided("plugins", "Approved "+proof.Verified)
+	s.decided("plugins", "Approved "+decide.Verified)
 	for _, name := range []string{"good", "bad"} {
 		s.decided(name, "Approved cert-manager.io")
 	}

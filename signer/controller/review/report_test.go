@@ -11,7 +11,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
@@ -38,7 +38,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := v1alpha1.CertificatePolicy{Spec: v1alpha1.Spec{Namespaces: []string{"shop"}, Allow: v1alpha1.Allow{OwnNames: new(false), DNSNames: []string{"web.test"}}}}
-	today := proof.Rules{Drivers: []spec.DriverName{{Name: spec.Driver}}, Policy: compiler.Set(nil)}
+	today := decide.Rules{Drivers: []spec.DriverName{{Name: spec.Driver}}, Policy: compiler.Set(nil)}
 	then := today
 	then.Policy = compiler.Set([]v1alpha1.CertificatePolicy{p})
 	mirror, deleted, ended := pod("mirror", "dns-names=web.shop"), pod("deleted", "dns-names=web.shop"), pod("ended", "dns-names=web.shop")
@@ -52,7 +52,7 @@ func TestReport(t *testing.T) {
 	for _, p := range []*corev1.Pod{
 		pod("several", "dns-names=web.shop", "dns-names=web.test", "dns-names=x.test"), pod("ip", "ip-sans=${POD_IP}"), pod("odd", "dns-nam=x"), pod("none"), waiting, mirror, deleted, ended,
 	} {
-		report.add(Change{today, then}, proof.Evidence{Pod: p, Node: node})
+		report.add(Change{today, then}, p, node)
 	}
 	var got []string
 	for _, d := range report.Denials {

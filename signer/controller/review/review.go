@@ -12,11 +12,11 @@ import (
 	"k8s.io/client-go/tools/pager"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 )
 
 // A Change is of the rules: those of today, and those that are to come.
-type Change struct{ Today, Then proof.Rules }
+type Change struct{ Today, Then decide.Rules }
 
 // A Report is what a change does to the volumes of pods that live.
 type Report struct {
@@ -54,11 +54,7 @@ func (c Change) Of(ctx context.Context, api client.Reader) (Report, error) {
 	}
 	report := Report{Denials: []Denial{}}
 	err = each(ctx, api, func() client.ObjectList { return &corev1.PodList{} }, running(), func(pod *corev1.Pod) {
-		node := nodes[pod.Spec.NodeName]
-		if node == nil {
-			node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: pod.Spec.NodeName}}
-		}
-		report.add(c, proof.Evidence{Pod: pod, Node: node})
+		report.add(c, pod, nodes[pod.Spec.NodeName])
 	})
 	if err != nil {
 		return Report{}, fmt.Errorf("list the pods: %w", err)
@@ -90,19 +86,19 @@ func each[T runtime.Object](ctx context.Context, api client.Reader, empty func()
 	})
 }
 
-// add looks at one pod.
-func (r *Report) add(c Change, e proof.Evidence) {
-	volumes := c.Today.Volumes(e.Pod)
-	if len(volumes) == 0 || proof.Live(e.Pod) != nil {
+// add looks at one pod. node is the pod's, nil if it is gone.
+func (r *Report) add(c Change, pod *corev1.Pod, node *corev1.Node) {
+	volumes := c.Today.Volumes(pod)
+	if len(volumes) == 0 || decide.Dead(pod) != "" {
 		return
 	}
 	r.Pods++
 	for _, v := range volumes {
 		r.Volumes++
-		if err := c.Then.Allowed(v, e); err != nil {
+		if err := c.Then.Allowed(v, pod, node); err != nil {
 			r.Denials = append(r.Denials, Denial{
-				Namespace: e.Pod.Namespace, Pod: e.Pod.Name, ServiceAccount: e.Pod.Spec.ServiceAccountName, Volume: v.Name,
-				New: c.Today.Allowed(v, e) == nil, Message: err.Error(),
+				Namespace: pod.Namespace, Pod: pod.Name, ServiceAccount: pod.Spec.ServiceAccountName, Volume: v.Name,
+				New: c.Today.Allowed(v, pod, node) == nil, Message: err.Error(),
 			})
 		}
 	}

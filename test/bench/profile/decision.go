@@ -17,13 +17,22 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/mayfly-csi/mayfly/driver/request"
-	"github.com/mayfly-csi/mayfly/signer/controller/approver"
+	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/controller/certificaterequests"
+	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 const nodePluginUser, decisions = "system:serviceaccount:mayfly-system:mayfly", 10000
+
+// rules returns those of the controller.
+func rules() decide.Rules {
+	return decide.Rules{
+		Drivers: []spec.DriverName{{Name: spec.Driver}}, Policy: policy.Policy{ClusterDomain: "cluster.local"},
+	}
+}
 
 // profileDecision records how the controller decides on CertificateRequests, from its cache to the patch, without an
 // API server.
@@ -32,11 +41,9 @@ func profileDecision(ctx context.Context, prefix string) error {
 	if err != nil {
 		return err
 	}
-	decider, err := approver.New(approver.Config{
-		Callers: approver.Callers{NodePlugin: nodePluginUser},
-		Court: proof.Court{Live: api, Rules: proof.Rules{
-			Drivers: []spec.DriverName{{Name: spec.Driver}}, Policy: policy.Policy{ClusterDomain: "cluster.local"},
-		}},
+	decider, err := certificaterequests.New(certificaterequests.Config{
+		Callers:  certificaterequests.Callers{NodePlugin: nodePluginUser},
+		Decider:  cluster.Decider{Live: api, Rules: rules()},
 		Requests: api, Events: api, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -47,7 +54,7 @@ func profileDecision(ctx context.Context, prefix string) error {
 		if err != nil {
 			return err
 		}
-		if err := decide(ctx, decider, api); err != nil {
+		if err := decideOn(ctx, decider, api); err != nil {
 			return err
 		}
 		if err := end(); err != nil {
@@ -57,8 +64,8 @@ func profileDecision(ctx context.Context, prefix string) error {
 	return nil
 }
 
-// decide has some requests decided on, 16 at a time as in the controller.
-func decide(ctx context.Context, decider *approver.Approver, api *objects) error {
+// decideOn has some requests decided on, 16 at a time as in the controller.
+func decideOn(ctx context.Context, decider *certificaterequests.Controller, api *objects) error {
 	var group errgroup.Group
 	group.SetLimit(16)
 	for range decisions {
@@ -73,7 +80,7 @@ func decide(ctx context.Context, decider *approver.Approver, api *objects) error
 // objects are an API server's, which never change. Whatever is not approved ends the profile.
 type objects struct {
 	client.Client
-	approver.Events // nil: they tell of denials alone.
+	certificaterequests.Events // nil: they tell of denials alone.
 
 	pod     *corev1.Pod
 	request *cmapi.CertificateRequest
@@ -89,7 +96,7 @@ func newObjects() (*objects, error) {
 			{Name: "tls", VolumeSource: corev1.VolumeSource{CSI: source}},
 		}},
 	}}
-	v, err := spec.Parse(proof.Ask(o.pod, o.pod.Spec.Volumes[0]), spec.Defaults{})
+	v, err := spec.Parse(rules().Volumes(o.pod)[0].Asked, spec.Defaults{})
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +112,7 @@ func newObjects() (*objects, error) {
 	o.request = &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: "shop", Name: "web-attempt", ResourceVersion: "1", CreationTimestamp: metav1.Now(),
-			Annotations:     asked.Annotations,
+			Annotations:     map[string]string{signer.VolumeAnnotation: decide.VolumeID(o.pod, "tls")},
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "web", UID: "uid-1"}},
 		},
 		Spec: cmapi.CertificateRequestSpec{
@@ -128,6 +135,8 @@ func (o *objects) Get(_ context.Context, key client.ObjectKey, into client.Objec
 		o.pod.DeepCopyInto(into)
 	case *cmapi.CertificateRequest:
 		o.request.DeepCopyInto(into)
+	case *corev1.Node:
+		into.Name = key.Name
 	default:
 		return fmt.Errorf("get %s: a %T was not expected", key, into)
 	}

@@ -1,4 +1,4 @@
-package approver
+package certificaterequests
 
 import (
 	"crypto"
@@ -23,11 +23,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/mayfly-csi/mayfly/driver/request"
+	keys "github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/certmanager"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
@@ -35,8 +36,8 @@ const nodePlugin = "system:serviceaccount:mayfly-system:mayfly"
 
 func callers() Callers { return Callers{NodePlugin: nodePlugin} }
 
-func rules() proof.Rules {
-	return proof.Rules{
+func rules() decide.Rules {
+	return decide.Rules{
 		Drivers: []spec.DriverName{
 			{Name: spec.Driver}, {Name: spec.OldDriver}, {Name: spec.SPIFFEDriver}, {Name: "mesh.corp.example", Dialect: spec.CSIDriverSPIFFE},
 		},
@@ -51,16 +52,12 @@ type anything struct{}
 func (anything) Check(spec.Spec, policy.Identity) error { return nil }
 func (anything) Ranges(signer.Pod) []netip.Prefix       { return nil }
 
-// decide is the decision on a request by the evidence.
-func decide(r proof.Rules, cr *cmapi.CertificateRequest, e proof.Evidence, now time.Time) proof.Verdict {
+// decideOn returns the decision on a request.
+func decideOn(r decide.Rules, cr *cmapi.CertificateRequest, pod *corev1.Pod, node *corev1.Node, now time.Time) decide.Decision {
 	if !callers().Concern(cr) {
-		return proof.Verdict{}
+		return decide.Decision{}
 	}
-	claim, err := callers().claim(cr)
-	if err != nil {
-		return proof.Denied(err)
-	}
-	return r.Judge(claim, e, now)
+	return decide.Decide(request(cr), pod, node, r, now)
 }
 
 // web is a pod of node-a with a volume that asks for its name.
@@ -86,12 +83,9 @@ func inline(name, driver string, attributes ...string) corev1.Volume {
 // derived is what the node derives from the pod's last volume.
 func derived(t *testing.T, pod *corev1.Pod, defaults spec.Defaults) signer.Request {
 	t.Helper()
-	asked := proof.Ask(pod, pod.Spec.Volumes[len(pod.Spec.Volumes)-1])
-	for _, driver := range rules().Drivers {
-		if driver.Name == asked.Driver {
-			asked.Dialect = driver.Dialect
-		}
-	}
+	volumes := rules().Volumes(pod)
+	last := volumes[len(volumes)-1]
+	asked := last.Asked
 	v, err := spec.Parse(asked, defaults)
 	if err != nil { // An earlier node plugin may take it.
 		v, err = spec.ParseEarlier(asked, defaults)
@@ -99,7 +93,7 @@ func derived(t *testing.T, pod *corev1.Pod, defaults spec.Defaults) signer.Reque
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := request.NewKey(v.Key)
+	key, err := keys.NewKey(v.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +101,9 @@ func derived(t *testing.T, pod *corev1.Pod, defaults spec.Defaults) signer.Reque
 	if err != nil {
 		t.Fatal(err)
 	}
-	return v.Request("attempt", der)
+	req := v.Request("attempt", der)
+	req.Volume = decide.VolumeID(pod, last.Name)
+	return req
 }
 
 // asked is what the node plugin of the pod's node asks for the pod's last volume, in the words of signer/certmanager, recorded by cert-manager's webhook.
@@ -116,7 +112,7 @@ func asked(t *testing.T, pod *corev1.Pod) *cmapi.CertificateRequest {
 	req := derived(t, pod, rules().Defaults)
 	cr := &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: pod.Namespace, Name: "web-attempt", Annotations: req.Annotations, CreationTimestamp: metav1.NewTime(created),
+			Namespace: pod.Namespace, Name: "web-attempt", Annotations: certmanager.Object(req).Annotations, CreationTimestamp: metav1.NewTime(created),
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}},
 		},
 		Spec: cmapi.CertificateRequestSpec{
@@ -171,8 +167,8 @@ func TestWhatAPodsVolumeAsksForIsApproved(t *testing.T) {
 	} {
 		pod := web()
 		change(pod)
-		got := decide(rules(), asked(t, pod), proof.Evidence{Pod: pod}, created)
-		if got.Outcome != proof.Approve || got.Reason != proof.Verified || got.Message != "pod web on node node-a has a volume that asks for this" || got.Volume == nil {
+		got := decideOn(rules(), asked(t, pod), pod, nil, created)
+		if got.Verdict != decide.Approve || got.Reason != decide.Verified || got.Message != "pod web on node node-a has a volume that asks for this" || got.Certificate.Pod.Name != "web" {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
@@ -225,119 +221,119 @@ func TestWhatIsDenied(t *testing.T) {
 		reason string
 		want   string
 	}{
-		{"no node on record", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Extra = nil }, proof.CallerUnknown, "does not say on which node"},
-		{"an empty node", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Extra[nodeName] = []string{""} }, proof.CallerUnknown, "does not say on which node"},
+		{"no node on record", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Extra = nil }, decide.CallerUnknown, "does not say on which node"},
+		{"an empty node", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Extra[nodeName] = []string{""} }, decide.CallerUnknown, "does not say on which node"},
 		{"two nodes", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Extra[nodeName] = []string{"node-a", "node-b"}
-		}, proof.CallerUnknown, ""},
+		}, decide.CallerUnknown, ""},
 		{"a pod that is not scheduled, for a caller without a node", func(cr *cmapi.CertificateRequest, p *corev1.Pod) {
 			cr.Spec.Extra[nodeName], p.Spec.NodeName = []string{""}, ""
-		}, proof.CallerUnknown, ""},
+		}, decide.CallerUnknown, ""},
 
-		{"no owner", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.OwnerReferences = nil }, proof.NotOfAPod, "must be owned by one pod"},
+		{"no owner", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.OwnerReferences = nil }, decide.NotOfAPod, "must be owned by one pod"},
 		{"two owners", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.OwnerReferences = append(cr.OwnerReferences, cr.OwnerReferences[0])
-		}, proof.NotOfAPod, ""},
-		{"an owner of another kind", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.OwnerReferences[0].Kind = "Node" }, proof.NotOfAPod, ""},
-		{"a Pod of another API", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.OwnerReferences[0].APIVersion = "example.org/v1" }, proof.NotOfAPod, ""},
-		{"an owner without a UID", func(cr *cmapi.CertificateRequest, p *corev1.Pod) { cr.OwnerReferences[0].UID, p.UID = "", "" }, proof.NotOfAPod, ""},
+		}, decide.NotOfAPod, ""},
+		{"an owner of another kind", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.OwnerReferences[0].Kind = "Node" }, decide.NotOfAPod, ""},
+		{"a Pod of another API", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.OwnerReferences[0].APIVersion = "example.org/v1" }, decide.NotOfAPod, ""},
+		{"an owner without a UID", func(cr *cmapi.CertificateRequest, p *corev1.Pod) { cr.OwnerReferences[0].UID, p.UID = "", "" }, decide.NotOfAPod, ""},
 
-		{"another pod of the name", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.UID = "uid-2" }, proof.PodNotFound, "pod web is another one now"},
-		{"a pod of another node", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Spec.NodeName = "node-b" }, proof.OtherNode, `pod web runs on node "node-b", and node "node-a" asks`},
+		{"another pod of the name", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.UID = "uid-2" }, decide.PodNotFound, "pod web is another one now"},
+		{"a pod of another node", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Spec.NodeName = "node-b" }, decide.OtherNode, `pod web runs on node "node-b", and node "node-a" asks`},
 		{"a mirror pod", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
-		}, proof.PodNotLive, "mirror pod"},
+		}, decide.PodNotLive, "mirror pod"},
 		{"a pod of a node", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: "node-a"}}
-		}, proof.PodNotLive, "mirror pod"},
-		{"a pod that is being deleted", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: created} }, proof.PodNotLive, "is being deleted"},
-		{"a pod that has ended", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }, proof.PodNotLive, "has ended: it is Succeeded"},
-		{"a pod that has failed", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, proof.PodNotLive, "has ended: it is Failed"},
+		}, decide.PodNotLive, "mirror pod"},
+		{"a pod that is being deleted", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: created} }, decide.PodNotLive, "is being deleted"},
+		{"a pod that has ended", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }, decide.PodNotLive, "has ended: it is Succeeded"},
+		{"a pod that has failed", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, decide.PodNotLive, "has ended: it is Failed"},
 
-		{"no volume", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Spec.Volumes = nil }, proof.NoVolume, "pod web has no volume of csi.mayfly.dev or"},
-		{"another driver's volume", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Spec.Volumes[1].CSI.Driver = "example.org" }, proof.NoVolume, ""},
+		{"no volume", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Spec.Volumes = nil }, decide.NoVolume, "pod web has no volume of csi.mayfly.dev or"},
+		{"another driver's volume", func(_ *cmapi.CertificateRequest, p *corev1.Pod) { p.Spec.Volumes[1].CSI.Driver = "example.org" }, decide.NoVolume, ""},
 		{"a volume that is not understood", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/dns-names"] = "a..b"
-		}, proof.NotUnderstood, `volume tls of pod web asks for: the volume is not understood by this controller, which may be older than the node plugin: csi.mayfly.dev/dns-names has "a..b", which is not a DNS name`},
+		}, decide.NotUnderstood, `volume tls of pod web is not understood by this controller, which may be older than the node plugin: csi.mayfly.dev/dns-names has "a..b", which is not a DNS name`},
 		{"a volume that is to ask as its pod", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/use-token-request"] = "true"
-		}, proof.NotUnderstood, "csi.mayfly.dev/use-token-request is true, and no volume asks as its pod unless"},
+		}, decide.NotUnderstood, "csi.mayfly.dev/use-token-request is true, and no volume asks as its pod unless"},
 		{"a profile that the controller does not know", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/profile"] = "x"
-		}, proof.NotUnderstood, "has no profiles"},
+		}, decide.NotUnderstood, "has no profiles"},
 
-		{"another issuer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IssuerRef.Name = "root" }, proof.NotTheVolumes,
+		{"another issuer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IssuerRef.Name = "root" }, decide.NotTheVolumes,
 			`issuer: asked for is "Issuer" "root" of "cert-manager.io", and the volume wants "Issuer" "ca" of "cert-manager.io"`},
-		{"another kind of issuer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IssuerRef.Kind = "ClusterIssuer" }, proof.NotTheVolumes, "issuer: "},
-		{"another group of issuer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IssuerRef.Group = "example.org" }, proof.NotTheVolumes, "issuer: "},
-		{"longer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Duration.Duration *= 2 }, proof.NotTheVolumes, "duration: asked for is 2h0m0s, and the volume wants 1h0m0s"},
+		{"another kind of issuer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IssuerRef.Kind = "ClusterIssuer" }, decide.NotTheVolumes, "issuer: "},
+		{"another group of issuer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IssuerRef.Group = "example.org" }, decide.NotTheVolumes, "issuer: "},
+		{"longer", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Duration.Duration *= 2 }, decide.NotTheVolumes, "duration: asked for is 2h0m0s, and the volume wants 1h0m0s"},
 		{"shorter", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Duration.Duration /= 2 },
-			proof.NotTheVolumes, "duration: asked for is 30m0s, and the volume wants 1h0m0s"},
-		{"the issuer's own duration", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Duration = nil }, proof.NotTheVolumes, "duration: asked for is none"},
+			decide.NotTheVolumes, "duration: asked for is 30m0s, and the volume wants 1h0m0s"},
+		{"the issuer's own duration", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Duration = nil }, decide.NotTheVolumes, "duration: asked for is none"},
 		{"another usage", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Usages = append(cr.Spec.Usages, cmapi.UsageCodeSigning)
-		}, proof.NotTheVolumes, `usages: asked for is ["client auth" "code signing" "digital signature" "server auth"], and the volume wants ["client auth" "digital signature" "server auth"]`},
-		{"a usage less", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Usages = cr.Spec.Usages[1:] }, proof.NotTheVolumes, "usages: "},
-		{"a CA", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IsCA = true }, proof.NotTheVolumes, "CA: asked for is true, and the volume wants false"},
+		}, decide.NotTheVolumes, `usages: asked for is ["client auth" "code signing" "digital signature" "server auth"], and the volume wants ["client auth" "digital signature" "server auth"]`},
+		{"a usage less", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Usages = cr.Spec.Usages[1:] }, decide.NotTheVolumes, "usages: "},
+		{"a CA", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.IsCA = true }, decide.NotTheVolumes, "CA: asked for is true, and the volume wants false"},
 		{"an annotation more", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Annotations = map[string]string{"venafi.cert-manager.io/custom-fields": "x"}
-		}, proof.NotTheVolumes, `annotations: asked for is ["venafi.cert-manager.io/custom-fields=x"], and the volume wants []`},
+		}, decide.NotTheVolumes, `annotations: asked for is ["venafi.cert-manager.io/custom-fields=x"], and the volume wants []`},
 		{"an annotation less", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["example.org/team"] = "shop"
-		}, proof.NotTheVolumes, "annotations: "},
+		}, decide.NotTheVolumes, "annotations: "},
 
-		{"no signing request", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Request = nil }, proof.NotTheVolumes, "the signing request is not understood: it is not one CERTIFICATE REQUEST"},
-		{"garbage", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Request = text([]byte("garbage")) }, proof.NotTheVolumes, "the signing request is not understood"},
+		{"no signing request", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Request = nil }, decide.NotTheVolumes, "the signing request is not understood: it is not one CERTIFICATE REQUEST"},
+		{"garbage", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) { cr.Spec.Request = text([]byte("garbage")) }, decide.NotTheVolumes, "the signing request is not understood"},
 		{"two signing requests", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Request = append(cr.Spec.Request, cr.Spec.Request...)
-		}, proof.NotTheVolumes, "is not one CERTIFICATE REQUEST"},
+		}, decide.NotTheVolumes, "is not one CERTIFICATE REQUEST"},
 		{"words before it", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Request = append([]byte("x\n"), cr.Spec.Request...)
-		}, proof.NotTheVolumes, "is not one CERTIFICATE REQUEST"},
+		}, decide.NotTheVolumes, "is not one CERTIFICATE REQUEST"},
 		{"another name of it", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Request = []byte(strings.ReplaceAll(string(cr.Spec.Request), "CERTIFICATE", "NEW CERTIFICATE"))
-		}, proof.NotTheVolumes, "is not one CERTIFICATE REQUEST"},
+		}, decide.NotTheVolumes, "is not one CERTIFICATE REQUEST"},
 		{"bytes after it", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			block, _ := pem.Decode(cr.Spec.Request)
 			cr.Spec.Request = text(append(block.Bytes, 0))
-		}, proof.NotTheVolumes, "the signing request is not understood"},
+		}, decide.NotTheVolumes, "the signing request is not understood"},
 		{"a broken signature", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			block, _ := pem.Decode(cr.Spec.Request)
 			block.Bytes[len(block.Bytes)-1] ^= 1
 			cr.Spec.Request = text(block.Bytes)
-		}, proof.NotTheVolumes, "the signature of the signing request is wrong"},
+		}, decide.NotTheVolumes, "the signature of the signing request is wrong"},
 		{"another pod's signing request", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			other := web()
 			other.Name = "db"
 			cr.Spec.Request = asked(t, other).Spec.Request
-		}, proof.NotTheVolumes, `DNS names: asked for is ["db.shop.svc"], and the volume wants ["web.shop.svc"]`},
+		}, decide.NotTheVolumes, `DNS names: asked for is ["db.shop.svc"], and the volume wants ["web.shop.svc"]`},
 		{"another key", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Request = asked(t, web("csi.mayfly.dev/key-size=384")).Spec.Request
-		}, proof.NotTheVolumes, "key: asked for is ECDSA 384, and the volume wants ECDSA 256"},
+		}, decide.NotTheVolumes, "key: asked for is ECDSA 384, and the volume wants ECDSA 256"},
 		{"another algorithm", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Request = asked(t, web("csi.mayfly.dev/key-algorithm=Ed25519")).Spec.Request
-		}, proof.NotTheVolumes, "key: asked for is Ed25519 0, and the volume wants ECDSA 256"},
+		}, decide.NotTheVolumes, "key: asked for is Ed25519 0, and the volume wants ECDSA 256"},
 		{"a DNS name more", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) {
 				r.ExtraExtensions, r.DNSNames = nil, append(r.DNSNames, "api.shop.svc")
 			})
-		}, proof.NotTheVolumes, `DNS names: asked for is ["web.shop.svc" "api.shop.svc"], and the volume wants ["web.shop.svc"]`},
+		}, decide.NotTheVolumes, `DNS names: asked for is ["web.shop.svc" "api.shop.svc"], and the volume wants ["web.shop.svc"]`},
 		{"an IP address", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) {
 				r.ExtraExtensions, r.IPAddresses = nil, []net.IP{net.IPv4(10, 96, 0, 1)}
 			})
-		}, proof.NotTheVolumes, `IP addresses: asked for is ["10.96.0.1"], and the volume wants []`},
+		}, decide.NotTheVolumes, `IP addresses: asked for is ["10.96.0.1"], and the volume wants []`},
 		{"a URI", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) { r.ExtraExtensions, r.URIs = nil, []*url.URL{otherURI} })
-		}, proof.NotTheVolumes, `URIs: asked for is ["spiffe://cluster.local/ns/shop/sa/admin"], and the volume wants []`},
+		}, decide.NotTheVolumes, `URIs: asked for is ["spiffe://cluster.local/ns/shop/sa/admin"], and the volume wants []`},
 		{"an email address", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) {
 				r.ExtraExtensions, r.EmailAddresses = nil, []string{"admin@example.org"}
 			})
-		}, proof.NotTheVolumes, `email addresses: asked for is ["admin@example.org"], and the volume wants []`},
+		}, decide.NotTheVolumes, `email addresses: asked for is ["admin@example.org"], and the volume wants []`},
 		{"a subject", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) { r.Subject.CommonName = "admin" })
-		}, proof.NotTheVolumes, `subject: asked for is ["CN=admin"], and the volume wants [""]`},
+		}, decide.NotTheVolumes, `subject: asked for is ["CN=admin"], and the volume wants [""]`},
 		{"a name of another kind", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) {
 				r.DNSNames = nil
@@ -346,21 +342,21 @@ func TestWhatIsDenied(t *testing.T) {
 					{Class: asn1.ClassContextSpecific, Tag: 8, Bytes: []byte{42, 3, 4}},
 				})}
 			})
-		}, proof.NotTheVolumes, "attributes, extensions or kinds of names that the node plugin does not write"},
+		}, decide.NotTheVolumes, "attributes, extensions or kinds of names that the node plugin does not write"},
 		{"an extension", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) {
 				r.ExtraExtensions = append(r.ExtraExtensions, extension(t, asn1.ObjectIdentifier{2, 5, 29, 19}, struct{ CA bool }{true}))
 			})
-		}, proof.NotTheVolumes, "attributes, extensions or kinds of names"},
+		}, decide.NotTheVolumes, "attributes, extensions or kinds of names"},
 		{"another usage in the signing request", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Request = asked(t, web("csi.mayfly.dev/key-usages=digital signature,code signing")).Spec.Request
-		}, proof.NotTheVolumes, "attributes, extensions or kinds of names"},
+		}, decide.NotTheVolumes, "attributes, extensions or kinds of names"},
 		{"the CA flag in the signing request", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			cr.Spec.Request = asked(t, web("csi.mayfly.dev/is-ca=true")).Spec.Request
-		}, proof.NotTheVolumes, "attributes, extensions or kinds of names"},
+		}, decide.NotTheVolumes, "attributes, extensions or kinds of names"},
 		{"usages in a signing request that is to have none", func(_ *cmapi.CertificateRequest, p *corev1.Pod) {
 			p.Spec.Volumes[1].CSI.VolumeAttributes["csi.mayfly.dev/usages-in-request"] = "false"
-		}, proof.NotTheVolumes, "attributes, extensions or kinds of names"},
+		}, decide.NotTheVolumes, "attributes, extensions or kinds of names"},
 		{"an attribute", func(cr *cmapi.CertificateRequest, _ *corev1.Pod) {
 			usual(t, cr, func(r *x509.CertificateRequest) {
 				r.Attributes = []pkix.AttributeTypeAndValueSET{{ //nolint:staticcheck // The one way to make an attribute.
@@ -368,35 +364,35 @@ func TestWhatIsDenied(t *testing.T) {
 					Value: [][]pkix.AttributeTypeAndValue{{{Type: asn1.ObjectIdentifier{1, 2, 3}, Value: "x"}}},
 				}}
 			})
-		}, proof.NotTheVolumes, "attributes, extensions or kinds of names"},
+		}, decide.NotTheVolumes, "attributes, extensions or kinds of names"},
 
 		{"what the policy does not allow", func(cr *cmapi.CertificateRequest, p *corev1.Pod) {
 			*p = *web("csi.mayfly.dev/dns-names=web.test")
 			*cr = *asked(t, p)
-		}, proof.NotAllowed, `DNS name "web.test" is not the pod's`},
+		}, decide.NotAllowed, `DNS name "web.test" is not the pod's`},
 		{"a CA that the volume asks for", func(cr *cmapi.CertificateRequest, p *corev1.Pod) {
 			*p = *web("csi.mayfly.dev/is-ca=true")
 			*cr = *asked(t, p)
-		}, proof.NotAllowed, "a pod may not be a CA"},
+		}, decide.NotAllowed, "a pod may not be a CA"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			pod := web()
 			cr := asked(t, pod)
 			row.change(cr, pod)
-			got := decide(rules(), cr, proof.Evidence{Pod: pod}, created)
-			if got.Outcome != proof.Deny || got.Reason != row.reason || !strings.Contains(got.Message, row.want) {
+			got := decideOn(rules(), cr, pod, nil, created)
+			if got.Verdict != decide.Deny || got.Reason != row.reason || !strings.Contains(got.Message, row.want) {
 				t.Errorf("got %+v\nwant %s: %s", got, row.reason, row.want)
 			}
 		})
 	}
 }
 
-func TestTheNearestVolumeIsNamed(t *testing.T) {
+func TestTheVolumeIsNamed(t *testing.T) {
 	pod := web()
 	pod.Spec.Volumes = append(pod.Spec.Volumes, inline("db", "csi.mayfly.dev", "csi.mayfly.dev/issuer-name=ca", "csi.mayfly.dev/dns-names=db.shop.svc", "csi.mayfly.dev/duration=5m"))
 	cr := asked(t, pod)
 	cr.Spec.IsCA = true
-	if got := decide(rules(), cr, proof.Evidence{Pod: pod}, created); !strings.Contains(got.Message, "not what volume db of pod web asks for: CA: ") {
+	if got := decideOn(rules(), cr, pod, nil, created); !strings.Contains(got.Message, "not what volume db of pod web asks for: CA: ") {
 		t.Errorf("%+v", got)
 	}
 }
@@ -412,7 +408,7 @@ func TestWhatIsLeftAlone(t *testing.T) {
 		pod := web()
 		cr := asked(t, pod)
 		change(cr)
-		if got := decide(rules(), cr, proof.Evidence{Pod: pod}, created); callers().Concern(cr) || got != (proof.Verdict{}) {
+		if got := decideOn(rules(), cr, pod, nil, created); callers().Concern(cr) || got.Verdict != 0 {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
@@ -424,16 +420,16 @@ func conclude(cr *cmapi.CertificateRequest, kind cmapi.CertificateRequestConditi
 
 func TestWhatIsNotVisibleYet(t *testing.T) {
 	cr := asked(t, web())
-	for age, want := range map[time.Duration]proof.Outcome{-time.Minute: proof.Wait, 0: proof.Wait, proof.Patience - 1: proof.Wait, proof.Patience: proof.Deny} {
-		if got := decide(rules(), cr, proof.Evidence{}, created.Add(age)); got.Outcome != want || want == proof.Deny && got.Reason != proof.PodNotFound {
+	for age, want := range map[time.Duration]decide.Verdict{-time.Minute: decide.Wait, 0: decide.Wait, decide.Patience - 1: decide.Wait, decide.Patience: decide.Deny} {
+		if got := decideOn(rules(), cr, nil, nil, created.Add(age)); got.Verdict != want || want == decide.Deny && got.Reason != decide.PodNotFound {
 			t.Errorf("no pod, after %s: %+v", age, got)
 		}
 	}
 	pod := web("csi.mayfly.dev/ip-sans=${POD_IP}")
 	cr = asked(t, pod)
 	pod.Status.PodIPs = nil
-	for age, want := range map[time.Duration]proof.Outcome{0: proof.Wait, proof.Patience: proof.Deny} {
-		if got := decide(rules(), cr, proof.Evidence{Pod: pod}, created.Add(age)); got.Outcome != want || want == proof.Deny && got.Reason != proof.IPNotProved {
+	for age, want := range map[time.Duration]decide.Verdict{0: decide.Wait, decide.Patience: decide.Deny} {
+		if got := decideOn(rules(), cr, pod, nil, created.Add(age)); got.Verdict != want || want == decide.Deny && got.Reason != decide.IPNotProved {
 			t.Errorf("no IP, after %s: %+v", age, got)
 		}
 	}
@@ -450,25 +446,25 @@ func TestIPs(t *testing.T) {
 		node            *corev1.Node
 		cidr            string
 		any             bool
-		want            proof.Outcome
+		want            decide.Verdict
 		reason          string
 	}{
-		{"the node is asked", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, nil, "", false, proof.LookAtNode, ""},
-		{"in the node's range", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", false, proof.Approve, proof.Verified},
-		{"in both", "ip-sans=${POD_IPS}", []string{"10.244.0.7", "fd00::7"}, node("10.244.0.0/24", "fd00::/64"), "", false, proof.Approve, proof.Verified},
-		{"the second is elsewhere", "ip-sans=${POD_IPS}", []string{"10.244.0.7", "fd01::7"}, node("10.244.0.0/24", "fd00::/64"), "", false, proof.Deny, proof.IPNotProved},
-		{"another node's", "ip-sans=${POD_IP}", []string{"10.244.1.7"}, node("10.244.0.0/24"), "", false, proof.Deny, proof.IPNotProved},
-		{"a service's", "ip-sans=${POD_IP}", []string{"10.96.0.1"}, node("10.244.0.0/24"), "", true, proof.Deny, proof.IPNotProved},
-		{"no ranges", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, node(), "", false, proof.Deny, proof.IPNotProved},
-		{"the controller's", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, nil, "10.244.0.0/16", false, proof.Approve, proof.Verified},
-		{"not the controller's, but the node's", "ip-sans=${POD_IP}", []string{"10.245.0.7"}, node("10.245.0.0/24"), "10.244.0.0/16", false, proof.Approve, proof.Verified},
-		{"in a name", "dns-names=${POD_IP}.shop", []string{"10.96.0.1"}, node("10.244.0.0/24"), "", true, proof.Deny, proof.IPNotProved},
-		{"no IP", "ip-sans=${POD_IP}", []string{"nonsense"}, node("10.244.0.0/24"), "", true, proof.Deny, proof.NotUnderstood},
-		{"written out, and the pod's", "ip-sans=10.244.0.7", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", false, proof.Approve, proof.Verified},
-		{"written out, and lied", "ip-sans=10.96.0.1", []string{"10.96.0.1"}, node("10.244.0.0/24"), "", false, proof.Deny, proof.NotAllowed},
-		{"written out, and another's", "ip-sans=10.244.0.8", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", false, proof.Deny, proof.NotAllowed},
-		{"written out, where any name is allowed", "ip-sans=10.96.0.1", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", true, proof.Approve, proof.Verified},
-		{"mapped", "ip-sans=${POD_IP}", []string{"::ffff:10.244.0.7"}, node("10.244.0.0/24"), "", false, proof.Approve, proof.Verified},
+		{"a node that is gone", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, nil, "", false, decide.Deny, decide.IPNotProved},
+		{"in the node's range", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", false, decide.Approve, decide.Verified},
+		{"in both", "ip-sans=${POD_IPS}", []string{"10.244.0.7", "fd00::7"}, node("10.244.0.0/24", "fd00::/64"), "", false, decide.Approve, decide.Verified},
+		{"the second is elsewhere", "ip-sans=${POD_IPS}", []string{"10.244.0.7", "fd01::7"}, node("10.244.0.0/24", "fd00::/64"), "", false, decide.Deny, decide.IPNotProved},
+		{"another node's", "ip-sans=${POD_IP}", []string{"10.244.1.7"}, node("10.244.0.0/24"), "", false, decide.Deny, decide.IPNotProved},
+		{"a service's", "ip-sans=${POD_IP}", []string{"10.96.0.1"}, node("10.244.0.0/24"), "", true, decide.Deny, decide.IPNotProved},
+		{"no ranges", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, node(), "", false, decide.Deny, decide.IPNotProved},
+		{"the controller's", "ip-sans=${POD_IP}", []string{"10.244.0.7"}, nil, "10.244.0.0/16", false, decide.Approve, decide.Verified},
+		{"not the controller's, but the node's", "ip-sans=${POD_IP}", []string{"10.245.0.7"}, node("10.245.0.0/24"), "10.244.0.0/16", false, decide.Approve, decide.Verified},
+		{"in a name", "dns-names=${POD_IP}.shop", []string{"10.96.0.1"}, node("10.244.0.0/24"), "", true, decide.Deny, decide.IPNotProved},
+		{"no IP", "ip-sans=${POD_IP}", []string{"nonsense"}, node("10.244.0.0/24"), "", true, decide.Deny, decide.NotUnderstood},
+		{"written out, and the pod's", "ip-sans=10.244.0.7", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", false, decide.Approve, decide.Verified},
+		{"written out, and lied", "ip-sans=10.96.0.1", []string{"10.96.0.1"}, node("10.244.0.0/24"), "", false, decide.Deny, decide.NotAllowed},
+		{"written out, and another's", "ip-sans=10.244.0.8", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", false, decide.Deny, decide.NotAllowed},
+		{"written out, where any name is allowed", "ip-sans=10.96.0.1", []string{"10.244.0.7"}, node("10.244.0.0/24"), "", true, decide.Approve, decide.Verified},
+		{"mapped", "ip-sans=${POD_IP}", []string{"::ffff:10.244.0.7"}, node("10.244.0.0/24"), "", false, decide.Approve, decide.Verified},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			pod := web("csi.mayfly.dev/" + row.attribute)
@@ -477,7 +473,7 @@ func TestIPs(t *testing.T) {
 			for _, ip := range row.ips {
 				pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: ip})
 			}
-			if row.reason != proof.NotUnderstood {
+			if row.reason != decide.NotUnderstood {
 				cr = asked(t, pod)
 			}
 			r := rules()
@@ -487,7 +483,7 @@ func TestIPs(t *testing.T) {
 			if row.cidr != "" {
 				r.PodCIDRs = []netip.Prefix{netip.MustParsePrefix(row.cidr)}
 			}
-			if got := decide(r, cr, proof.Evidence{Pod: pod, Node: row.node}, created); got.Outcome != row.want || got.Reason != row.reason {
+			if got := decideOn(r, cr, pod, row.node, created); got.Verdict != row.want || got.Reason != row.reason {
 				t.Errorf("%+v", got)
 			}
 		})
@@ -499,7 +495,7 @@ func TestALongMessageIsCut(t *testing.T) {
 	cr := asked(t, pod)
 	cr.OwnerReferences[0].Name = strings.Repeat("ü", 4000)
 	cr.OwnerReferences[0].UID = types.UID("other")
-	if got := decide(rules(), cr, proof.Evidence{Pod: pod}, created); got.Outcome != proof.Deny || len(got.Message) > 1024 || len(got.Message) < 1000 {
+	if got := decideOn(rules(), cr, pod, nil, created); got.Verdict != decide.Deny || len(got.Message) > 1024 || len(got.Message) < 1000 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -513,16 +509,16 @@ func TestIPsOfAPolicy(t *testing.T) {
 	for _, row := range []struct {
 		name, namespace, attribute, ip string
 		node                           *corev1.Node
-		want                           proof.Outcome
+		want                           decide.Verdict
 		reason                         string
 	}{
-		{"the node is looked at first", "shop", "ip-sans=${POD_IP}", "192.168.1.1", nil, proof.LookAtNode, ""},
-		{"in its range", "shop", "ip-sans=${POD_IP}", "192.168.1.1", &corev1.Node{}, proof.Approve, proof.Verified},
-		{"mapped", "shop", "ip-sans=${POD_IP}", "::ffff:192.168.1.1", &corev1.Node{}, proof.Approve, proof.Verified},
-		{"written out", "shop", "ip-sans=192.168.1.9", "192.168.1.1", &corev1.Node{}, proof.Approve, proof.Verified},
-		{"not in its range", "shop", "ip-sans=${POD_IP}", "192.168.2.1", &corev1.Node{}, proof.Deny, proof.IPNotProved},
-		{"in a name that the policy does not have", "shop", "dns-names=${POD_IP}.test", "192.168.1.1", &corev1.Node{}, proof.Deny, proof.NotAllowed},
-		{"in the range of another namespace", "other", "ip-sans=${POD_IP}", "192.168.1.1", &corev1.Node{}, proof.Deny, proof.IPNotProved},
+		{"of a node that is gone", "shop", "ip-sans=${POD_IP}", "192.168.1.1", nil, decide.Approve, decide.Verified},
+		{"in its range", "shop", "ip-sans=${POD_IP}", "192.168.1.1", &corev1.Node{}, decide.Approve, decide.Verified},
+		{"mapped", "shop", "ip-sans=${POD_IP}", "::ffff:192.168.1.1", &corev1.Node{}, decide.Approve, decide.Verified},
+		{"written out", "shop", "ip-sans=192.168.1.9", "192.168.1.1", &corev1.Node{}, decide.Approve, decide.Verified},
+		{"not in its range", "shop", "ip-sans=${POD_IP}", "192.168.2.1", &corev1.Node{}, decide.Deny, decide.IPNotProved},
+		{"in a name that the policy does not have", "shop", "dns-names=${POD_IP}.test", "192.168.1.1", &corev1.Node{}, decide.Deny, decide.NotAllowed},
+		{"in the range of another namespace", "other", "ip-sans=${POD_IP}", "192.168.1.1", &corev1.Node{}, decide.Deny, decide.IPNotProved},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			pod := web("csi.mayfly.dev/" + row.attribute)
@@ -530,7 +526,7 @@ func TestIPsOfAPolicy(t *testing.T) {
 			p := v1alpha1.CertificatePolicy{Spec: v1alpha1.Spec{Namespaces: []string{row.namespace}, Allow: v1alpha1.Allow{IPs: []v1alpha1.CIDR{"192.168.1.0/24"}}}}
 			r := rules()
 			r.Policy = compiler.Set([]v1alpha1.CertificatePolicy{p})
-			if got := decide(r, asked(t, pod), proof.Evidence{Pod: pod, Node: row.node}, created); got.Outcome != row.want || got.Reason != row.reason {
+			if got := decideOn(r, asked(t, pod), pod, row.node, created); got.Verdict != row.want || got.Reason != row.reason {
 				t.Errorf("%+v", got)
 			}
 		})
@@ -542,12 +538,12 @@ func TestAPolicyThatAllowsAll(t *testing.T) {
 	r := rules()
 	r.Policy = anything{}
 	pod := web("csi.mayfly.dev/dns-names=web.test", "csi.mayfly.dev/organizations=system:masters", "csi.mayfly.dev/is-ca=true")
-	if got := decide(r, asked(t, pod), proof.Evidence{Pod: pod}, created); got.Outcome != proof.Approve {
+	if got := decideOn(r, asked(t, pod), pod, nil, created); got.Verdict != decide.Approve {
 		t.Errorf("%+v", got)
 	}
 	cr := asked(t, pod)
 	cr.Spec.Duration.Duration++
-	if got := decide(r, cr, proof.Evidence{Pod: pod}, created); got.Outcome != proof.Deny || got.Reason != proof.NotTheVolumes {
+	if got := decideOn(r, cr, pod, nil, created); got.Verdict != decide.Deny || got.Reason != decide.NotTheVolumes {
 		t.Errorf("%+v", got)
 	}
 }
@@ -557,18 +553,18 @@ func TestNodeName(t *testing.T) {
 	r := rules()
 	r.Policy = anything{}
 	pod := web("csi.mayfly.dev/dns-names=${NODE_NAME}.example.org")
-	if got := decide(r, asked(t, pod), proof.Evidence{Pod: pod}, created); got.Outcome != proof.Approve {
+	if got := decideOn(r, asked(t, pod), pod, nil, created); got.Verdict != decide.Approve {
 		t.Errorf("%+v", got)
 	}
 	lie := pod.DeepCopy()
 	lie.Spec.NodeName = "node-b"
 	cr := asked(t, lie)
 	cr.Spec.Extra = map[string][]string{nodeName: {"node-a"}}
-	if got := decide(r, cr, proof.Evidence{Pod: pod}, created); got.Outcome != proof.Deny || got.Reason != proof.NotTheVolumes {
+	if got := decideOn(r, cr, pod, nil, created); got.Verdict != decide.Deny || got.Reason != decide.NotTheVolumes {
 		t.Errorf("%+v", got)
 	}
 	r.Policy = rules().Policy
-	if got := decide(r, asked(t, pod), proof.Evidence{Pod: pod}, created); got.Outcome != proof.Deny || got.Reason != proof.NotAllowed {
+	if got := decideOn(r, asked(t, pod), pod, nil, created); got.Verdict != decide.Deny || got.Reason != decide.NotAllowed {
 		t.Errorf("without a policy: %+v", got)
 	}
 }
@@ -583,19 +579,16 @@ func TestProfiles(t *testing.T) {
 	cr := asked(t, pod)
 	r := rules()
 	r.Defaults.Live = profiles
-	if got := decide(r, cr, proof.Evidence{Pod: pod}, created); got.Reason != proof.NotTheVolumes || !strings.Contains(got.Message, "the volume wants 5m0s") {
+	if got := decideOn(r, cr, pod, nil, created); got.Reason != decide.NotTheVolumes || !strings.Contains(got.Message, "the volume wants 5m0s") {
 		t.Errorf("%+v", got)
 	}
 	cr.Spec.Duration.Duration = 5 * time.Minute
-	if got := decide(r, cr, proof.Evidence{Pod: pod}, created); got.Outcome != proof.Approve {
+	if got := decideOn(r, cr, pod, nil, created); got.Verdict != decide.Approve {
 		t.Errorf("%+v", got)
 	}
 }
 
 func parsed(text []byte) (*x509.CertificateRequest, error) {
-	der, err := decode(text)
-	if err != nil {
-		return nil, err
-	}
-	return x509.ParseCertificateRequest(der)
+	block, _ := pem.Decode(text)
+	return x509.ParseCertificateRequest(block.Bytes)
 }

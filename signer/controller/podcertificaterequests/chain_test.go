@@ -1,4 +1,4 @@
-package bridge
+package podcertificaterequests
 
 import (
 	"strings"
@@ -6,7 +6,6 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
@@ -15,7 +14,7 @@ func TestTheChainOfAnAnswer(t *testing.T) {
 	pod := web()
 	pcr := asks(t, pod)
 	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
-	v, err := spec.Parse(proof.Ask(pod, pod.Spec.Volumes[0]), spec.Defaults{})
+	v, err := spec.Parse(volume(pod), spec.Defaults{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +38,7 @@ func TestTheChainOfAnAnswer(t *testing.T) {
 	} {
 		issued := good
 		issued.Chain, issued.CA = []byte(row.chain), []byte(row.ca)
-		status, err := d.Bridge.status(pcr, issued)
+		status, err := d.Signer.status(pcr, issued)
 		if status.CertificateChain != row.want || (err == nil) != (row.problem == "") ||
 			err != nil && !strings.Contains(err.Error(), row.problem) {
 			t.Errorf("%s: %v, want %q; the chain is\n%s", row.name, err, row.problem, status.CertificateChain)

@@ -1,4 +1,4 @@
-package approver
+package certificaterequests
 
 import (
 	"crypto/x509"
@@ -9,19 +9,19 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
@@ -158,26 +158,29 @@ func olderPlugin(t *testing.T, x exhibit) {
 	r.Defaults = defaultsOf(t, x)
 	r.Policy = anything{}
 	node := &corev1.Node{Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.0.0/24", "fd00::/64"}}}
-	if got := decide(r, x.Request, proof.Evidence{Pod: x.Pod, Node: node}, created); got.Outcome != proof.Approve {
+	if got := decideOn(r, x.Request, x.Pod, node, created); got.Verdict != decide.Approve {
 		t.Errorf("an older node plugin's request: %+v", got)
 	}
 }
 
 // newerPlugin: a node plugin of now asks for what the controller of that version derived, which is what its node
 // plugin asked for. One of version 0.1 must be updated before its node plugins: it knows no usages in signing
-// requests.
+// requests, and no annotation for the volume.
 func newerPlugin(t *testing.T, x exhibit, withoutUsages bool) {
 	t.Helper()
 	if csi := x.Pod.Spec.Volumes[len(x.Pod.Spec.Volumes)-1].CSI; withoutUsages && csi.Driver == spec.Driver {
 		csi.VolumeAttributes[spec.Prefix+"usages-in-request"] = "false"
 	}
 	now, then := x.asks(t), x.Request.DeepCopy()
+	if withoutUsages { // Nor does it know the annotation.
+		delete(now.Annotations, signer.VolumeAnnotation)
+	}
 	if got, want := csr(t, now), csr(t, then); got != want {
 		t.Errorf("a newer node plugin asks for\n%s\nan older controller wants\n%s", got, want)
 	}
 	now.Spec.Request, then.Spec.Request = nil, nil
 	now.CreationTimestamp = then.CreationTimestamp // Another zone of the same time.
-	if !reflect.DeepEqual(now, then) {
+	if !equality.Semantic.DeepEqual(now, then) {
 		t.Errorf("a newer node plugin asks for\n%+v\nan older controller wants\n%+v", now, then)
 	}
 }

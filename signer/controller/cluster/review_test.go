@@ -1,4 +1,4 @@
-package proof
+package cluster
 
 import (
 	"errors"
@@ -47,16 +47,6 @@ func TestChanges(t *testing.T) {
 		<-first
 		if len(first) > 0 || len(second) != 1 {
 			t.Errorf("%d and %d changes are told", len(first), len(second))
-		}
-	}
-}
-
-func TestWhatMayEnd(t *testing.T) {
-	for reason, want := range map[string]bool{
-		NotAllowed: true, IPNotProved: true, NotUnderstood: true, NotTheVolumes: true, Verified: false, OtherNode: false, PodNotFound: false, "": false,
-	} {
-		if got := MayEnd(reason); got != want {
-			t.Errorf("%s: %t", reason, got)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package bridge
+package podcertificaterequests
 
 import (
 	"context"
@@ -15,18 +15,18 @@ import (
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/message"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // hand gives the certificate to the one who asked. One that is of no use to them is an error of a signer.
-func (b *Bridge) hand(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec, issued signer.Issued) error {
-	status, err := b.status(pcr, issued)
+func (s *Signer) hand(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec, issued signer.Issued) error {
+	status, err := s.status(pcr, issued)
 	if err != nil {
 		return signer.Errorf(signer.Failed, "unusable certificate from %s %s: %w", v.Issuer.Kind, v.Issuer.Name, err)
 	}
-	_, err = b.answer(ctx, pcr, status, condition(certificatesv1.PodCertificateRequestConditionTypeIssued, proof.Verified,
+	_, err = s.answer(ctx, pcr, status, condition(certificatesv1.PodCertificateRequestConditionTypeIssued, decide.Verified,
 		fmt.Sprintf("signed by %s %s for volume of pod %s", v.Issuer.Kind, v.Issuer.Name, pcr.Spec.PodName)))
 	if apierrors.IsInvalid(err) { // What the API server holds against a certificate is in its error: its lifetime, its begin.
 		return signer.Errorf(signer.Failed, "Kubernetes does not take the certificate of %s %s: %w", v.Issuer.Kind, v.Issuer.Name, err)
@@ -36,10 +36,10 @@ func (b *Bridge) hand(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 
 // status makes a request's status of an issued certificate. Mayfly's node plugin gets the CA certificates, too,
 // behind the others: the status has no place of their own. The kubelet would show them in TLS handshakes.
-func (b *Bridge) status(
+func (s *Signer) status(
 	pcr *certificatesv1.PodCertificateRequest, issued signer.Issued,
 ) (status certificatesv1.PodCertificateRequestStatus, err error) {
-	c, ca, err := b.chain(pcr, issued)
+	c, ca, err := s.chain(pcr, issued)
 	if err != nil {
 		return status, err
 	}
@@ -58,10 +58,10 @@ func (b *Bridge) status(
 
 // chain reads what was issued for a request. What peers would refuse is an error; CA certificates that can't be read
 // are left out.
-func (b *Bridge) chain(
+func (s *Signer) chain(
 	pcr *certificatesv1.PodCertificateRequest, issued signer.Issued,
 ) (c chain.Chain, ca chain.Bundle, err error) {
-	log := b.Log.With("request", pcr.Namespace+"/"+pcr.Name)
+	log := s.Log.With("request", pcr.Namespace+"/"+pcr.Name)
 	certificates, err := chain.Parse(issued.Chain)
 	if err != nil {
 		return c, nil, fmt.Errorf("read the certificate chain: %w", err)
@@ -107,22 +107,22 @@ func refreshAt(begin, end, chainEnds time.Time) time.Time {
 }
 
 // deny answers a request that can't be.
-func (b *Bridge) deny(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v proof.Verdict) error {
-	first, err := b.answer(ctx, pcr, certificatesv1.PodCertificateRequestStatus{}, condition(certificatesv1.PodCertificateRequestConditionTypeDenied, v.Reason, v.Message))
+func (s *Signer) deny(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, d decide.Decision) error {
+	first, err := s.answer(ctx, pcr, certificatesv1.PodCertificateRequestStatus{}, condition(certificatesv1.PodCertificateRequestConditionTypeDenied, d.Reason, d.Message))
 	if err != nil || !first {
 		return err
 	}
-	b.tell(pcr, pod(pcr), v.Reason, "DenyPodCertificate", v.Message)
+	s.tell(pcr, pod(pcr), d.Reason, "DenyPodCertificate", d.Message)
 	return nil
 }
 
 // fail answers a request that its signer can't honour.
-func (b *Bridge) fail(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, cause error) error {
-	first, err := b.answer(ctx, pcr, certificatesv1.PodCertificateRequestStatus{}, condition(certificatesv1.PodCertificateRequestConditionTypeFailed, "SigningFailed", cause.Error()))
+func (s *Signer) fail(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, cause error) error {
+	first, err := s.answer(ctx, pcr, certificatesv1.PodCertificateRequestStatus{}, condition(certificatesv1.PodCertificateRequestConditionTypeFailed, "SigningFailed", cause.Error()))
 	if err != nil || !first {
 		return err
 	}
-	b.tell(pcr, pod(pcr), "SigningFailed", "SignPodCertificate", cause.Error())
+	s.tell(pcr, pod(pcr), "SigningFailed", "SignPodCertificate", cause.Error())
 	return nil
 }
 
@@ -131,11 +131,11 @@ func condition(kind, reason, text string) metav1.Condition {
 }
 
 // answer writes the answer down and counts it, and says whether it did: who comes second finds the request answered.
-func (b *Bridge) answer(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, status certificatesv1.PodCertificateRequestStatus, c metav1.Condition) (first bool, err error) {
+func (s *Signer) answer(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, status certificatesv1.PodCertificateRequestStatus, c metav1.Condition) (first bool, err error) {
 	answered := pcr.DeepCopy()
 	answered.Status = status
 	answered.Status.Conditions = []metav1.Condition{c}
-	err = b.Requests.Status().Patch(ctx, answered, client.MergeFromWithOptions(pcr, client.MergeFromWithOptimisticLock{}))
+	err = s.Requests.Status().Patch(ctx, answered, client.MergeFromWithOptions(pcr, client.MergeFromWithOptimisticLock{}))
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return false, nil
 	}
@@ -143,38 +143,38 @@ func (b *Bridge) answer(ctx context.Context, pcr *certificatesv1.PodCertificateR
 		return false, fmt.Errorf("answer PodCertificateRequest %s/%s: %w", pcr.Namespace, pcr.Name, err)
 	}
 	outcome := strings.ToLower(c.Type)
-	b.answers.WithLabelValues(outcome, c.Reason).Inc()
-	b.Log.Info("pod certificate "+outcome, "request", pcr.Namespace+"/"+pcr.Name, "pod", pcr.Spec.PodName, "node", pcr.Spec.NodeName, "signer", pcr.Spec.SignerName, "reason", c.Reason, "message", c.Message)
+	s.answers.WithLabelValues(outcome, c.Reason).Inc()
+	s.Log.Info("pod certificate "+outcome, "request", pcr.Namespace+"/"+pcr.Name, "pod", pcr.Spec.PodName, "node", pcr.Spec.NodeName, "signer", pcr.Spec.SignerName, "reason", c.Reason, "message", c.Message)
 	return true, nil
 }
 
 // review deletes a denied request if another one like it would be signed now: its node plugin waits for that. An answer can't be changed (kubernetes
 // pkg/apis/certificates/validation, ValidatePodCertificateRequestStatusUpdate), and Kubernetes deletes the request a quarter of an hour after it was made.
-func (b *Bridge) review(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) error {
+func (s *Signer) review(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) error {
 	if !denied(pcr) {
 		return nil
 	}
-	verdict, err := b.Court.Judge(ctx, b.claim(pcr))
-	if err != nil || verdict.Outcome != proof.Approve {
+	d, err := s.Decider.Decide(ctx, request(pcr))
+	if err != nil || d.Verdict != decide.Approve {
 		return err
 	}
-	if err := b.Requests.Delete(ctx, pcr, client.Preconditions{UID: &pcr.UID}); client.IgnoreNotFound(err) != nil {
+	if err := s.Requests.Delete(ctx, pcr, client.Preconditions{UID: &pcr.UID}); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("delete PodCertificateRequest %s/%s: %w", pcr.Namespace, pcr.Name, err)
 	}
-	b.Log.Info("denied request would be signed now: it is deleted", "request", pcr.Namespace+"/"+pcr.Name, "pod", pcr.Spec.PodName)
+	s.Log.Info("denied request would be signed now: it is deleted", "request", pcr.Namespace+"/"+pcr.Name, "pod", pcr.Spec.PodName)
 	return nil
 }
 
 // tidy removes the CertificateRequest of an answered request, if there is one.
-func (b *Bridge) tidy(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) error {
+func (s *Signer) tidy(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) error {
 	cr := &cmapi.CertificateRequest{}
-	if err := b.Requests.Get(ctx, client.ObjectKeyFromObject(pcr), cr); err != nil {
+	if err := s.Requests.Get(ctx, client.ObjectKeyFromObject(pcr), cr); err != nil {
 		return client.IgnoreNotFound(err)
 	}
 	if !Keep(cr) || cr.OwnerReferences[0].UID != pcr.UID {
 		return nil
 	}
-	if err := b.Requests.Delete(ctx, cr); client.IgnoreNotFound(err) != nil {
+	if err := s.Requests.Delete(ctx, cr); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("delete CertificateRequest %s/%s: %w", cr.Namespace, cr.Name, err)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package proof
+package cluster
 
 import (
 	"context"
@@ -17,7 +17,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 )
 
-// Changes tells controllers when what requests are judged by has changed: policies or profiles. The zero Changes is ready for use.
+// Changes tells controllers when what requests are decided by has changed: policies or profiles. The zero Changes is
+// ready for use.
 type Changes struct {
 	mu sync.Mutex
 	to []chan event.GenericEvent
@@ -44,7 +45,8 @@ func (c *Changes) listen() <-chan event.GenericEvent {
 	return to
 }
 
-// A Review is of the requests of a kind that were denied and may be approved some day. A controller looks at them when what they were judged by has changed.
+// A Review is of the requests of a kind that were denied or wait, and may be approved some day. A controller looks at
+// them when what they were decided by has changed.
 type Review struct {
 	List client.ObjectList
 	Is   func(client.Object) bool // Reports whether the request is one of them.
@@ -52,16 +54,17 @@ type Review struct {
 
 // Watch makes a controller look at them after changes.
 //
-// The cache has no index of them: one would make its informer before the manager starts, which then neither starts nor stops where requests may not be listed
-// (sigs.k8s.io/controller-runtime v0.25.2 pkg/manager/runnable_group.go, Start).
+// The cache has no index of them: one would make its informer before the manager starts, which then neither starts nor
+// stops where requests may not be listed (sigs.k8s.io/controller-runtime v0.25.2 pkg/manager/runnable_group.go, Start).
 func (r Review) Watch(from client.Reader, b *builder.Builder, changes *Changes) {
-	b.WatchesRawSource(source.Channel(changes.listen(), handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, _ client.Object) []reconcile.Request {
+	all := func(ctx context.Context, _ client.Object) []reconcile.Request {
 		all, err := r.All(ctx, from)
 		if err != nil {
 			log.FromContext(ctx).Error(err, "denied requests are not looked at again")
 		}
 		return all
-	})))
+	}
+	b.WatchesRawSource(source.Channel(changes.listen(), handler.EnqueueRequestsFromMapFunc(all)))
 }
 
 // All returns those in the cache.

@@ -1,4 +1,4 @@
-package bridge
+package podcertificaterequests
 
 import (
 	"bytes"
@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -29,18 +30,19 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"github.com/mayfly-csi/mayfly/driver/request"
+	keys "github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A desk is a bridge with an API server that knows some objects.
 type desk struct {
 	*testing.T
-	*Bridge
+	*Signer
 	api    client.WithWatch
 	events []string
 	log    bytes.Buffer
@@ -76,14 +78,15 @@ func newDesk(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *d
 	d := &desk{T: t}
 	d.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&cmapi.CertificateRequest{}, &certificatesv1.PodCertificateRequest{}).
 		WithObjects(objects...).WithInterceptorFuncs(calls).Build()
-	d.Bridge, err = New(Config{
-		Court: proof.Court{Live: d.api, Rules: proof.Rules{
-			Drivers:  []spec.DriverName{{Name: spec.Driver}, {Name: spec.OldDriver}},
-			Defaults: spec.Defaults{TrustDomain: "cluster.local"},
-			Policy:   policy.Policy{ClusterDomain: "cluster.local"},
+	d.Signer, err = New(Config{
+		Decider: cluster.Decider{Live: d.api, Rules: decide.Rules{
+			ClusterDomain: "cluster.local",
+			Drivers:       []spec.DriverName{{Name: spec.Driver}, {Name: spec.OldDriver}},
+			Defaults:      spec.Defaults{TrustDomain: "cluster.local"},
+			Policy:        policy.Policy{ClusterDomain: "cluster.local"},
 		}},
-		OwnCA: "mayfly-ca", ClusterDomain: "cluster.local", Requests: d.api, Self: self, Events: d, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
-		CAs: cas{signer.PodCertificateSigner: root, domain + "clusterissuer.corp": root, domain + "issuer.shop.corp": root, domain + "issuer.bank.corp": root},
+		OwnCA: "mayfly-ca", Requests: d.api, Self: self, Events: d, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
+		CAs: cas{signer.PodCertificateSigner: root, decide.Domain + "clusterissuer.corp": root, decide.Domain + "issuer.shop.corp": root, decide.Domain + "issuer.bank.corp": root},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +104,7 @@ func web(attributes ...string) *corev1.Pod {
 				"csi.mayfly.dev/dns-names=web.shop.svc", "csi.mayfly.dev/duration=2h",
 			}, attributes...)...)}}},
 			{Name: "native", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
-				{PodCertificate: &corev1.PodCertificateProjection{SignerName: domain + "clusterissuer.corp", KeyType: "ECDSAP256", MaxExpirationSeconds: new(int32(7200))}},
+				{PodCertificate: &corev1.PodCertificateProjection{SignerName: decide.Domain + "clusterissuer.corp", KeyType: "ECDSAP256", MaxExpirationSeconds: new(int32(7200))}},
 			}}}},
 		}},
 	}
@@ -120,17 +123,22 @@ func pairs(texts ...string) map[string]string {
 	return all
 }
 
+// volume is what the node plugin is asked for.
+func volume(pod *corev1.Pod) spec.Asked {
+	return decide.Rules{Drivers: []spec.DriverName{{Name: spec.Driver}}}.Volumes(pod)[0].Asked
+}
+
 // asks is what the node plugin asks for the inline volume.
 func asks(t *testing.T, pod *corev1.Pod) *certificatesv1.PodCertificateRequest {
 	t.Helper()
-	v, err := spec.Parse(proof.Ask(pod, pod.Spec.Volumes[0]), spec.Defaults{TrustDomain: "cluster.local"})
+	v, err := spec.Parse(volume(pod), spec.Defaults{TrustDomain: "cluster.local"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	pcr := bare(t, pod, v)
 	pcr.Spec.SignerName = signer.PodCertificateSigner
 	pcr.Spec.MaxExpirationSeconds = new(int32(v.Duration.Seconds()))
-	pcr.Spec.UnverifiedUserAnnotations = map[string]string{signer.VolumeAnnotation: proof.VolumeID(pod, "tls")}
+	pcr.Spec.UnverifiedUserAnnotations = map[string]string{signer.VolumeAnnotation: decide.VolumeID(pod, "tls")}
 	return pcr
 }
 
@@ -138,14 +146,18 @@ func asks(t *testing.T, pod *corev1.Pod) *certificatesv1.PodCertificateRequest {
 func kubelet(t *testing.T, pod *corev1.Pod) *certificatesv1.PodCertificateRequest {
 	t.Helper()
 	p := projection(pod)
-	pcr := bare(t, pod, spec.Spec{Key: keyOf(p.KeyType)})
+	key := map[string]spec.Key{
+		"ECDSAP256": {Algorithm: spec.ECDSA, Size: 256}, "ECDSAP384": {Algorithm: spec.ECDSA, Size: 384},
+		"RSA3072": {Algorithm: spec.RSA, Size: 3072}, "ED25519": {Algorithm: spec.Ed25519},
+	}[p.KeyType]
+	pcr := bare(t, pod, spec.Spec{Key: key})
 	pcr.Spec.SignerName, pcr.Spec.MaxExpirationSeconds, pcr.Spec.UnverifiedUserAnnotations = p.SignerName, p.MaxExpirationSeconds, p.UserAnnotations
 	return pcr
 }
 
 func bare(t *testing.T, pod *corev1.Pod, v spec.Spec) *certificatesv1.PodCertificateRequest {
 	t.Helper()
-	key, err := request.NewKey(v.Key)
+	key, err := keys.NewKey(v.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +239,7 @@ func TestANativeVolumeGetsWhatFollowsFromItsPod(t *testing.T) {
 		{"the author's names", func(p *corev1.Pod) {
 			projection(p).UserAnnotations = pairs("csi.mayfly.dev/dns-names=${POD_NAME}.shop.svc", "csi.mayfly.dev/spiffe=false", "csi.mayfly.dev/key-usages=client auth")
 		}, "[web.shop.svc] [] []"},
-		{"of the namespace's issuer", func(p *corev1.Pod) { projection(p).SignerName = domain + "issuer.shop.corp" }, "[] [spiffe://cluster.local/ns/shop/sa/clerk] []"},
+		{"of the namespace's issuer", func(p *corev1.Pod) { projection(p).SignerName = decide.Domain + "issuer.shop.corp" }, "[] [spiffe://cluster.local/ns/shop/sa/clerk] []"},
 		{"another key", func(p *corev1.Pod) { projection(p).KeyType = "ED25519" }, "[] [spiffe://cluster.local/ns/shop/sa/clerk] []"},
 		{"RSA", func(p *corev1.Pod) { projection(p).KeyType = "RSA3072" }, "[] [spiffe://cluster.local/ns/shop/sa/clerk] []"},
 	} {
@@ -248,7 +260,7 @@ func TestANativeVolumeGetsWhatFollowsFromItsPod(t *testing.T) {
 }
 
 func TestWhatIsDenied(t *testing.T) {
-	native := domain + "clusterissuer.corp"
+	native := decide.Domain + "clusterissuer.corp"
 	for _, row := range []struct {
 		name   string
 		native bool
@@ -285,7 +297,7 @@ func TestWhatIsDenied(t *testing.T) {
 		}, "Denied NotAllowed: a pod may not be a CA"},
 
 		{"a signer that the pod does not name", true, func(r *certificatesv1.PodCertificateRequest, _ *corev1.Pod) {
-			r.Spec.SignerName = domain + "issuer.shop.corp"
+			r.Spec.SignerName = decide.Domain + "issuer.shop.corp"
 		}, "Denied NoVolume: pod web has no podCertificate volume with signer csi.mayfly.dev/issuer.shop.corp that asks for this"},
 		{"a longer life than the native volume's", true, func(r *certificatesv1.PodCertificateRequest, _ *corev1.Pod) {
 			r.Spec.MaxExpirationSeconds = new(int32(7201))
@@ -301,10 +313,10 @@ func TestWhatIsDenied(t *testing.T) {
 		}, "the signing request has 4097 bytes: at most 4096"},
 		{"another kind of key", true, func(_ *certificatesv1.PodCertificateRequest, p *corev1.Pod) { projection(p).KeyType = "ECDSAP384" }, "key: "},
 		{"another namespace's issuer", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
-			r.Spec.SignerName, projection(p).SignerName = domain+"issuer.bank.corp", domain+"issuer.bank.corp"
+			r.Spec.SignerName, projection(p).SignerName = decide.Domain+"issuer.bank.corp", decide.Domain+"issuer.bank.corp"
 		}, "there are csi.mayfly.dev/issuer.shop.<name>, of the pod's own namespace, and csi.mayfly.dev/clusterissuer.<name>"},
 		{"the controller's own CA", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
-			r.Spec.SignerName, projection(p).SignerName = domain+"mayfly-ca", domain+"mayfly-ca"
+			r.Spec.SignerName, projection(p).SignerName = decide.Domain+"mayfly-ca", decide.Domain+"mayfly-ca"
 		}, "there are csi.mayfly.dev/issuer.shop.<name>"},
 		{"an issuer by annotation", true, func(r *certificatesv1.PodCertificateRequest, p *corev1.Pod) {
 			projection(p).UserAnnotations = pairs("csi.mayfly.dev/issuer-name=x")
@@ -348,7 +360,7 @@ func TestWhatIsDenied(t *testing.T) {
 // For the kubelet a denial is final, so a policy that may change does not deny.
 func TestANativeVolumeWaitsForThePolicy(t *testing.T) {
 	for annotation, want := range map[string]string{
-		"csi.mayfly.dev/profile=x":          "*v1.Pod Warning NotUnderstood: the request is not what volume native of pod web asks for: the volume is not understood by this controller",
+		"csi.mayfly.dev/profile=x":          "*v1.Pod Warning NotUnderstood: volume native of pod web is not understood by this controller",
 		"csi.mayfly.dev/dns-names=web.test": `*v1.Pod Warning NotAllowed: DNS name "web.test" is not the pod's`,
 		"csi.mayfly.dev/ip-sans=${POD_IP}":  "*v1.Pod Warning IPNotProved: the pod's IP 192.168.7.1 does not lie in the spec.podCIDRs of node node-a, ",
 	} {
@@ -365,7 +377,7 @@ func TestANativeVolumeWaitsForThePolicy(t *testing.T) {
 func (d *desk) waits(pcr *certificatesv1.PodCertificateRequest, want string) {
 	d.Helper()
 	result, err := d.answers(pcr)
-	if words, _ := d.status(pcr); err != nil || result.RequeueAfter != later || words != "" {
+	if words, _ := d.status(pcr); err != nil || result.RequeueAfter != latest || words != "" {
 		d.Errorf("%+v (%v) %s", result, err, words)
 	}
 	if len(d.events) != 1 || !strings.HasPrefix(d.events[0], want) {
@@ -528,7 +540,7 @@ func TestAnIssuerSigns(t *testing.T) {
 // signed signs as the issuer.
 func (d *desk) signed(cr *cmapi.CertificateRequest, pod *corev1.Pod) {
 	d.Helper()
-	v, err := spec.Parse(proof.Ask(pod, pod.Spec.Volumes[0]), spec.Defaults{})
+	v, err := spec.Parse(volume(pod), spec.Defaults{})
 	if err != nil {
 		d.Fatal(err)
 	}
@@ -619,7 +631,7 @@ func TestSomebodyElsesRequestIsNotTaken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod, pcr := corp(t)
-			v, err := spec.Parse(proof.Ask(pod, pod.Spec.Volumes[0]), spec.Defaults{})
+			v, err := spec.Parse(volume(pod), spec.Defaults{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -731,7 +743,7 @@ func TestADeniedRequestThatWouldBeSigned(t *testing.T) {
 	}
 	answers("Denied NotAllowed: ")
 	answers("Denied NotAllowed: ")
-	d.Court.Rules.Policy = policy.Policy{ClusterDomain: "test"}
+	d.Decider.Rules.Policy = policy.Policy{ClusterDomain: "test"}
 	if _, err := d.answers(pcr); err != nil {
 		t.Error(err)
 	}
@@ -750,10 +762,10 @@ func TestWhichDenialsMayEnd(t *testing.T) {
 		kind, reason string
 		want         bool
 	}{
-		"by a policy":      {asks(t, web()), certificatesv1.PodCertificateRequestConditionTypeDenied, proof.NotAllowed, true},
-		"by the pod's end": {asks(t, web()), certificatesv1.PodCertificateRequestConditionTypeDenied, proof.PodNotLive, false},
-		"a failure":        {asks(t, web()), certificatesv1.PodCertificateRequestConditionTypeFailed, proof.NotAllowed, false},
-		"of a kubelet":     {kubelet(t, web()), certificatesv1.PodCertificateRequestConditionTypeDenied, proof.NotAllowed, false},
+		"by a policy":      {asks(t, web()), certificatesv1.PodCertificateRequestConditionTypeDenied, decide.NotAllowed, true},
+		"by the pod's end": {asks(t, web()), certificatesv1.PodCertificateRequestConditionTypeDenied, decide.PodNotLive, false},
+		"a failure":        {asks(t, web()), certificatesv1.PodCertificateRequestConditionTypeFailed, decide.NotAllowed, false},
+		"of a kubelet":     {kubelet(t, web()), certificatesv1.PodCertificateRequestConditionTypeDenied, decide.NotAllowed, false},
 	} {
 		row.pcr.Status.Conditions = []metav1.Condition{condition(row.kind, row.reason, "no")}
 		if reviews().Is(row.pcr) != row.want {
@@ -763,4 +775,20 @@ func TestWhichDenialsMayEnd(t *testing.T) {
 			t.Errorf("%s: in the cache: %+v (%v)", name, row.pcr.Spec, err)
 		}
 	}
+}
+
+// A kubelet's request that waits for an operator is looked at after as long again as it has waited.
+func TestLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pcr := &certificatesv1.PodCertificateRequest{}
+		pcr.CreationTimestamp = metav1.Now()
+		var all []time.Duration
+		for range 5 {
+			all = append(all, later(pcr))
+			time.Sleep(later(pcr))
+		}
+		if got := fmt.Sprint(all); got != "[15s 15s 30s 1m0s 1m0s]" {
+			t.Error(got)
+		}
+	})
 }

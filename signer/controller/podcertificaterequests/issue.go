@@ -1,4 +1,4 @@
-package bridge
+package podcertificaterequests
 
 import (
 	"bytes"
@@ -22,37 +22,37 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/ca"
 	"github.com/mayfly-csi/mayfly/signer/certmanager"
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/object"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // issue gets the certificate signed, and answers once that is decided.
-func (b *Bridge) issue(
+func (s *Signer) issue(
 	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec,
 ) (reconcile.Result, error) {
-	sign := b.pass
+	sign := s.pass
 	if v.Issuer.Group == signer.CAGroup {
-		sign = b.sign
+		sign = s.sign
 	}
 	issued, err := sign(ctx, pcr, v)
 	if err == nil {
-		err = b.hand(ctx, pcr, v, issued)
+		err = s.hand(ctx, pcr, v, issued)
 	}
 	switch kind := signer.KindOf(err); {
 	case err == nil || !errors.As(err, new(*signer.Error)):
 		return reconcile.Result{}, err
 	case kind.Ends() && (kind != signer.Failed || !native(pcr)): // A CA may be mended, and so may a clock.
-		return reconcile.Result{}, b.fail(ctx, pcr, err)
+		return reconcile.Result{}, s.fail(ctx, pcr, err)
 	case kind == signer.NotYet:
 		return reconcile.Result{}, nil // The change that it waits for brings it back.
 	}
-	b.complain(pcr, "NotSignedYet", err.Error())
-	return reconcile.Result{RequeueAfter: later}, nil
+	s.complain(pcr, "NotSignedYet", err.Error())
+	return reconcile.Result{RequeueAfter: later(pcr)}, nil
 }
 
 // sign signs with a CA of the controller.
-func (b *Bridge) sign(
+func (s *Signer) sign(
 	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec,
 ) (signer.Issued, error) {
 	name := v.Issuer.Name
@@ -60,12 +60,12 @@ func (b *Bridge) sign(
 		const format = "issuer %s %s of %s: issuers of that group have the kind %s"
 		return signer.Issued{}, signer.Errorf(signer.Invalid, format, v.Issuer.Kind, name, signer.CAGroup, signer.CAKind)
 	}
-	if name != b.OwnCA && !serves(name, v.Pod.Namespace) {
+	if name != s.OwnCA && !decide.Serves(name, v.Pod.Namespace) {
 		const format = "CA %s is not for this pod: there are %s, issuer.%s.<name>, of the pod's own namespace, and " +
 			"clusterissuer.<name>"
-		return signer.Issued{}, signer.Errorf(signer.Denied, format, name, b.OwnCA, v.Pod.Namespace)
+		return signer.Issued{}, signer.Errorf(signer.Denied, format, name, s.OwnCA, v.Pod.Namespace)
 	}
-	authority, err := b.CAs.Get(ctx, b.signerOf(name))
+	authority, err := s.CAs.Get(ctx, s.signerOf(name))
 	if err != nil {
 		return signer.Issued{}, signer.Errorf(signer.Unavailable, "sign with CA %s: %w", name, err)
 	}
@@ -73,7 +73,7 @@ func (b *Bridge) sign(
 	if err != nil {
 		return signer.Issued{}, signer.Errorf(signer.Invalid, "sign with CA %s: %w", name, err)
 	}
-	if template.NotBefore, template.NotAfter, err = authority.Validity(time.Now(), lifetime(pcr)); err != nil {
+	if template.NotBefore, template.NotAfter, err = authority.Validity(time.Now(), decide.Lifetime(pcr.Spec.MaxExpirationSeconds)); err != nil {
 		return signer.Issued{}, signer.Errorf(signer.Unavailable, "sign with CA %s: %w", name, err)
 	}
 	issued, err := authority.Sign(template)
@@ -84,11 +84,11 @@ func (b *Bridge) sign(
 }
 
 // signerOf returns the signer that a CA is for.
-func (b *Bridge) signerOf(name string) string {
-	if name == b.OwnCA {
+func (s *Signer) signerOf(name string) string {
+	if name == s.OwnCA {
 		return signer.PodCertificateSigner
 	}
-	return domain + name
+	return decide.Domain + name
 }
 
 // template makes a certificate with what the volume asks for, and the request's key.
@@ -97,7 +97,7 @@ func template(pcr *certificatesv1.PodCertificateRequest, v spec.Spec) (*x509.Cer
 	if err != nil {
 		return nil, err
 	}
-	derived, err := proof.Derive(v)
+	derived, err := decide.Derive(v)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func template(pcr *certificatesv1.PodCertificateRequest, v spec.Spec) (*x509.Cer
 	return template, nil
 }
 
-// Keep reports whether a CertificateRequest is of a bridge.
+// Keep reports whether a CertificateRequest is one that a controller passes on.
 func Keep(cr *cmapi.CertificateRequest) bool {
 	owners := cr.OwnerReferences
 	return len(owners) == 1 && owners[0].Kind == "PodCertificateRequest" &&
@@ -118,19 +118,19 @@ func Keep(cr *cmapi.CertificateRequest) bool {
 
 // pass asks the cert-manager issuer that the volume names: the signing request goes on as it is, in a
 // CertificateRequest that is deleted with the PodCertificateRequest.
-func (b *Bridge) pass(
+func (s *Signer) pass(
 	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec,
 ) (signer.Issued, error) {
 	wanted := passed(pcr, v)
-	cr, err := b.submit(ctx, wanted)
+	cr, err := s.submit(ctx, wanted)
 	if err != nil || cr == nil {
 		return signer.Issued{}, err
 	}
-	if !same(cr, wanted) || cr.Spec.Username != "" && cr.Spec.Username != b.Self {
+	if !same(cr, wanted) || cr.Spec.Username != "" && cr.Spec.Username != s.Self {
 		const format = "CertificateRequest %s/%s is not as mayfly-controller makes it: somebody else made or changed it"
 		return signer.Issued{}, signer.Errorf(signer.Failed, format, cr.Namespace, cr.Name)
 	}
-	if err := b.approve(ctx, cr); err != nil {
+	if err := s.approve(ctx, cr); err != nil {
 		return signer.Issued{}, err
 	}
 	issued, err, decided := decision(cr)
@@ -143,14 +143,14 @@ func (b *Bridge) pass(
 // errNotYet is that a CertificateRequest waits for its issuer.
 var errNotYet = signer.Errorf(signer.NotYet, "the issuer has not signed yet")
 
-// waits reports whether the request was passed on and approved, and its issuer has yet to decide: there is nothing to judge until then, and then it is judged
-// anew. A CertificateRequest that a bridge did not make is not waited for.
-func (b *Bridge) waits(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) (bool, error) {
+// atIssuer reports whether the request was passed on and approved, and its issuer has yet to decide: there is nothing to
+// decide here until then, and then all is decided anew. A CertificateRequest that no controller made is not waited for.
+func (s *Signer) atIssuer(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) (bool, error) {
 	cr := &cmapi.CertificateRequest{}
-	if err := b.Requests.Get(ctx, client.ObjectKeyFromObject(pcr), cr); err != nil {
+	if err := s.Requests.Get(ctx, client.ObjectKeyFromObject(pcr), cr); err != nil {
 		return false, client.IgnoreNotFound(err)
 	}
-	made := Keep(cr) && cr.OwnerReferences[0].UID == pcr.UID && cr.Spec.Username == b.Self
+	made := Keep(cr) && cr.OwnerReferences[0].UID == pcr.UID && cr.Spec.Username == s.Self
 	_, _, over := decision(cr)
 	return made && decided(cr) && !over, nil
 }
@@ -193,15 +193,15 @@ func decision(cr *cmapi.CertificateRequest) (issued signer.Issued, err error, de
 
 // submit returns the CertificateRequest as it is, making it if there is none. One that the cache does not know yet
 // comes later.
-func (b *Bridge) submit(ctx context.Context, wanted *cmapi.CertificateRequest) (*cmapi.CertificateRequest, error) {
+func (s *Signer) submit(ctx context.Context, wanted *cmapi.CertificateRequest) (*cmapi.CertificateRequest, error) {
 	found := &cmapi.CertificateRequest{}
-	err := b.Requests.Get(ctx, client.ObjectKeyFromObject(wanted), found)
+	err := s.Requests.Get(ctx, client.ObjectKeyFromObject(wanted), found)
 	if err == nil {
 		return found, nil
 	}
 	made := wanted.DeepCopy()
 	if apierrors.IsNotFound(err) {
-		err = b.Requests.Create(ctx, made)
+		err = s.Requests.Create(ctx, made)
 	}
 	switch {
 	case apierrors.IsAlreadyExists(err):
@@ -229,16 +229,16 @@ func decided(cr *cmapi.CertificateRequest) bool {
 }
 
 // approve approves what was judged, unless that is decided.
-func (b *Bridge) approve(ctx context.Context, cr *cmapi.CertificateRequest) error {
+func (s *Signer) approve(ctx context.Context, cr *cmapi.CertificateRequest) error {
 	if decided(cr) {
 		return nil
 	}
 	before, now := cr.DeepCopy(), metav1.Now()
 	cr.Status.Conditions = append(cr.Status.Conditions, cmapi.CertificateRequestCondition{
-		Type: cmapi.CertificateRequestConditionApproved, Status: cmmeta.ConditionTrue, Reason: proof.Verified,
+		Type: cmapi.CertificateRequestConditionApproved, Status: cmmeta.ConditionTrue, Reason: decide.Verified,
 		Message: fmt.Sprintf("PodCertificateRequest %s is what a volume of its pod asks for", cr.Name), LastTransitionTime: &now,
 	})
-	err := b.Requests.Status().Patch(ctx, cr, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	err := s.Requests.Status().Patch(ctx, cr, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	switch {
 	case apierrors.IsConflict(err) || apierrors.IsNotFound(err):
 		return errNotYet

@@ -1,4 +1,4 @@
-package approver
+package certificaterequests
 
 import (
 	"bytes"
@@ -28,14 +28,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/mayfly-csi/mayfly/signer"
-	"github.com/mayfly-csi/mayfly/signer/controller/proof"
+	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // A desk is an approver with an API server that knows some objects.
 type desk struct {
 	*testing.T
-	*Approver
+	*Controller
 	api    client.WithWatch
 	log    bytes.Buffer
 	events []string
@@ -61,8 +62,8 @@ func newDesk(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *d
 	d := &desk{T: t}
 	d.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&cmapi.CertificateRequest{}).WithObjects(objects...).WithInterceptorFuncs(calls).Build()
 	var err error
-	d.Approver, err = New(Config{
-		Callers: callers(), Court: proof.Court{Rules: rules(), Live: d.api}, Requests: d.api, Events: d, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
+	d.Controller, err = New(Config{
+		Callers: callers(), Decider: cluster.Decider{Rules: rules(), Live: d.api}, Requests: d.api, Events: d, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +112,7 @@ func TestTheDecisionIsWrittenDown(t *testing.T) {
 			t.Errorf("%s: %s, want %s", cr.Name, got, want)
 		}
 	}
-	for _, labels := range [][]string{{"approved", proof.Verified}, {"denied", proof.NotTheVolumes}} {
+	for _, labels := range [][]string{{"approved", decide.Verified}, {"denied", decide.NotTheVolumes}} {
 		if n := testutil.ToFloat64(d.decisions.WithLabelValues(labels...)); n != 1 {
 			t.Errorf("%v: %v", labels, n)
 		}
@@ -245,7 +246,7 @@ func TestProfilesAreThoseOfNow(t *testing.T) {
 	pod := web()
 	cr := asked(t, pod)
 	d := newDesk(t, interceptor.Funcs{}, pod, cr)
-	d.Court.Profiles = known{err: errors.New("away")}
+	d.Decider.Profiles = known{err: errors.New("away")}
 	if _, err := d.decides(cr); err == nil || err.Error() != "away" || d.conditions(cr) != "" {
 		t.Errorf("%v, %s", err, d.conditions(cr))
 	}
@@ -253,7 +254,7 @@ func TestProfilesAreThoseOfNow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.Court.Profiles = known{Profiles: profiles}
+	d.Decider.Profiles = known{Profiles: profiles}
 	if _, err := d.decides(cr); err != nil || d.conditions(cr) != "Denied NotTheVolumes" {
 		t.Errorf("%v, %s", err, d.conditions(cr))
 	}
@@ -281,14 +282,14 @@ func TestADeniedRequestThatWouldBeApproved(t *testing.T) {
 	const denied, approvable = "Denied NotAllowed", "Denied NotAllowed, csi.mayfly.dev/Approvable VerifiedByMayfly"
 	decides(again, denied) // The policies may have changed while it was denied.
 	decides(0, denied)
-	d.Court.Rules.Policy = anything{}
+	d.Decider.Rules.Policy = anything{}
 	conflicts = 1
 	decides(again, denied) // cert-manager has changed it.
 	decides(0, approvable)
 	decides(0, approvable)
-	d.Court.Rules.Policy = rules().Policy
+	d.Decider.Rules.Policy = rules().Policy
 	decides(0, approvable)
-	if n := testutil.ToFloat64(d.decisions.WithLabelValues("denied", proof.NotAllowed)); n != 1 || len(d.events) != 2 {
+	if n := testutil.ToFloat64(d.decisions.WithLabelValues("denied", decide.NotAllowed)); n != 1 || len(d.events) != 2 {
 		t.Errorf("%v denials, %q", n, d.events)
 	}
 }
@@ -300,12 +301,12 @@ func TestWhichDenialsMayEnd(t *testing.T) {
 		change func(*cmapi.CertificateRequest)
 		want   bool
 	}{
-		"by a policy":                  {proof.NotAllowed, func(*cmapi.CertificateRequest) {}, true},
-		"by the pod's end":             {proof.PodNotLive, func(*cmapi.CertificateRequest) {}, false},
+		"by a policy":                  {decide.NotAllowed, func(*cmapi.CertificateRequest) {}, true},
+		"by the pod's end":             {decide.PodNotLive, func(*cmapi.CertificateRequest) {}, false},
 		"by approver-policy":           {"policy.cert-manager.io", func(*cmapi.CertificateRequest) {}, false},
-		"of another caller":            {proof.NotAllowed, func(cr *cmapi.CertificateRequest) { cr.Spec.Username = "someone" }, false},
-		"of one that is being deleted": {proof.NotAllowed, func(cr *cmapi.CertificateRequest) { cr.DeletionTimestamp = new(metav1.Now()) }, false},
-		"that says so":                 {proof.NotAllowed, func(cr *cmapi.CertificateRequest) { conclude(cr, signer.Approvable) }, false},
+		"of another caller":            {decide.NotAllowed, func(cr *cmapi.CertificateRequest) { cr.Spec.Username = "someone" }, false},
+		"of one that is being deleted": {decide.NotAllowed, func(cr *cmapi.CertificateRequest) { cr.DeletionTimestamp = new(metav1.Now()) }, false},
+		"that says so":                 {decide.NotAllowed, func(cr *cmapi.CertificateRequest) { conclude(cr, signer.Approvable) }, false},
 	} {
 		cr := asked(t, web())
 		conclude(cr, cmapi.CertificateRequestConditionDenied)
@@ -336,7 +337,7 @@ func TestTrim(t *testing.T) {
 			t.Errorf("%+v (%v)", cr, err)
 		}
 	}
-	if got := decide(rules(), ours, proof.Evidence{Pod: pod}, created); got.Outcome != proof.Approve {
+	if got := decideOn(rules(), ours, pod, nil, created); got.Verdict != decide.Approve {
 		t.Errorf("ours: %+v", got)
 	}
 	if other.Spec.Request != nil || callers().Concern(other) {

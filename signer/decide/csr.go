@@ -1,23 +1,24 @@
-package proof
+package decide
 
 import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"strings"
 
-	"github.com/mayfly-csi/mayfly/signer/message"
 	"github.com/mayfly-csi/mayfly/signer/problem"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
-// KeySize is how many bytes more a signing request has with the greatest key, of RSA with 8,192 bits, than with that of [Derive].
+// KeySize is how many bytes more a signing request has with the greatest key, of RSA with 8,192 bits, than with that of
+// [Derive].
 const KeySize = 4096
 
-// CSR is how a signing request, PKCS#10 in DER, differs from the volume's. All is compared byte for byte but the key, whose kind and signature are checked.
+// CSR returns how a signing request, PKCS#10 in DER, differs from the volume's. All is compared byte for byte but the
+// key, whose kind is, and the signature, which is checked.
 func CSR(der []byte, v spec.Spec) problem.List {
 	wanted, err := Derive(v)
 	if err != nil {
@@ -36,11 +37,39 @@ func CSR(der []byte, v spec.Spec) problem.List {
 	if err := asked.CheckSignature(); err != nil { // After the key, whose size bounds the work.
 		return problem.List{fmt.Errorf("the signature of the signing request is wrong: %w", err)}
 	}
+	if !whole(asked) {
+		return problem.List{errEncoding}
+	}
 	problems := names(asked, wanted)
 	if len(problems) == 0 && !same(asked, wanted) && !withoutUsages(asked, v) {
-		problems = problem.List{errors.New("the signing request has attributes, extensions or kinds of names that the node plugin does not write")}
+		problems = problem.List{errors.New("the signing request has attributes, extensions or kinds of names that the " +
+			"node plugin does not write")}
 	}
 	return problems
+}
+
+// errEncoding says that a signing request has bytes that no signature covers, or that nothing reads.
+var errEncoding = errors.New("the signing request is not encoded as crypto/x509 encodes it: it has bytes that mean nothing")
+
+// whole reports whether each byte of a signing request means something: encoding/asn1 overlooks what follows the last
+// field of a SEQUENCE, and crypto/x509 the parameters of most algorithms.
+func whole(csr *x509.CertificateRequest) bool {
+	var all struct {
+		Body      asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}
+	if rest, err := asn1.Unmarshal(csr.Raw, &all); err != nil || len(rest) > 0 || all.Signature.BitLength%8 != 0 {
+		return false
+	}
+	parameters := asn1.RawValue{}
+	if csr.PublicKeyAlgorithm == x509.RSA {
+		parameters = asn1.NullRawValue // RFC 4055, section 5.
+	}
+	all.Algorithm.Parameters = parameters
+	encoded, err := asn1.Marshal(all)
+	key, keyErr := x509.MarshalPKIXPublicKey(csr.PublicKey)
+	return err == nil && keyErr == nil && bytes.Equal(encoded, csr.Raw) && bytes.Equal(key, csr.RawSubjectPublicKeyInfo)
 }
 
 // key compares a public key with the kind that the volume asks for.
@@ -52,7 +81,7 @@ func key(public any, wants spec.Key) error {
 	return fmt.Errorf("key: asked for is %s %d, and the volume wants %s %d", is.Algorithm, is.Size, wants.Algorithm, wants.Size)
 }
 
-// Derive is the signing request that the node plugin makes for the volume, with a key that is nobody's.
+// Derive returns the signing request that the node plugin makes for the volume, with a key that is nobody's.
 func Derive(v spec.Spec) (*x509.CertificateRequest, error) {
 	der, err := v.CSR(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
 	if err != nil {
@@ -65,7 +94,7 @@ func Derive(v spec.Spec) (*x509.CertificateRequest, error) {
 func names(asked, wanted *x509.CertificateRequest) (problems problem.List) {
 	differs := func(what, asked, wants string) {
 		if asked != wants {
-			problems = append(problems, Difference(what, asked, wants))
+			problems = append(problems, difference(what, asked, wants))
 		}
 	}
 	if !bytes.Equal(asked.RawSubject, wanted.RawSubject) {
@@ -78,7 +107,7 @@ func names(asked, wanted *x509.CertificateRequest) (problems problem.List) {
 	return problems
 }
 
-// subject is a request's subject for a message. To write one takes the square of its size.
+// subject returns a request's subject for a message. To write one takes the square of its size.
 func subject(r *x509.CertificateRequest) string {
 	const most = 2048
 	if n := len(r.RawSubject); n > most {
@@ -96,8 +125,8 @@ type body struct {
 	Attributes []asn1.RawValue `asn1:"tag:0"`
 }
 
-// same reports whether two signing requests differ in their keys alone. It compares bytes: crypto/x509 does not tell of every kind of name, such as other names
-// (RFC 5280, section 4.2.1.6), by which a directory may know its users.
+// same reports whether two signing requests differ in their keys alone. It compares bytes: crypto/x509 does not tell of
+// every kind of name, such as other names (RFC 5280, section 4.2.1.6), by which a directory may know its users.
 func same(asked, wanted *x509.CertificateRequest) bool {
 	var b body
 	if _, err := asn1.Unmarshal(wanted.RawTBSCertificateRequest, &b); err != nil {
@@ -118,31 +147,4 @@ func withoutUsages(asked *x509.CertificateRequest, v spec.Spec) bool {
 	v.SignsUsages = false
 	wanted, err := Derive(v)
 	return err == nil && same(asked, wanted)
-}
-
-// longest is how many bytes of a value a message has.
-const longest = 256
-
-// Difference is one between what is asked for and what a volume wants, in words for the pod's author.
-func Difference(what string, asked, wants any) error {
-	return fmt.Errorf("%s: asked for is %s, and the volume wants %s", what, brief(asked), brief(wants))
-}
-
-func brief(value any) string { return message.Cut(fmt.Sprint(value), longest) }
-
-// List is a list for a message. Of a long one it shows the begin.
-func List[T any](all []T) string {
-	var text strings.Builder
-	text.WriteString("[")
-	for i, one := range all {
-		if i > 0 {
-			text.WriteString(" ")
-		}
-		if text.Len() > longest {
-			break
-		}
-		fmt.Fprintf(&text, "%q", brief(one))
-	}
-	text.WriteString("]")
-	return message.Cut(text.String(), longest)
 }

@@ -1,0 +1,198 @@
+package certificaterequests
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
+	"github.com/mayfly-csi/mayfly/signer/decide"
+)
+
+// Config is what a controller is made of. All fields are required.
+type Config struct {
+	Callers
+	Decider  cluster.Decider
+	Requests client.Client // CertificateRequests may come from a cache, which [Callers.Trim] has trimmed.
+	Events   Events
+
+	Metrics prometheus.Registerer
+	Log     *slog.Logger
+}
+
+// Events are of denials, for `kubectl describe`. Approvals make none: that would be a write more for each certificate.
+type Events interface {
+	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
+}
+
+// A Controller decides on requests. Several may run at once: the second one finds the request changed. Make one with
+// [New].
+type Controller struct {
+	Config
+	decisions *prometheus.CounterVec
+}
+
+// again is when a request is looked at once more that waits for what is not visible yet.
+const again = time.Second
+
+// New makes a controller.
+func New(config Config) (*Controller, error) {
+	c := &Controller{Config: config, decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "mayfly_controller_decisions_total", Help: "Requests of node plugins that were approved or denied, by the reason.",
+	}, []string{"outcome", "reason"})}
+	if err := config.Metrics.Register(c.decisions); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return c, nil
+}
+
+// Add makes the manager run the controller, in every replica.
+func (c *Controller) Add(to manager.Manager) error {
+	concerns, reviews := predicate.NewPredicateFuncs(func(o client.Object) bool {
+		cr, ok := o.(*cmapi.CertificateRequest)
+		return ok && c.Concern(cr)
+	}), c.reviews()
+	b := builder.ControllerManagedBy(to).Named("certificaterequests").
+		For(&cmapi.CertificateRequest{}, builder.WithPredicates(predicate.Or(concerns, reviews.AtStart()))).
+		WithOptions(cluster.Options())
+	reviews.Watch(to.GetClient(), b, c.Decider.Changes)
+	if err := b.Complete(c); err != nil {
+		return fmt.Errorf("add the controller of CertificateRequests: %w", err)
+	}
+	return nil
+}
+
+// reviews returns the denied requests that may be approved some day.
+func (c Callers) reviews() cluster.Review {
+	return cluster.Review{List: &cmapi.CertificateRequestList{}, Is: func(o client.Object) bool {
+		cr, ok := o.(*cmapi.CertificateRequest)
+		return ok && c.denied(cr)
+	}}
+}
+
+// Trim leaves of a request in a cache what a controller looks at: of those that do not concern it, that they don't.
+func (c Callers) Trim(object any) (any, error) {
+	cr, ok := object.(*cmapi.CertificateRequest)
+	if !ok {
+		return object, nil
+	}
+	cr.ManagedFields = nil
+	if !c.Concern(cr) && !c.denied(cr) {
+		cr.Annotations, cr.Labels, cr.OwnerReferences = nil, nil, nil
+		cr.Spec = cmapi.CertificateRequestSpec{}
+		cr.Status = cmapi.CertificateRequestStatus{}
+	}
+	return cr, nil
+}
+
+// Reconcile decides on one request.
+func (c *Controller) Reconcile(ctx context.Context, of reconcile.Request) (reconcile.Result, error) {
+	cr := &cmapi.CertificateRequest{}
+	if err := c.Requests.Get(ctx, of.NamespacedName, cr); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	switch {
+	case c.denied(cr):
+		return c.review(ctx, cr)
+	case !c.Concern(cr):
+		return reconcile.Result{}, nil
+	}
+	d, err := c.Decider.Decide(ctx, request(cr))
+	switch {
+	case err != nil:
+		return reconcile.Result{}, err
+	case d.Verdict == decide.Wait:
+		return reconcile.Result{RequeueAfter: again}, nil
+	}
+	written, err := c.conclude(ctx, cr, d)
+	if written && d.Verdict == decide.Deny && decide.MayEnd(d.Reason) { // A policy may have changed meanwhile.
+		return reconcile.Result{RequeueAfter: again}, nil
+	}
+	return reconcile.Result{}, err
+}
+
+// review looks at a denied request again. If it would be approved now it says so, for its node plugin: it can't be
+// approved any more, but another one can.
+func (c *Controller) review(ctx context.Context, cr *cmapi.CertificateRequest) (reconcile.Result, error) {
+	d, err := c.Decider.Decide(ctx, request(cr))
+	if err != nil || d.Verdict != decide.Approve {
+		return reconcile.Result{}, err
+	}
+	const message = "another request like this one would be approved now"
+	written, err := c.add(ctx, cr, signer.Approvable, d.Reason, message)
+	if err == nil && !written { // cert-manager writes conditions, too.
+		return reconcile.Result{RequeueAfter: again}, nil
+	}
+	if written {
+		c.Log.Info("denied request would be approved now", "request", cr.Namespace+"/"+cr.Name)
+	}
+	return reconcile.Result{}, err
+}
+
+// conclude writes the decision down, if the request is still the one that was decided on. A change of it brings it back.
+func (c *Controller) conclude(
+	ctx context.Context, cr *cmapi.CertificateRequest, d decide.Decision,
+) (written bool, err error) {
+	kind := cmapi.CertificateRequestConditionApproved
+	if d.Verdict == decide.Deny {
+		kind = cmapi.CertificateRequestConditionDenied
+	}
+	written, err = c.add(ctx, cr, kind, d.Reason, d.Message)
+	if written {
+		c.record(cr, d, strings.ToLower(string(kind)))
+	}
+	return written, err
+}
+
+// add adds a condition to the request, unless somebody has changed it.
+func (c *Controller) add(
+	ctx context.Context, cr *cmapi.CertificateRequest, kind cmapi.CertificateRequestConditionType, reason, message string,
+) (written bool, err error) {
+	now := metav1.Now()
+	decided := cr.DeepCopy()
+	decided.Status.Conditions = append(decided.Status.Conditions, cmapi.CertificateRequestCondition{
+		Type: kind, Status: cmmeta.ConditionTrue, Reason: reason, Message: message, LastTransitionTime: &now,
+	})
+	err = c.Requests.Status().Patch(ctx, decided, client.MergeFromWithOptions(cr, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("write the decision on CertificateRequest %s/%s: %w", cr.Namespace, cr.Name, err)
+	}
+	return true, nil
+}
+
+// record counts and logs a decision, and makes events of a denial. The pod gets one if it is the asking node's own:
+// no node makes events for the pods of others.
+func (c *Controller) record(cr *cmapi.CertificateRequest, d decide.Decision, outcome string) {
+	c.decisions.WithLabelValues(outcome, d.Reason).Inc()
+	c.Log.Info("request "+outcome, "request", cr.Namespace+"/"+cr.Name, "node", strings.Join(cr.Spec.Extra[nodeName], ","),
+		"reason", d.Reason, "message", d.Message, "caller", cr.Spec.Username)
+	if d.Verdict != decide.Deny {
+		return
+	}
+	const action = "Approve"
+	c.Events.Eventf(cr, nil, corev1.EventTypeWarning, d.Reason, action, "%s", d.Message)
+	if d.Own {
+		owner := cr.OwnerReferences[0]
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: cr.Namespace, Name: owner.Name, UID: owner.UID}}
+		c.Events.Eventf(pod, nil, corev1.EventTypeWarning, d.Reason, action, "%s", d.Message)
+	}
+}

@@ -1,0 +1,94 @@
+// Package cluster decides on requests by what the API server says now: [Decider] reads it, and package decide decides.
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/decide"
+	"github.com/mayfly-csi/mayfly/signer/spec"
+)
+
+// A Decider decides by the rules, profiles and policies of now, and by what the API server says now.
+type Decider struct {
+	Rules    decide.Rules
+	Profiles Profiles      // nil: there are none.
+	Policies Policies      // nil: the rules' own policy counts.
+	Live     client.Reader // Of pods and nodes, from the API server itself: a cache may not know of a pod's end.
+	Changes  *Changes      // Of policies and profiles; for controllers alone.
+}
+
+// Profiles are what the operator sets for volumes, as it is now.
+type Profiles interface {
+	// Get waits until the profiles were read once. When ctx ends before, the error says why.
+	Get(ctx context.Context) (*spec.Profiles, error)
+}
+
+// Policies are those of the cluster, as they are now.
+type Policies interface {
+	// Get waits until the policies are known. Where they are not, the error says why.
+	Get(ctx context.Context) (policy.Set, error)
+}
+
+// profilesTimeout is how long a decision waits for the profiles, which come with the start.
+const profilesTimeout = 10 * time.Second
+
+// Decide reads what counts and decides. What can't be read is an error: it is no reason to deny.
+func (d Decider) Decide(ctx context.Context, r decide.Request) (decide.Decision, error) {
+	rules, err := d.rules(ctx)
+	if err != nil {
+		return decide.Decision{}, err
+	}
+	pod, err := read(ctx, d.Live, client.ObjectKey{Namespace: r.Namespace, Name: r.Pod}, &corev1.Pod{})
+	if err != nil {
+		return decide.Decision{}, fmt.Errorf("read pod %s/%s: %w", r.Namespace, r.Pod, err)
+	}
+	var node *corev1.Node
+	if pod != nil && pod.Spec.NodeName != "" {
+		// The API server answers from its cache: a node's ranges do not change.
+		node, err = read(ctx, d.Live, client.ObjectKey{Name: pod.Spec.NodeName}, &corev1.Node{}, cached())
+		if err != nil {
+			return decide.Decision{}, fmt.Errorf("read node %s: %w", pod.Spec.NodeName, err)
+		}
+	}
+	return decide.Decide(r, pod, node, rules, time.Now()), nil
+}
+
+// rules returns those of now.
+func (d Decider) rules(ctx context.Context) (rules decide.Rules, err error) {
+	rules = d.Rules
+	if d.Policies != nil {
+		if rules.Policy, err = d.Policies.Get(ctx); err != nil {
+			return rules, err
+		}
+	}
+	if d.Profiles != nil {
+		ctx, cancel := context.WithTimeout(ctx, profilesTimeout)
+		defer cancel()
+		rules.Defaults.Live, err = d.Profiles.Get(ctx)
+	}
+	return rules, err
+}
+
+// cached has the API server answer from its cache (kubernetes.io/docs/reference/using-api/api-concepts, resource
+// versions).
+func cached() client.GetOption {
+	return &client.GetOptions{Raw: &metav1.GetOptions{ResourceVersion: "0"}}
+}
+
+// read returns an object; nil if there is none.
+func read[T client.Object](
+	ctx context.Context, from client.Reader, key client.ObjectKey, into T, options ...client.GetOption,
+) (found T, err error) {
+	err = from.Get(ctx, key, into, options...)
+	if err != nil {
+		return found, client.IgnoreNotFound(err)
+	}
+	return into, nil
+}

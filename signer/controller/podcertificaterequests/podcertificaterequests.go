@@ -1,0 +1,173 @@
+// Package podcertificaterequests signs PodCertificateRequests (certificates.k8s.io): those of Mayfly's node plugins, and
+// those of the kubelets for the podCertificate volumes of Kubernetes.
+//
+// The API server lets a node ask for its own pods alone. All else is derived from the pod's spec, which no node writes,
+// and nothing of a certificate is taken from the request but its key. A CA of the controller signs, or the cert-manager
+// issuer that the volume names.
+package podcertificaterequests
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	"github.com/prometheus/client_golang/prometheus"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
+	"github.com/mayfly-csi/mayfly/signer/decide"
+	"github.com/mayfly-csi/mayfly/signer/message"
+)
+
+// Config is what a signer is made of. All fields are required.
+type Config struct {
+	Decider  cluster.Decider
+	Requests client.Client // Requests of both APIs may come from a cache, which [Trim] and [Keep] have looked through.
+	CAs      CAs
+	OwnCA    string // The name of the controller's own CA.
+	Self     string // The user that the controller is for the API server.
+
+	Events  Events
+	Metrics prometheus.Registerer
+	Log     *slog.Logger
+}
+
+// CAs are those of the controller.
+type CAs interface {
+	// Get is the CA that signs for a signer now. The error says what its operator can do.
+	Get(ctx context.Context, signer string) (ca.CA, error)
+}
+
+// Events tell a pod's author and the operator what became of a request. client-go's recorder is one.
+type Events interface {
+	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
+}
+
+// A Signer signs. Several may run at once: the second one finds the request answered. Make one with [New].
+type Signer struct {
+	Config
+	answers *prometheus.CounterVec
+}
+
+const (
+	// again is when a request is looked at once more that waits for what is not visible yet.
+	again = time.Second
+	// soonest and latest are when a request is looked at once more that waits for an operator.
+	soonest, latest = 15 * time.Second, time.Minute
+)
+
+// New makes a signer.
+func New(config Config) (*Signer, error) {
+	s := &Signer{Config: config, answers: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "mayfly_controller_pod_certificates_total", Help: "PodCertificateRequests that were answered, by the condition and its reason.",
+	}, []string{"outcome", "reason"})}
+	if err := config.Metrics.Register(s.answers); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return s, nil
+}
+
+// Add makes the manager run the controller, in every replica.
+func (s *Signer) Add(to manager.Manager) error {
+	controller := builder.ControllerManagedBy(to).Named("podcertificaterequests").
+		For(&certificatesv1.PodCertificateRequest{}, builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
+			pcr, ok := o.(*certificatesv1.PodCertificateRequest)
+			return ok && ours(pcr)
+		}))).
+		Owns(&cmapi.CertificateRequest{}, builder.MatchEveryOwner).
+		WithOptions(cluster.Options())
+	reviews().Watch(to.GetClient(), controller, s.Decider.Changes)
+	if err := controller.Complete(s); err != nil {
+		return fmt.Errorf("add the controller of PodCertificateRequests: %w", err)
+	}
+	return nil
+}
+
+// reviews returns the requests that may be approved some day: those that were denied, and those that wait.
+func reviews() cluster.Review {
+	return cluster.Review{List: &certificatesv1.PodCertificateRequestList{}, Is: func(o client.Object) bool {
+		pcr, ok := o.(*certificatesv1.PodCertificateRequest)
+		return ok && (denied(pcr) || waits(pcr))
+	}}
+}
+
+// Trim leaves of a PodCertificateRequest in a cache what a controller looks at: nothing of another signer's, and of an
+// answered one that it is answered, but for [reviews].
+func Trim(object any) (any, error) {
+	pcr, ok := object.(*certificatesv1.PodCertificateRequest)
+	if !ok {
+		return object, nil
+	}
+	pcr.ManagedFields = nil
+	if !ours(pcr) || answered(pcr) && !denied(pcr) {
+		pcr.Annotations, pcr.Labels, pcr.OwnerReferences = nil, nil, nil
+		pcr.Spec = certificatesv1.PodCertificateRequestSpec{SignerName: pcr.Spec.SignerName}
+		pcr.Status = certificatesv1.PodCertificateRequestStatus{Conditions: pcr.Status.Conditions}
+	}
+	return pcr, nil
+}
+
+// Reconcile answers one request.
+func (s *Signer) Reconcile(ctx context.Context, of reconcile.Request) (reconcile.Result, error) {
+	pcr := &certificatesv1.PodCertificateRequest{}
+	if err := s.Requests.Get(ctx, of.NamespacedName, pcr); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	switch {
+	case !ours(pcr) || pcr.DeletionTimestamp != nil:
+		return reconcile.Result{}, nil
+	case answered(pcr): // Not before: a request that is not known to be answered would be passed on again.
+		return reconcile.Result{}, errors.Join(s.tidy(ctx, pcr), s.review(ctx, pcr))
+	}
+	if passed, err := s.atIssuer(ctx, pcr); err != nil || passed {
+		return reconcile.Result{}, err
+	}
+	d, err := s.Decider.Decide(ctx, request(pcr))
+	switch {
+	case err != nil:
+		return reconcile.Result{}, err
+	case d.Verdict == decide.Wait:
+		return reconcile.Result{RequeueAfter: again}, nil
+	case d.Verdict == decide.Deny && mayChange(pcr, d):
+		s.complain(pcr, d.Reason, d.Message)
+		return reconcile.Result{RequeueAfter: later(pcr)}, nil
+	case d.Verdict == decide.Deny:
+		return reconcile.Result{}, s.deny(ctx, pcr, d)
+	}
+	return s.issue(ctx, pcr, d.Certificate)
+}
+
+// later returns when to look once more at a request that waits for an operator: after as long again as it has waited.
+func later(pcr *certificatesv1.PodCertificateRequest) time.Duration {
+	return min(max(time.Since(pcr.CreationTimestamp.Time), soonest), latest)
+}
+
+// mayChange reports whether a denial may not be the last word. Policies change, and where they say that IPs may lie; and
+// so do flags and profiles, by which a volume is parsed.
+func mayChange(pcr *certificatesv1.PodCertificateRequest, d decide.Decision) bool {
+	return native(pcr) && slices.Contains([]string{decide.NotAllowed, decide.IPNotProved, decide.NotUnderstood}, d.Reason)
+}
+
+// complain tells the pod why its request waits.
+func (s *Signer) complain(pcr *certificatesv1.PodCertificateRequest, reason, message string) {
+	s.Log.Warn("pod certificate waits", "request", pcr.Namespace+"/"+pcr.Name, "node", pcr.Spec.NodeName,
+		"reason", reason, "message", message)
+	s.tell(pod(pcr), pcr, reason, "SignPodCertificate", message)
+}
+
+// tell makes an event. The API server takes none with a long note.
+func (s *Signer) tell(regarding, related runtime.Object, reason, action, text string) {
+	s.Events.Eventf(regarding, related, corev1.EventTypeWarning, reason, action, "%s", message.Cut(text, message.Longest))
+}
