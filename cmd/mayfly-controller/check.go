@@ -70,7 +70,7 @@ func check(ctx context.Context, args []string, getenv func(string) string, stdou
 	if err != nil {
 		return err
 	}
-	change, err := o.change(ctx, api, added)
+	change, warnings, err := o.change(ctx, api, added)
 	if err != nil {
 		return err
 	}
@@ -78,6 +78,7 @@ func check(ctx context.Context, args []string, getenv func(string) string, stdou
 	if err != nil {
 		return err
 	}
+	report.Warnings = warnings
 	if err := o.print(stdout, report); err != nil {
 		return err
 	}
@@ -118,28 +119,31 @@ func (o *checkOptions) client() (client.Client, error) {
 	return client.New(api, client.Options{Scheme: scheme})
 }
 
-// change returns the change from the policies of the cluster to those with the added ones.
-func (o *checkOptions) change(ctx context.Context, api client.Reader, added []v1alpha1.CertificatePolicy) (c review.Change, err error) {
+// change returns the change from the policies of the cluster to those with the added ones, and warnings about the latter.
+func (o *checkOptions) change(
+	ctx context.Context, api client.Reader, added []v1alpha1.CertificatePolicy,
+) (c review.Change, warnings []string, err error) {
 	var today v1alpha1.CertificatePolicyList
 	if err := api.List(ctx, &today); err != nil && !meta.IsNoMatchError(err) { // The CRD may come later.
-		return c, fmt.Errorf("list the CertificatePolicies: %w", err)
+		return c, nil, fmt.Errorf("list the CertificatePolicies: %w", err)
 	}
 	rules := o.rules()
 	if rules.Defaults.Live, err = o.profiles(ctx, api); err != nil {
-		return c, err
+		return c, nil, err
 	}
 	compiler, err := policy.NewCompiler(o.policy())
 	if err != nil {
-		return c, err
+		return c, nil, err
 	}
 	for _, p := range added {
 		if err := compiler.Compile(p).Err; err != nil {
-			return c, fmt.Errorf("CertificatePolicy %s: %w", p.Name, err)
+			return c, nil, fmt.Errorf("CertificatePolicy %s: %w", p.Name, err)
 		}
 	}
 	c = review.Change{Today: rules, Then: rules}
-	c.Today.Policy, c.Then.Policy = compiler.Set(today.Items), compiler.Set(review.Merge(today.Items, added))
-	return c, nil
+	then := compiler.Set(review.Merge(today.Items, added))
+	c.Today.Policy, c.Then.Policy = compiler.Set(today.Items), then
+	return c, then.Warnings(), nil
 }
 
 // profiles returns what the operator sets for volumes; nil: there are none.
@@ -180,5 +184,13 @@ func (o *checkOptions) print(to io.Writer, report review.Report) error {
 		}
 		fmt.Fprintln(table, strings.Join([]string{d.Namespace, d.Pod, d.ServiceAccount, d.Volume, today, d.Message}, "\t"))
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, warning := range report.Warnings {
+		if _, err := fmt.Fprintln(to, "Warning: "+warning); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -55,10 +55,10 @@ func imports() map[string]struct {
 		"signer/signertest":           {"signer", false},
 		"signer/controller/admission": {"", false},
 		"signer/controller/authority": {"signer/ca signer/chain", false},
-		"signer/controller/policy": {"signer signer/controller/policy/v1alpha1 signer/message signer/problem " +
+		"signer/controller/policy": {"signer signer/controller/policy/v1alpha1 signer/decide signer/message signer/problem " +
 			"signer/spec", false},
 		"signer/controller/policy/v1alpha1":     {"", false},
-		"signer/decide":                         {"signer signer/controller/policy signer/message signer/problem signer/spec", false},
+		"signer/decide":                         {"signer signer/message signer/problem signer/spec", false},
 		"signer/controller/cluster":             {"signer/controller/policy signer/decide signer/spec", true},
 		"signer/controller/certificaterequests": {"signer signer/controller/cluster signer/decide", false},
 		"signer/controller/podcertificaterequests": {"signer signer/ca signer/certmanager signer/chain " +

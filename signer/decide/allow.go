@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
@@ -31,13 +30,13 @@ func (r Rules) prove(wanted spec.Spec, pod *corev1.Pod, node *corev1.Node) (prov
 	return proved, nil
 }
 
-// allow asks the policy. ips are the pod's that were proved.
-func (r Rules) allow(wanted spec.Spec, pod *corev1.Pod, proved []netip.Addr) error {
-	id, err := r.Defaults.SPIFFEID(wanted.Pod, ips(pod))
+// allow asks the policy. proved are those of the pod's IPs that were.
+func (r Rules) allow(wanted spec.Spec, proved []netip.Addr) error {
+	id, err := r.Defaults.SPIFFEID(wanted.Pod)
 	if err != nil {
 		id = nil // The pod has none.
 	}
-	return r.Policy.Check(wanted, policy.Identity{SPIFFEID: id, IPs: proved})
+	return r.Policy.Check(wanted, Identity{SPIFFEID: id, IPs: proved})
 }
 
 // Allowed returns what checks 8 and 9 would have against a volume's certificate, whoever asks; nil: nothing.
@@ -50,7 +49,7 @@ func (r Rules) Allowed(v Volume, pod *corev1.Pod, node *corev1.Node) error {
 	if err != nil {
 		return err
 	}
-	return r.allow(wanted, pod, proved)
+	return r.allow(wanted, proved)
 }
 
 func within(ranges []netip.Prefix, ip netip.Addr) bool {

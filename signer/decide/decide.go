@@ -67,7 +67,7 @@ func Decide(r Request, pod *corev1.Pod, node *corev1.Node, rules Rules, now time
 		return deny(IPNotProved, "%w", err).ofItsOwn()
 	}
 	// Check 9, the policy: the pod may have such a certificate.
-	if err := rules.allow(wanted, pod, ips); err != nil {
+	if err := rules.allow(wanted, ips); err != nil {
 		return deny(NotAllowed, "%w", err).ofItsOwn()
 	}
 	return approve(wanted, pod)

@@ -16,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/mayfly-csi/mayfly/signer"
-	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
@@ -25,7 +24,7 @@ func now() time.Time { return time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC) }
 // shop is a policy that allows names of shop, and pods' IPs in 10.9.0.0/16.
 type shop struct{}
 
-func (shop) Check(wanted spec.Spec, of policy.Identity) error {
+func (shop) Check(wanted spec.Spec, of Identity) error {
 	for _, name := range wanted.DNSNames {
 		if !strings.HasSuffix(name, ".shop.svc") {
 			return errors.New("DNS name " + name)
@@ -79,7 +78,7 @@ func nodeA() *corev1.Node {
 }
 
 // csr is a signing request, in DER.
-func csr(t *testing.T, wanted spec.Spec) []byte {
+func csr(t testing.TB, wanted spec.Spec) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -93,7 +92,7 @@ func csr(t *testing.T, wanted spec.Spec) []byte {
 }
 
 // asks is what node-a's node plugin asks for the pod's volume, a minute ago, by a CertificateRequest.
-func asks(t *testing.T, pod *corev1.Pod) Request {
+func asks(t testing.TB, pod *corev1.Pod) Request {
 	t.Helper()
 	wanted, err := spec.Parse(rules().Volumes(pod)[0].Asked, rules().Defaults)
 	if err != nil {

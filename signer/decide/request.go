@@ -2,12 +2,12 @@ package decide
 
 import (
 	"net/netip"
+	"net/url"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/mayfly-csi/mayfly/signer"
-	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
@@ -61,10 +61,16 @@ type Rules struct {
 	Ignored []string
 }
 
+// An Identity is what a pod is, besides its names.
+type Identity struct {
+	SPIFFEID *url.URL     // nil: it has none.
+	IPs      []netip.Addr // Those that were proved to be the pod's.
+}
+
 // A Policy says which certificates pods may have.
 type Policy interface {
 	// Check returns what the policy has against the certificate, in words for the pod's author; nil: nothing.
-	Check(wanted spec.Spec, of policy.Identity) error
+	Check(wanted spec.Spec, of Identity) error
 	// Ranges returns where the pod's IPs may lie, besides where those of its node's pods do.
 	Ranges(pod signer.Pod) []netip.Prefix
 }

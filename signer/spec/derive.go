@@ -20,14 +20,13 @@ func AskedBy(pod signer.Pod, driver string, attributes map[string]string) Asked 
 	return Asked{Driver: driver, Attributes: all, Node: pod.Node}
 }
 
-// SPIFFEID returns the SPIFFE ID that the attribute spiffe gives to a pod with these IPs; nil where there is no
-// trust domain.
-func (d Defaults) SPIFFEID(pod signer.Pod, ips []string) (*url.URL, error) {
+// SPIFFEID returns the SPIFFE ID that the attribute spiffe gives to a pod; nil where there is no trust domain.
+func (d Defaults) SPIFFEID(pod signer.Pod) (*url.URL, error) {
 	if d.TrustDomain == "" {
 		return nil, nil
 	}
 	p := placeholderParser(d)
-	p.asked.IPs, p.Pod = ips, pod
+	p.Pod = pod
 	id, err := p.spiffeID()
 	if err != nil {
 		return nil, err

@@ -17,14 +17,13 @@ func TestTheKubeletsKeysOverwriteThePods(t *testing.T) {
 	if _, there := asked.Attributes[Tokens]; there || attributes[podName] != "admin" {
 		t.Errorf("%v from %v", asked.Attributes, attributes)
 	}
-	defaults := Defaults{TrustDomain: "example.org", SPIFFEPath: "/${POD_NAMESPACE}/${SERVICE_ACCOUNT_NAME}/${POD_IP}"}
-	asked.IPs = []string{"10.0.0.1"}
+	defaults := Defaults{TrustDomain: "example.org", SPIFFEPath: "/${POD_NAMESPACE}/${SERVICE_ACCOUNT_NAME}/${POD_UID}"}
 	v, err := Parse(asked, defaults)
 	if err != nil || v.Pod != pod || len(v.URIs) != 1 {
 		t.Fatalf("%+v (%v)", v, err)
 	}
-	id, err := defaults.SPIFFEID(pod, asked.IPs)
-	if err != nil || *id != *v.URIs[0] || id.String() != "spiffe://example.org/shop/clerk/10.0.0.1" {
+	id, err := defaults.SPIFFEID(pod)
+	if err != nil || *id != *v.URIs[0] || id.String() != "spiffe://example.org/shop/clerk/1" {
 		t.Errorf("%s, and the volume has %s (%v)", id, v.URIs[0], err)
 	}
 }
@@ -38,7 +37,7 @@ func TestTheNode(t *testing.T) {
 	if err != nil || controllers.DNSNames[0] != "web.node-a.example.org" || controllers.URIs[0].String() != "spiffe://example.org/node-a/web" {
 		t.Errorf("%v %v (%v)", controllers.DNSNames, controllers.URIs, err)
 	}
-	if id, err := defaults.SPIFFEID(controllers.Pod, nil); err != nil || id.String() != controllers.URIs[0].String() {
+	if id, err := defaults.SPIFFEID(controllers.Pod); err != nil || id.String() != controllers.URIs[0].String() {
 		t.Errorf("%s (%v)", id, err)
 	}
 	pod.Node = ""
@@ -55,10 +54,21 @@ func TestTheNode(t *testing.T) {
 
 func TestThereMayBeNoSPIFFEID(t *testing.T) {
 	pod := signer.Pod{Namespace: "shop", Name: "web", UID: "1", ServiceAccount: "clerk"}
-	if id, err := (Defaults{}).SPIFFEID(pod, nil); id != nil || err != nil {
+	if id, err := (Defaults{}).SPIFFEID(pod); id != nil || err != nil {
 		t.Errorf("%v (%v)", id, err)
 	}
-	if id, err := (Defaults{TrustDomain: "example.org", SPIFFEPath: "/${POD}"}).SPIFFEID(pod, nil); id != nil || err == nil {
+	if id, err := (Defaults{TrustDomain: "example.org", SPIFFEPath: "/${POD}"}).SPIFFEID(pod); id != nil || err == nil {
 		t.Errorf("%v (%v)", id, err)
+	}
+}
+
+// A SPIFFE ID is made of what is proved: the pod's node writes its IP.
+func TestASPIFFEPathWithAnIP(t *testing.T) {
+	for path, want := range map[string]bool{
+		"": true, "/${POD_NAMESPACE}/${NODE_NAME}/${POD_NAME}/${POD_UID}": true, "/${POD_IP}": false, "/x/$POD_IPS": false,
+	} {
+		if err := (Defaults{TrustDomain: "example.org", SPIFFEPath: path}).Check(); (err == nil) != want {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }

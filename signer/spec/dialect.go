@@ -147,6 +147,9 @@ func (d Dialect) Knows(key string) bool {
 	return ok
 }
 
+// IdentityAnnotation returns the annotation of the request that has the SPIFFE ID; empty: none has.
+func (d Dialect) IdentityAnnotation() string { return d.row().identity }
+
 // Annotates reports whether an attribute of a key becomes an annotation of the request: one of another group than the
 // drivers'.
 func (d Dialect) Annotates(key string) bool { return d.row().annotations && isForeign(key) }

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -58,8 +59,14 @@ func (d Defaults) Check() error {
 	if strings.ContainsAny(d.TrustDomain, ":/") {
 		return fmt.Errorf("%q is not the name of a trust domain", d.TrustDomain)
 	}
-	_, err := placeholderParser(d).spiffeID()
-	return err
+	p := placeholderParser(d)
+	if _, err := p.spiffeID(); err != nil {
+		return err
+	}
+	if p.NeedsIP {
+		return errors.New("the path has the pod's IP, which its node may write, and which can change while the pod runs")
+	}
+	return nil
 }
 
 // StandardSPIFFEPath is the path that Istio and cert-manager's csi-driver-spiffe give to SPIFFE IDs.

@@ -64,9 +64,17 @@ func (s *story) controllers(replicas int) {
 // centrallyApproved is a cluster whose controller decides, while cert-manager's own approver stays on.
 func centrallyApproved(s *story) {
 	s.controlled()
+	s.policy("limits: {minDuration: 10s}")
 	s.deploy(6, own("duration=30s"))
 	pods := s.readyPods(6)
 	s.rotate(pods)
+	if _, err := s.kubectl("delete", "deployment", "--all"); err != nil { // Its pods would renew in vain.
+		s.Fatal(err)
+	}
+	if _, err := shared.Kubectl(s.Context(), "delete", "certificatepolicy", s.namespace); err != nil {
+		s.Fatal(err)
+	}
+
 	s.create(pod("greedy", own("dns-names=web.test")))
 	s.says("greedy", "FailedMount", "request denied: CertificateRequest "+s.namespace+"/greedy-", `NotAllowed: DNS name "web.test" is not the pod's: it may have names under `+s.namespace+".svc.cluster.local")
 	s.allowed("greedy", "web.test")
@@ -74,10 +82,6 @@ func centrallyApproved(s *story) {
 	s.create(pod("sly", own("use-token-request=true")))
 	s.says("sly", "FailedMount", unlessTheOperator)
 	s.delete("sly")
-
-	if _, err := s.kubectl("delete", "deployment", "--all"); err != nil { // Its pods would renew in vain.
-		s.Fatal(err)
-	}
 
 	s.controllers(0)
 	s.create(pod("late", own(), on("node-b")))
@@ -114,7 +118,15 @@ func centrallyApproved(s *story) {
 // allowed has a policy allow the name for which a pod was denied its certificate: the next try comes within five seconds, and the kubelet calls again within two minutes.
 func (s *story) allowed(pod, dnsName string) {
 	s.Helper()
-	text := fmt.Sprintf("apiVersion: csi.mayfly.dev/v1alpha1\nkind: CertificatePolicy\nmetadata: {name: %s}\nspec: {namespaces: [%[1]s], allow: {dnsNames: [%q]}}\n", s.namespace, dnsName)
+	changed := s.policy(fmt.Sprintf("allow: {dnsNames: [%q]}", dnsName))
+	s.ready(pod)
+	s.Logf("the pod was ready %s after the policy allowed it", time.Since(changed).Round(time.Second))
+}
+
+// policy makes a CertificatePolicy of the story's namespace, and says when.
+func (s *story) policy(spec string) time.Time {
+	s.Helper()
+	text := fmt.Sprintf("apiVersion: csi.mayfly.dev/v1alpha1\nkind: CertificatePolicy\nmetadata: {name: %s}\nspec: {namespaces: [%[1]s], %s}\n", s.namespace, spec)
 	dir, err := os.MkdirTemp("", "policy-") // The name of s.TempDir may have a comma, at which kubectl splits it.
 	if err != nil {
 		s.Fatal(err)
@@ -127,14 +139,13 @@ func (s *story) allowed(pod, dnsName string) {
 	if _, err := shared.Kubectl(s.Context(), "apply", "--filename", file); err != nil {
 		s.Fatal(err)
 	}
-	changed := time.Now()
+	made := time.Now()
 	s.Cleanup(func() {
 		if _, err := shared.Kubectl(context.Background(), "delete", "--ignore-not-found", "--filename", file); err != nil {
 			s.Error(err)
 		}
 	})
-	s.ready(pod)
-	s.Logf("the pod was ready %s after the policy allowed it", time.Since(changed).Round(time.Second))
+	return made
 }
 
 // requestOf is the request for a pod.

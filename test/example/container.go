@@ -217,8 +217,8 @@ func environment(t *testing.T, spec corev1.Container, image Image) []string {
 	t.Helper()
 	all := append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/"}, image.Env...)
 	for _, e := range spec.Env {
-		if e.ValueFrom == nil {
-			all = append(all, e.Name+"="+e.Value)
+		if value, ok := valueOf(e); ok {
+			all = append(all, e.Name+"="+value)
 		} else if !slices.ContainsFunc(image.Env, func(set string) bool { return strings.HasPrefix(set, e.Name+"=") }) {
 			t.Fatalf("the test does not say what %s is", e.Name)
 		}
@@ -226,6 +226,15 @@ func environment(t *testing.T, spec corev1.Container, image Image) []string {
 	return all
 }
 
+// valueOf is what the manifest says that a variable is. The examples' pods are in the namespace default.
+func valueOf(e corev1.EnvVar) (value string, ok bool) {
+	if e.ValueFrom != nil && e.ValueFrom.FieldRef != nil && e.ValueFrom.FieldRef.FieldPath == "metadata.namespace" {
+		return "default", true
+	}
+	return e.Value, e.ValueFrom == nil
+}
+
+// command is what the container runs, with the manifest's variables in its arguments, as the kubelet expands them.
 func command(t *testing.T, spec corev1.Container, image Image) []string {
 	t.Helper()
 	all := slices.Clone(spec.Command)
@@ -237,7 +246,14 @@ func command(t *testing.T, spec corev1.Container, image Image) []string {
 			t.Fatalf("a command has $$: %s", word)
 		}
 	}
-	return append(all, spec.Args...)
+	for _, word := range spec.Args {
+		for _, e := range spec.Env {
+			value, _ := valueOf(e)
+			word = strings.ReplaceAll(word, "$("+e.Name+")", value)
+		}
+		all = append(all, word)
+	}
+	return all
 }
 
 // Dial connects to a port of the container.

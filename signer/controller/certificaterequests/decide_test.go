@@ -49,7 +49,7 @@ func rules() decide.Rules {
 // anything is a policy that has nothing against a volume.
 type anything struct{}
 
-func (anything) Check(spec.Spec, policy.Identity) error { return nil }
+func (anything) Check(spec.Spec, decide.Identity) error { return nil }
 func (anything) Ranges(signer.Pod) []netip.Prefix       { return nil }
 
 // decideOn returns the decision on a request.
@@ -138,13 +138,13 @@ func TestWhatAPodsVolumeAsksForIsApproved(t *testing.T) {
 		"the usual one": func(*corev1.Pod) {},
 		"a running pod": func(p *corev1.Pod) { p.Status.Phase = corev1.PodRunning },
 		"all of a pod's own": func(p *corev1.Pod) {
-			*p = *web("csi.mayfly.dev/spiffe=true", "csi.mayfly.dev/common-name=web.shop", "csi.mayfly.dev/key-algorithm=RSA", "csi.mayfly.dev/key-size=2048",
-				"csi.mayfly.dev/duration=5m", "csi.mayfly.dev/key-usages=client auth,digital signature", "example.org/team=shop", "csi.mayfly.dev/trust=file:corp")
+			*p = *web("csi.mayfly.dev/spiffe=true", "csi.mayfly.dev/common-name=web.shop.svc", "csi.mayfly.dev/key-algorithm=RSA", "csi.mayfly.dev/key-size=2048",
+				"csi.mayfly.dev/duration=5m", "csi.mayfly.dev/key-usages=client auth,digital signature", "csi.mayfly.dev/trust=file:corp")
 		},
 		"Ed25519":       func(p *corev1.Pod) { *p = *web("csi.mayfly.dev/key-algorithm=Ed25519") },
 		"another curve": func(p *corev1.Pod) { *p = *web("csi.mayfly.dev/key-size=384") },
 		"a second volume": func(p *corev1.Pod) {
-			p.Spec.Volumes = append(p.Spec.Volumes, inline("db", "csi.mayfly.dev", "csi.mayfly.dev/issuer-name=ca", "csi.mayfly.dev/dns-names=db.shop"))
+			p.Spec.Volumes = append(p.Spec.Volumes, inline("db", "csi.mayfly.dev", "csi.mayfly.dev/issuer-name=ca", "csi.mayfly.dev/dns-names=db.shop.svc"))
 		},
 		"attributes that are the node plugin's, and one that nobody knows": func(p *corev1.Pod) {
 			*p = *web("csi.mayfly.dev/layout=der", "csi.mayfly.dev/trust=file:none", "csi.mayfly.dev/colour=red")

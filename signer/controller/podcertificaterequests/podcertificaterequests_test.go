@@ -82,7 +82,7 @@ func newDesk(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *d
 		Decider: cluster.Decider{Live: d.api, Rules: decide.Rules{
 			ClusterDomain: "cluster.local",
 			Drivers:       []spec.DriverName{{Name: spec.Driver}, {Name: spec.OldDriver}},
-			Defaults:      spec.Defaults{TrustDomain: "cluster.local"},
+			Defaults:      defaults(),
 			Policy:        policy.Policy{ClusterDomain: "cluster.local"},
 		}},
 		OwnCA: "mayfly-ca", Requests: d.api, Self: self, Events: d, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
@@ -123,6 +123,13 @@ func pairs(texts ...string) map[string]string {
 	return all
 }
 
+// defaults have a profile that gives the request an annotation.
+func defaults() spec.Defaults {
+	return spec.Defaults{TrustDomain: "cluster.local", Live: &spec.Profiles{
+		Profiles: map[string]spec.Profile{"team": {"example.org/team": "shop"}},
+	}}
+}
+
 // volume is what the node plugin is asked for.
 func volume(pod *corev1.Pod) spec.Asked {
 	return decide.Rules{Drivers: []spec.DriverName{{Name: spec.Driver}}}.Volumes(pod)[0].Asked
@@ -131,7 +138,7 @@ func volume(pod *corev1.Pod) spec.Asked {
 // asks is what the node plugin asks for the inline volume.
 func asks(t *testing.T, pod *corev1.Pod) *certificatesv1.PodCertificateRequest {
 	t.Helper()
-	v, err := spec.Parse(volume(pod), spec.Defaults{TrustDomain: "cluster.local"})
+	v, err := spec.Parse(volume(pod), defaults())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -489,7 +496,7 @@ func limited(t *testing.T, limit func(*x509.Certificate)) ca.CA {
 // corp makes the pod's volume one of a cert-manager issuer.
 func corp(t *testing.T) (*corev1.Pod, *certificatesv1.PodCertificateRequest) {
 	t.Helper()
-	pod := web("csi.mayfly.dev/issuer-name=corp", "csi.mayfly.dev/issuer-kind=ClusterIssuer", "csi.mayfly.dev/issuer-group=cert-manager.io", "example.org/team=shop")
+	pod := web("csi.mayfly.dev/issuer-name=corp", "csi.mayfly.dev/issuer-kind=ClusterIssuer", "csi.mayfly.dev/issuer-group=cert-manager.io", "csi.mayfly.dev/profile=team")
 	return pod, asks(t, pod)
 }
 
@@ -540,7 +547,7 @@ func TestAnIssuerSigns(t *testing.T) {
 // signed signs as the issuer.
 func (d *desk) signed(cr *cmapi.CertificateRequest, pod *corev1.Pod) {
 	d.Helper()
-	v, err := spec.Parse(volume(pod), spec.Defaults{})
+	v, err := spec.Parse(volume(pod), defaults())
 	if err != nil {
 		d.Fatal(err)
 	}
@@ -631,7 +638,7 @@ func TestSomebodyElsesRequestIsNotTaken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod, pcr := corp(t)
-			v, err := spec.Parse(volume(pod), spec.Defaults{})
+			v, err := spec.Parse(volume(pod), defaults())
 			if err != nil {
 				t.Fatal(err)
 			}

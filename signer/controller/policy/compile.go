@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/cel-go/cel"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
@@ -41,12 +42,13 @@ type Rule struct {
 	commonNames, organizations []pattern
 	uris                       []uri
 	ips                        []netip.Prefix
+	annotations                []pattern
 
-	usages      []signer.Usage
-	maxDuration time.Duration // 0: no limit.
-	issuers     []issuer
-	keys        []key
-	expressions []expression
+	usages                   []signer.Usage
+	minDuration, maxDuration time.Duration // 0: as the dialect has it.
+	issuers                  []issuer
+	keys                     []key
+	expressions              []expression
 }
 
 // Compile makes a policy ready. It finds all mistakes that the CRD finds, since not every policy comes from an API server.
@@ -80,13 +82,14 @@ func (r *Rule) choose(s v1alpha1.Spec) (problems []error) {
 
 func (r *Rule) allow(a v1alpha1.Allow) (problems []error) {
 	value := func(text string) (pattern, error) { return parsePattern(text, anything) }
-	var more [5][]error
+	var more [6][]error
 	r.ownNames, r.isCA = a.OwnNames == nil || *a.OwnNames, a.IsCA
 	r.dnsNames, more[0] = each("spec.allow.dnsNames", a.DNSNames, parseDomain)
 	r.commonNames, more[1] = each("spec.allow.commonNames", a.CommonNames, value)
 	r.organizations, more[2] = each("spec.allow.organizations", a.Organizations, value)
 	r.ips, more[3] = each("spec.allow.ips", a.IPs, parseRange)
 	r.uris, more[4] = each("spec.allow.uris", a.URIs, parseURI)
+	r.annotations, more[5] = each("spec.allow.annotations", a.Annotations, value)
 	return slices.Concat(more[:]...)
 }
 
@@ -104,13 +107,26 @@ func (r *Rule) limit(l v1alpha1.Limits) (problems []error) {
 	r.issuers, more[1] = each("spec.limits.issuers", l.Issuers, parseIssuer)
 	r.keys, more[2] = each("spec.limits.keys", l.Keys, parseKey)
 	problems = slices.Concat(more[:]...)
-	if l.MaxDuration != nil {
-		r.maxDuration = l.MaxDuration.Duration
-		if r.maxDuration <= 0 {
-			problems = append(problems, fmt.Errorf("spec.limits.maxDuration: %s is not longer than 0s", r.maxDuration))
-		}
+	var wrong [2]error
+	r.minDuration, wrong[0] = parseDuration("spec.limits.minDuration", l.MinDuration)
+	r.maxDuration, wrong[1] = parseDuration("spec.limits.maxDuration", l.MaxDuration)
+	if err := errors.Join(wrong[:]...); err != nil {
+		problems = append(problems, err)
+	} else if r.maxDuration > 0 && r.minDuration > r.maxDuration {
+		problems = append(problems, fmt.Errorf("spec.limits.minDuration: %s is longer than maxDuration, %s", r.minDuration, r.maxDuration))
 	}
 	return problems
+}
+
+// parseDuration reads a duration; 0 where there is none.
+func parseDuration(field string, d *metav1.Duration) (time.Duration, error) {
+	switch {
+	case d == nil:
+		return 0, nil
+	case d.Duration <= 0:
+		return 0, fmt.Errorf("%s: %s is not longer than 0s", field, d.Duration)
+	}
+	return d.Duration, nil
 }
 
 func parseUsage(u v1alpha1.Usage) (signer.Usage, error) {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/google/cel-go/cel"
@@ -54,8 +55,9 @@ func declarations() (volumeType, podType *apiservercel.DeclType) {
 	volumeType = object("Volume", map[string]*apiservercel.DeclType{
 		"dnsNames": texts, "ips": texts, "uris": texts, "commonName": text, "organizations": texts,
 		"usages": texts, "duration": apiservercel.DurationType, "isCA": apiservercel.BoolType,
-		"issuer": object("Issuer", map[string]*apiservercel.DeclType{"name": text, "kind": text, "group": text}),
-		"key":    object("Key", map[string]*apiservercel.DeclType{"algorithm": text, "size": apiservercel.IntType}),
+		"annotations": apiservercel.NewMapType(text, text, many),
+		"issuer":      object("Issuer", map[string]*apiservercel.DeclType{"name": text, "kind": text, "group": text}),
+		"key":         object("Key", map[string]*apiservercel.DeclType{"algorithm": text, "size": apiservercel.IntType}),
 	})
 	podType = object("Pod", map[string]*apiservercel.DeclType{"namespace": text, "name": text, "serviceAccount": text, "uid": text})
 	return volumeType, podType
@@ -91,15 +93,17 @@ func (e expression) against(variables map[string]any) error {
 	return fmt.Errorf("expression %q is not true", brief(e.text))
 }
 
-// variables are what expressions know. DNS names have no case (RFC 4343): they are in small letters.
+// variables returns what expressions know. DNS names have no case (RFC 4343): they are in small letters, and so is the
+// common name, which many a program takes for one.
 func variables(v spec.Spec, s subject) map[string]any {
 	return map[string]any{
 		"volume": map[string]any{
-			"dnsNames": texts(v.DNSNames, strings.ToLower), "ips": stringsOf(v.IPs), "uris": stringsOf(v.URIs),
-			"commonName": s.commonName, "organizations": texts(s.organizations, unchanged),
+			"dnsNames": texts(v.DNSNames, lower), "ips": stringsOf(v.IPs), "uris": stringsOf(v.URIs),
+			"commonName": lower(s.commonName), "organizations": texts(s.organizations, unchanged),
 			"usages": texts(v.Usages, func(u signer.Usage) string { return string(u) }), "duration": v.Duration, "isCA": v.IsCA,
-			"issuer": map[string]any{"name": v.Issuer.Name, "kind": v.Issuer.Kind, "group": v.Issuer.Group},
-			"key":    map[string]any{"algorithm": string(v.Key.Algorithm), "size": v.Key.Size},
+			"annotations": maps.Collect(maps.All(v.Annotations)),
+			"issuer":      map[string]any{"name": v.Issuer.Name, "kind": v.Issuer.Kind, "group": v.Issuer.Group},
+			"key":         map[string]any{"algorithm": string(v.Key.Algorithm), "size": v.Key.Size},
 		},
 		"pod": map[string]any{"namespace": v.Pod.Namespace, "name": v.Pod.Name, "serviceAccount": v.Pod.ServiceAccount, "uid": v.Pod.UID},
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 )
 
 // A pattern is text in which `*` stands for something.
@@ -39,9 +41,14 @@ func (p pattern) covers(text string) bool { return p.is.MatchString(text) }
 // uri is a pattern of URIs.
 type uri struct{ pattern }
 
-func parseURI(text string) (uri, error) {
+func parseURI(u v1alpha1.URI) (uri, error) {
+	text := string(u)
 	if !uris.MatchString(text) {
 		return uri{}, fmt.Errorf("%q is not a URI, such as spiffe://example.org/ns/*/sa/web", text)
+	}
+	if _, rest, ok := strings.Cut(text, "://"); ok && !hosts.MatchString(rest) {
+		return uri{}, fmt.Errorf("%q has a * that could end in another host: one may stand for a whole host, or for what "+
+			"comes before the first dot that is written out", text)
 	}
 	p, err := parsePattern(text, part)
 	return uri{p}, err
@@ -49,6 +56,10 @@ func parseURI(text string) (uri, error) {
 
 // uris have a scheme, and characters that can be seen.
 var uris = regexp.MustCompile(`^[a-z][a-z0-9+.-]*:[!-~]+$`)
+
+// hosts are what a pattern may have for the host: no *, one alone, or one before a dot (RFC 3986, section 3.2). With
+// https://example.org* it could be example.org.evil.test.
+var hosts = regexp.MustCompile(`^([^*/?#]*|\*(\.[^*/?#]+)?)([/?#]|$)`)
 
 // covers refuses steps to a directory above, which whoever reads the URI may take (RFC 3986, section 5.2.4).
 func (u uri) covers(text string) bool {

@@ -9,11 +9,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/problem"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
@@ -23,15 +23,11 @@ type Policy struct {
 	ClusterDomain string // Of the names of services.
 }
 
-// An Identity is what a pod is, besides its names.
-type Identity struct {
-	SPIFFEID *url.URL     // nil: it has none.
-	IPs      []netip.Addr // Those that were proved to be the pod's.
-}
-
-// Check is what the policy has against the volume: [problem.List], or nil.
-func (p Policy) Check(v spec.Spec, of Identity) error {
+// Check returns what the policy has against the volume: [problem.List], or nil.
+func (p Policy) Check(v spec.Spec, of decide.Identity) error {
 	problems := authority(v)
+	problems = append(problems, boundsOf(v.Dialect).against(v)...)
+	problems = append(problems, annotations(v, nil)...)
 	problems = append(problems, p.subject(v)...)
 	for _, name := range v.DNSNames {
 		if !p.own(name, v.Pod) {
@@ -49,7 +45,7 @@ func (p Policy) Check(v spec.Spec, of Identity) error {
 		}
 	}
 	if len(problems) > 0 {
-		return problems
+		return fmt.Errorf("%w: a CertificatePolicy can allow more", problems)
 	}
 	return nil
 }
@@ -119,37 +115,22 @@ func (p Policy) attribute(a pkix.AttributeTypeAndValue, pod signer.Pod) problem.
 }
 
 func (p Policy) ownNames(pod signer.Pod) string {
-	return fmt.Sprintf("names under %s.svc.%s, %s.svc and %s", pod.Namespace, p.ClusterDomain, pod.Namespace, pod.Namespace)
+	return fmt.Sprintf("names under %s.svc.%s and %[1]s.svc", pod.Namespace, p.ClusterDomain)
 }
 
-func ownURI(of Identity) string {
+func ownURI(of decide.Identity) string {
 	if of.SPIFFEID == nil {
 		return "it has none"
 	}
 	return fmt.Sprintf("it may have %q", of.SPIFFEID)
 }
 
-// own reports whether a DNS name is one of the services of the pod's namespace, or of the pod. DNS names have no case (RFC 4343).
+// own reports whether a DNS name is one of the services of the pod's namespace, which no pod of another namespace can
+// have. A bare name, and <name>.<namespace>, may mean another host to who reads it. DNS names have no case (RFC 4343).
 func (p Policy) own(name string, pod signer.Pod) bool {
 	name = strings.ToLower(name)
-	if !hostName(name) {
-		return false
-	}
-	// A pod may be named like a host of another domain: dots are allowed (k8s.io/apimachinery pkg/util/validation, DNS-1123 subdomain).
-	if name == pod.Name && !strings.Contains(name, ".") {
-		return true
-	}
-	under := []string{pod.Namespace + ".svc." + p.ClusterDomain, pod.Namespace + ".svc"}
-	if p.unmistakable(pod.Namespace) {
-		under = append(under, pod.Namespace)
-	}
-	return slices.ContainsFunc(under, func(domain string) bool { return strings.HasSuffix(name, "."+domain) })
-}
-
-// unmistakable reports whether a namespace may have names that end in it. In one that is named svc, kubernetes.default.svc would be such a name.
-func (p Policy) unmistakable(namespace string) bool {
-	labels := strings.Split(p.ClusterDomain, ".")
-	return namespace != "svc" && namespace != labels[len(labels)-1]
+	under := "." + pod.Namespace + ".svc"
+	return hostName(name) && (strings.HasSuffix(name, under) || strings.HasSuffix(name, under+"."+p.ClusterDomain))
 }
 
 // hostName reports whether a name is made of labels, of which the first may be a wildcard. The old dialect takes names that are not.

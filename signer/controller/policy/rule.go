@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/problem"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
@@ -20,7 +21,7 @@ func (r Rule) selects(pod signer.Pod) bool {
 }
 
 // against is all that the rule has against the volume.
-func (r Rule) against(v spec.Spec, of Identity) (problems problem.List) {
+func (r Rule) against(v spec.Spec, of decide.Identity) (problems problem.List) {
 	if r.Err != nil {
 		return problem.List{fmt.Errorf("it has a mistake, and so allows nothing: %w", r.Err)}
 	}
@@ -28,6 +29,7 @@ func (r Rule) against(v spec.Spec, of Identity) (problems problem.List) {
 	problems = append(problems, r.names(v, s)...)
 	problems = append(problems, r.addresses(v, of)...)
 	problems = append(problems, r.limits(v)...)
+	problems = append(problems, annotations(v, r.annotations)...)
 	if len(problems) > 0 { // An expression would speak of what is refused anyway.
 		return problems
 	}
@@ -71,7 +73,7 @@ func (r Rule) dns(pod signer.Pod) []string {
 }
 
 // addresses are IP addresses and URIs.
-func (r Rule) addresses(v spec.Spec, of Identity) (problems problem.List) {
+func (r Rule) addresses(v spec.Spec, of decide.Identity) (problems problem.List) {
 	for _, ip := range v.IPs {
 		if !r.allowsIP(ip, of) {
 			problems = append(problems, fmt.Errorf("IP address %s is not proved to be the pod's, nor allowed: %s", ip, allowed(r.ips)))
@@ -85,17 +87,17 @@ func (r Rule) addresses(v spec.Spec, of Identity) (problems problem.List) {
 	return problems
 }
 
-func (r Rule) allowsIP(ip net.IP, of Identity) bool {
+func (r Rule) allowsIP(ip net.IP, of decide.Identity) bool {
 	addr, ok := netip.AddrFromSlice(ip)
 	addr = addr.Unmap()
 	return r.ownNames && has(of.IPs, ip) || ok && slices.ContainsFunc(r.ips, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
-func (r Rule) allowsURI(uri *url.URL, of Identity) bool {
+func (r Rule) allowsURI(uri *url.URL, of decide.Identity) bool {
 	return r.ownNames && of.SPIFFEID != nil && uri.String() == of.SPIFFEID.String() || covered(r.uris, uri.String())
 }
 
-func (r Rule) allowedURIs(of Identity) string {
+func (r Rule) allowedURIs(of decide.Identity) string {
 	all := stringsOf(r.uris)
 	if r.ownNames && of.SPIFFEID != nil {
 		all = append([]string{of.SPIFFEID.String()}, all...)
@@ -108,13 +110,11 @@ func (r Rule) limits(v spec.Spec) (problems problem.List) {
 	if v.IsCA && !r.isCA {
 		problems = append(problems, errors.New("it may not be a CA's certificate"))
 	}
+	problems = append(problems, r.boundsOf(v.Dialect).against(v)...)
 	for _, usage := range v.Usages {
-		if !r.allowsUsage(usage) {
+		if slices.Contains(authoritative(), usage) && !r.allowsUsage(usage) {
 			problems = append(problems, fmt.Errorf("key usage %q is not allowed%s", usage, r.allowedUsages()))
 		}
-	}
-	if r.maxDuration > 0 && v.Duration > r.maxDuration {
-		problems = append(problems, fmt.Errorf("duration %s is longer than %s", v.Duration, r.maxDuration))
 	}
 	if len(r.issuers) > 0 && !slices.ContainsFunc(r.issuers, func(i issuer) bool { return i.covers(v.Issuer) }) {
 		problems = append(problems, fmt.Errorf("issuer %s %s of %s is not allowed: %s", v.Issuer.Kind, v.Issuer.Name, v.Issuer.Group, allowed(r.issuers)))
@@ -123,6 +123,23 @@ func (r Rule) limits(v spec.Spec) (problems problem.List) {
 		problems = append(problems, fmt.Errorf("key %s of %d bits is not allowed: %s", v.Key.Algorithm, v.Key.Size, allowed(r.keys)))
 	}
 	return problems
+}
+
+// boundsOf returns the bounds of a dialect, where the rule does not say others.
+func (r Rule) boundsOf(d spec.Dialect) bounds {
+	b := boundsOf(d)
+	if r.maxDuration > 0 {
+		b.most = r.maxDuration
+		b.least = min(b.least, b.most)
+	}
+	if r.minDuration > 0 {
+		b.least = r.minDuration
+		b.most = max(b.least, b.most)
+	}
+	if len(r.usages) > 0 {
+		b.usages = r.usages
+	}
+	return b
 }
 
 // allowsUsage lets a pod speak for a CA only where the rule says so by a usage's name, or by isCA.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/problem"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
@@ -34,7 +35,7 @@ func (c *Compiler) set(rules []Rule) Set {
 
 // Check is what the policies have against the volume; nil: one of those that select its pod allows all of it, or there are none such and the standard policy does.
 // The error is in words for the pod's author, and speaks of the policy that has the least against the volume.
-func (s Set) Check(v spec.Spec, of Identity) error {
+func (s Set) Check(v spec.Spec, of decide.Identity) error {
 	rules := s.about(v.Pod)
 	if len(rules) == 0 {
 		return s.standard.Check(v, of)
@@ -75,4 +76,32 @@ func (s Set) about(pod signer.Pod) (rules []Rule) {
 		}
 	}
 	return rules
+}
+
+// Warnings returns, of each policy that a pod can leave by naming another service account, what the operator can do.
+func (s Set) Warnings() (all []string) {
+	for _, r := range s.rules {
+		if left := r.left(s.rules); len(left) > 0 {
+			all = append(all, fmt.Sprintf("CertificatePolicy %s: pods of the namespaces %s leave it by naming another "+
+				"service account, and may then have their own names: make a policy for those namespaces without "+
+				"serviceAccounts, too", r.Name, several(left)))
+		}
+	}
+	return all
+}
+
+// left returns the rule's namespaces of which no rule selects the pods of every service account.
+func (r Rule) left(rules []Rule) (left []pattern) {
+	if len(r.accounts) == 0 {
+		return nil
+	}
+	for _, namespace := range r.namespaces {
+		if !slices.ContainsFunc(rules, func(other Rule) bool {
+			every := len(other.accounts) == 0 || covered(other.accounts, "*")
+			return every && (len(other.namespaces) == 0 || covered(other.namespaces, namespace.text))
+		}) {
+			left = append(left, namespace)
+		}
+	}
+	return left
 }

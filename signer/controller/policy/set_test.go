@@ -10,6 +10,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
@@ -34,16 +35,19 @@ func policies(t testing.TB, specs ...string) (all []v1alpha1.CertificatePolicy) 
 func TestAllow(t *testing.T) {
 	c := newCompiler(t)
 	for _, row := range []struct{ spec, attributes, want string }{
-		{"", "dns-names=web.shop", ""},
-		{"", "spiffe=true;ip-sans=10.0.0.1;common-name=web", ""},
-		{"allow: {ownNames: false}", "dns-names=web.shop", `DNS name "web.shop" is not allowed: there are none that are`},
+		{"", "dns-names=web.shop.svc", ""},
+		{"", "spiffe=true;ip-sans=10.0.0.1;common-name=web.shop.svc", ""},
+		{"", "common-name=web", `common name "web" is not allowed`},
+		{"", "dns-names=web", `DNS name "web" is not allowed`},
+		{"allow: {dnsNames: [web, web.shop]}", "dns-names=web,WEB.shop;common-name=web", ""},
+		{"allow: {ownNames: false}", "dns-names=web.shop.svc", `DNS name "web.shop.svc" is not allowed: there are none that are`},
 		{"allow: {ownNames: false}", "spiffe=true", `URI "spiffe://cluster.local/ns/shop/sa/clerk" is not allowed: there are none that are`},
 		{"allow: {ownNames: false}", "ip-sans=10.0.0.1", "IP address 10.0.0.1 is not proved to be the pod's, nor allowed: there are none that are"},
 		{"allow: {ownNames: false}", "common-name=web", `common name "web" is not allowed: there are none that are`},
 
-		{"", "dns-names=web.test", `DNS name "web.test" is not allowed: allowed are names under shop.svc.cluster.local, shop.svc and shop`},
-		{"allow: {dnsNames: [web.test]}", "dns-names=web.test,Web.TEST,web.shop", ""},
-		{"allow: {dnsNames: [web.test]}", "dns-names=x.web.test", "is not allowed: allowed are names under shop.svc.cluster.local, shop.svc and shop, web.test"},
+		{"", "dns-names=web.test", `DNS name "web.test" is not allowed: allowed are names under shop.svc.cluster.local and shop.svc`},
+		{"allow: {dnsNames: [web.test]}", "dns-names=web.test,Web.TEST,web.shop.svc", ""},
+		{"allow: {dnsNames: [web.test]}", "dns-names=x.web.test", "is not allowed: allowed are names under shop.svc.cluster.local and shop.svc, web.test"},
 		{"allow: {dnsNames: ['*.test']}", "dns-names=web.test,*.test", ""},
 		{"allow: {dnsNames: ['*.test']}", "dns-names=a.b.test", `"a.b.test" is not`},
 		{"allow: {dnsNames: ['*.test']}", "dns-names=*.b.test", `"*.b.test" is not`},
@@ -78,6 +82,7 @@ func TestAllow(t *testing.T) {
 		{"allow: {uris: ['https://*.example.org/*/x']}", "uri-sans=https://a.example.org/../x", "is not"},
 		{"allow: {uris: ['https://*.example.org/*']}", "uri-sans=https://a.example.org/%2e%2e", "is not"},
 		{"allow: {uris: ['https://*.example.org/*']}", "uri-sans=https://a.example.org/b?c", "is not"},
+		{"allow: {uris: ['spiffe://*/ns/shop']}", "uri-sans=spiffe://other/ns/shop", ""},
 		{"allow: {uris: ['urn:example:*']}", "uri-sans=urn:example:a", ""},
 		{"allow: {uris: ['urn:exam.le:a']}", "uri-sans=urn:example:a", "is not"},
 
@@ -96,6 +101,18 @@ func TestLimits(t *testing.T) {
 		{"limits: {usages: [digital signature, server auth]}", "key-usages=server auth", ""},
 		{"limits: {usages: [digital signature, server auth]}", "key-usages=server auth,client auth", `key usage "client auth" is not allowed: allowed are digital signature, server auth`},
 		{"limits: {usages: [ocsp signing]}", "key-usages=ocsp signing", ""},
+		{"", "key-usages=code signing", `key usage "code signing" is not allowed: allowed are digital signature, key encipherment, key agreement, server auth, client auth`},
+		{"limits: {usages: [code signing]}", "key-usages=code signing", ""},
+		{"", "duration=24h", ""},
+		{"", "duration=25h", "duration 25h0m0s is longer than 24h0m0s"},
+		{"", "duration=299s", "duration 4m59s is shorter than 5m0s"},
+		{"limits: {maxDuration: 25h}", "duration=25h", ""},
+		{"limits: {maxDuration: 1m}", "duration=1m", ""},
+		{"limits: {maxDuration: 1m}", "duration=59s", "duration 59s is shorter than 1m0s"},
+		{"limits: {minDuration: 30s}", "duration=30s", ""},
+		{"limits: {minDuration: 30s}", "duration=29s", "duration 29s is shorter than 30s"},
+		{"limits: {minDuration: 48h}", "duration=48h", ""},
+		{"limits: {minDuration: 48h}", "duration=47h", "duration 47h0m0s is shorter than 48h0m0s"},
 		{"limits: {maxDuration: 1h}", "duration=1h", ""},
 		{"limits: {maxDuration: 1h}", "duration=61m", "duration 1h1m0s is longer than 1h0m0s"},
 		{"limits: {issuers: [{name: ca}]}", "", ""},
@@ -108,8 +125,8 @@ func TestLimits(t *testing.T) {
 		{"limits: {keys: [{algorithm: ECDSA}, {algorithm: RSA, minSize: 3072}]}", "key-algorithm=RSA;key-size=2048", "key RSA of 2048 bits is not allowed: allowed are ECDSA, RSA of at least 3072 bits"},
 		{"limits: {keys: [{algorithm: Ed25519}]}", "key-algorithm=Ed25519", ""},
 		{"limits: {keys: [{algorithm: Ed25519}]}", "", "key ECDSA of 256 bits is not allowed"},
-		{"expressions: [{expression: 'size(volume.dnsNames) < 2'}]", "dns-names=a.shop", ""},
-		{"expressions: [{expression: 'true'}, {expression: 'size(volume.dnsNames) < 2', message: too many}]", "dns-names=a.shop,b.shop", "too many"},
+		{"expressions: [{expression: 'size(volume.dnsNames) < 2'}]", "dns-names=a.shop.svc", ""},
+		{"expressions: [{expression: 'true'}, {expression: 'size(volume.dnsNames) < 2', message: too many}]", "dns-names=a.shop.svc,b.shop.svc", "too many"},
 		{"expressions: [{expression: 'volume.dnsNames[0] == \"\"'}]", "spiffe=true", `fails: index out of bounds: 0`},
 	} {
 		checks(t, c, row.spec, row.attributes, row.want)
@@ -122,7 +139,7 @@ func checks(t *testing.T, c *Compiler, text, attributes, want string) {
 	p := written(t, "p", strings.TrimSuffix("namespaces: [shop], "+text, ", "))
 	set := c.Set([]v1alpha1.CertificatePolicy{p})
 	if !strings.Contains(attributes, "dns-names") && !strings.Contains(attributes, "sans") && !strings.Contains(attributes, "spiffe") && !strings.Contains(attributes, "subject") && !strings.Contains(attributes, "common-name") {
-		attributes += ";dns-names=web.shop" // A volume needs a name.
+		attributes += ";dns-names=web.shop.svc" // A volume needs a name.
 	}
 	v := asks(t, web(), spec.Prefix, strings.Split(strings.TrimPrefix(attributes, ";"), ";")...)
 	err := set.Check(v, identity())
@@ -143,22 +160,22 @@ func TestWhoseWordCounts(t *testing.T) {
 		attributes string
 		want       string
 	}{
-		{"no policy", nil, "dns-names=web.shop", ""},
+		{"no policy", nil, "dns-names=web.shop.svc", ""},
 		{"no policy, another's name", nil, "dns-names=web.test", `DNS name "web.test" is not the pod's`},
-		{"a policy of another namespace", []string{"namespaces: [shop2, sho], allow: {ownNames: false}"}, "dns-names=web.shop", ""},
-		{"a policy of another service account", []string{"namespaces: [shop], serviceAccounts: [admin], allow: {ownNames: false}"}, "dns-names=web.shop", ""},
-		{"namespaces by a pattern", []string{"namespaces: ['s*p'], allow: {ownNames: false}"}, "dns-names=web.shop", "CertificatePolicy a: "},
-		{"service accounts by a pattern", []string{"namespaces: ['*'], serviceAccounts: [admin, 'cl*'], allow: {ownNames: false}"}, "dns-names=web.shop", "CertificatePolicy a: "},
-		{"a limit binds own names", []string{short}, "dns-names=web.shop;duration=2h", "CertificatePolicy a: duration"},
+		{"a policy of another namespace", []string{"namespaces: [shop2, sho], allow: {ownNames: false}"}, "dns-names=web.shop.svc", ""},
+		{"a policy of another service account", []string{"namespaces: [shop], serviceAccounts: [admin], allow: {ownNames: false}"}, "dns-names=web.shop.svc", ""},
+		{"namespaces by a pattern", []string{"namespaces: ['s*p'], allow: {ownNames: false}"}, "dns-names=web.shop.svc", "CertificatePolicy a: "},
+		{"service accounts by a pattern", []string{"namespaces: ['*'], serviceAccounts: [admin, 'cl*'], allow: {ownNames: false}"}, "dns-names=web.shop.svc", "CertificatePolicy a: "},
+		{"a limit binds own names", []string{short}, "dns-names=web.shop.svc;duration=2h", "CertificatePolicy a: duration"},
 		{"either", []string{test, other}, "dns-names=other.test", ""},
 		{"not one half of each", []string{test, other}, "dns-names=web.test,other.test", `CertificatePolicy a, the nearest of 2: DNS name "other.test"`},
 		{"a policy without the limit", []string{short, test}, "dns-names=web.test;duration=2h", ""},
 		{"a policy that allows nothing takes nothing from another", []string{none, test}, "dns-names=web.test", ""},
-		{"the nearest", []string{none, short}, "dns-names=web.shop,x.shop;duration=2h", "CertificatePolicy b, the nearest of 2: duration"},
-		{"a mistake allows nothing", []string{mistaken}, "dns-names=web.shop", "CertificatePolicy a: it has a mistake, and so allows nothing: spec.expressions[0]: "},
+		{"the nearest", []string{none, short}, "dns-names=web.shop.svc,x.shop.svc;duration=2h", "CertificatePolicy b, the nearest of 2: duration"},
+		{"a mistake allows nothing", []string{mistaken}, "dns-names=web.shop.svc", "CertificatePolicy a: it has a mistake, and so allows nothing: spec.expressions[0]: "},
 		{"a mistake takes nothing from another", []string{mistaken, test}, "dns-names=web.test", ""},
-		{"a mistake is not the nearest", []string{mistaken, none}, "dns-names=a.shop,b.shop", "CertificatePolicy b, the nearest of 2: "},
-		{"whoever's mistake", []string{none, mistaken}, "dns-names=a.shop,b.shop", "CertificatePolicy a, the nearest of 2: "},
+		{"a mistake is not the nearest", []string{mistaken, none}, "dns-names=a.shop.svc,b.shop.svc", "CertificatePolicy b, the nearest of 2: "},
+		{"whoever's mistake", []string{none, mistaken}, "dns-names=a.shop.svc,b.shop.svc", "CertificatePolicy a, the nearest of 2: "},
 	} {
 		err := c.Set(policies(t, row.specs...)).Check(asks(t, web(), spec.Prefix, strings.Split(row.attributes, ";")...), identity())
 		if got := fmt.Sprint(err); (err == nil) != (row.want == "") || !strings.Contains(got, row.want) && err != nil {
@@ -183,7 +200,7 @@ func TestRanges(t *testing.T) {
 	// A range of one policy does not make an IP the pod's own for another.
 	v := asks(t, web(), spec.Prefix, "ip-sans=10.0.0.9", "dns-names=web.test")
 	set = newCompiler(t).Set(policies(t, "namespaces: [shop], allow: {ips: [10.0.0.0/8]}", "namespaces: [shop], allow: {dnsNames: [web.test]}"))
-	if err := set.Check(v, Identity{IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}); err == nil {
+	if err := set.Check(v, decide.Identity{IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}); err == nil {
 		t.Error("two policies are one")
 	}
 }
@@ -208,6 +225,15 @@ func TestMistakes(t *testing.T) {
 		"namespaces: [a], allow: {uris: ['*']}":                                               `spec.allow.uris[0]: "*" is not a URI, such as spiffe://example.org/ns/*/sa/web`,
 		"namespaces: [a], limits: {usages: [sign]}":                                           `spec.limits.usages[0]: "sign" is not a key usage`,
 		"namespaces: [a], limits: {maxDuration: 0s}":                                          "spec.limits.maxDuration: 0s is not longer than 0s",
+		"namespaces: [a], allow: {uris: ['https://example.org*']}":                            `spec.allow.uris[0]: "https://example.org*" has a * that could end in another host: one may stand for a whole host`,
+		"namespaces: [a], allow: {uris: ['https://*example.org/']}":                           "that could end in another host",
+		"namespaces: [a], allow: {uris: ['https://a.*.example.org/']}":                        "that could end in another host",
+		"namespaces: [a], allow: {uris: ['https://*@example.org/']}":                          "that could end in another host",
+		"namespaces: [a], allow: {uris: ['https://example.org:*/']}":                          "that could end in another host",
+		"namespaces: [a], allow: {uris: ['https://*.*/']}":                                    "that could end in another host",
+		"namespaces: [a], allow: {annotations: ['']}":                                         "spec.allow.annotations[0]: it is empty",
+		"namespaces: [a], limits: {minDuration: 0s}":                                          "spec.limits.minDuration: 0s is not longer than 0s",
+		"namespaces: [a], limits: {minDuration: 2h, maxDuration: 1h}":                         "spec.limits.minDuration: 2h0m0s is longer than maxDuration, 1h0m0s",
 		"namespaces: [a], limits: {issuers: [{kind: Issuer}]}":                                "spec.limits.issuers[0]: it is empty",
 		"namespaces: [a], limits: {keys: [{algorithm: DSA}]}":                                 `spec.limits.keys[0]: algorithm "DSA" is not known: there are RSA, ECDSA and Ed25519`,
 		"namespaces: [a], limits: {keys: [{algorithm: Ed25519, minSize: 1}]}":                 "spec.limits.keys[0]: there are no keys of Ed25519 with at least 1 bits",
@@ -220,7 +246,68 @@ func TestMistakes(t *testing.T) {
 	}
 	// Whom a policy with such a mistake selects can't be said. It is everyone: one whom it selects may not have more.
 	set := c.Set(policies(t, "namespaces: ['', other]"))
-	if err := set.Check(asks(t, web(), spec.Prefix, "dns-names=web.shop"), identity()); err == nil {
+	if err := set.Check(asks(t, web(), spec.Prefix, "dns-names=web.shop.svc"), identity()); err == nil {
 		t.Error("a mistake opens something")
+	}
+}
+
+// Annotations are the operator's to allow, but those that a profile of the operator's gives.
+func TestAnnotations(t *testing.T) {
+	profiles, err := spec.ParseProfiles(map[string]string{
+		spec.ProfilesKey: "profiles: {venafi: {venafi.cert-manager.io/custom-fields: '[]'}}\nnamespaces: {shop: venafi}",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, row := range map[string]struct {
+		policy, key, value, want string
+	}{
+		"none":                             {"", "", "", ""},
+		"the author's":                     {"", "example.org/team", "shop", `annotation "example.org/team" is not allowed: there are none that are`},
+		"the profile's value of an author": {"", "venafi.cert-manager.io/custom-fields", "[]", ""},
+		"another value than the profile's": {"", "venafi.cert-manager.io/custom-fields", "[{}]", `annotation "venafi.cert-manager.io/custom-fields" is not allowed`},
+		"by a policy":                      {"allow: {annotations: ['example.org/*']}", "example.org/team", "shop", ""},
+		"not by another policy":            {"allow: {annotations: ['example.org/x']}", "example.org/team", "shop", "is not allowed: allowed are example.org/x"},
+		"an expression's": {
+			"allow: {annotations: ['*']}, expressions: [{expression: 'volume.annotations.all(k, volume.annotations[k] != \"shop\")', message: no shop}]",
+			"example.org/team", "shop", "no shop",
+		},
+	} {
+		attributes := map[string]string{spec.Prefix + "issuer-name": "ca", spec.Prefix + "dns-names": "web.shop.svc"}
+		if row.key != "" {
+			attributes[row.key] = row.value
+		}
+		v, err := spec.Parse(spec.AskedBy(web(), spec.Driver, attributes), spec.Defaults{Live: profiles})
+		if err != nil || len(v.Annotations) == 0 {
+			t.Fatalf("%s: %v (%v)", name, v.Annotations, err)
+		}
+		var set []v1alpha1.CertificatePolicy
+		if row.policy != "" {
+			set = policies(t, "namespaces: [shop], "+row.policy)
+		}
+		err = newCompiler(t).Set(set).Check(v, identity())
+		if (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: %v, want %s", name, err, row.want)
+		}
+	}
+}
+
+// A policy for a service account is left by naming another one, unless a policy is for all of the namespace.
+func TestWarnings(t *testing.T) {
+	for name, row := range map[string]struct {
+		specs []string
+		want  string
+	}{
+		"none":                   {nil, ""},
+		"for all accounts":       {[]string{"namespaces: [shop]"}, ""},
+		"for one":                {[]string{"namespaces: [shop, 'team-*'], serviceAccounts: [web]"}, "CertificatePolicy a: pods of the namespaces shop, team-* leave it"},
+		"for one, and for all":   {[]string{"namespaces: [shop], serviceAccounts: [web]", "namespaces: ['s*']"}, ""},
+		"for every one by a *":   {[]string{"namespaces: [shop], serviceAccounts: ['*']"}, ""},
+		"for all of some others": {[]string{"namespaces: [shop, bank], serviceAccounts: [web]", "namespaces: [bank]"}, "CertificatePolicy a: pods of the namespaces shop leave it"},
+	} {
+		got := strings.Join(newCompiler(t).Set(policies(t, row.specs...)).Warnings(), "\n")
+		if (got == "") != (row.want == "") || !strings.HasPrefix(got, row.want) {
+			t.Errorf("%s: %q, want %q", name, got, row.want)
+		}
 	}
 }

@@ -41,7 +41,7 @@ func TestReport(t *testing.T) {
 	today := decide.Rules{Drivers: []spec.DriverName{{Name: spec.Driver}}, Policy: compiler.Set(nil)}
 	then := today
 	then.Policy = compiler.Set([]v1alpha1.CertificatePolicy{p})
-	mirror, deleted, ended := pod("mirror", "dns-names=web.shop"), pod("deleted", "dns-names=web.shop"), pod("ended", "dns-names=web.shop")
+	mirror, deleted, ended := pod("mirror", "dns-names=web.shop.svc"), pod("deleted", "dns-names=web.shop.svc"), pod("ended", "dns-names=web.shop.svc")
 	mirror.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
 	deleted.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
 	ended.Status.Phase = corev1.PodFailed
@@ -50,7 +50,7 @@ func TestReport(t *testing.T) {
 	var report Report
 	node := &corev1.Node{Spec: corev1.NodeSpec{PodCIDRs: []string{"10.0.0.0/24"}}}
 	for _, p := range []*corev1.Pod{
-		pod("several", "dns-names=web.shop", "dns-names=web.test", "dns-names=x.test"), pod("ip", "ip-sans=${POD_IP}"), pod("odd", "dns-nam=x"), pod("none"), waiting, mirror, deleted, ended,
+		pod("several", "dns-names=web.shop.svc", "dns-names=web.test", "dns-names=x.test"), pod("ip", "ip-sans=${POD_IP}"), pod("odd", "dns-nam=x"), pod("none"), waiting, mirror, deleted, ended,
 	} {
 		report.add(Change{today, then}, p, node)
 	}
@@ -64,7 +64,7 @@ func TestReport(t *testing.T) {
 	if strings.Join(got, "\n") != strings.Join(want, "\n") || report.New() != 2 || report.Pods != 4 || report.Volumes != 6 {
 		t.Errorf("%d pods, %d volumes, %d new, of\n%s", report.Pods, report.Volumes, report.New(), strings.Join(got, "\n"))
 	}
-	if got := report.Denials[0].Message; !strings.Contains(got, `DNS name "web.shop" is not allowed: allowed are web.test`) {
+	if got := report.Denials[0].Message; !strings.Contains(got, `DNS name "web.shop.svc" is not allowed: allowed are web.test`) {
 		t.Error(got)
 	}
 }

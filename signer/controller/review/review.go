@@ -23,6 +23,8 @@ type Report struct {
 	Pods    int      `json:"pods"`    // With volumes of the driver.
 	Volumes int      `json:"volumes"` // Of those pods.
 	Denials []Denial `json:"denials"`
+
+	Warnings []string `json:"warnings,omitempty"` // About the policies to come.
 }
 
 // A Denial is what the rules to come have against a volume.

@@ -75,7 +75,8 @@ type Spec struct {
 
 // Allow is what a certificate may say.
 type Allow struct {
-	// The names that follow from a pod's own identity: those of services of its namespace, its own, its SPIFFE ID, and IPs that were proved to be its own.
+	// The names that follow from a pod's own identity: those of services of its namespace that end in `.svc` or in the
+	// cluster's domain, its SPIFFE ID, and IPs that were proved to be its own.
 	// +optional
 	// +default=true
 	OwnNames *bool `json:"ownNames,omitempty"`
@@ -111,12 +112,20 @@ type Allow struct {
 	IPs []CIDR `json:"ips,omitempty"`
 
 	// URIs, SPIFFE IDs among them. `*` stands for one or more letters, digits, `-`, `.`, `_` and `~`, and so never goes beyond a part of a path.
+	// In the host it may only stand alone, or come before a dot.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=512
-	// +kubebuilder:validation:items:MaxLength=2048
-	// +kubebuilder:validation:items:Pattern=`^[a-z][a-z0-9+.-]*:[!-~]+$`
-	URIs []string `json:"uris,omitempty"`
+	URIs []URI `json:"uris,omitempty"`
+
+	// Keys of annotations that volumes may give to their request, and that issuers may act upon. `*` stands for any
+	// characters. Those of profiles are allowed in any case.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=317
+	Annotations []string `json:"annotations,omitempty"`
 
 	// A CA's certificate, and a CA's key usages.
 	// +optional
@@ -130,16 +139,34 @@ type Allow struct {
 // +kubebuilder:validation:XValidation:rule="isCIDR(self) && cidr(self) == cidr(self).masked()",message="must be the CIDR of a range, such as 10.0.0.0/8 or fd00::/8"
 type CIDR string
 
+// URI is a pattern of URIs.
+//
+// +kubebuilder:validation:MaxLength=2048
+// +kubebuilder:validation:Pattern=`^[a-z][a-z0-9+.-]*:[!-~]+$`
+// +kubebuilder:validation:XValidation:rule="!self.contains('://') || self.matches('^[^:]+://([^*/?#]*|[*]([.][^*/?#]+)?)([/?#]|$)')",message="a * in the host must stand for all of it, or for what comes before a dot"
+type URI string
+
 // Limits are what a certificate must keep to.
 type Limits struct {
-	// Key usages and extended key usages; a volume must not have another.
+	// Key usages and extended key usages; a volume must not have another. Where they are absent, the dialect's: digital
+	// signature, key encipherment, key agreement, server auth and client auth; for csi-driver's volumes signing and data
+	// encipherment, too.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	Usages []Usage `json:"usages,omitempty"`
 
-	// The longest lifetime that may be asked for, such as `24h`.
+	// The shortest lifetime that may be asked for, such as `1m`. Where it is absent: 5m, and 10s for volumes of
+	// csi-driver and csi-driver-spiffe.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="must be longer than 0s"
+	MinDuration *metav1.Duration `json:"minDuration,omitempty"`
+
+	// The longest lifetime that may be asked for, such as `24h`. Where it is absent: 24h, and 2160h for csi-driver's volumes.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32

@@ -39,6 +39,11 @@ func (in *Allow) DeepCopyInto(out *Allow) {
 	}
 	if in.URIs != nil {
 		in, out := &in.URIs, &out.URIs
+		*out = make([]URI, len(*in))
+		copy(*out, *in)
+	}
+	if in.Annotations != nil {
+		in, out := &in.Annotations, &out.Annotations
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
@@ -164,6 +169,11 @@ func (in *Limits) DeepCopyInto(out *Limits) {
 		in, out := &in.Usages, &out.Usages
 		*out = make([]Usage, len(*in))
 		copy(*out, *in)
+	}
+	if in.MinDuration != nil {
+		in, out := &in.MinDuration, &out.MinDuration
+		*out = new(v1.Duration)
+		**out = **in
 	}
 	if in.MaxDuration != nil {
 		in, out := &in.MaxDuration, &out.MaxDuration
