@@ -83,7 +83,7 @@ func policies(t *testing.T) {
 		"own":    {local, "Approved " + decide.Verified, ""},
 		"ip":     {s.writeIP(s.pod("ip", "ip-sans=${POD_IP}"), "192.168.7.9"), "Approved " + decide.Verified, ""},
 		"liar":   {s.writeIP(s.pod("lie", "ip-sans=${POD_IP}"), "192.168.8.9"), "Denied " + decide.IPNotProved, "nor in those of the controller's --pod-cidr or of a CertificatePolicy"},
-		"deep":   {s.pod("deep", "dns-names=a.b.test"), "Denied " + decide.NotAllowed, fmt.Sprintf(`CertificatePolicy %s: DNS name "a.b.test" is not allowed: allowed are names under %s.svc.cluster.local, `, s.namespace, s.namespace)},
+		"deep":   {s.pod("deep", "dns-names=a.b.test"), "Denied " + decide.NotAllowed, fmt.Sprintf(`CertificatePolicy %s: DNS name "a.b.test" is not allowed: allowed are names under %s.svc.cluster.local and `, s.namespace, s.namespace)},
 		"long":   {s.pod("long", "duration=2161h"), "Denied " + decide.NotAllowed, "duration 2161h0m0s is longer than 2160h0m0s"},
 		"letter": {s.pod("letter", "dns-names=X.test"), "Denied " + decide.NotAllowed, "no x"},
 		"ca":     {s.pod("ca", "is-ca=true"), "Denied " + decide.NotAllowed, "it may not be a CA's certificate"},
