@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"regexp"
@@ -54,5 +55,41 @@ func TestWhatSecurityNamesIsThere(t *testing.T) {
 	}
 	if rows < 15 {
 		t.Errorf("%d rows name their tests", rows)
+	}
+}
+
+// security.md lists the checks of the decision in their order, by their names, each with its test and its file.
+func TestTheNineChecksAreThoseOfTheCode(t *testing.T) {
+	read := func(path string) string {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	checks := regexp.MustCompile(`(?m)^\t// Check (\d), ([^:]+): `).FindAllStringSubmatch(read("../signer/decide/decide.go"), -1)
+	rows := regexp.MustCompile(`(?m)^\| (\d) \| ([^|]+) \| [^|]+ \| (.+) \| (.+) \| `+"`(\\w+)`"+` \|$`).FindAllStringSubmatch(read("security.md"), -1)
+	if len(checks) != 9 || len(rows) != len(checks) {
+		t.Fatalf("the code has %d checks, and the document %d", len(checks), len(rows))
+	}
+	tests := read("../signer/decide/decide_test.go")
+	for i, check := range checks {
+		row := rows[i]
+		if check[1] != fmt.Sprint(i+1) || row[1] != check[1] || row[2] != check[2] {
+			t.Errorf("the code has %q, and the document %q", check[1:3], row[1:3])
+		}
+		if !strings.HasPrefix(row[5], "TestCheck"+check[1]) || !strings.Contains(tests, "\nfunc "+row[5]+"(") {
+			t.Errorf("check %s has no test %s", check[1], row[5])
+		}
+		for _, link := range regexp.MustCompile(`\]\(([^)]+)\)`).FindAllStringSubmatch(row[4], -1) {
+			if _, err := os.Stat(link[1]); err != nil {
+				t.Errorf("check %s: %v", check[1], err)
+			}
+		}
+		for _, reason := range regexp.MustCompile("`(\\w+)`").FindAllStringSubmatch(row[3], -1) {
+			if !strings.Contains(read("../signer/decide/decide.go"), "deny("+reason[1]+",") {
+				t.Errorf("check %s does not deny as %s", check[1], reason[1])
+			}
+		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/certmanager"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
@@ -29,7 +30,7 @@ func Request(pod *corev1.Pod, name string) (*cmapi.CertificateRequest, error) {
 	req := request.New(v, name, der)
 	cr := &cmapi.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: pod.Namespace, Name: name, Annotations: req.Annotations,
+			Namespace: pod.Namespace, Name: name, Annotations: certmanager.Object(req).Annotations,
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}},
 		},
 		Spec: cmapi.CertificateRequestSpec{
