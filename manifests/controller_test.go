@@ -105,7 +105,7 @@ func TestAdmissionPolicies(t *testing.T) {
 			t.Errorf("%s does not fail, or is not about %s", p.Name, about)
 		}
 	}
-	if !slices.Equal(names, bound) || !slices.Equal(names, []string{"mayfly-decisions", "mayfly-requests", "mayfly-deletions", "mayfly-node-ranges"}) {
+	if !slices.Equal(names, bound) || !slices.Equal(names, []string{"mayfly-decisions", "mayfly-requests", "mayfly-changes", "mayfly-deletions", "mayfly-events", "mayfly-node-ranges"}) {
 		t.Errorf("there are %v, and bound are %v", names, bound)
 	}
 	if expression := each[*admissionv1.ValidatingAdmissionPolicy](all)[0].Spec.Validations[0].Expression; !strings.Contains(expression, "'"+approver+"'") {
