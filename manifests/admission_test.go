@@ -325,6 +325,7 @@ func TestAdmission(t *testing.T) {
 		{"the controller publishes another signer's", publish(decider(), bundle(another), nil), publishes},
 		{"the controller publishes nobody's", publish(decider(), bundle(""), nil), publishes},
 		{"the controller changes nobody's", publish(decider(), bundle(""), bundle("")), publishes},
+		{"the controller gives a bundle to another signer", publish(decider(), bundle(another), bundle(ours)), publishes},
 		{"the controller takes nobody's", publish(decider(), bundle(ours), bundle("")), publishes},
 		{"the controller pins a bundle", publish(decider(), bundle(ours, "example.org/never"), nil), pinned},
 		{"another publishes nobody's", publish(editor(), bundle(""), bundle("")), ""},

@@ -28,6 +28,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
 	"github.com/mayfly-csi/mayfly/signer/controller/approver"
+	"github.com/mayfly-csi/mayfly/signer/controller/placement"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
@@ -66,12 +67,29 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err := a.Add(m); err != nil {
 		return err
 	}
+	if err := o.place(m, log); err != nil {
+		return err
+	}
 	if o.PodCertificates {
 		if err := sign(ctx, m, court, o, log); err != nil {
 			return err
 		}
 	}
 	return m.Start(ctx)
+}
+
+// place has the manager say, once, whether this replica runs on a worker node. Where it can't know it runs all the same.
+func (o *options) place(m manager.Manager, log *slog.Logger) error {
+	if o.NodeName == "" {
+		return nil
+	}
+	where := placement.Config{Node: o.NodeName, API: m.GetAPIReader(), Metrics: metrics.Registry, Log: log}
+	return m.Add(everywhere{func(ctx context.Context) error {
+		if err := where.Report(ctx); err != nil {
+			log.Warn("it is not known whether the controller runs on a worker node", "error", err)
+		}
+		return nil
+	}})
 }
 
 // convene makes the court of the policies and profiles that the manager watches.
@@ -140,7 +158,7 @@ func newManager(api *rest.Config, o options) (manager.Manager, error) {
 		Cache:                         cache.Options{ByObject: cached(o)},
 		LeaderElection:                o.PodCertificates, // Who leads rotates the CA. All else is done by every replica.
 		LeaderElectionID:              "mayfly-controller",
-		LeaderElectionNamespace:       o.Namespace,
+		LeaderElectionNamespace:       o.CANamespace,
 		LeaderElectionReleaseOnCancel: true,
 		Metrics:                       server.Options{BindAddress: cmp.Or(o.MetricsAddress, "0")},
 		HealthProbeBindAddress:        cmp.Or(o.HealthAddress, "0"),

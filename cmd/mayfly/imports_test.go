@@ -56,6 +56,7 @@ func imports() map[string]struct {
 		"signer/controller/admission": {"", false},
 		"signer/controller/approver":  {"signer signer/controller/proof signer/problem signer/spec", false},
 		"signer/controller/authority": {"signer/ca signer/chain", false},
+		"signer/controller/placement": {"", false},
 		"signer/controller/policy": {"signer signer/controller/policy/v1alpha1 signer/message signer/problem " +
 			"signer/spec", false},
 		"signer/controller/policy/v1alpha1": {"", false},

@@ -37,6 +37,7 @@ import (
 
 const (
 	system       = "mayfly-system"
+	caNamespace  = "mayfly-ca"
 	ownSecret    = "mayfly-ca"
 	volumeSigner = "csi.mayfly.dev/volume"
 	corpSigner   = "csi.mayfly.dev/clusterissuer.corp"
@@ -69,9 +70,9 @@ func TestAuthority(t *testing.T) {
 func forgetCAs(t *testing.T) {
 	ctx := context.Background()
 	for _, err := range []error{
-		shared.Client.CoreV1().Secrets(system).Delete(ctx, ownSecret, metav1.DeleteOptions{}),
+		shared.Client.CoreV1().Secrets(caNamespace).Delete(ctx, ownSecret, metav1.DeleteOptions{}),
 		shared.Client.CertificatesV1().ClusterTrustBundles().Delete(ctx, bundleOf(volumeSigner), metav1.DeleteOptions{}),
-		shared.Client.EventsV1().Events(system).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}),
+		shared.Client.EventsV1().Events(caNamespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}),
 	} {
 		if err != nil && !apierrors.IsNotFound(err) {
 			t.Error(err)
@@ -96,10 +97,10 @@ func replicate(t *testing.T, plan authority.Plan, elected bool) *replica {
 	if err := errors.Join(corev1.AddToScheme(scheme), certificatesv1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
-	names := authority.Names{Namespace: system, Own: ownSecret, Domain: "csi.mayfly.dev"}
+	names := authority.Names{Namespace: caNamespace, Own: ownSecret, Domain: "csi.mayfly.dev"}
 	m, err := manager.New(as(t, controllerAccount, nil), manager.Options{
 		Scheme: scheme, Cache: cache.Options{ByObject: names.Cache()}, Metrics: server.Options{BindAddress: "0"},
-		LeaderElection: elected, LeaderElectionID: "mayfly-controller", LeaderElectionNamespace: system, LeaderElectionReleaseOnCancel: true,
+		LeaderElection: elected, LeaderElectionID: "mayfly-controller", LeaderElectionNamespace: caNamespace, LeaderElectionReleaseOnCancel: true,
 		Controller: config.Controller{SkipNameValidation: new(true)}, // Each is a process elsewhere.
 	})
 	if err != nil {
@@ -237,7 +238,7 @@ func trusted(t *testing.T, signer string, signed []*x509.Certificate) error {
 // happened reports whether an event of a Secret is there.
 func happened(t *testing.T, secret, reason, note string) bool {
 	t.Helper()
-	events, err := shared.Client.EventsV1().Events(system).List(t.Context(), metav1.ListOptions{})
+	events, err := shared.Client.EventsV1().Events(caNamespace).List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -344,7 +345,7 @@ func leads(t *testing.T) {
 
 func deleteSecret(t *testing.T, name string) {
 	t.Helper()
-	if err := shared.Client.CoreV1().Secrets(system).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+	if err := shared.Client.CoreV1().Secrets(caNamespace).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
