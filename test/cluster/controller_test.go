@@ -567,7 +567,7 @@ func verdicts(t *testing.T) {
 	})
 	s.ask(s.pod("early"), "early") // Before there is a controller.
 	end := control(t)
-	second := control(t) // Another replica.
+	log, second := controlled(t, "--node-name=node-a") // Another replica, which is told where it runs.
 	s.decided("early", "Approved VerifiedByMayfly")
 	until(t, "the certificate", func() bool {
 		cr, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).Get(t.Context(), "early", metav1.GetOptions{})
@@ -599,6 +599,9 @@ func verdicts(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, got, want.message)
 		}
 	}
+	until(t, "the replica says that it runs on a worker", func() bool {
+		return strings.Count(log.String(), `level=WARN msg="the controller runs on a worker node: `) == 1
+	})
 	end()
 	second()
 	defer control(t, "--cluster-domain=example.org")()
