@@ -28,7 +28,6 @@ import (
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
 	"github.com/mayfly-csi/mayfly/signer/controller/approver"
-	"github.com/mayfly-csi/mayfly/signer/controller/placement"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 	"github.com/mayfly-csi/mayfly/signer/controller/proof"
@@ -76,20 +75,6 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 		}
 	}
 	return m.Start(ctx)
-}
-
-// place has the manager say, once, whether this replica runs on a worker node. Where it can't know it runs all the same.
-func (o *options) place(m manager.Manager, log *slog.Logger) error {
-	if o.NodeName == "" {
-		return nil
-	}
-	where := placement.Config{Node: o.NodeName, API: m.GetAPIReader(), Metrics: metrics.Registry, Log: log}
-	return m.Add(everywhere{func(ctx context.Context) error {
-		if err := where.Report(ctx); err != nil {
-			log.Warn("it is not known whether the controller runs on a worker node", "error", err)
-		}
-		return nil
-	}})
 }
 
 // convene makes the court of the policies and profiles that the manager watches.
