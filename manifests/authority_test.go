@@ -12,11 +12,15 @@ import (
 // The rights to have CAs are the controller's, and let it speak for no signer but Mayfly's. That none is missing is tested with a real API server, in test/cluster.
 func TestAuthority(t *testing.T) {
 	all, account := objects(t, "modes/pod-certificate/authority.yaml"), the[*corev1.ServiceAccount](t, objects(t, controller))
+	namespace := the[*corev1.Namespace](t, all).Name
+	if _, first := all[0].(*corev1.Namespace); !first || namespace == account.Namespace {
+		t.Errorf("namespace %s does not come first, or is that of the node plugin", namespace)
+	}
 	want := []rbacv1.Subject{{Kind: "ServiceAccount", Name: account.Name, Namespace: account.Namespace}}
 	role, cluster := the[*rbacv1.Role](t, all), the[*rbacv1.ClusterRole](t, all)
 	binding, clusterBinding := the[*rbacv1.RoleBinding](t, all), the[*rbacv1.ClusterRoleBinding](t, all)
 	if !slices.Equal(binding.Subjects, want) || !slices.Equal(clusterBinding.Subjects, want) || binding.RoleRef.Name != role.Name || clusterBinding.RoleRef.Name != cluster.Name ||
-		role.Namespace != account.Namespace || binding.Namespace != account.Namespace {
+		role.Namespace != namespace || binding.Namespace != namespace {
 		t.Errorf("%v has %s, %v has %s", binding.Subjects, binding.RoleRef.Name, clusterBinding.Subjects, clusterBinding.RoleRef.Name)
 	}
 	var rules []string

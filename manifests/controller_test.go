@@ -1,7 +1,9 @@
 package manifests_test
 
 import (
+	"encoding/json"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +14,10 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
@@ -49,6 +54,58 @@ func TestController(t *testing.T) {
 	if strings.Contains(spec.Containers[0].Image, "/") {
 		t.Errorf("image %s has a registry", spec.Containers[0].Image)
 	}
+}
+
+// The controller prefers control-plane nodes and can run elsewhere; with the option it can't.
+func TestWhereTheControllerRuns(t *testing.T) {
+	const label = "node-role.kubernetes.io/control-plane"
+	deployment := the[*appsv1.Deployment](t, objects(t, controller))
+	affinity := deployment.Spec.Template.Spec.Affinity.NodeAffinity
+	preferred := affinity.PreferredDuringSchedulingIgnoredDuringExecution
+	wanted := []corev1.NodeSelectorRequirement{{Key: label, Operator: corev1.NodeSelectorOpExists}}
+	if len(preferred) != 1 || preferred[0].Weight != 100 || !reflect.DeepEqual(preferred[0].Preference.MatchExpressions, wanted) ||
+		affinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+		t.Errorf("%+v", affinity)
+	}
+	tolerated := corev1.Toleration{Key: label, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}
+	if got := deployment.Spec.Template.Spec.Tolerations; !slices.Equal(got, []corev1.Toleration{tolerated}) {
+		t.Errorf("%+v", got)
+	}
+	patched := patch(t, deployment, "options/control-plane.yaml")
+	required := patched.Spec.Template.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+	if required == nil || len(required.NodeSelectorTerms) != 1 || !reflect.DeepEqual(required.NodeSelectorTerms[0].MatchExpressions, wanted) {
+		t.Errorf("%+v", required)
+	}
+	patched.Spec.Template.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution = nil
+	if !equality.Semantic.DeepEqual(patched, deployment) {
+		t.Error("the option changes something else")
+	}
+}
+
+// patch is the deployment after kubectl patch --patch-file.
+func patch(t *testing.T, deployment *appsv1.Deployment, file string) *appsv1.Deployment {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change, err := yaml.ToJSON(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := json.Marshal(deployment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := strategicpatch.StrategicMergePatch(before, change, appsv1.Deployment{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	patched := &appsv1.Deployment{}
+	if err := json.Unmarshal(after, patched); err != nil {
+		t.Fatal(err)
+	}
+	return patched
 }
 
 // TestControllersRights: no right is there that the code does not use. That none is missing is tested with a real API server, in test/e2e.
@@ -105,7 +162,7 @@ func TestAdmissionPolicies(t *testing.T) {
 			t.Errorf("%s does not fail, or is not about %s", p.Name, about)
 		}
 	}
-	if !slices.Equal(names, bound) || !slices.Equal(names, []string{"mayfly-decisions", "mayfly-requests", "mayfly-deletions", "mayfly-node-ranges"}) {
+	if !slices.Equal(names, bound) || !slices.Equal(names, []string{"mayfly-decisions", "mayfly-requests", "mayfly-changes", "mayfly-deletions", "mayfly-events", "mayfly-node-ranges"}) {
 		t.Errorf("there are %v, and bound are %v", names, bound)
 	}
 	if expression := each[*admissionv1.ValidatingAdmissionPolicy](all)[0].Spec.Validations[0].Expression; !strings.Contains(expression, "'"+approver+"'") {

@@ -140,6 +140,7 @@ func TestOrder(t *testing.T) {
 	}
 	before[*corev1.ServiceAccount, *appsv1.DaemonSet](t, all)
 	before[*corev1.ServiceAccount, *appsv1.Deployment](t, objects(t, controller))
+	before[*corev1.Namespace, *rbacv1.Role](t, objects(t, podCertificates+"*.yaml"))
 }
 
 // before demands that the object of the first kind comes before that of the second, which is not made without it.
@@ -150,6 +151,24 @@ func before[A, B runtime.Object](t *testing.T, all []runtime.Object) {
 	b := index(func(o runtime.Object) bool { _, ok := o.(B); return ok })
 	if a < 0 || a > b {
 		t.Errorf("the %T is object %d, the %T object %d", *new(A), a, *new(B), b)
+	}
+}
+
+// Pods of the classes that both workloads have need a quota of their namespace on GKE, which must be there before them.
+func TestQuota(t *testing.T) {
+	all := objects(t, "*.yaml")
+	quota := the[*corev1.ResourceQuota](t, all)
+	before[*corev1.ResourceQuota, *appsv1.DaemonSet](t, all)
+	want := []corev1.ScopedResourceSelectorRequirement{{
+		ScopeName: corev1.ResourceQuotaScopePriorityClass, Operator: corev1.ScopeSelectorOpIn,
+		Values: []string{
+			the[*appsv1.DaemonSet](t, all).Spec.Template.Spec.PriorityClassName,
+			the[*appsv1.Deployment](t, objects(t, controller)).Spec.Template.Spec.PriorityClassName,
+		},
+	}}
+	if pods := quota.Spec.Hard[corev1.ResourcePods]; quota.Namespace != the[*corev1.Namespace](t, all).Name || pods.Value() < 100_000 || len(quota.Spec.Hard) != 1 ||
+		!reflect.DeepEqual(quota.Spec.ScopeSelector.MatchExpressions, want) {
+		t.Errorf("%+v", quota)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	storagev1 "k8s.io/api/storage/v1"
 
@@ -45,15 +46,23 @@ func TestRightsOfPodCertificates(t *testing.T) {
 	}
 }
 
-func TestPolicyOfPodCertificates(t *testing.T) {
+func TestPoliciesOfPodCertificates(t *testing.T) {
 	all := objects(t, podCertificates+"policies.yaml")
-	policy, binding := the[*admissionv1.ValidatingAdmissionPolicy](t, all), the[*admissionv1.ValidatingAdmissionPolicyBinding](t, all)
+	account := the[*corev1.ServiceAccount](t, objects(t, controller))
 	group, _, _ := strings.Cut(signer.PodCertificateSigner, "/")
-	if *policy.Spec.FailurePolicy != admissionv1.Fail || !strings.Contains(policy.Spec.MatchConditions[0].Expression, "'"+group+"/'") {
-		t.Error("it does not fail, or is not about our signer")
+	var names []string
+	for _, p := range each[*admissionv1.ValidatingAdmissionPolicy](all) {
+		names = append(names, p.Name)
+		about := "'system:serviceaccount:" + account.Namespace + ":" + account.Name + "'"
+		if p.Name == "mayfly-pod-certificates" {
+			about = "'" + group + "/'"
+		}
+		if *p.Spec.FailurePolicy != admissionv1.Fail || len(p.Spec.MatchConditions) != 1 || !strings.Contains(p.Spec.MatchConditions[0].Expression, about) {
+			t.Errorf("%s does not fail, or is not about %s", p.Name, about)
+		}
 	}
-	if binding.Spec.PolicyName != policy.Name || !slices.Equal(binding.Spec.ValidationActions, []admissionv1.ValidationAction{admissionv1.Deny}) || binding.Spec.MatchResources != nil {
-		t.Error("it does not deny, or not everywhere")
+	if bound := bindings(t, all); !slices.Equal(names, bound) || !slices.Equal(names, []string{"mayfly-pod-certificates", "mayfly-pod-certificate-deletions", "mayfly-bundles"}) {
+		t.Errorf("there are %v, and bound are %v", names, bound)
 	}
 }
 

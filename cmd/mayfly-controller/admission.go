@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
@@ -24,9 +26,11 @@ const (
 
 // admissionOptions are the flags of mayfly-controller admission check.
 type admissionOptions struct {
-	Kubeconfig string
-	Controller string
-	NodePlugin string
+	Kubeconfig      string
+	Controller      string
+	NodePlugin      string
+	PodCertificates bool
+	Annotations     *flags.Repeated[string]
 }
 
 // flags returns the flags, set to their defaults. Their names and texts are the source of docs/controller.md.
@@ -36,16 +40,46 @@ func (o *admissionOptions) flags() *flag.FlagSet {
 		"kubeconfig file for the API server, of someone who may read admission policies; empty: the pod's service account")
 	f.StringVar(&o.Controller, "controller", controllerUser, "user that the controller is for the API server")
 	f.StringVar(&o.NodePlugin, "node-plugin", nodePluginUser, "user that the node plugins are for the API server")
+	f.BoolVar(&o.PodCertificates, "pod-certificates", false,
+		"check the policies of mode pod-certificate, too: those of manifests/modes/pod-certificate")
+	o.Annotations = flags.Repeat(annotation)
+	f.Var(o.Annotations, "issuer-annotation", "annotation of groups that issuers read which mayfly-requests lets pass "+
+		"besides those of the manifests; may be repeated, or be several with commas between them, in the order of the policy")
 	return f
 }
 
-// policies returns the policies of the manifests, of the users that there are.
+// annotation reads the key of an annotation.
+func annotation(key string) (string, error) {
+	if wrong := validation.IsQualifiedName(strings.ToLower(key)); len(wrong) > 0 {
+		return "", errors.New(wrong[0])
+	}
+	return key, nil
+}
+
+// files returns the manifests that have the policies.
+func (o *admissionOptions) files() string {
+	const always = "manifests/controller/policies.yaml"
+	if o.PodCertificates {
+		return always + " and manifests/modes/pod-certificate/policies.yaml"
+	}
+	return always
+}
+
+// policies returns the policies of the manifests, of the users and annotations that there are.
 func (o *admissionOptions) policies() string {
-	quoted := func(user string) string { return "'" + user + "'" }
-	users := strings.NewReplacer(
-		quoted(controllerUser), quoted(o.Controller), quoted(nodePluginUser), quoted(o.NodePlugin),
-	)
-	return users.Replace(manifests.Policies())
+	quoted := func(text string) string { return "'" + text + "'" }
+	const last = "'spiffe.csi.cert-manager.io/identity'"
+	known := last
+	for _, key := range o.Annotations.Values {
+		known += ", " + quoted(key)
+	}
+	text := manifests.Policies()
+	if o.PodCertificates {
+		text += "---\n" + manifests.PodCertificatePolicies()
+	}
+	return strings.NewReplacer(
+		quoted(controllerUser), quoted(o.Controller), quoted(nodePluginUser), quoted(o.NodePlugin), last, known,
+	).Replace(text)
 }
 
 // checkAdmission lists the admission policies that are not in force as the manifests have them. If there are any, others
@@ -84,8 +118,8 @@ func report(to io.Writer, problems []string, o admissionOptions) error {
 		fmt.Fprintln(to, problem)
 	}
 	if n := len(problems); n > 0 {
-		return fmt.Errorf("%d of the objects of manifests/controller/policies.yaml are not in force: "+
-			"others than %s may decide on what %s asks", n, o.Controller, o.NodePlugin)
+		return fmt.Errorf("%d of the objects of %s are not in force: others than %s may decide on what %s asks, "+
+			"or one of them can do more than it should", n, o.files(), o.Controller, o.NodePlugin)
 	}
 	_, err := fmt.Fprintf(to, "Nobody but %s decides on what %s asks.\n", o.Controller, o.NodePlugin)
 	return err

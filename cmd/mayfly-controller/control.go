@@ -67,6 +67,9 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err := c.Add(m); err != nil {
 		return err
 	}
+	if err := o.place(m, log); err != nil {
+		return err
+	}
 	if o.PodCertificates {
 		if err := sign(ctx, m, decider, o, log); err != nil {
 			return err
@@ -141,7 +144,7 @@ func newManager(api *rest.Config, o options) (manager.Manager, error) {
 		Cache:                         cache.Options{ByObject: cached(o)},
 		LeaderElection:                o.PodCertificates, // Who leads rotates the CA. All else is done by every replica.
 		LeaderElectionID:              "mayfly-controller",
-		LeaderElectionNamespace:       o.Namespace,
+		LeaderElectionNamespace:       o.CANamespace,
 		LeaderElectionReleaseOnCancel: true,
 		Metrics:                       server.Options{BindAddress: cmp.Or(o.MetricsAddress, "0")},
 		HealthProbeBindAddress:        cmp.Or(o.HealthAddress, "0"),

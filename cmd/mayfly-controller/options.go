@@ -32,10 +32,11 @@ type options struct {
 
 	NodePlugin      string
 	PodCertificates bool
-	Namespace       string
+	CANamespace     string
 	OwnCA           string
 	MetricsAddress  string
 	HealthAddress   string
+	NodeName        string
 }
 
 // flags are set to their defaults. Their names and texts are the source of docs/controller.md.
@@ -45,8 +46,9 @@ func (o *options) flags() *flag.FlagSet {
 	o.Log.Add(f)
 	f.StringVar(&o.NodePlugin, "node-plugin", nodePluginUser, "user that the node plugins are for the API server: their requests are decided on, and no others")
 	f.BoolVar(&o.PodCertificates, "pod-certificates", false, "sign PodCertificateRequests: those of node plugins with --signer=pod-certificate, and those of the kubelets for podCertificate volumes; needs Kubernetes 1.37 and manifests/modes/pod-certificate")
-	f.StringVar(&o.Namespace, "namespace", "mayfly-system", "namespace of the controller, which has the Secrets of its CAs; with --pod-certificates")
+	f.StringVar(&o.CANamespace, "ca-namespace", "mayfly-ca", "namespace with the Secrets of the controller's CAs, and nothing else; with --pod-certificates")
 	f.StringVar(&o.OwnCA, "own-ca", "mayfly-ca", "Secret of the controller's own CA, which it makes and rotates; with --pod-certificates")
+	f.StringVar(&o.NodeName, "node-name", "", "node that the controller runs on: it warns if that is a worker; empty: it is not known")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address to serve Prometheus metrics on, such as :9402; empty: none")
 	f.StringVar(&o.HealthAddress, "health-address", "", "address to serve /healthz and /readyz on, such as :9403; empty: none")
 	return f
@@ -85,8 +87,8 @@ func (o *options) check() error {
 	if o.NodePlugin == "" {
 		return errors.New("--node-plugin is required")
 	}
-	if o.PodCertificates && (o.Namespace == "" || o.OwnCA == "") {
-		return errors.New("--pod-certificates needs --namespace and --own-ca")
+	if o.PodCertificates && (o.CANamespace == "" || o.OwnCA == "") {
+		return errors.New("--pod-certificates needs --ca-namespace and --own-ca")
 	}
 	return o.complete()
 }

@@ -49,7 +49,7 @@ func sign(ctx context.Context, m manager.Manager, decider cluster.Decider, o opt
 
 // authorities are the names of the CAs.
 func (o *options) authorities() authority.Names {
-	return authority.Names{Namespace: o.Namespace, Own: o.OwnCA, Domain: spec.Driver}
+	return authority.Names{Namespace: o.CANamespace, Own: o.OwnCA, Domain: spec.Driver}
 }
 
 // cached is what the manager's cache holds of the objects that it watches.

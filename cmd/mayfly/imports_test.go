@@ -53,6 +53,7 @@ func imports() map[string]struct {
 		"signer/certmanager":          {"signer signer/decision signer/object", true},
 		"signer/podcertificate":       {"signer signer/chain signer/decision signer/object", true},
 		"signer/signertest":           {"signer", false},
+		"signer/controller/placement": {"", false},
 		"signer/controller/admission": {"", false},
 		"signer/controller/authority": {"signer/ca signer/chain", false},
 		"signer/controller/policy": {"signer signer/controller/policy/v1alpha1 signer/decide signer/message signer/problem " +

@@ -22,9 +22,10 @@ func admissionCheck(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	var flags []string
 	check := func(wants ...string) {
 		t.Helper()
-		command := exec.Command(shared.controller, "admission", "check", "--kubeconfig", shared.Kubeconfig())
+		command := exec.Command(shared.controller, append([]string{"admission", "check", "--kubeconfig", shared.Kubeconfig()}, flags...)...)
 		out, err := command.CombinedOutput()
 		if inForce := wants[0] == inForce; inForce != (err == nil) {
 			t.Errorf("exit code: %v", err)
@@ -48,4 +49,6 @@ func admissionCheck(t *testing.T) {
 	change("delete", "validatingadmissionpolicy", policy)
 	check("ValidatingAdmissionPolicy "+policy+" is missing",
 		"2 of the objects of manifests/controller/policies.yaml are not in force", others)
+	flags = []string{"--pod-certificates"}
+	check("ValidatingAdmissionPolicy mayfly-bundles is missing", "ValidatingAdmissionPolicy mayfly-pod-certificates is missing")
 }

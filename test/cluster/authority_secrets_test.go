@@ -61,9 +61,9 @@ func brokenSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	set(t, ownSecret, corev1.TLSPrivateKeyKey, other)
-	const want = "Secret mayfly-system/mayfly-ca: tls.crt and tls.key: read certificate and key: tls: private key does not match public key: mend it, or delete it to have a new CA made"
+	const want = "Secret mayfly-ca/mayfly-ca: tls.crt and tls.key: read certificate and key: tls: private key does not match public key: mend it, or delete it to have a new CA made"
 	until(t, "the event", func() bool { return happened(t, ownSecret, "CABroken", want) })
-	if _, err := r.Get(t.Context(), volumeSigner); err == nil || !strings.HasPrefix(err.Error(), "Secret mayfly-system/mayfly-ca: read certificate and key: ") {
+	if _, err := r.Get(t.Context(), volumeSigner); err == nil || !strings.HasPrefix(err.Error(), "Secret mayfly-ca/mayfly-ca: read certificate and key: ") {
 		t.Errorf("a replica says: %v", err)
 	}
 	if n := r.failures(t); n != 1 {
@@ -101,11 +101,11 @@ func useless(t *testing.T) {
 		{ObjectMeta: metav1.ObjectMeta{Name: corpSecret}, Type: corev1.SecretTypeTLS, Data: map[string][]byte{"tls.crt": chain.Encode(over.Certificate), "tls.key": key, "ca.crt": chain.Encode(over.Certificate)}},
 		{ObjectMeta: metav1.ObjectMeta{Name: "someones"}, Type: corev1.SecretTypeTLS, Data: map[string][]byte{"tls.crt": nil, "tls.key": []byte("secret")}},
 	} {
-		if _, err := shared.Client.CoreV1().Secrets(system).Create(t.Context(), s, metav1.CreateOptions{}); err != nil {
+		if _, err := shared.Client.CoreV1().Secrets(caNamespace).Create(t.Context(), s, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			_ = shared.Client.CoreV1().Secrets(system).Delete(context.Background(), s.Name, metav1.DeleteOptions{})
+			_ = shared.Client.CoreV1().Secrets(caNamespace).Delete(context.Background(), s.Name, metav1.DeleteOptions{})
 		})
 	}
 	r := replicate(t, authority.DefaultPlan(), false)
@@ -122,14 +122,14 @@ func useless(t *testing.T) {
 		t.Error("roots of what can't be used are published")
 	}
 	cached := &corev1.Secret{}
-	if err := r.Secrets.Get(t.Context(), types.NamespacedName{Namespace: system, Name: "someones"}, cached); err != nil || cached.Data != nil {
+	if err := r.Secrets.Get(t.Context(), types.NamespacedName{Namespace: caNamespace, Name: "someones"}, cached); err != nil || cached.Data != nil {
 		t.Errorf("the cache has %v of another's Secret (%v)", cached.Data, err)
 	}
 }
 
 func secretOf(t *testing.T, name string) *corev1.Secret {
 	t.Helper()
-	s, err := shared.Client.CoreV1().Secrets(system).Get(t.Context(), name, metav1.GetOptions{})
+	s, err := shared.Client.CoreV1().Secrets(caNamespace).Get(t.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func secretOf(t *testing.T, name string) *corev1.Secret {
 func set(t *testing.T, name, key string, value []byte) {
 	t.Helper()
 	patch := fmt.Appendf(nil, `{"data":{%q:%q}}`, key, encode(value))
-	if _, err := shared.Client.CoreV1().Secrets(system).Patch(t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+	if _, err := shared.Client.CoreV1().Secrets(caNamespace).Patch(t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -149,14 +149,14 @@ func set(t *testing.T, name, key string, value []byte) {
 func certManagers(t *testing.T) {
 	t.Cleanup(func() { forgetCorp(t) })
 	r := replicate(t, authority.DefaultPlan(), false)
-	if _, err := r.Get(t.Context(), corpSigner); err == nil || !apierrors.IsNotFound(err) || !strings.Contains(err.Error(), "make a Certificate of cert-manager in namespace mayfly-system with isCA: true and secretName: clusterissuer.corp") {
+	if _, err := r.Get(t.Context(), corpSigner); err == nil || !apierrors.IsNotFound(err) || !strings.Contains(err.Error(), "make a Certificate of cert-manager in namespace mayfly-ca with isCA: true and secretName: clusterissuer.corp") {
 		t.Errorf("%v", err)
 	}
 	corpRoot(t)
-	if err := shared.Issuer(t.Context(), system, "corp-root", cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "corp-root"}}); err != nil {
+	if err := shared.Issuer(t.Context(), caNamespace, "corp-root", cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: "corp-root"}}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := shared.CertManager.CertmanagerV1().Certificates(system).Create(t.Context(), &cmapi.Certificate{
+	_, err := shared.CertManager.CertmanagerV1().Certificates(caNamespace).Create(t.Context(), &cmapi.Certificate{
 		ObjectMeta: metav1.ObjectMeta{Name: "corp"},
 		Spec: cmapi.CertificateSpec{
 			SecretName: corpSecret, CommonName: "corp", IsCA: true, IssuerRef: cmmeta.IssuerReference{Name: "corp-root"},
@@ -197,13 +197,13 @@ func corpRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = shared.Client.CoreV1().Secrets(system).Create(t.Context(), &corev1.Secret{
+	_, err = shared.Client.CoreV1().Secrets(caNamespace).Create(t.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "corp-root"}, Type: corev1.SecretTypeTLS,
 		Data: map[string][]byte{corev1.TLSCertKey: crt, corev1.TLSPrivateKeyKey: key},
 	}, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		patch := fmt.Appendf(nil, `{"data":{%q:%q,%q:%q}}`, corev1.TLSCertKey, encode(crt), corev1.TLSPrivateKeyKey, encode(key))
-		_, err = shared.Client.CoreV1().Secrets(system).Patch(t.Context(), "corp-root", types.MergePatchType, patch, metav1.PatchOptions{})
+		_, err = shared.Client.CoreV1().Secrets(caNamespace).Patch(t.Context(), "corp-root", types.MergePatchType, patch, metav1.PatchOptions{})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -213,10 +213,10 @@ func corpRoot(t *testing.T) {
 func forgetCorp(t *testing.T) {
 	ctx, gone := context.Background(), metav1.DeleteOptions{}
 	for _, err := range []error{
-		shared.CertManager.CertmanagerV1().Certificates(system).Delete(ctx, "corp", gone),
-		shared.CertManager.CertmanagerV1().Issuers(system).Delete(ctx, "corp-root", gone),
-		shared.Client.CoreV1().Secrets(system).Delete(ctx, "corp-root", gone),
-		shared.Client.CoreV1().Secrets(system).Delete(ctx, corpSecret, gone),
+		shared.CertManager.CertmanagerV1().Certificates(caNamespace).Delete(ctx, "corp", gone),
+		shared.CertManager.CertmanagerV1().Issuers(caNamespace).Delete(ctx, "corp-root", gone),
+		shared.Client.CoreV1().Secrets(caNamespace).Delete(ctx, "corp-root", gone),
+		shared.Client.CoreV1().Secrets(caNamespace).Delete(ctx, corpSecret, gone),
 		shared.Client.CertificatesV1().ClusterTrustBundles().Delete(ctx, bundleOf(corpSigner), gone),
 	} {
 		if err != nil && !apierrors.IsNotFound(err) {

@@ -22,6 +22,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	runtimelog "sigs.k8s.io/controller-runtime/pkg/log"
@@ -31,10 +32,12 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/ca"
 	"github.com/mayfly-csi/mayfly/signer/chain"
 	"github.com/mayfly-csi/mayfly/signer/controller/authority"
+	"github.com/mayfly-csi/mayfly/test/cluster"
 )
 
 const (
 	system       = "mayfly-system"
+	caNamespace  = "mayfly-ca"
 	ownSecret    = "mayfly-ca"
 	volumeSigner = "csi.mayfly.dev/volume"
 	corpSigner   = "csi.mayfly.dev/clusterissuer.corp"
@@ -54,6 +57,7 @@ func TestAuthority(t *testing.T) {
 	}{
 		{"it is made once", madeOnce}, {"the API server takes what it signs", podCertificate}, {"one replica leads", leads}, {"rotation", rotates},
 		{"a deleted Secret", deletedSecret}, {"a broken Secret", brokenSecret}, {"Secrets that can't be used", useless}, {"cert-manager's", certManagers},
+		{"bundles of others", bundlesOfOthers},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Cleanup(func() { forgetCAs(t) })
@@ -66,9 +70,9 @@ func TestAuthority(t *testing.T) {
 func forgetCAs(t *testing.T) {
 	ctx := context.Background()
 	for _, err := range []error{
-		shared.Client.CoreV1().Secrets(system).Delete(ctx, ownSecret, metav1.DeleteOptions{}),
+		shared.Client.CoreV1().Secrets(caNamespace).Delete(ctx, ownSecret, metav1.DeleteOptions{}),
 		shared.Client.CertificatesV1().ClusterTrustBundles().Delete(ctx, bundleOf(volumeSigner), metav1.DeleteOptions{}),
-		shared.Client.EventsV1().Events(system).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}),
+		shared.Client.EventsV1().Events(caNamespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}),
 	} {
 		if err != nil && !apierrors.IsNotFound(err) {
 			t.Error(err)
@@ -93,10 +97,10 @@ func replicate(t *testing.T, plan authority.Plan, elected bool) *replica {
 	if err := errors.Join(corev1.AddToScheme(scheme), certificatesv1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
-	names := authority.Names{Namespace: system, Own: ownSecret, Domain: "csi.mayfly.dev"}
+	names := authority.Names{Namespace: caNamespace, Own: ownSecret, Domain: "csi.mayfly.dev"}
 	m, err := manager.New(as(t, controllerAccount, nil), manager.Options{
 		Scheme: scheme, Cache: cache.Options{ByObject: names.Cache()}, Metrics: server.Options{BindAddress: "0"},
-		LeaderElection: elected, LeaderElectionID: "mayfly-controller", LeaderElectionNamespace: system, LeaderElectionReleaseOnCancel: true,
+		LeaderElection: elected, LeaderElectionID: "mayfly-controller", LeaderElectionNamespace: caNamespace, LeaderElectionReleaseOnCancel: true,
 		Controller: config.Controller{SkipNameValidation: new(true)}, // Each is a process elsewhere.
 	})
 	if err != nil {
@@ -234,7 +238,7 @@ func trusted(t *testing.T, signer string, signed []*x509.Certificate) error {
 // happened reports whether an event of a Secret is there.
 func happened(t *testing.T, secret, reason, note string) bool {
 	t.Helper()
-	events, err := shared.Client.EventsV1().Events(system).List(t.Context(), metav1.ListOptions{})
+	events, err := shared.Client.EventsV1().Events(caNamespace).List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,7 +345,7 @@ func leads(t *testing.T) {
 
 func deleteSecret(t *testing.T, name string) {
 	t.Helper()
-	if err := shared.Client.CoreV1().Secrets(system).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+	if err := shared.Client.CoreV1().Secrets(caNamespace).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -385,5 +389,49 @@ func rotates(t *testing.T) {
 	})
 	if len(known) > len(signers)+1 {
 		t.Errorf("of %d CAs that were published, %d signed: keys were lost", len(known), len(signers))
+	}
+}
+
+// bundlesOfOthers: the controller keeps its own bundles under the policy of the mode, and changes nobody else's, for which the API server asks for no right to attest.
+func bundlesOfOthers(t *testing.T) {
+	if _, err := shared.Kubectl(t.Context(), "apply", "-f", modeFile("policies.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = shared.Kubectl(context.Background(), "delete", "-f", modeFile("policies.yaml")) })
+	const only = "mayfly-controller may write the ClusterTrustBundles of its own signers alone"
+	s := &stage{T: t}
+	c, _, err := cluster.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := &certificatesv1.ClusterTrustBundle{
+		ObjectMeta: metav1.ObjectMeta{Name: "theirs"}, Spec: certificatesv1.ClusterTrustBundleSpec{TrustBundle: string(c)},
+	}
+	theirs, err = shared.Client.CertificatesV1().ClusterTrustBundles().Create(t.Context(), theirs, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = shared.Client.CertificatesV1().ClusterTrustBundles().Delete(context.Background(), theirs.Name, metav1.DeleteOptions{})
+	})
+	client, err := kubernetes.NewForConfig(as(t, controllerAccount, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	another := theirs.DeepCopy()
+	another.Name, another.ResourceVersion = "another", ""
+	until(t, "the policy is in force", func() bool {
+		_, err := client.CertificatesV1().ClusterTrustBundles().Create(t.Context(), another, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		return err != nil
+	})
+	_, err = client.CertificatesV1().ClusterTrustBundles().Create(t.Context(), another, metav1.CreateOptions{})
+	s.refused("it makes one of no signer", err, only)
+	theirs.Labels = map[string]string{"example.org/seen": "yes"}
+	_, err = client.CertificatesV1().ClusterTrustBundles().Update(t.Context(), theirs, metav1.UpdateOptions{})
+	s.refused("it changes somebody's", err, only)
+	r := replicate(t, authority.DefaultPlan(), false)
+	until(t, "the bundle", func() bool { return published(t, volumeSigner) != nil })
+	if now := r.ca(t, volumeSigner); !roots(t, volumeSigner)[0].Equal(now.Certificate) {
+		t.Errorf("%s signs, which is not published", now)
 	}
 }

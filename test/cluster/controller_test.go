@@ -13,6 +13,7 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	cmclient "github.com/cert-manager/cert-manager/pkg/client/clientset/versioned"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -55,7 +56,9 @@ func TestController(t *testing.T) {
 		return s.create(cr) != nil
 	})
 	t.Run("requests", requests)
+	t.Run("changes", requestsThatChange)
 	t.Run("deletions", deletions)
+	t.Run("events", events)
 	t.Run("decisions", decisions)
 	t.Run("ranges of nodes", ranges)
 	t.Run("verdicts", verdicts)
@@ -170,6 +173,8 @@ func requests(t *testing.T) {
 		noNode = "the token of Mayfly's node plugin does not say on which node it runs"
 		noWho  = "the request does not say who asks, as cert-manager's webhook records it"
 		owners = "a request of Mayfly's node plugin must be owned by one pod and nothing else"
+		blocks = "a request of Mayfly's node plugin has no finalizers, and does not keep its owner from being deleted"
+		reads  = "issuers may read '%s', which a request of Mayfly's node plugin may not have"
 	)
 	for i, row := range []struct {
 		name   string
@@ -194,6 +199,17 @@ func requests(t *testing.T) {
 		}, owners},
 		{"another kind of owner", s.plugin("node-a"), func(cr *cmapi.CertificateRequest) { cr.OwnerReferences[0].Kind = "Node" }, owners},
 		{"an owner of another API", s.plugin("node-a"), func(cr *cmapi.CertificateRequest) { cr.OwnerReferences[0].APIVersion = "example.org/v1" }, owners},
+		{"a finalizer", s.plugin("node-a"), func(cr *cmapi.CertificateRequest) { cr.Finalizers = []string{"example.org/never"} }, blocks},
+		{"it blocks its owner", s.plugin("node-a"), func(cr *cmapi.CertificateRequest) { cr.OwnerReferences[0].BlockOwnerDeletion = new(true) }, blocks},
+		{"an issuer's annotation", s.plugin("node-a"), func(cr *cmapi.CertificateRequest) {
+			cr.Annotations = map[string]string{cmapi.VenafiCustomFieldsAnnotationKey: "[]"}
+		}, fmt.Sprintf(reads, cmapi.VenafiCustomFieldsAnnotationKey)},
+		{"an issuer's label", s.plugin("node-a"), func(cr *cmapi.CertificateRequest) {
+			cr.Labels = map[string]string{"acme.cert-manager.io/http01-solver": "true"}
+		}, fmt.Sprintf(reads, "acme.cert-manager.io/http01-solver")},
+		{"what a mutating webhook adds", s.plugin("node-a"), func(cr *cmapi.CertificateRequest) {
+			cr.Annotations, cr.Labels = map[string]string{"example.org/seen": "yes", signer.VolumeAnnotation: "csi-1"}, map[string]string{"example.org/seen": "yes"}
+		}, ""},
 		{"someone else's request", shared.REST, func(cr *cmapi.CertificateRequest) {
 			cr.Spec.Username, cr.Spec.Extra, cr.OwnerReferences = "admin", nil, nil
 		}, ""},
@@ -203,6 +219,125 @@ func requests(t *testing.T) {
 		_, err := s.requestsOf(row.as).Create(t.Context(), cr, metav1.CreateOptions{})
 		s.refused(row.name, err, row.want)
 	}
+}
+
+// requestsThatChange: the spec of a request stays, and once it is approved its annotations, too, but for whoever may answer it. The user here may edit the namespace.
+func requestsThatChange(t *testing.T) {
+	s := newStage(t)
+	const (
+		spec     = "the spec of a request of Mayfly's node plugin or controller does not change, and no other becomes one"
+		metadata = "the labels and annotations of an approved request of Mayfly's node plugin or controller are changed by issuers alone"
+	)
+	pod := s.pod("web")
+	for _, name := range []string{"new", "approved"} {
+		if err := s.create(s.request(pod, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	theirs := s.request(pod, "theirs")
+	theirs.Spec.Username = "admin"
+	if _, err := s.requestsOf(shared.REST).Create(t.Context(), theirs, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	cr, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).Get(t.Context(), "approved", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cr.Status.Conditions = []cmapi.CertificateRequestCondition{{Type: cmapi.CertificateRequestConditionApproved, Status: cmmeta.ConditionTrue}}
+	if err := s.patchAs(as(t, controllerAccount, nil), cr); err != nil {
+		t.Fatal(err)
+	}
+	editor, issuer := "editor-"+s.namespace, "issuer-"+s.namespace
+	s.mayUpdate(editor, "certificaterequests")
+	s.mayUpdate(issuer, "certificaterequests", "certificaterequests/status")
+	annotate, relabel := `{"metadata":{"annotations":{"venafi.cert-manager.io/pickup-id":"%s"}}}`, `{"metadata":{"labels":{"use-solver":"%s"}}}`
+	for _, row := range []struct{ name, as, object, patch, want string }{
+		{"its spec", editor, "new", `{"spec":{"isCA":true}}`, spec},
+		{"its spec, when it is approved", editor, "approved", `{"spec":{"request":"eA=="}}`, spec},
+		{"its spec, by an issuer", issuer, "approved", `{"spec":{"duration":"9000h"}}`, spec},
+		{"who asked", editor, "theirs", `{"spec":{"username":"` + pluginAccount + `"}}`, spec},
+		{"its annotations", editor, "new", annotate, ""},
+		{"its annotations, when it is approved", editor, "approved", annotate, metadata},
+		{"its labels, when it is approved", editor, "approved", relabel, metadata},
+		{"its annotations, by an issuer", issuer, "approved", annotate, ""},
+		{"someone else's spec", editor, "theirs", `{"spec":{"isCA":true}}`, ""},
+	} {
+		client, err := cmclient.NewForConfig(as(t, row.as, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		patch := strings.ReplaceAll(row.patch, "%s", row.as)
+		_, err = client.CertmanagerV1().CertificateRequests(s.namespace).Patch(t.Context(), row.object, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		s.refused(row.name, err, row.want)
+	}
+}
+
+// mayUpdate gives a user the right to update resources of cert-manager in the namespace.
+func (s *stage) mayUpdate(user string, resources ...string) {
+	s.Helper()
+	api, meta := shared.Client.RbacV1(), metav1.ObjectMeta{Name: user}
+	_, err := api.Roles(s.namespace).Create(s.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{"cert-manager.io"}, Resources: resources, Verbs: []string{"update", "patch"}},
+	}}, metav1.CreateOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	_, err = api.RoleBindings(s.namespace).Create(s.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: user},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: user}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	until(s.T, "the API server knows the rights", func() bool {
+		review, err := shared.Client.AuthorizationV1().SubjectAccessReviews().Create(s.Context(), &authorizationv1.SubjectAccessReview{
+			Spec: authorizationv1.SubjectAccessReviewSpec{User: user, ResourceAttributes: &authorizationv1.ResourceAttributes{
+				Namespace: s.namespace, Verb: "update", Group: "cert-manager.io", Resource: "certificaterequests",
+			}},
+		}, metav1.CreateOptions{})
+		return err == nil && review.Status.Allowed
+	})
+}
+
+// events: a node plugin writes those of the core API, and the controller the others. They are the same objects, of which the policy is.
+func events(t *testing.T) {
+	s := newStage(t)
+	const (
+		about = "an event of Mayfly's node plugin is about a pod, and says on which node it runs"
+		pins  = "an event of Mayfly has no finalizers and no owner"
+		own   = "mayfly-controller may change its own events alone"
+	)
+	pluginAPI, err := kubernetes.NewForConfig(s.plugin("node-a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, row := range []struct {
+		name   string
+		change func(*corev1.Event)
+		want   string
+	}{
+		{"as the node plugin writes it", func(*corev1.Event) {}, ""},
+		{"of another node", func(e *corev1.Event) { e.ReportingInstance = "node-b" }, about},
+		{"about a Service", func(e *corev1.Event) { e.InvolvedObject.Kind = "Service" }, about},
+		{"with a finalizer", func(e *corev1.Event) { e.Finalizers = []string{"example.org/never"} }, pins},
+	} {
+		e := &corev1.Event{
+			ObjectMeta:     metav1.ObjectMeta{Name: fmt.Sprintf("e%d", i)},
+			InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: s.namespace, Name: "web"},
+			Source:         corev1.EventSource{Component: driverName, Host: "node-a"}, ReportingController: driverName, ReportingInstance: "node-a",
+			Type: corev1.EventTypeWarning, Reason: "Test", Message: "test", Count: 1, FirstTimestamp: metav1.Now(), LastTimestamp: metav1.Now(),
+		}
+		row.change(e)
+		_, err := pluginAPI.CoreV1().Events(s.namespace).Create(t.Context(), e, metav1.CreateOptions{})
+		s.refused(row.name, err, row.want)
+	}
+	controllerAPI, err := kubernetes.NewForConfig(as(t, controllerAccount, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	patch := []byte(`{"metadata":{"annotations":{"example.org/seen":"yes"}}}`)
+	_, err = controllerAPI.EventsV1().Events(s.namespace).Patch(t.Context(), "e0", types.MergePatchType, patch, metav1.PatchOptions{})
+	s.refused("the controller changes the node plugin's", err, own)
 }
 
 func deletions(t *testing.T) {
@@ -432,7 +567,7 @@ func verdicts(t *testing.T) {
 	})
 	s.ask(s.pod("early"), "early") // Before there is a controller.
 	end := control(t)
-	second := control(t) // Another replica.
+	log, second := controlled(t, "--node-name=node-a") // Another replica, which is told where it runs.
 	s.decided("early", "Approved VerifiedByMayfly")
 	until(t, "the certificate", func() bool {
 		cr, err := shared.CertManager.CertmanagerV1().CertificateRequests(s.namespace).Get(t.Context(), "early", metav1.GetOptions{})
@@ -464,6 +599,9 @@ func verdicts(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, got, want.message)
 		}
 	}
+	until(t, "the replica says that it runs on a worker", func() bool {
+		return strings.Count(log.String(), `level=WARN msg="the controller runs on a worker node: `) == 1
+	})
 	end()
 	second()
 	defer control(t, "--cluster-domain=example.org")()

@@ -225,7 +225,7 @@ func (l *loss) signer(s *stage) *controllerRun {
 	l.Cleanup(func() {
 		_ = shared.Client.CertificatesV1().ClusterTrustBundles().Delete(context.Background(), bundleOf(volumeSigner), metav1.DeleteOptions{})
 	})
-	return l.control(s, []string{"--pod-certificates", "--namespace=" + s.namespace}, "controller/rbac.yaml", "modes/pod-certificate/authority.yaml", "modes/pod-certificate/bridge.yaml")
+	return l.control(s, []string{"--pod-certificates", "--ca-namespace=" + s.namespace}, "controller/rbac.yaml", "modes/pod-certificate/authority.yaml", "modes/pod-certificate/bridge.yaml")
 }
 
 func unreadySigner(l *loss) { l.unready(l.signer(newStage(l.T)), "requests") }

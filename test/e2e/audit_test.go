@@ -61,8 +61,7 @@ func account(user string) string { return user[strings.LastIndex(user, ":")+1:] 
 // refusals are those that stories provoke: the right, and how the namespace begins. A driver or a controller whose role comes before or after its flags asks in vain
 // for a while.
 func refusals() map[string][]string {
-	const mode = "mayfly-system"
-	controllers := []string{mode}
+	controllers := []string{mayfly, caNamespace}
 	all := map[string][]string{
 		"mayfly: create certificaterequests.cert-manager.io": {
 			"story-certificates-are-asked-for-as-the-node",      // The role of mode pod-certificate is there, and not yet its flag.

@@ -283,6 +283,11 @@ func stolenToken(s *story) {
 			cr.OwnerReferences = append(cr.OwnerReferences, metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: "kube-root-ca.crt", UID: "1"})
 		}, "must be owned by one pod and nothing else"},
 		{"the node itself as owner", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.OwnerReferences[0].Kind = "Node" }, "must be owned by one pod and nothing else"},
+		{"a finalizer", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.Finalizers = []string{"example.org/never"} }, "has no finalizers"},
+		{"an owner that can't be deleted", "node-a", web, func(cr *cmapi.CertificateRequest) { cr.OwnerReferences[0].BlockOwnerDeletion = new(true) }, "does not keep its owner from being deleted"},
+		{"an annotation that issuers read", "node-a", web, func(cr *cmapi.CertificateRequest) {
+			cr.Annotations = map[string]string{cmapi.VenafiCustomFieldsAnnotationKey: "[]"}
+		}, "issuers may read 'venafi.cert-manager.io/custom-fields'"},
 		{"a token of no node", "", web, func(*cmapi.CertificateRequest) {}, "does not say on which node it runs"},
 		{"another caller is written down", "node-a", s.ready("db"), func(cr *cmapi.CertificateRequest) {
 			cr.Spec.Username, cr.Spec.Extra = "system:serviceaccount:"+mayfly+":mayfly", map[string][]string{"authentication.kubernetes.io/node-name": {"node-b"}}

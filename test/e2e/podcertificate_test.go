@@ -22,6 +22,9 @@ import (
 	"github.com/mayfly-csi/mayfly/test/forge"
 )
 
+// caNamespace has the Secrets of the controller's CAs. It comes with the mode, and goes with it.
+const caNamespace = "mayfly-ca"
+
 // byPodCertificates runs node plugin and controller in mode pod-certificate until the story ends.
 func (s *story) byPodCertificates() {
 	s.Helper()
@@ -33,7 +36,6 @@ func (s *story) byPodCertificates() {
 		for _, args := range [][]string{
 			{"delete", "--ignore-not-found", "--filename", dir},
 			{"apply", "--filename", "../../manifests/rbac.yaml"},
-			{"--namespace", mayfly, "delete", "--ignore-not-found", "secret", "mayfly-ca"},
 			{"delete", "--ignore-not-found", "clustertrustbundle", "csi.mayfly.dev:volume:ca"},
 		} {
 			if _, err := shared.Kubectl(ctx, args...); err != nil {
@@ -160,7 +162,7 @@ func (s *story) nativeVolumes() {
 	s.create(pod("spoof", native("csi.mayfly.dev/volume", nil), idle))
 	s.until("the request for the node plugins' signer to be denied", s.answered("spoof", "Denied NoVolume", "pod spoof has no volume of csi.mayfly.dev"))
 	s.create(pod("early", native("csi.mayfly.dev/issuer."+s.namespace+".late", nil), idle))
-	s.says("early", "NotSignedYet", "make a Certificate of cert-manager in namespace mayfly-system with isCA: true and secretName: issuer."+s.namespace+".late")
+	s.says("early", "NotSignedYet", "make a Certificate of cert-manager in namespace mayfly-ca with isCA: true and secretName: issuer."+s.namespace+".late")
 	s.authority("issuer."+s.namespace+".late", "corp")
 	s.ready("early")
 }
@@ -226,13 +228,13 @@ func (s *story) corp() (root []byte) {
 // authority makes a CA of the controller that a ClusterIssuer signs, until the story ends.
 func (s *story) authority(name, issuer string) {
 	s.Helper()
-	certificates := shared.CertManager.CertmanagerV1().Certificates(mayfly)
+	certificates := shared.CertManager.CertmanagerV1().Certificates(caNamespace)
 	s.Cleanup(func() {
 		ctx := context.Background()
 		if err := certificates.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
 			s.Error(err)
 		}
-		if err := shared.Client.CoreV1().Secrets(mayfly).Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+		if err := shared.Client.CoreV1().Secrets(caNamespace).Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
 			s.Error(err)
 		}
 		if err := shared.Client.CertificatesV1().ClusterTrustBundles().Delete(ctx, "csi.mayfly.dev:"+name+":ca", metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
@@ -250,7 +252,7 @@ func (s *story) authority(name, issuer string) {
 		s.Fatal(err)
 	}
 	s.until("the CA "+name, func(ctx context.Context) error {
-		_, err := shared.Client.CoreV1().Secrets(mayfly).Get(ctx, name, metav1.GetOptions{})
+		_, err := shared.Client.CoreV1().Secrets(caNamespace).Get(ctx, name, metav1.GetOptions{})
 		return err
 	})
 }

@@ -27,7 +27,7 @@ type (
 // parsed are the objects of the manifests.
 func parsed(t *testing.T) []client.Object {
 	t.Helper()
-	all, err := Parse(manifests.Policies())
+	all, err := Parse(manifests.Policies() + "---\n" + manifests.PodCertificatePolicies())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -128,7 +128,6 @@ func (s *site) clear(ctx context.Context) error {
 		{"clusterrole", asNode, "mayfly-nodes"},
 		{"clusterrolebinding", asAnyone, asNode, "mayfly-nodes"},
 		{"clustertrustbundle", "csi.mayfly.dev:volume:ca"},
-		{"--namespace", system, "secret", ownCA},
 		{"namespace", namespace},
 	} {
 		_, failed := s.Kubectl(ctx, append([]string{"delete", "--ignore-not-found"}, args...)...)
