@@ -18,7 +18,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/mayfly-csi/mayfly/driver"
-	"github.com/mayfly-csi/mayfly/driver/mount"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/local"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
@@ -133,12 +132,7 @@ func (n *node) cleanUp() {
 	if err := n.stop(); err != nil {
 		n.t.Error(err)
 	}
-	for _, path := range n.mounts() {
-		if err := mount.Unmount(path); err != nil {
-			n.t.Error(err)
-		}
-	}
-	if err := os.RemoveAll(n.Root); err != nil {
+	if err := kubelet.CleanUp(n.Root); err != nil {
 		n.t.Error(err)
 	}
 	for line := range strings.Lines(n.log.String()) {
@@ -151,7 +145,7 @@ func (n *node) cleanUp() {
 	}
 }
 
-// mounts are the mount points below the node's root, the deepest first.
+// mounts are the mount points below the node's root, the deepest first, but for those of state directories.
 func (n *node) mounts() (paths []string) {
 	n.t.Helper()
 	text, err := os.ReadFile("/proc/self/mountinfo")
@@ -159,7 +153,11 @@ func (n *node) mounts() (paths []string) {
 		n.t.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
-		if path := strings.Fields(line)[4]; strings.HasPrefix(path, n.Root+"/") {
+		path := strings.Fields(line)[4]
+		if state, _ := filepath.Match(filepath.Join(n.Root, "plugins", "*", "volumes"), path); state {
+			continue
+		}
+		if strings.HasPrefix(path, n.Root+"/") {
 			paths = append([]string{path}, paths...)
 		}
 	}

@@ -4,8 +4,6 @@
 package store
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -18,7 +16,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"golang.org/x/sys/unix"
 
 	"github.com/mayfly-csi/mayfly/driver/files"
 )
@@ -66,32 +63,6 @@ func (s *Store) addMetrics(metrics promauto.Factory) {
 	s.swappable = metrics.NewCounter(prometheus.CounterOpts{
 		Name: "mayfly_tmpfs_swappable_total",
 		Help: "Volumes whose memory the kernel may swap to disk: it does not know tmpfs's noswap (Linux 6.4)."})
-}
-
-// Lock locks the state directory until unlock is called or the process ends (flock(2)). It waits for another process
-// that has locked it: a predecessor that is still ending, or another node plugin.
-func (s *Store) Lock(ctx context.Context) (unlock func() error, err error) {
-	dir, err := os.Open(s.dir)
-	if err != nil {
-		return nil, fmt.Errorf("lock the state directory: %w", err)
-	}
-	for waits := false; ; waits = true {
-		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return dir.Close, nil
-		case !errors.Is(err, unix.EWOULDBLOCK):
-			return nil, errors.Join(fmt.Errorf("lock the state directory %s: %w", s.dir, err), dir.Close())
-		case !waits:
-			s.log.Warn("waiting for another node plugin with the same state directory to end; "+
-				"each needs its own (--state-dir)", "path", s.dir)
-		}
-		select {
-		case <-time.After(time.Second): // flock(2) has no wait with a timeout.
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), dir.Close())
-		}
-	}
 }
 
 // Find returns the volume; nil if there is none.

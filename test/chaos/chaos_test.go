@@ -41,7 +41,7 @@ func run(t *testing.T, seed uint64, count int, open *sync.RWMutex) {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := cleanUp(root); err != nil {
+		if err := kubelet.CleanUp(root); err != nil {
 			t.Error(err)
 		}
 	}()

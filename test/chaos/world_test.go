@@ -421,15 +421,3 @@ func (l *tail) about(text string) string {
 	}
 	return strings.Join(lines[max(0, len(lines)-60):], "")
 }
-
-// cleanUp unmounts and removes all that is left below a root.
-func cleanUp(root string) error {
-	text, err := os.ReadFile("/proc/self/mountinfo")
-	var errs []error
-	for line := range strings.Lines(string(text)) {
-		if path := strings.Fields(line)[4]; strings.HasPrefix(path, root+"/") {
-			errs = append(errs, mount.Unmount(path))
-		}
-	}
-	return errors.Join(append(errs, err, os.RemoveAll(root))...)
-}

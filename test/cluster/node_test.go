@@ -19,7 +19,6 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/mayfly-csi/mayfly/driver/mount"
 	"github.com/mayfly-csi/mayfly/test/cluster"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
@@ -144,12 +143,7 @@ func (n *node) cleanUp() {
 	if n.process != nil {
 		n.end(syscall.SIGTERM)
 	}
-	for _, path := range n.mounts() {
-		if err := mount.Unmount(path); err != nil {
-			n.t.Error(err)
-		}
-	}
-	if err := os.RemoveAll(n.Root); err != nil {
+	if err := kubelet.CleanUp(n.Root); err != nil {
 		n.t.Error(err)
 	}
 	if n.t.Failed() {
@@ -157,7 +151,7 @@ func (n *node) cleanUp() {
 	}
 }
 
-// mounts are the mount points below the kubelet's root.
+// mounts are the mount points below the kubelet's root, but for the state directory's own.
 func (n *node) mounts() (paths []string) {
 	n.t.Helper()
 	text, err := os.ReadFile("/proc/self/mountinfo")
@@ -165,7 +159,7 @@ func (n *node) mounts() (paths []string) {
 		n.t.Error(err)
 	}
 	for line := range strings.Lines(string(text)) {
-		if path := strings.Fields(line)[4]; strings.HasPrefix(path, n.Root+"/") {
+		if path := strings.Fields(line)[4]; strings.HasPrefix(path, n.Root+"/") && path != n.state() {
 			paths = append(paths, path)
 		}
 	}

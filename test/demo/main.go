@@ -88,7 +88,7 @@ func run(ctx context.Context, o options) error {
 	if ctx.Err() != nil {
 		err = nil // Told to end.
 	}
-	err = errors.Join(err, n.unpublish(pods), n.stop(), os.RemoveAll(root), nothingLeft(root))
+	err = errors.Join(err, n.unpublish(pods), n.stop(), n.unmount(), os.RemoveAll(root), nothingLeft(root))
 	if err == nil {
 		fmt.Println("Unpublished: no mount, file or process is left.")
 	}

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
@@ -97,6 +99,11 @@ func (n *node) unpublish(pods []*pod) error {
 		errs = append(errs, n.Unpublish(context.Background(), n.driver, p.volume))
 	}
 	return errors.Join(errs...)
+}
+
+// unmount removes the tmpfs of the state directory, which stays for the next node plugin.
+func (n *node) unmount() error {
+	return unix.Unmount(filepath.Join(n.Root, "plugins", "csi.mayfly.dev", "volumes"), 0)
 }
 
 // mounts are the mount points below root.

@@ -38,7 +38,7 @@ func NewNode(t *testing.T) *Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(root) })
+	t.Cleanup(func() { _ = kubelet.CleanUp(root) })
 	mayfly := filepath.Join(Repository(t), "bin", "mayfly")
 	Start(t, exec.Command(mayfly, "node", "--node-name=a", "--signer=local", "--kubelet-root="+root, "--log-format=text"), syscall.SIGTERM)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

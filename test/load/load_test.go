@@ -45,7 +45,7 @@ func start(t *testing.T) (*kubelet.Kubelet, kubelet.Driver, *counting) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := os.RemoveAll(root); err != nil {
+		if err := kubelet.CleanUp(root); err != nil {
 			t.Error(err)
 		}
 	})

@@ -49,7 +49,11 @@ func TestSanity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(root)
+	defer func() {
+		if err := kubelet.CleanUp(root); err != nil {
+			t.Error(err)
+		}
+	}()
 	socket := start(t, root)
 
 	config := sanity.NewTestConfig()
