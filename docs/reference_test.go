@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/profile"
 	"github.com/mayfly-csi/mayfly/signer/spec"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
 // section is what reference.md says below a heading.
@@ -148,7 +150,13 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := driver.New(driver.Config{StateDir: t.TempDir(), Metrics: &rows, Profiles: profiles, Log: log})
+	root := t.TempDir()
+	t.Cleanup(func() {
+		if err := kubelet.CleanUp(root); err != nil {
+			t.Error(err)
+		}
+	})
+	d, err := driver.New(driver.Config{StateDir: filepath.Join(root, "volumes"), Metrics: &rows, Profiles: profiles, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -75,7 +75,7 @@ func TestTheStateDirectoryIsFull(t *testing.T) {
 	}
 	limit("2") // The directory itself, and the volume's.
 	other := web()
-	other.Pod.Name, other.Pod.UID = "web-1", "u-2"
+	other.Name, other.UID = "web-1", "u-2"
 	n.fails(other, "make the volume's directory: mkdir "+n.inState(other, "")+": no space left on device")
 	if again := pair(t, n.publish(web())); !again.Equal(first) {
 		t.Error("the first volume is another one")

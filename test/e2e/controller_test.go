@@ -75,13 +75,13 @@ func centrallyApproved(s *story) {
 		s.Fatal(err)
 	}
 
+	s.create(pod("postgres", own("dns-names=postgres", "common-name=postgres", "uri-sans=")))
+	s.says("postgres", "FailedMount", `NotAllowed: `, `common name "postgres" is not the pod's`, `DNS name "postgres" is not the pod's`)
+	s.delete("postgres")
 	s.create(pod("greedy", own("dns-names=web.test")))
 	s.says("greedy", "FailedMount", "request denied: CertificateRequest "+s.namespace+"/greedy-", `NotAllowed: DNS name "web.test" is not the pod's: it may have names under `+s.namespace+".svc.cluster.local")
 	s.allowed("greedy", "web.test")
 	s.delete("greedy")
-	s.create(pod("postgres", own("dns-names=postgres", "common-name=postgres", "uri-sans=")))
-	s.says("postgres", "FailedMount", `NotAllowed: `, `common name "postgres" is not the pod's`, `DNS name "postgres" is not the pod's`)
-	s.delete("postgres")
 	s.create(pod("sly", own("use-token-request=true")))
 	s.says("sly", "FailedMount", unlessTheOperator)
 	s.delete("sly")

@@ -160,7 +160,7 @@ func (s *story) nativeVolumes() {
 	s.create(pod("foreign", native("csi.mayfly.dev/issuer.default.corp", nil), idle))
 	s.until("the request of another namespace's issuer to be denied", s.answered("foreign", "Denied NotTheVolumes", "csi.mayfly.dev/issuer."+s.namespace+".<name>, of the pod's own namespace"))
 	s.create(pod("spoof", native("csi.mayfly.dev/volume", nil), idle))
-	s.until("the request for the node plugins' signer to be denied", s.answered("spoof", "Denied NoVolume", "pod spoof has no volume of csi.mayfly.dev"))
+	s.until("the request for the node plugins' signer to be denied", s.answered("spoof", "Denied NoVolume", "podCertificate volumes have the signers csi.mayfly.dev/issuer.<namespace>.<name> and csi.mayfly.dev/clusterissuer.<name>"))
 	s.create(pod("early", native("csi.mayfly.dev/issuer."+s.namespace+".late", nil), idle))
 	s.says("early", "NotSignedYet", "make a Certificate of cert-manager in namespace mayfly-ca with isCA: true and secretName: issuer."+s.namespace+".late")
 	s.authority("issuer."+s.namespace+".late", "corp")
