@@ -49,7 +49,13 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 		return err
 	}
 	api.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit. The controllers' workers are one.
-	m, err := newManager(api, o)
+	self := ""
+	if o.PodCertificates {
+		if self, err = whoAmI(ctx, api); err != nil {
+			return err
+		}
+	}
+	m, err := newManager(api, o, self)
 	if err != nil {
 		return err
 	}
@@ -71,7 +77,7 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 		return err
 	}
 	if o.PodCertificates {
-		if err := sign(ctx, m, decider, o, log); err != nil {
+		if err := sign(m, decider, o, self, log); err != nil {
 			return err
 		}
 	}
@@ -134,14 +140,14 @@ func newScheme() (*runtime.Scheme, error) {
 
 // newManager makes a manager whose cache holds CertificatePolicies and requests, and the controller's CAs where it signs; of what is not the controller's it has the
 // names.
-func newManager(api *rest.Config, o options) (manager.Manager, error) {
+func newManager(api *rest.Config, o options, self string) (manager.Manager, error) {
 	scheme, err := newScheme()
 	if err != nil {
 		return nil, err
 	}
 	m, err := manager.New(api, manager.Options{
 		Scheme:                        scheme,
-		Cache:                         cache.Options{ByObject: cached(o)},
+		Cache:                         cache.Options{ByObject: cached(o, self)},
 		LeaderElection:                o.PodCertificates, // Who leads rotates the CA. All else is done by every replica.
 		LeaderElectionID:              "mayfly-controller",
 		LeaderElectionNamespace:       o.CANamespace,

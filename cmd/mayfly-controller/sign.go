@@ -9,6 +9,9 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -20,15 +23,26 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
-// sign has the manager sign PodCertificateRequests, and keep the CAs for that.
-func sign(ctx context.Context, m manager.Manager, decider cluster.Decider, o options, log *slog.Logger) error {
-	self := &authenticationv1.SelfSubjectReview{}
-	if err := m.GetClient().Create(ctx, self); err != nil {
-		return fmt.Errorf("ask the API server who the controller is: %w", err)
+// whoAmI returns the user that the controller is for the API server.
+func whoAmI(ctx context.Context, api *rest.Config) (string, error) {
+	client, err := kubernetes.NewForConfig(api)
+	if err != nil {
+		return "", fmt.Errorf("connect to the API server: %w", err)
 	}
+	self, err := client.AuthenticationV1().SelfSubjectReviews().
+		Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	if err != nil {
+		return "", fmt.Errorf("ask the API server who the controller is: %w", err)
+	}
+	return self.Status.UserInfo.Username, nil
+}
+
+// sign has the manager sign PodCertificateRequests, and keep the CAs for that.
+func sign(m manager.Manager, decider cluster.Decider, o options, self string, log *slog.Logger) error {
 	events := m.GetEventRecorder("mayfly-controller")
 	keeper, err := authority.New(authority.Config{
-		Names: o.authorities(), Plan: authority.DefaultPlan(), API: m.GetClient(), Live: m.GetAPIReader(), Events: events, Metrics: metrics.Registry, Log: log,
+		Names: o.authorities(), Plan: authority.DefaultPlan(), API: m.GetClient(), Live: m.GetAPIReader(),
+		Events: events, Metrics: metrics.Registry, Log: log,
 	})
 	if err != nil {
 		return err
@@ -37,7 +51,7 @@ func sign(ctx context.Context, m manager.Manager, decider cluster.Decider, o opt
 		return err
 	}
 	s, err := podcertificaterequests.New(podcertificaterequests.Config{
-		Decider: decider, Requests: m.GetClient(), Self: self.Status.UserInfo.Username,
+		Decider: decider, Requests: m.GetClient(), Self: self,
 		CAs: authority.Reader{Names: o.authorities(), Secrets: m.GetClient()}, OwnCA: o.OwnCA,
 		Events: events, Metrics: metrics.Registry, Log: log,
 	})
@@ -52,10 +66,11 @@ func (o *options) authorities() authority.Names {
 	return authority.Names{Namespace: o.CANamespace, Own: o.OwnCA, Domain: spec.Driver}
 }
 
-// cached is what the manager's cache holds of the objects that it watches.
-func cached(o options) map[client.Object]cache.ByObject {
+// cached returns what the manager's cache holds of the objects that it watches: of CertificateRequests those that are
+// decided on, and those of self.
+func cached(o options, self string) map[client.Object]cache.ByObject {
 	all := map[client.Object]cache.ByObject{&cmapi.CertificateRequest{}: {Transform: func(object any) (any, error) {
-		if cr, ok := object.(*cmapi.CertificateRequest); ok && podcertificaterequests.Keep(cr) {
+		if cr, ok := object.(*cmapi.CertificateRequest); ok && podcertificaterequests.Keep(cr, self) {
 			cr.ManagedFields = nil
 			return cr, nil
 		}

@@ -302,7 +302,41 @@ func stolenToken(s *story) {
 			s.Errorf("%s:\n got %s\nwant %s", row.name, got, row.want)
 		}
 	}
+	s.tokensOfNoUse(web)
 	s.audited()
+}
+
+// tokensOfNoUse has someone ask for the pod by a token whose pod is gone, and in the name of another node's driver.
+func (s *story) tokensOfNoUse(web *corev1.Pod) {
+	s.Helper()
+	passing := pod("passing", on("node-a"), idle)
+	passing.Namespace, passing.Spec.ServiceAccountName = mayfly, "mayfly"
+	passing.Spec.Volumes, passing.Spec.Containers[0].VolumeMounts = nil, nil
+	passing, err := shared.Client.CoreV1().Pods(mayfly).Create(s.Context(), passing, metav1.CreateOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	late := s.withToken(mayfly, "mayfly", passing)
+	if err := shared.Client.CoreV1().Pods(mayfly).Delete(s.Context(), passing.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}); err != nil {
+		s.Fatal(err)
+	}
+	other := s.stolen("node-a")
+	other.Impersonate = rest.ImpersonationConfig{
+		UserName: "system:serviceaccount:" + mayfly + ":mayfly", Extra: map[string][]string{"authentication.kubernetes.io/node-name": {"node-b"}},
+	}
+	for want, as := range map[string]*rest.Config{"Unauthorized": late, "cannot impersonate resource": other} {
+		cr, err := forge.Request(web, "no-use")
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.until("the request to be refused: "+want, func(context.Context) error {
+			_, err := s.certManager(as).CertmanagerV1().CertificateRequests(s.namespace).Create(s.Context(), cr, metav1.CreateOptions{})
+			if err == nil || !strings.Contains(err.Error(), want) {
+				return fmt.Errorf("the answer is %w", err)
+			}
+			return nil
+		})
+	}
 }
 
 // audited demands that the controllers' log has what was tried, and no approval but the first.

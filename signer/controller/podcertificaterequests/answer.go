@@ -171,7 +171,7 @@ func (s *Signer) tidy(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 	if err := s.Requests.Get(ctx, client.ObjectKeyFromObject(pcr), cr); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	if !Keep(cr) || cr.OwnerReferences[0].UID != pcr.UID {
+	if !Keep(cr, s.Self) || cr.OwnerReferences[0].UID != pcr.UID {
 		return nil
 	}
 	if err := s.Requests.Delete(ctx, cr); client.IgnoreNotFound(err) != nil {

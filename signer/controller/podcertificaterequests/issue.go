@@ -109,11 +109,13 @@ func template(pcr *certificatesv1.PodCertificateRequest, v spec.Spec) (*x509.Cer
 	return template, nil
 }
 
-// Keep reports whether a CertificateRequest is one that a controller passes on.
-func Keep(cr *cmapi.CertificateRequest) bool {
+// Keep reports whether a CertificateRequest is one that the controller, which is self for the API server, passes on.
+// cert-manager's webhook says who made it.
+func Keep(cr *cmapi.CertificateRequest, self string) bool {
 	owners := cr.OwnerReferences
 	return len(owners) == 1 && owners[0].Kind == "PodCertificateRequest" &&
-		owners[0].APIVersion == certificatesv1.SchemeGroupVersion.String()
+		owners[0].APIVersion == certificatesv1.SchemeGroupVersion.String() &&
+		(cr.Spec.Username == self || cr.Spec.Username == "")
 }
 
 // pass asks the cert-manager issuer that the volume names: the signing request goes on as it is, in a
@@ -150,7 +152,7 @@ func (s *Signer) atIssuer(ctx context.Context, pcr *certificatesv1.PodCertificat
 	if err := s.Requests.Get(ctx, client.ObjectKeyFromObject(pcr), cr); err != nil {
 		return false, client.IgnoreNotFound(err)
 	}
-	made := Keep(cr) && cr.OwnerReferences[0].UID == pcr.UID && cr.Spec.Username == s.Self
+	made := Keep(cr, s.Self) && cr.OwnerReferences[0].UID == pcr.UID && cr.Spec.Username == s.Self
 	_, _, over := decision(cr)
 	return made && decided(cr) && !over, nil
 }

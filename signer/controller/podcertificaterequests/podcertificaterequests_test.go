@@ -519,7 +519,7 @@ func TestAnIssuerSigns(t *testing.T) {
 	if got := fmt.Sprint(cr.Spec.IssuerRef, cr.Spec.Duration.Duration, cr.Annotations, cr.OwnerReferences[0].Kind, cr.OwnerReferences[0].UID, cr.Status.Conditions[0].Type); got != "{corp ClusterIssuer cert-manager.io} 2h0m0s map[example.org/team:shop]PodCertificateRequestpcr-1Approved" {
 		t.Error(got)
 	}
-	if !Keep(cr) {
+	if !Keep(cr, self) {
 		t.Error("it is not kept in the cache")
 	}
 	cr.Annotations[cmapi.VenafiPickupIDAnnotationKey] = "1"
@@ -798,4 +798,26 @@ func TestLater(t *testing.T) {
 			t.Error(got)
 		}
 	})
+}
+
+// The cache keeps whole what the controller itself has made: nobody else fills its memory by an owner reference.
+func TestKeep(t *testing.T) {
+	owner := metav1.OwnerReference{APIVersion: "certificates.k8s.io/v1", Kind: "PodCertificateRequest"}
+	for name, row := range map[string]struct {
+		user   string
+		owners []metav1.OwnerReference
+		want   bool
+	}{
+		"ours":              {self, []metav1.OwnerReference{owner}, true},
+		"another's":         {"system:serviceaccount:shop:clerk", []metav1.OwnerReference{owner}, false},
+		"of no owner":       {self, nil, false},
+		"of two":            {self, []metav1.OwnerReference{owner, owner}, false},
+		"of another object": {self, []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod"}}, false},
+	} {
+		cr := &cmapi.CertificateRequest{ObjectMeta: metav1.ObjectMeta{OwnerReferences: row.owners}}
+		cr.Spec.Username = row.user
+		if got := Keep(cr, self); got != row.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
 }
