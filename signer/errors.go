@@ -43,9 +43,9 @@ type Error struct {
 	Reason string // For the pod's author: the request, and the answer to it. No secrets.
 	Err    error  // The cause; may be nil.
 
-	// Mended waits until the cause may be mended, and another request may be decided otherwise. It returns an error when
-	// ctx ends, or if that can't be known. token returns a current token in the place of the request's; empty: there is
-	// none. nil: it can't be known.
+	// Mended waits until the cause may be mended, and another request may be decided otherwise. It returns an error
+	// when ctx ends, or if that can't be known. token returns a current token in the place of the request's; empty:
+	// there is none. nil: it can't be known.
 	Mended func(ctx context.Context, token func() Token) error
 }
 

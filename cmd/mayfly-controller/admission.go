@@ -82,8 +82,8 @@ func (o *admissionOptions) policies() string {
 	).Replace(text)
 }
 
-// checkAdmission lists the admission policies that are not in force as the manifests have them. If there are any, others
-// may decide on what node plugins ask: that is its error.
+// checkAdmission lists the admission policies that are not in force as the manifests have them. If there are any,
+// others may decide on what node plugins ask: that is its error.
 func checkAdmission(ctx context.Context, args []string, getenv func(string) string, stdout, _ io.Writer) error {
 	var o admissionOptions
 	if err := flags.Parse(o.flags(), args, getenv, stdout); err != nil {

@@ -53,7 +53,8 @@ func (o *checkOptions) check() error {
 	return o.complete()
 }
 
-// check lists which volumes of pods that live the policies of files would deny. That there are some that are approved today is an error.
+// check lists which volumes of pods that live the policies of files would deny. That there are some that are approved
+// today is an error.
 func check(ctx context.Context, args []string, getenv func(string) string, stdout, _ io.Writer) error {
 	var o checkOptions
 	if err := flags.Parse(o.flags(), args, getenv, stdout); err != nil {
@@ -119,7 +120,8 @@ func (o *checkOptions) client() (client.Client, error) {
 	return client.New(api, client.Options{Scheme: scheme})
 }
 
-// change returns the change from the policies of the cluster to those with the added ones, and warnings about the latter.
+// change returns the change from the policies of the cluster to those with the added ones, and warnings about the
+// latter.
 func (o *checkOptions) change(
 	ctx context.Context, api client.Reader, added []v1alpha1.CertificatePolicy,
 ) (c review.Change, warnings []string, err error) {

@@ -138,8 +138,8 @@ func newScheme() (*runtime.Scheme, error) {
 	return scheme, errors.Join(corev1.AddToScheme(scheme), cmapi.AddToScheme(scheme), v1alpha1.AddToScheme(scheme), certificatesv1.AddToScheme(scheme), authenticationv1.AddToScheme(scheme))
 }
 
-// newManager makes a manager whose cache holds CertificatePolicies and requests, and the controller's CAs where it signs; of what is not the controller's it has the
-// names.
+// newManager makes a manager whose cache holds CertificatePolicies and requests, and the controller's CAs where it
+// signs; of what is not the controller's it has the names.
 func newManager(api *rest.Config, o options, self string) (manager.Manager, error) {
 	scheme, err := newScheme()
 	if err != nil {

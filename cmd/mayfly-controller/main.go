@@ -1,5 +1,6 @@
-// Command mayfly-controller is what a cluster has once: `mayfly-controller run` decides on the requests of the node plugins, `mayfly-controller policy check`
-// tells what other policies would decide, and `mayfly-controller admission check` whether the API server keeps everyone else from it.
+// Command mayfly-controller is what a cluster has once: `mayfly-controller run` decides on the requests of the node
+// plugins, `mayfly-controller policy check` tells what other policies would decide, and `mayfly-controller admission
+// check` whether the API server keeps everyone else from it.
 package main
 
 import "github.com/mayfly-csi/mayfly/cmd/flags"

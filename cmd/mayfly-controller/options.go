@@ -39,7 +39,7 @@ type options struct {
 	NodeName        string
 }
 
-// flags are set to their defaults. Their names and texts are the source of docs/controller.md.
+// flags returns the flags, set to their defaults. Their names and texts are the source of docs/controller.md.
 func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly-controller run", flag.ContinueOnError)
 	o.addTo(f)
@@ -79,7 +79,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (options
 	return o, nil
 }
 
-// check is for what flags must say.
+// check returns an error for flags that can't be used.
 func (o *options) check() error {
 	if err := o.Log.Check(); err != nil {
 		return err
@@ -105,7 +105,7 @@ func ignoredKey(text string) (string, error) {
 	return text, nil
 }
 
-// complete is for what flags must say.
+// complete returns an error for flags that can't be used.
 func (j *judgement) complete() error {
 	if err := j.Volumes.Check(); err != nil {
 		return err
@@ -119,12 +119,12 @@ func (j *judgement) complete() error {
 	return nil
 }
 
-// callers are those whose requests are decided on.
+// callers returns those whose requests are decided on.
 func (o *options) callers() certificaterequests.Callers {
 	return certificaterequests.Callers{NodePlugin: o.NodePlugin}
 }
 
-// rules are what decisions go by, where there are no policies.
+// rules returns what decisions go by, where there are no policies.
 func (j *judgement) rules() decide.Rules {
 	return decide.Rules{
 		Drivers: j.Volumes.DriverNames.Values, Defaults: j.Volumes.Defaults(), ClusterDomain: j.ClusterDomain,
@@ -132,7 +132,7 @@ func (j *judgement) rules() decide.Rules {
 	}
 }
 
-// policy is for pods that no CertificatePolicy selects.
+// policy returns the one for pods that no CertificatePolicy selects.
 func (j *judgement) policy() policy.Policy {
 	return policy.Policy{ClusterDomain: j.ClusterDomain}
 }

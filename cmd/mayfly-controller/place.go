@@ -10,7 +10,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/controller/placement"
 )
 
-// place has the manager say, once, whether this replica runs on a worker node. Where it can't know it runs all the same.
+// place makes the manager say, once, whether this replica runs on a worker node. Where it can't know it runs all the
+// same.
 func (o *options) place(m manager.Manager, log *slog.Logger) error {
 	if o.NodeName == "" {
 		return nil

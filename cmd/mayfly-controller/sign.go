@@ -37,7 +37,7 @@ func whoAmI(ctx context.Context, api *rest.Config) (string, error) {
 	return self.Status.UserInfo.Username, nil
 }
 
-// sign has the manager sign PodCertificateRequests, and keep the CAs for that.
+// sign makes the manager sign PodCertificateRequests, and keep the CAs for that.
 func sign(m manager.Manager, decider cluster.Decider, o options, self string, log *slog.Logger) error {
 	events := m.GetEventRecorder("mayfly-controller")
 	keeper, err := authority.New(authority.Config{
@@ -61,7 +61,7 @@ func sign(m manager.Manager, decider cluster.Decider, o options, self string, lo
 	return s.Add(m)
 }
 
-// authorities are the names of the CAs.
+// authorities returns the names of the CAs.
 func (o *options) authorities() authority.Names {
 	return authority.Names{Namespace: o.CANamespace, Own: o.OwnCA, Domain: spec.Driver}
 }

@@ -51,7 +51,8 @@ type options struct {
 	SELinuxContext string
 }
 
-// flags returns the flags of mayfly node, set to their defaults. Their names and texts are the source of docs/reference.md.
+// flags returns the flags of mayfly node, set to their defaults. Their names and texts are the source of
+// docs/reference.md.
 func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly node", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
@@ -147,8 +148,8 @@ func (o *options) driverNames() (all []driver.Name) {
 	return all
 }
 
-// socketName returns the file name of a driver's CSI socket. All are in one directory, which is all that the driver's pod
-// has to mount.
+// socketName returns the file name of a driver's CSI socket. All are in one directory, which is all that the driver's
+// pod has to mount.
 func socketName(driver string) string {
 	if driver == spec.Driver {
 		return "csi.sock"

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// withHTTP serves the handler for as long as run runs; an empty address: it only runs. what names the handler in errors.
+// withHTTP serves the handler for as long as run runs; an empty address: it only runs. what names the handler in
+// errors.
 func withHTTP(ctx context.Context, what, address string, handler http.Handler, run func(context.Context) error) error {
 	if address == "" {
 		return run(ctx)

@@ -12,7 +12,7 @@ import (
 // A trustFile is one of the values of --trust-file.
 type trustFile struct{ name, path string }
 
-// String is name=path.
+// String returns name=path.
 func (f trustFile) String() string { return f.name + "=" + f.path }
 
 func readTrustFile(text string) (trustFile, error) {
@@ -28,7 +28,7 @@ func readTrustFile(text string) (trustFile, error) {
 	return trustFile{name, path}, nil
 }
 
-// trustFiles are the paths by their names.
+// trustFiles returns the paths by their names.
 func (o *options) trustFiles() map[string]string {
 	paths := map[string]string{}
 	for _, f := range o.TrustFiles.Values {

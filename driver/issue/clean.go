@@ -64,8 +64,8 @@ func (i *Issuer) Close() {
 	i.cleanup.wait.Wait()
 }
 
-// Clean deletes all but the last requests of the volume that are to be kept, in the background. A refused request is kept
-// until the next one: its conditions have more than the message, and say when another one would be approved.
+// Clean deletes all but the last requests of the volume that are to be kept, in the background. A refused request is
+// kept until the next one: its conditions have more than the message, and say when another one would be approved.
 func (i *Issuer) Clean(v *store.Volume) {
 	r, keep := v.Record(), i.keep(v)
 	if r.Failure != nil {

@@ -24,8 +24,8 @@ const (
 	inodes = 128
 )
 
-// Directories mounts a tmpfs on dir that is for directories alone: it has room for those of 16,384 volumes, and none for
-// files. A directory costs a tenth there of what it costs on ext4.
+// Directories mounts a tmpfs on dir that is for directories alone: it has room for those of 16,384 volumes, and none
+// for files. A directory costs a tenth there of what it costs on ext4.
 func Directories(dir string) error {
 	if err := unix.Mount("mayfly", dir, "tmpfs", flags, "size=4096,nr_inodes=16385,mode=0700"); err != nil {
 		return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Now returns the time of the wall clock alone, as certificates and records have it: the monotonic clock stands still in
-// suspend.
+// Now returns the time of the wall clock alone, as certificates and records have it: the monotonic clock stands still
+// in suspend.
 func Now() time.Time { return time.Now().Round(0) }
 
 // A Clock is an [Alarm] that is closed after use.

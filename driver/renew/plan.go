@@ -101,8 +101,8 @@ func Earlier(a, b time.Time) time.Time {
 }
 
 const (
-	// ShortestRest is how long a volume rests at least after a failure whose cause is said to be mended: who says so may
-	// be wrong, again and again. It leaves a second of the five in which the next try comes.
+	// ShortestRest is how long a volume rests at least after a failure whose cause is said to be mended: who says so
+	// may be wrong, again and again. It leaves a second of the five in which the next try comes.
 	ShortestRest = 4 * time.Second
 
 	longestRefused = time.Hour // After failures that ended their attempts.

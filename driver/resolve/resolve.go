@@ -138,8 +138,8 @@ func (r *Resolver) current(ctx context.Context, v *store.Volume, asked volume.As
 	return spec
 }
 
-// before returns the volume by the flags of now and the profile that counted last, with the IPs of asked; where the flags
-// don't fit, either, as it was resolved last.
+// before returns the volume by the flags of now and the profile that counted last, with the IPs of asked; where the
+// flags don't fit, either, as it was resolved last.
 func (r *Resolver) before(v *store.Volume, asked volume.Asked) volume.Volume {
 	if spec, err := parse(asked, r.Flags); err == nil {
 		return spec
@@ -200,8 +200,8 @@ func (r *Resolver) CheckPassword(v *store.Volume, asked volume.Asked) error {
 	return err
 }
 
-// parse parses the attributes of a volume on record: for it a trust file that the driver no longer has is a warning, not
-// an error. The records of earlier drivers name no dialect.
+// parse parses the attributes of a volume on record: for it a trust file that the driver no longer has is a warning,
+// not an error. The records of earlier drivers name no dialect.
 func parse(asked volume.Asked, defaults volume.Defaults) (volume.Volume, error) {
 	defaults.AnyTrustFile = true
 	if asked.Dialect == "" {

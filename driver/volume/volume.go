@@ -1,5 +1,5 @@
-// Package volume is what a pod asked for: the attributes of an inline CSI volume, parsed once into a valid [Volume]. What
-// certificate it asks for is package spec's.
+// Package volume is what a pod asked for: the attributes of an inline CSI volume, parsed once into a valid [Volume].
+// What certificate it asks for is package spec's.
 //
 // It does no I/O. The tables of attributes are the source of docs/reference.md.
 package volume

@@ -113,7 +113,8 @@ func VolumeID(pod *corev1.Pod, name string) string {
 	return "csi-" + hex.EncodeToString(sum[:])
 }
 
-// derive returns the certificate that a volume asks for, as its node plugin derives it. The error's subject is the volume.
+// derive returns the certificate that a volume asks for, as its node plugin derives it. The error's subject is the
+// volume.
 func (r Rules) derive(asked spec.Asked) (spec.Spec, error) {
 	wanted, err := spec.Parse(asked, r.Defaults)
 	if err != nil { // An earlier node plugin may have taken it.

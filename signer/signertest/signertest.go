@@ -39,7 +39,7 @@ func Run(t *testing.T, b Backend) {
 	t.Run("what is forgotten may be forgotten again", b.forgets)
 }
 
-// request is a good request with a new key.
+// request returns a good request with a new key.
 func (b Backend) request(t *testing.T) (signer.Request, crypto.Signer) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -69,7 +69,7 @@ func patient(t *testing.T) context.Context {
 	return ctx
 }
 
-// leaf is the first certificate of an answer.
+// leaf returns the first certificate of an answer.
 func leaf(t *testing.T, issued signer.Issued) *x509.Certificate {
 	t.Helper()
 	block, _ := pem.Decode(issued.Chain)

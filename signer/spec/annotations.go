@@ -12,8 +12,8 @@ import (
 )
 
 // setAnnotations takes the attributes of other groups, which become annotations of the request where the dialect has
-// these. One of another dialect is a mistake of the attribute that it means. The kubelet's keys are skipped: no pod sets
-// them.
+// these. One of another dialect is a mistake of the attribute that it means. The kubelet's keys are skipped: no pod
+// sets them.
 func (p *parser) setAnnotations(attributes map[string]string) (problems problem.List) {
 	for key := range attributes {
 		if !p.Knows(key) && !strings.HasPrefix(key, kubeletPrefix) {

@@ -8,8 +8,8 @@ func ParseEarlier(asked Asked, defaults Defaults) (Spec, error) {
 }
 
 // Earlier returns what was asked of an earlier driver as it is asked now. That one knew the attributes of csi-driver's
-// dialect under two prefixes, and in volumes of any name but csi-driver-spiffe's: one with the old prefix was enough for
-// its defaults. The tables are those of attributes that are not about the certificate.
+// dialect under two prefixes, and in volumes of any name but csi-driver-spiffe's: one with the old prefix was enough
+// for its defaults. The tables are those of attributes that are not about the certificate.
 func (a Asked) Earlier(tables ...*Table) Asked {
 	a.Dialect = a.dialect()
 	if a.Dialect == Mayfly && usesOldPrefix(a.Attributes) {

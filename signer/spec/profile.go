@@ -45,8 +45,9 @@ const ProfilesKey = "profiles.yaml"
 // IssuerAttributes returns the attributes that name an issuer.
 func IssuerAttributes() []string { return []string{"issuer-name", "issuer-kind", "issuer-group"} }
 
-// ParseProfiles reads the data of the ConfigMap, as far as it is about certificates: other keys, and other attributes of
-// profiles, are none of its business. Its error is all that is wrong; what is understood nevertheless is returned with it.
+// ParseProfiles reads the data of the ConfigMap, as far as it is about certificates: other keys, and other attributes
+// of profiles, are none of its business. Its error is all that is wrong; what is understood nevertheless is returned
+// with it.
 func ParseProfiles(data map[string]string) (*Profiles, error) {
 	var problems problem.List
 	found := &Profiles{Issuer: Profile{}}

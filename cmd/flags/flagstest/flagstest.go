@@ -43,7 +43,7 @@ func Reference(t *testing.T, document string, commands ...*flag.FlagSet) {
 	}
 }
 
-// row is a flag's, in a table.
+// row returns a flag's row of a table.
 func row(f *flag.Flag) string {
 	standard := "–"
 	if f.DefValue != "" {

@@ -14,7 +14,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/chain"
 )
 
-// leavingKey is the annotation that says until when a bundle has roots that are not their CA's any more: by the SHA-256 of the certificate, in JSON.
+// leavingKey is the annotation that says until when a bundle has roots that are not their CA's any more: by the SHA-256
+// of the certificate, in JSON.
 const leavingKey = "csi.mayfly.dev/leaving"
 
 // A roll is the roots of a bundle.
@@ -23,7 +24,7 @@ type roll struct {
 	leaving map[string]time.Time // Of those that are not the CA's any more.
 }
 
-// readRoll is the roll of a bundle. Roots of which the annotation is not understood leave from now on.
+// readRoll returns the roll of a bundle. Roots of which the annotation is not understood leave from now on.
 func readRoll(bundle *certificatesv1.ClusterTrustBundle) (r roll, err error) {
 	if bundle.Spec.TrustBundle == "" {
 		return r, nil
@@ -37,8 +38,8 @@ func readRoll(bundle *certificatesv1.ClusterTrustBundle) (r roll, err error) {
 	return r, nil
 }
 
-// turn is the roll after now, and when the next root leaves it; the zero time: none does. Those of the CA come first. The others stay for as long as a
-// certificate that the CA signed may last, or until they are over themselves.
+// turn returns the roll after now, and when the next root leaves it; the zero time: none does. Those of the CA come
+// first. The others stay for as long as a certificate that the CA signed may last, or until they are over themselves.
 func (r roll) turn(current []*x509.Certificate, now time.Time, stay time.Duration) (next roll, wakeAt time.Time) {
 	next = roll{roots: unite(current), leaving: map[string]time.Time{}}
 	for _, root := range r.roots {
@@ -56,7 +57,8 @@ func (r roll) turn(current []*x509.Certificate, now time.Time, stay time.Duratio
 	return next, wakeAt
 }
 
-// until is when a root leaves that is not the CA's any more: after a stay at most, whatever somebody wrote. Times are written in whole seconds.
+// until returns when a root leaves that is not the CA's any more: after a stay at most, whatever somebody wrote. Times
+// are written in whole seconds.
 func (r roll) until(root *x509.Certificate, now time.Time, stay time.Duration) time.Time {
 	latest := now.Add(stay).UTC().Truncate(time.Second).Add(time.Second)
 	at, known := r.leaving[fingerprint(root)]
@@ -97,7 +99,7 @@ func fingerprint(c *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// soonest is the earlier of two times, of which a zero one is never.
+// soonest returns the earlier of two times, of which a zero one is never.
 func soonest(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b

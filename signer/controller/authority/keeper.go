@@ -41,8 +41,8 @@ type Recorder interface {
 	Eventf(regarding, related runtime.Object, eventtype, reason, action, note string, args ...any)
 }
 
-// A Keeper makes and rotates the controller's own CA, and publishes the roots of all. What somebody broke it leaves as it is, and says so. Two that run at once
-// do no harm: who is second finds the Secret changed. Make one with [New].
+// A Keeper makes and rotates the controller's own CA, and publishes the roots of all. What somebody broke it leaves as
+// it is, and says so. Two that run at once do no harm: who is second finds the Secret changed. Make one with [New].
 type Keeper struct {
 	Config
 	ends     *prometheus.GaugeVec
@@ -147,7 +147,8 @@ func (k *Keeper) tell(name, kind, reason, note string, args ...any) {
 	k.Events.Eventf(secret, nil, kind, reason, "Keep", note, args...)
 }
 
-// issuer publishes the roots of a CA that cert-manager keeps. A bundle whose Secret is gone stays as it is: cert-manager may be about to make another.
+// issuer publishes the roots of a CA that cert-manager keeps. A bundle whose Secret is gone stays as it is:
+// cert-manager may be about to make another.
 func (k *Keeper) issuer(ctx context.Context, name, signer string, now time.Time) (wakeAt time.Time, err error) {
 	secret := &corev1.Secret{}
 	err = k.API.Get(ctx, client.ObjectKey{Namespace: k.Namespace, Name: name}, secret)

@@ -1,7 +1,9 @@
-// Package authority is the CAs that mayfly-controller signs with: its own, which it makes and rotates, and those that cert-manager keeps.
+// Package authority is the CAs that mayfly-controller signs with: its own, which it makes and rotates, and those that
+// cert-manager keeps.
 //
-// Each CA is a Secret of the controller's namespace, and its roots are a ClusterTrustBundle. Every replica reads the Secrets with a [Reader]; the leader alone
-// runs the [Keeper], which writes. There is no other state: what is to be done next follows from the Secret, the bundle and the time.
+// Each CA is a Secret of the controller's namespace, and its roots are a ClusterTrustBundle. Every replica reads the
+// Secrets with a [Reader]; the leader alone runs the [Keeper], which writes. There is no other state: what is to be
+// done next follows from the Secret, the bundle and the time.
 package authority
 
 import (
@@ -27,7 +29,7 @@ const (
 	clusterIssuer = "clusterissuer."
 )
 
-// Signer is the signer whose CA is in a Secret; ok is false for Secrets that are none's.
+// Signer returns the signer whose CA is in a Secret; ok is false for Secrets that are none's.
 func (n Names) Signer(secret string) (signer string, ok bool) {
 	switch {
 	case secret == n.Own:
@@ -38,7 +40,7 @@ func (n Names) Signer(secret string) (signer string, ok bool) {
 	return "", false
 }
 
-// Secret is the Secret with a signer's CA; ok is false for signers that are not the controller's.
+// Secret returns the Secret with a signer's CA; ok is false for signers that are not the controller's.
 func (n Names) Secret(signer string) (secret string, ok bool) {
 	path, ok := strings.CutPrefix(signer, n.Domain+"/")
 	switch {
@@ -60,11 +62,12 @@ func isIssuer(name string) bool {
 	return ok && namespace != "" && of != ""
 }
 
-// bundleName is the name of the ClusterTrustBundle of a signer (k8s.io/kubernetes pkg/apis/core/validation, ValidateClusterTrustBundleName).
+// bundleName returns the name of the ClusterTrustBundle of a signer (k8s.io/kubernetes pkg/apis/core/validation,
+// ValidateClusterTrustBundleName).
 func bundleName(signer string) string { return strings.ReplaceAll(signer, "/", ":") + ":ca" }
 
-// Cache is what a manager's cache needs to hold for a [Reader] and a [Keeper]: the CAs' Secrets and their bundles. Of other objects of these kinds it has
-// nothing but their metadata.
+// Cache returns what a manager's cache needs to hold for a [Reader] and a [Keeper]: the CAs' Secrets and their bundles.
+// Of other objects of these kinds it has nothing but their metadata.
 func (n Names) Cache() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
 		&corev1.Secret{}: {

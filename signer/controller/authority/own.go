@@ -12,8 +12,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// own does one step of the controller's own CA, if one is due. What was published before the step is published first: a CA does not sign
-// whose root the API server does not take.
+// own does one step of the controller's own CA, if one is due. What was published before the step is published first: a
+// CA does not sign whose root the API server does not take.
 func (k *Keeper) own(ctx context.Context, name, signer string, now time.Time) (wakeAt time.Time, err error) {
 	secret, state, err := k.read(ctx, name)
 	if err != nil {
@@ -31,7 +31,7 @@ func (k *Keeper) own(ctx context.Context, name, signer string, now time.Time) (w
 	return soonest(wakeAt, leaves), nil
 }
 
-// read is the state, and the Secret that has it: a new one, if there is none.
+// read returns the state, and the Secret that has it: a new one, if there is none.
 func (k *Keeper) read(ctx context.Context, name string) (*corev1.Secret, State, error) {
 	secret := &corev1.Secret{}
 	err := k.Live.Get(ctx, client.ObjectKey{Namespace: k.Namespace, Name: name}, secret)
@@ -103,7 +103,8 @@ func (k *Keeper) begun(ctx context.Context, signer, name string, state State) er
 	return nil
 }
 
-// publish sees to it that the signer's bundle has the roots, and says when it is to be seen to again. Without a root there is nothing to publish.
+// publish sees to it that the signer's bundle has the roots, and says when it is to be seen to again. Without a root
+// there is nothing to publish.
 func (k *Keeper) publish(ctx context.Context, signer string, roots []*x509.Certificate, now time.Time) (wakeAt time.Time, err error) {
 	if len(roots) == 0 {
 		return time.Time{}, nil

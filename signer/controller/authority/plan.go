@@ -23,14 +23,15 @@ type Plan struct {
 	Ahead    time.Duration // For how long a CA is published before it signs.
 }
 
-// DefaultPlan is a CA of a year, which is published for a day, signs for some nine months, and is trusted for the rest. The API server gives a
-// PodCertificateRequest 91 days at most (k8s.io/kubernetes pkg/apis/certificates/validation).
+// DefaultPlan returns the plan of a CA of a year, which is published for a day, signs for some nine months, and is
+// trusted for the rest. The API server gives a PodCertificateRequest 91 days at most (k8s.io/kubernetes
+// pkg/apis/certificates/validation).
 func DefaultPlan() Plan {
 	const day = 24 * time.Hour
 	return Plan{Lifetime: 365 * day, Leaf: 91 * day, Ahead: day}
 }
 
-// Check is what is wrong with the plan.
+// Check returns what is wrong with the plan.
 func (p Plan) Check() error {
 	switch {
 	case p.Leaf <= 0 || p.Ahead <= 0:
@@ -53,7 +54,7 @@ const (
 	Forget  Step = "forget"  // A root is over.
 )
 
-// Next is the step that is due, or when one is.
+// Next returns the step that is due, or when one is.
 func (p Plan) Next(s State, now time.Time) (due Step, at time.Time) {
 	step, at := p.ahead(s, now)
 	if !at.After(now) {
@@ -70,7 +71,7 @@ func (p Plan) Next(s State, now time.Time) (due Step, at time.Time) {
 	return Keep, at
 }
 
-// ahead is the next step of the CA that signs.
+// ahead returns the next step of the CA that signs.
 func (p Plan) ahead(s State, now time.Time) (Step, time.Time) {
 	switch {
 	case s.Signing == nil || over(s.Signing, now) && (s.Next == nil || over(s.Next, now)):
@@ -81,12 +82,13 @@ func (p Plan) ahead(s State, now time.Time) (Step, time.Time) {
 	return Promote, p.promoteAt(s)
 }
 
-// stop is when the CA that signs should sign no more: what it signs could not last as long as it should.
+// stop returns when the CA that signs should sign no more: what it signs could not last as long as it should.
 func (p Plan) stop(s State) time.Time { return s.Signing.Certificate.NotAfter.Add(-p.Leaf) }
 
-// promoteAt is when the next CA signs: when the one before should stop, and not before it was published for a spell. One that is late, because no controller
-// ran, takes that spell from the time in which the one before signs what is shorter, but for its last hour: less than that is no certificate
-// (k8s.io/kubernetes pkg/apis/certificates/validation).
+// promoteAt returns when the next CA signs: when the one before should stop, and not before it was published for a
+// spell. One that is late, because no controller ran, takes that spell from the time in which the one before signs what
+// is shorter, but for its last hour: less than that is no certificate (k8s.io/kubernetes
+// pkg/apis/certificates/validation).
 func (p Plan) promoteAt(s State) time.Time {
 	at := s.Next.Certificate.NotBefore.Add(backdate + p.Ahead)
 	if stop := p.stop(s); at.Before(stop) {
@@ -103,7 +105,7 @@ func over(c *ca.CA, now time.Time) bool { return !now.Before(c.Certificate.NotAf
 // backdate is how long before now a CA begins: certificates begin a little before now, too, and not before their CA.
 const backdate = time.Hour
 
-// Take is the state after a step. Roots that are over go with every step.
+// Take returns the state after a step. Expired roots go with every step.
 func (p Plan) Take(step Step, s State, now time.Time) (State, error) {
 	s.Roots = slices.DeleteFunc(slices.Clone(s.Roots), func(root *x509.Certificate) bool { return !now.Before(root.NotAfter) })
 	if s.Next != nil && over(s.Next, now) {

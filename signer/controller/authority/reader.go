@@ -18,7 +18,8 @@ type Reader struct {
 	Secrets client.Reader // From a cache: [Names.Cache].
 }
 
-// Get is the CA that signs for a signer now. If there is none, or none that is good, the error says which Secret is to be seen to.
+// Get returns the CA that signs for a signer now. If there is none, or none that is good, the error says which Secret
+// is to be seen to.
 func (r Reader) Get(ctx context.Context, signer string) (ca.CA, error) {
 	name, ok := r.Secret(signer)
 	if !ok {
@@ -43,7 +44,7 @@ func (r Reader) Get(ctx context.Context, signer string) (ca.CA, error) {
 	return c, nil
 }
 
-// remedy is what is to be done where there is no Secret.
+// remedy returns what is to be done where there is no Secret.
 func (r Reader) remedy(secret string) string {
 	if secret == r.Own {
 		return fmt.Sprintf("mayfly-controller's leader makes Secret %s/%s, see its log", r.Namespace, secret)
@@ -61,7 +62,7 @@ type Broken struct {
 // Error says which Secret it is, what is wrong and what to do.
 func (b *Broken) Error() string { return fmt.Sprintf("Secret %s: %v: %s", b.Secret, b.Err, b.Remedy) }
 
-// Unwrap is what is wrong.
+// Unwrap returns what is wrong.
 func (b *Broken) Unwrap() error { return b.Err }
 
 func (n Names) broken(secret string, err error) error {

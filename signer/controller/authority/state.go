@@ -59,7 +59,7 @@ func parseOwn(data map[string][]byte, certificate, key string) (*ca.CA, error) {
 	return &c, nil
 }
 
-// Write is a Secret's data with the state in it. Keys that are not of a state stay.
+// Write returns a Secret's data with the state in it. Keys that are not of a state stay.
 func (s State) Write(data map[string][]byte) (map[string][]byte, error) {
 	data = maps.Clone(data)
 	if data == nil {
@@ -80,7 +80,7 @@ func writeOwn(data map[string][]byte, c *ca.CA, certificate, key string) (err er
 	return err
 }
 
-// unite is all certificates in order, each once.
+// unite returns all certificates in order, each once.
 func unite(lists ...[]*x509.Certificate) (all []*x509.Certificate) {
 	for _, one := range slices.Concat(lists...) {
 		if !ca.Has(all, one) {

@@ -145,7 +145,8 @@ func (c *Controller) review(ctx context.Context, cr *cmapi.CertificateRequest) (
 	return reconcile.Result{}, err
 }
 
-// conclude writes the decision down, if the request is still the one that was decided on. A change of it brings it back.
+// conclude writes the decision down, if the request is still the one that was decided on. A change of it brings it
+// back.
 func (c *Controller) conclude(
 	ctx context.Context, cr *cmapi.CertificateRequest, d decide.Decision,
 ) (written bool, err error) {

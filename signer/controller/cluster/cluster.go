@@ -76,7 +76,7 @@ func (d Decider) rules(ctx context.Context) (rules decide.Rules, err error) {
 	return rules, err
 }
 
-// cached has the API server answer from its cache (kubernetes.io/docs/reference/using-api/api-concepts, resource
+// cached makes the API server answer from its cache (kubernetes.io/docs/reference/using-api/api-concepts, resource
 // versions).
 func cached() client.GetOption {
 	return &client.GetOptions{Raw: &metav1.GetOptions{ResourceVersion: "0"}}

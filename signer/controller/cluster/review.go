@@ -85,7 +85,8 @@ func (r Review) All(ctx context.Context, from client.Reader) (all []reconcile.Re
 	return all, err
 }
 
-// AtStart selects those that a cache has when it is filled, for a controller may start with other flags. A request that is made later is not denied yet.
+// AtStart selects those that a cache has when it is filled, for a controller may start with other flags. A request that
+// is made later is not denied yet.
 func (r Review) AtStart() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc:  func(e event.CreateEvent) bool { return r.Is(e.Object) },

@@ -148,8 +148,9 @@ func (s *Signer) answer(ctx context.Context, pcr *certificatesv1.PodCertificateR
 	return true, nil
 }
 
-// review deletes a denied request if another one like it would be signed now: its node plugin waits for that. An answer can't be changed (kubernetes
-// pkg/apis/certificates/validation, ValidatePodCertificateRequestStatusUpdate), and Kubernetes deletes the request a quarter of an hour after it was made.
+// review deletes a denied request if another one like it would be signed now: its node plugin waits for that. An answer
+// can't be changed (kubernetes pkg/apis/certificates/validation, ValidatePodCertificateRequestStatusUpdate), and
+// Kubernetes deletes the request a quarter of an hour after it was made.
 func (s *Signer) review(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) error {
 	if !denied(pcr) {
 		return nil

@@ -145,8 +145,9 @@ func (s *Signer) pass(
 // errNotYet is that a CertificateRequest waits for its issuer.
 var errNotYet = signer.Errorf(signer.NotYet, "the issuer has not signed yet")
 
-// atIssuer reports whether the request was passed on and approved, and its issuer has yet to decide: there is nothing to
-// decide here until then, and then all is decided anew. A CertificateRequest that no controller made is not waited for.
+// atIssuer reports whether the request was passed on and approved, and its issuer has yet to decide: there is nothing
+// to decide here until then, and then all is decided anew. A CertificateRequest that no controller made is not waited
+// for.
 func (s *Signer) atIssuer(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) (bool, error) {
 	cr := &cmapi.CertificateRequest{}
 	if err := s.Requests.Get(ctx, client.ObjectKeyFromObject(pcr), cr); err != nil {
@@ -214,8 +215,9 @@ func (s *Signer) submit(ctx context.Context, wanted *cmapi.CertificateRequest) (
 	return made, nil
 }
 
-// same reports whether a CertificateRequest asks for just what the wanted one does, for the same PodCertificateRequest. Of one that was approved the
-// annotations are its issuer's, too, who may keep notes there (cert-manager pkg/controller/certificaterequests/venafi).
+// same reports whether a CertificateRequest asks for just what the wanted one does, for the same PodCertificateRequest.
+// Of one that was approved the annotations are its issuer's, too, who may keep notes there (cert-manager
+// pkg/controller/certificaterequests/venafi).
 func same(found, wanted *cmapi.CertificateRequest) bool {
 	f, w := found.Spec, wanted.Spec
 	return bytes.Equal(f.Request, w.Request) && f.IssuerRef == w.IssuerRef && f.IsCA == w.IsCA && reflect.DeepEqual(f.Usages, w.Usages) &&

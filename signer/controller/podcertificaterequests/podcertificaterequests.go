@@ -1,5 +1,5 @@
-// Package podcertificaterequests signs PodCertificateRequests (certificates.k8s.io): those of Mayfly's node plugins, and
-// those of the kubelets for the podCertificate volumes of Kubernetes.
+// Package podcertificaterequests signs PodCertificateRequests (certificates.k8s.io): those of Mayfly's node plugins,
+// and those of the kubelets for the podCertificate volumes of Kubernetes.
 //
 // The API server lets a node ask for its own pods alone. All else is derived from the pod's spec, which no node writes,
 // and nothing of a certificate is taken from the request but its key. A CA of the controller signs, or the cert-manager
@@ -154,8 +154,8 @@ func later(pcr *certificatesv1.PodCertificateRequest) time.Duration {
 	return min(max(time.Since(pcr.CreationTimestamp.Time), soonest), latest)
 }
 
-// mayChange reports whether a denial may not be the last word. Policies change, and where they say that IPs may lie; and
-// so do flags and profiles, by which a volume is parsed.
+// mayChange reports whether a denial may not be the last word. Policies change, and where they say that IPs may lie;
+// and so do flags and profiles, by which a volume is parsed.
 func mayChange(pcr *certificatesv1.PodCertificateRequest, d decide.Decision) bool {
 	return native(pcr) && slices.Contains([]string{decide.NotAllowed, decide.IPNotProved, decide.NotUnderstood}, d.Reason)
 }

@@ -23,7 +23,7 @@ type Compiler struct {
 	language *cel.Env
 }
 
-// NewCompiler is a compiler for policies beside a standard one, which is for pods that none of them selects.
+// NewCompiler makes a compiler for policies beside a standard one, which is for pods that none of them selects.
 func NewCompiler(standard Policy) (*Compiler, error) {
 	language, err := newEnvironment()
 	return &Compiler{standard, language}, err
@@ -51,7 +51,8 @@ type Rule struct {
 	expressions              []expression
 }
 
-// Compile makes a policy ready. It finds all mistakes that the CRD finds, since not every policy comes from an API server.
+// Compile makes a policy ready. It finds all mistakes that the CRD finds, since not every policy comes from an API
+// server.
 func (c *Compiler) Compile(p v1alpha1.CertificatePolicy) Rule {
 	r := Rule{Name: p.Name, own: Policy{ClusterDomain: c.standard.ClusterDomain}}
 	var problems problem.List

@@ -23,10 +23,12 @@ type expression struct {
 	program       cel.Program
 }
 
-// expressionsMax of the cost that Kubernetes allows to one expression make what it allows to a policy (k8s.io/apiserver pkg/apis/cel, PerCallLimit and RuntimeCELCostBudget).
+// expressionsMax of the cost that Kubernetes allows to one expression make what it allows to a policy (k8s.io/apiserver
+// pkg/apis/cel, PerCallLimit and RuntimeCELCostBudget).
 const expressionsMax = 10
 
-// newEnvironment is the language of expressions: CEL with the functions and the limit of cost that Kubernetes' own policies have.
+// newEnvironment makes the language of expressions: CEL with the functions and the limit of cost that Kubernetes' own
+// policies have.
 func newEnvironment() (*cel.Env, error) {
 	volumeType, podType := declarations()
 	set, err := environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()).Extend(environment.VersionedOptions{
@@ -40,7 +42,7 @@ func newEnvironment() (*cel.Env, error) {
 	return set.Env(environment.NewExpressions)
 }
 
-// declarations are the types of the variables.
+// declarations returns the types of the variables.
 func declarations() (volumeType, podType *apiservercel.DeclType) {
 	const many = 1000
 	text := apiservercel.StringType
@@ -79,7 +81,7 @@ func compileExpression(in *cel.Env, e v1alpha1.Expression) (expression, error) {
 	return expression{e.Expression, e.Message, program}, nil
 }
 
-// against is what the expression has against the variables.
+// against returns what the expression has against the variables.
 func (e expression) against(variables map[string]any) error {
 	result, _, err := e.program.Eval(variables)
 	switch {
@@ -111,7 +113,7 @@ func variables(v spec.Spec, s subject) map[string]any {
 
 func unchanged(text string) string { return text }
 
-// texts is never nil: an empty list is a list.
+// texts returns the texts of a list. It is never nil: an empty list is a list.
 func texts[T any](all []T, text func(T) string) []string {
 	found := make([]string, len(all))
 	for i, one := range all {
@@ -125,5 +127,5 @@ func stringsOf[T fmt.Stringer](all []T) []string { return texts(all, T.String) }
 // oneLine makes what another package says fit for a message.
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// brief is the begin of a long text.
+// brief returns the begin of a long text.
 func brief(text string) string { return message.Cut(text, 128) }

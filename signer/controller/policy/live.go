@@ -38,7 +38,8 @@ type compiled struct {
 	rule       Rule
 }
 
-// NewLive returns the policies that a cache has, which waits until it has them all. It calls changed when they are others, which must not wait for them.
+// NewLive returns the policies that a cache has, which waits until it has them all. It calls changed when they are
+// others, which must not wait for them.
 func NewLive(standard Policy, cache client.Reader, changed func(), metrics prometheus.Registerer, log *slog.Logger) (*Live, error) {
 	compiler, err := NewCompiler(standard)
 	if err != nil {
@@ -53,7 +54,8 @@ func NewLive(standard Policy, cache client.Reader, changed func(), metrics prome
 	return l, nil
 }
 
-// Add makes the manager keep the policies up to date, in every replica, so that their mistakes are told when they are made.
+// Add makes the manager keep the policies up to date, in every replica, so that their mistakes are told when they are
+// made.
 func (l *Live) Add(to manager.Manager) error {
 	everywhere := false
 	err := builder.ControllerManagedBy(to).Named("policies").For(&v1alpha1.CertificatePolicy{}).

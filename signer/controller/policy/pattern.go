@@ -18,7 +18,8 @@ type pattern struct {
 // What `*` stands for.
 const (
 	anything = `.*`
-	// part has none of the characters that end a part of a URI (RFC 3986, section 2.2): with one of them `*` could begin another host or path than the pattern's.
+	// part has none of the characters that end a part of a URI (RFC 3986, section 2.2): with one of them `*` could
+	// begin another host or path than the pattern's.
 	part = `[A-Za-z0-9._~-]+`
 )
 
@@ -68,7 +69,8 @@ func (u uri) covers(text string) bool {
 
 var dots = regexp.MustCompile(`/\.\.?([/?#]|$)`)
 
-// A domain is a pattern of DNS names: a name, or one whose first label is `*` for one label, or `**` for one or more; `**` alone is for any name.
+// A domain is a pattern of DNS names: a name, or one whose first label is `*` for one label, or `**` for one or more;
+// `**` alone is for any name.
 type domain string
 
 func parseDomain(text string) (domain, error) {
@@ -84,7 +86,8 @@ func parseDomain(text string) (domain, error) {
 
 func (d domain) String() string { return string(d) }
 
-// covers reports whether a name, in small letters, is of the domain. A wildcard stands for one label (RFC 9525, section 6.3), so it is of a domain that has all of those.
+// covers reports whether a name, in small letters, is of the domain. A wildcard stands for one label (RFC 9525, section
+// 6.3), so it is of a domain that has all of those.
 func (d domain) covers(name string) bool {
 	if !hostName(name) {
 		return false
@@ -128,7 +131,7 @@ func each[C, T any](field string, texts []T, read func(T) (C, error)) (all []C, 
 	return all, problems
 }
 
-// several is a list for a message. Of a long one it shows the begin.
+// several returns a list for a message. Of a long one it shows the begin.
 func several[T any](all []T) string {
 	const most = 8
 	var texts []string

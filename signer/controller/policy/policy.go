@@ -1,6 +1,8 @@
-// Package policy is which certificates a pod may have: what the CertificatePolicies that select it allow, or else what follows from its own identity.
+// Package policy is which certificates a pod may have: what the CertificatePolicies that select it allow, or else what
+// follows from its own identity.
 //
-// It looks at what a volume asks for, as it was derived from the pod's spec, and never at annotations: a node writes those of its pods.
+// It looks at what a volume asks for, as it was derived from the pod's spec, and never at annotations: a node writes
+// those of its pods.
 package policy
 
 import (
@@ -18,7 +20,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
-// A Policy is what pods may ask for that no CertificatePolicy selects. The zero policy, with a cluster domain, lets a pod have what follows from its own identity.
+// A Policy is what pods may ask for that no CertificatePolicy selects. The zero policy, with a cluster domain, lets a
+// pod have what follows from its own identity.
 type Policy struct {
 	ClusterDomain string // Of the names of services.
 }
@@ -50,10 +53,11 @@ func (p Policy) Check(v spec.Spec, of decide.Identity) error {
 	return nil
 }
 
-// Ranges are where a pod's IPs may lie, besides where they are proved to be its own: nowhere.
+// Ranges returns where a pod's IPs may lie, besides where they are proved to be its own: nowhere.
 func (p Policy) Ranges(signer.Pod) []netip.Prefix { return nil }
 
-// authority refuses what makes a pod a CA, or lets it speak for one: its certificates, its revocation lists, its answers about revocation (RFC 6960, section 4.2.2.2).
+// authority refuses what makes a pod a CA, or lets it speak for one: its certificates, its revocation lists, its
+// answers about revocation (RFC 6960, section 4.2.2.2).
 func authority(v spec.Spec) (problems problem.List) {
 	if v.IsCA {
 		problems = append(problems, fmt.Errorf("a pod may not be a CA"))
@@ -66,7 +70,7 @@ func authority(v spec.Spec) (problems problem.List) {
 	return problems
 }
 
-// authoritative are the key usages of a CA.
+// authoritative returns the key usages of a CA.
 func authoritative() []signer.Usage { return []signer.Usage{"cert sign", "crl sign", "ocsp signing"} }
 
 // The types of attributes of a subject (RFC 5280, appendix A.1).
@@ -75,7 +79,7 @@ var (
 	organization = asn1.ObjectIdentifier{2, 5, 4, 10}
 )
 
-// attributes are those of a volume's subject.
+// attributes returns those of a volume's subject.
 func attributes(v spec.Spec) (all []pkix.AttributeTypeAndValue, err error) {
 	sequence := v.Subject.ToRDNSequence()
 	if v.RawSubject != nil {
@@ -90,8 +94,9 @@ func attributes(v spec.Spec) (all []pkix.AttributeTypeAndValue, err error) {
 	return all, nil
 }
 
-// subject allows common names that the pod may have as DNS names: many a program takes the one for the other. All else in a subject is the word of the pod's
-// author, and may be another's: organizations are groups to an API server (k8s.io/apiserver pkg/authentication/request/x509).
+// subject allows common names that the pod may have as DNS names: many a program takes the one for the other. All else
+// in a subject is the word of the pod's author, and may be another's: organizations are groups to an API server
+// (k8s.io/apiserver pkg/authentication/request/x509).
 func (p Policy) subject(v spec.Spec) (problems problem.List) {
 	all, err := attributes(v)
 	if err != nil {
@@ -133,7 +138,8 @@ func (p Policy) own(name string, pod signer.Pod) bool {
 	return hostName(name) && (strings.HasSuffix(name, under) || strings.HasSuffix(name, under+"."+p.ClusterDomain))
 }
 
-// hostName reports whether a name is made of labels, of which the first may be a wildcard. The old dialect takes names that are not.
+// hostName reports whether a name is made of labels, of which the first may be a wildcard. The old dialect takes names
+// that are not.
 func hostName(name string) bool {
 	for _, label := range strings.Split(strings.TrimPrefix(name, "*."), ".") {
 		if label == "" || strings.ContainsFunc(label, func(r rune) bool {

@@ -20,7 +20,7 @@ func (r Rule) selects(pod signer.Pod) bool {
 	return (len(r.namespaces) == 0 || covered(r.namespaces, pod.Namespace)) && (len(r.accounts) == 0 || covered(r.accounts, pod.ServiceAccount))
 }
 
-// against is all that the rule has against the volume.
+// against returns all that the rule has against the volume.
 func (r Rule) against(v spec.Spec, of decide.Identity) (problems problem.List) {
 	if r.Err != nil {
 		return problem.List{fmt.Errorf("it has a mistake, and so allows nothing: %w", r.Err)}
@@ -42,7 +42,7 @@ func (r Rule) against(v spec.Spec, of decide.Identity) (problems problem.List) {
 	return problems
 }
 
-// names are DNS names, and what is in a subject.
+// names returns what the rule has against DNS names, and against a subject.
 func (r Rule) names(v spec.Spec, s subject) (problems problem.List) {
 	for _, name := range v.DNSNames {
 		if !r.allowsDNS(name, v.Pod) {
@@ -64,7 +64,7 @@ func (r Rule) allowsDNS(name string, pod signer.Pod) bool {
 	return r.ownNames && r.own.own(name, pod) || covered(r.dnsNames, strings.ToLower(name))
 }
 
-// dns are the DNS names that the pod may have, for a message.
+// dns returns the DNS names that the pod may have, for a message.
 func (r Rule) dns(pod signer.Pod) []string {
 	if r.ownNames {
 		return append([]string{r.own.ownNames(pod)}, stringsOf(r.dnsNames)...)
@@ -72,7 +72,7 @@ func (r Rule) dns(pod signer.Pod) []string {
 	return stringsOf(r.dnsNames)
 }
 
-// addresses are IP addresses and URIs.
+// addresses returns what the rule has against IP addresses and URIs.
 func (r Rule) addresses(v spec.Spec, of decide.Identity) (problems problem.List) {
 	for _, ip := range v.IPs {
 		if !r.allowsIP(ip, of) {
@@ -105,7 +105,7 @@ func (r Rule) allowedURIs(of decide.Identity) string {
 	return allowed(all)
 }
 
-// limits are what the certificate must keep to.
+// limits returns what the rule has against lifetime, usages, issuer and key.
 func (r Rule) limits(v spec.Spec) (problems problem.List) {
 	if v.IsCA && !r.isCA {
 		problems = append(problems, errors.New("it may not be a CA's certificate"))

@@ -19,7 +19,7 @@ type Set struct {
 	rules    []Rule
 }
 
-// Set is the policies as they are at one time.
+// Set returns the policies as they are at one time.
 func (c *Compiler) Set(policies []v1alpha1.CertificatePolicy) Set {
 	var rules []Rule
 	for _, p := range policies {
@@ -33,8 +33,9 @@ func (c *Compiler) set(rules []Rule) Set {
 	return Set{c.standard, rules}
 }
 
-// Check is what the policies have against the volume; nil: one of those that select its pod allows all of it, or there are none such and the standard policy does.
-// The error is in words for the pod's author, and speaks of the policy that has the least against the volume.
+// Check returns what the policies have against the volume; nil: one of those that select its pod allows all of it, or
+// there are none such and the standard policy does. The error is in words for the pod's author, and speaks of the
+// policy that has the least against the volume.
 func (s Set) Check(v spec.Spec, of decide.Identity) error {
 	rules := s.about(v.Pod)
 	if len(rules) == 0 {
@@ -58,7 +59,7 @@ func (s Set) Check(v spec.Spec, of decide.Identity) error {
 	return fmt.Errorf("CertificatePolicy %s: %w", name, nearest)
 }
 
-// Ranges are where the pod's IPs may lie, besides where they are proved to be its own: a policy says so.
+// Ranges returns where the pod's IPs may lie, besides where they are proved to be its own: a policy says so.
 func (s Set) Ranges(pod signer.Pod) (ranges []netip.Prefix) {
 	for _, r := range s.about(pod) {
 		if r.Err == nil {
@@ -68,7 +69,7 @@ func (s Set) Ranges(pod signer.Pod) (ranges []netip.Prefix) {
 	return ranges
 }
 
-// about are the rules that select the pod.
+// about returns the rules that select the pod.
 func (s Set) about(pod signer.Pod) (rules []Rule) {
 	for _, r := range s.rules {
 		if r.selects(pod) {

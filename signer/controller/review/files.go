@@ -70,7 +70,7 @@ func readPolicy(document []byte) (p v1alpha1.CertificatePolicy, err error) {
 
 func oneLine(err error) error { return errors.New(strings.Join(strings.Fields(err.Error()), " ")) }
 
-// Merge is the policies with others added, or put in the place of those of their name.
+// Merge returns the policies with others added, or put in the place of those of their name.
 func Merge(policies, others []v1alpha1.CertificatePolicy) []v1alpha1.CertificatePolicy {
 	merged := slices.Clone(policies)
 	for _, other := range others {

@@ -37,7 +37,7 @@ type Denial struct {
 	Message        string `json:"message"`
 }
 
-// New is how many volumes are approved today and would not be.
+// New returns how many volumes are approved today and would not be.
 func (r Report) New() (n int) {
 	for _, d := range r.Denials {
 		if d.New {

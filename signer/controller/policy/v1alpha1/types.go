@@ -245,7 +245,7 @@ type Expression struct {
 	Message string `json:"message,omitempty"`
 }
 
-// GroupVersion is that of the kind.
+// GroupVersion returns that of the kind.
 func GroupVersion() schema.GroupVersion {
 	return schema.GroupVersion{Group: "csi.mayfly.dev", Version: "v1alpha1"}
 }
