@@ -24,9 +24,8 @@ const (
 func TestRightsOfPodCertificates(t *testing.T) {
 	const as = "impersonate-on:associated-node:"
 	roles := each[*rbacv1.ClusterRole](objects(t, podCertificates+"node.yaml"))
-	ours := the[*rbacv1.ClusterRole](t, objects(t, "*.yaml"))
-	if len(roles) != 2 || roles[0].Name != ours.Name {
-		t.Fatalf("%d roles, the first of which does not take the place of %s", len(roles), ours.Name)
+	if len(roles) != 2 {
+		t.Fatalf("%d roles", len(roles))
 	}
 	rights(t, roles[0], map[string][]string{
 		"authentication.k8s.io/nodes":                {"impersonate:associated-node"},
@@ -40,7 +39,12 @@ func TestRightsOfPodCertificates(t *testing.T) {
 	rights(t, roles[1], map[string][]string{
 		"certificates.k8s.io/" + strings.ReplaceAll(signer.PodCertificateSigner, "/", ":"): {"request-serviceaccounts-podcertificate-signer"},
 	})
-	binding := the[*rbacv1.ClusterRoleBinding](t, objects(t, podCertificates+"node.yaml"))
+	bound := each[*rbacv1.ClusterRoleBinding](objects(t, podCertificates+"node.yaml"))
+	if len(bound) != 2 {
+		t.Fatalf("%d bindings", len(bound))
+	}
+	bindsThePlugin(t, bound[0], roles[0].Name)
+	binding := bound[1]
 	if want := []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:nodes"}}; !slices.Equal(binding.Subjects, want) || binding.RoleRef.Name != roles[1].Name {
 		t.Errorf("%s is bound to %v", binding.RoleRef.Name, binding.Subjects)
 	}
@@ -66,7 +70,7 @@ func TestPoliciesOfPodCertificates(t *testing.T) {
 	}
 }
 
-// The option replaces the CSIDriver object and the node plugin's ClusterRole by such as differ in what it is.
+// The option's CSIDriver object and ClusterRole differ from those that they replace in what the option is.
 func TestTokenRequests(t *testing.T) {
 	ours, asPod := the[*storagev1.CSIDriver](t, objects(t, "csidriver.yaml")), the[*storagev1.CSIDriver](t, objects(t, tokenRequests+"*.yaml"))
 	if r := asPod.Spec.TokenRequests; len(r) != 1 || r[0].Audience != "" || !*asPod.Spec.RequiresRepublish || !*asPod.Spec.ServiceAccountTokenInSecrets {
@@ -79,8 +83,18 @@ func TestTokenRequests(t *testing.T) {
 	}
 	usual, role := the[*rbacv1.ClusterRole](t, objects(t, "rbac.yaml")), the[*rbacv1.ClusterRole](t, objects(t, tokenRequests+"rbac.yaml"))
 	usual.Rules[0].Verbs = slices.DeleteFunc(usual.Rules[0].Verbs, func(verb string) bool { return verb == "create" })
-	if !reflect.DeepEqual(usual, role) {
+	bindsThePlugin(t, the[*rbacv1.ClusterRoleBinding](t, objects(t, tokenRequests+"rbac.yaml")), role.Name)
+	if !reflect.DeepEqual(usual.Rules, role.Rules) {
 		t.Errorf("the node plugin's role differs in more than the right to create requests: %+v", role)
 	}
 	rights(t, the[*rbacv1.ClusterRole](t, objects(t, tokenRequests+"workloads.yaml")), map[string][]string{"cert-manager.io/certificaterequests": {"create"}})
+}
+
+// bindsThePlugin demands that the role is bound to the node plugin's account, as that of rbac.yaml is.
+func bindsThePlugin(t *testing.T, binding *rbacv1.ClusterRoleBinding, role string) {
+	t.Helper()
+	ours := the[*rbacv1.ClusterRoleBinding](t, objects(t, "rbac.yaml"))
+	if binding.RoleRef.Name != role || !slices.Equal(binding.Subjects, ours.Subjects) {
+		t.Errorf("%s binds %s to %v, not %s to %v", binding.Name, binding.RoleRef.Name, binding.Subjects, role, ours.Subjects)
+	}
 }

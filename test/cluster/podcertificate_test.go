@@ -39,7 +39,7 @@ func TestPodCertificates(t *testing.T) {
 	t.Run("policy", podCertificatePolicy)
 }
 
-// nodesMayAsk applies what the mode says of nodes. Its other role has the name of the one that other tests use.
+// nodesMayAsk applies what the mode says of nodes. Its other role is the node plugin's.
 func nodesMayAsk(t *testing.T) {
 	t.Helper()
 	text, err := os.ReadFile(modeFile("node.yaml"))

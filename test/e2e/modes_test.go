@@ -17,12 +17,22 @@ func (s *story) tokenRequests() {
 	s.asThePod()
 	manifests := filepath.Join("..", "..", "manifests")
 	s.Cleanup(func() {
-		if _, err := shared.Kubectl(context.Background(), "apply", "--filename", filepath.Join(manifests, "rbac.yaml")); err != nil {
-			s.Error(err)
+		for _, args := range [][]string{
+			{"apply", "--filename", filepath.Join(manifests, "rbac.yaml")},
+			{"delete", "--ignore-not-found", "--filename", filepath.Join(manifests, "options", "token-request", "rbac.yaml")},
+		} {
+			if _, err := shared.Kubectl(context.Background(), args...); err != nil {
+				s.Error(err)
+			}
 		}
 	})
-	if _, err := shared.Kubectl(s.Context(), "apply", "--filename", filepath.Join(manifests, "options", "token-request", "rbac.yaml")); err != nil {
-		s.Fatal(err)
+	for _, args := range [][]string{
+		{"apply", "--filename", filepath.Join(manifests, "options", "token-request", "rbac.yaml")},
+		{"delete", "--filename", filepath.Join(manifests, "rbac.yaml")},
+	} {
+		if _, err := shared.Kubectl(s.Context(), args...); err != nil {
+			s.Fatal(err)
+		}
 	}
 	s.configure("MAYFLY_USE_TOKEN_REQUEST=true")
 	s.Cleanup(func() { s.configure("MAYFLY_USE_TOKEN_REQUEST-") })

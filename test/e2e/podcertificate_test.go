@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -28,31 +29,67 @@ const caNamespace = "mayfly-ca"
 // byPodCertificates runs node plugin and controller in mode pod-certificate until the story ends.
 func (s *story) byPodCertificates() {
 	s.Helper()
-	const dir = "../../manifests/modes/pod-certificate"
 	s.controlled()
 	s.Cleanup(func() {
 		ctx := context.Background()
-		defer mayBeRefused()() // The mode's directory has the node plugin's role, too.
-		for _, args := range [][]string{
-			{"delete", "--ignore-not-found", "--filename", dir},
-			{"apply", "--filename", "../../manifests/rbac.yaml"},
-			{"delete", "--ignore-not-found", "clustertrustbundle", "csi.mayfly.dev:volume:ca"},
-		} {
-			if _, err := shared.Kubectl(ctx, args...); err != nil {
-				s.Error(err)
-			}
+		s.documented(ctx, fromPodCertificates)
+		if _, err := shared.Kubectl(ctx, "delete", "--ignore-not-found", "clustertrustbundle", "csi.mayfly.dev:volume:ca"); err != nil {
+			s.Error(err)
 		}
 	})
-	if _, err := shared.Kubectl(s.Context(), "apply", "--filename", dir); err != nil {
-		s.Fatal(err)
-	}
-	if _, err := shared.Kubectl(s.Context(), "--namespace", mayfly, "set", "env", "deployment/mayfly-controller", "MAYFLY_POD_CERTIFICATES=true"); err != nil {
-		s.Fatal(err)
-	}
+	s.documented(s.Context(), toPodCertificates)
 	s.controllers(2)
 	s.option("read-pods")
-	s.configure("MAYFLY_SIGNER=pod-certificate", "MAYFLY_WATCH_PODS=true")
-	s.Cleanup(func() { s.configure("MAYFLY_SIGNER-", "MAYFLY_WATCH_PODS-") })
+	s.configure("MAYFLY_WATCH_PODS=true")
+	s.Cleanup(func() { s.configure("MAYFLY_WATCH_PODS-") })
+}
+
+// The sections of docs/pod-certificates.md that have the commands.
+const (
+	toPodCertificates   = "\n## Install\n"
+	fromPodCertificates = "\n### Leave the mode\n"
+)
+
+// documented runs the commands of a section of docs/pod-certificates.md.
+func (s *story) documented(ctx context.Context, section string) {
+	s.Helper()
+	text, err := os.ReadFile("../../docs/pod-certificates.md")
+	if err != nil {
+		s.Error(err)
+		return
+	}
+	_, after, _ := strings.Cut(string(text), section)
+	_, after, _ = strings.Cut(after, "\n```sh\n")
+	block, _, _ := strings.Cut(after, "```")
+	ran := 0
+	for line := range strings.Lines(strings.ReplaceAll(block, " manifests/", " ../../manifests/")) {
+		args := strings.Fields(line)
+		if len(args) < 2 || args[0] != "kubectl" {
+			s.Errorf("%q is no command of kubectl", line)
+			return
+		}
+		if _, err := shared.Kubectl(ctx, args[1:]...); err != nil {
+			s.Error(err)
+			return
+		}
+		ran++
+	}
+	if ran < 5 {
+		s.Errorf("%d commands in %q", ran, section)
+	}
+}
+
+// leavesTheMode demands that a pod keeps its certificate on the way back, and has its next one by the usual rights.
+func (s *story) leavesTheMode(name string) {
+	s.Helper()
+	before := s.leaf(name)
+	s.documented(s.Context(), fromPodCertificates)
+	s.controllers(2)
+	s.configure("MAYFLY_WATCH_PODS=true") // Waits for the node plugins.
+	if !s.leaf(name).Equal(before) {
+		s.Error("the certificate has changed on the way back")
+	}
+	s.renewedByWish(name)
 }
 
 // ownCA makes the volume one of the controller's own CA, which its ClusterTrustBundle tells.
@@ -91,6 +128,7 @@ func podCertificates(s *story) {
 		return err
 	})
 	s.nativeVolumes()
+	s.leavesTheMode("web")
 }
 
 // ofOwnCA demands that a pod's certificate is of the controller's own CA, which its bundle and its volume tell.

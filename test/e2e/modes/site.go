@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -61,13 +59,9 @@ func (s *site) makePod(ctx context.Context, p *corev1.Pod) error {
 
 // controller installs mayfly-controller, as docs say.
 func (s *site) controller(ctx context.Context) error {
-	node, err := s.nodeRights()
-	if err != nil {
-		return err
-	}
 	for _, args := range [][]string{
 		{"apply", "--filename", filepath.Join(manifests, "controller")},
-		{"apply", "--filename", modeFile("authority"), "--filename", modeFile("bridge"), "--filename", modeFile("policies"), "--filename", node},
+		{"apply", "--filename", modeFile("authority"), "--filename", modeFile("bridge"), "--filename", modeFile("policies"), "--filename", modeFile("node")},
 		{"--namespace", system, "set", "env", "deployment/mayfly-controller", "MAYFLY_POD_CERTIFICATES=true"},
 		{"--namespace", system, "rollout", "status", "deployment/mayfly-controller", "--timeout=2m"},
 	} {
@@ -82,23 +76,9 @@ func modeFile(name string) string {
 	return filepath.Join(manifests, "modes", "pod-certificate", name+".yaml")
 }
 
-// nodeRights is the file of the rights of node plugins in mode pod-certificate, under a name of the run's own: the cluster's node plugins keep theirs.
-func (s *site) nodeRights() (string, error) {
-	text, err := os.ReadFile(modeFile("node"))
-	if err != nil {
-		return "", fmt.Errorf("read the rights of node plugins: %w", err)
-	}
-	const theirs = "  name: mayfly\n"
-	if strings.Count(string(text), theirs) != 1 {
-		return "", fmt.Errorf("%s does not have one role %s", modeFile("node"), theirs)
-	}
-	file := filepath.Join(s.Dir, "modes.yaml")
-	return file, os.WriteFile(file, []byte(strings.Replace(string(text), theirs, "  name: "+asNode+"\n", 1)), 0o600)
-}
-
 // rights makes the service accounts of two node plugins, with their rights. The third is the cluster's own, whose requests are for mayfly-controller to decide.
 func (s *site) rights(ctx context.Context) error {
-	for account, role := range map[string]string{asAnyone: "mayfly", asNode: asNode} {
+	for account, role := range map[string]string{asAnyone: "mayfly", asNode: "mayfly-pod-certificate"} {
 		_, err := s.Client.CoreV1().ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
 		if err != nil {
 			return fmt.Errorf("make service account %s: %w", account, err)
@@ -125,8 +105,8 @@ func (s *site) clear(ctx context.Context) error {
 		{"node", node},
 		{"--filename", filepath.Join(manifests, "controller"), "--filename", modeFile("authority"),
 			"--filename", modeFile("bridge"), "--filename", modeFile("policies")},
-		{"clusterrole", asNode, "mayfly-nodes"},
-		{"clusterrolebinding", asAnyone, asNode, "mayfly-nodes"},
+		{"--filename", modeFile("node")},
+		{"clusterrolebinding", asAnyone, asNode},
 		{"clustertrustbundle", "csi.mayfly.dev:volume:ca"},
 		{"namespace", namespace},
 	} {
