@@ -47,7 +47,11 @@ func node(ctx context.Context, args []string, getenv func(string) string, stdout
 		Metrics:      registry,
 		Log:          log,
 	}
-	if err := connect(&config, o); err != nil {
+	api, err := server(o)
+	if err != nil {
+		return err
+	}
+	if err := connect(&config, api, o); err != nil {
 		return err
 	}
 	d, err := driver.New(config)
@@ -57,16 +61,14 @@ func node(ctx context.Context, args []string, getenv func(string) string, stdout
 	metrics := http.NewServeMux()
 	metrics.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return withHTTP(ctx, "metrics", o.MetricsAddress, metrics, func(ctx context.Context) error {
-		return withHTTP(ctx, "health", o.HealthAddress, health(d), d.Run)
+		return withHTTP(ctx, "health", o.HealthAddress, health(d), func(ctx context.Context) error {
+			return withoutRights(ctx, api, o, log, d.Run)
+		})
 	})
 }
 
-// connect gives the driver its signer, and what comes from the API server if there is one.
-func connect(config *driver.Config, o options) error {
-	api, err := server(o)
-	if err != nil {
-		return err
-	}
+// connect gives the driver its signer, and what comes from the API server; nil if there is none.
+func connect(config *driver.Config, api *rest.Config, o options) (err error) {
 	if config.Trust, err = trust.New(trust.Config{API: api, Files: o.trustFiles(), Log: config.Log}); err != nil {
 		return err
 	}

@@ -115,6 +115,9 @@ func (r *Rights) Await(ctx context.Context, of Account, token func() signer.Toke
 	}
 }
 
+// Held reports whether the account of the config has the rights in all namespaces.
+func (r *Rights) Held(ctx context.Context) (bool, error) { return r.granted(ctx, Account{}, nil) }
+
 // granted reports whether the account has the rights. All that wait for them share the questions of rightInterval.
 func (r *Rights) granted(ctx context.Context, of Account, token func() signer.Token) (bool, error) {
 	granted, err, _ := r.questions.Do(of.Namespace+"/"+of.Name, func() (any, error) {

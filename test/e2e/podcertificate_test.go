@@ -138,6 +138,7 @@ func (s *story) ofOwnCA(name string) {
 	if err != nil {
 		s.Fatal(err)
 	}
+	defer func(others *x509.CertPool) { s.roots = others }(s.roots)
 	s.roots = x509.NewCertPool()
 	s.roots.AppendCertsFromPEM([]byte(bundle.Spec.TrustBundle))
 	leaf := s.leaf(name)
