@@ -82,7 +82,7 @@ func (s *story) renewedByWish(pod string) {
 	s.Helper()
 	first := s.leaf(pod)
 	soon := time.Now().Add(time.Second).UTC().Format(time.RFC3339) // A time has no fractions here: that of now may be before the certificate was received.
-	if _, err := s.kubectl("annotate", "pod", pod, "csi.mayfly.dev/renew-at="+soon); err != nil {
+	if _, err := s.kubectl("annotate", "--overwrite", "pod", pod, "csi.mayfly.dev/renew-at="+soon); err != nil {
 		s.Fatal(err)
 	}
 	s.until("the renewal", func(context.Context) error {

@@ -268,12 +268,12 @@ func (s *story) corp() (root []byte) {
 func (s *story) authority(name, issuer string) {
 	s.Helper()
 	certificates := shared.CertManager.CertmanagerV1().Certificates(caNamespace)
-	s.Cleanup(func() {
+	s.Cleanup(func() { // Who leaves the mode deletes the namespace, and all but the bundle with it.
 		ctx := context.Background()
-		if err := certificates.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+		if err := certificates.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			s.Error(err)
 		}
-		if err := shared.Client.CoreV1().Secrets(caNamespace).Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+		if err := shared.Client.CoreV1().Secrets(caNamespace).Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			s.Error(err)
 		}
 		if err := shared.Client.CertificatesV1().ClusterTrustBundles().Delete(ctx, "csi.mayfly.dev:"+name+":ca", metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
