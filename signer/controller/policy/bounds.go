@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/signer"
@@ -62,6 +61,3 @@ func annotations(v spec.Spec, allowedKeys []pattern) (problems problem.List) {
 	}
 	return problems
 }
-
-// lower returns a name as names are compared.
-func lower(name string) string { return strings.ToLower(name) }

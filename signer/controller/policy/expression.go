@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"maps"
+	"net/url"
 	"strings"
 
 	"github.com/google/cel-go/cel"
@@ -95,13 +96,13 @@ func (e expression) against(variables map[string]any) error {
 	return fmt.Errorf("expression %q is not true", brief(e.text))
 }
 
-// variables returns what expressions know. DNS names have no case (RFC 4343): they are in small letters, and so is the
-// common name, which many a program takes for one.
+// variables returns what expressions know. DNS names have no case (RFC 4343): they are in small letters, and so are the
+// common name, which many a program takes for one, and the hosts of URIs (RFC 3986, section 6.2.2.1).
 func variables(v spec.Spec, s subject) map[string]any {
 	return map[string]any{
 		"volume": map[string]any{
-			"dnsNames": texts(v.DNSNames, lower), "ips": stringsOf(v.IPs), "uris": stringsOf(v.URIs),
-			"commonName": lower(s.commonName), "organizations": texts(s.organizations, unchanged),
+			"dnsNames": texts(v.DNSNames, lower), "ips": stringsOf(v.IPs), "uris": texts(v.URIs, smallHost),
+			"commonName": strings.ToLower(s.commonName), "organizations": texts(s.organizations, unchanged),
 			"usages": texts(v.Usages, func(u signer.Usage) string { return string(u) }), "duration": v.Duration, "isCA": v.IsCA,
 			"annotations": maps.Collect(maps.All(v.Annotations)),
 			"issuer":      map[string]any{"name": v.Issuer.Name, "kind": v.Issuer.Kind, "group": v.Issuer.Group},
@@ -109,6 +110,13 @@ func variables(v spec.Spec, s subject) map[string]any {
 		},
 		"pod": map[string]any{"namespace": v.Pod.Namespace, "name": v.Pod.Name, "serviceAccount": v.Pod.ServiceAccount, "uid": v.Pod.UID},
 	}
+}
+
+// smallHost returns a URI with its host in small letters; its scheme is so already (net/url).
+func smallHost(uri *url.URL) string {
+	small := *uri
+	small.Host = strings.ToLower(uri.Host)
+	return small.String()
 }
 
 func unchanged(text string) string { return text }

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/problem"
@@ -120,7 +122,11 @@ func (p Policy) attribute(a pkix.AttributeTypeAndValue, pod signer.Pod) problem.
 }
 
 func (p Policy) ownNames(pod signer.Pod) string {
-	return fmt.Sprintf("names under %s.svc.%s and %[1]s.svc", pod.Namespace, p.ClusterDomain)
+	names := fmt.Sprintf("names under %s.svc.%s and %[1]s.svc", pod.Namespace, p.ClusterDomain)
+	if pod.Namespace == metav1.NamespaceDefault {
+		names += " but the API server's"
+	}
+	return names
 }
 
 func ownURI(of decide.Identity) string {
@@ -131,11 +137,23 @@ func ownURI(of decide.Identity) string {
 }
 
 // own reports whether a DNS name is one of the services of the pod's namespace, which no pod of another namespace can
-// have. A bare name, and <name>.<namespace>, may mean another host to who reads it. DNS names have no case (RFC 4343).
+// have. A bare name, and <name>.<namespace>, may mean another host to who reads it.
 func (p Policy) own(name string, pod signer.Pod) bool {
-	name = strings.ToLower(name)
-	under := "." + pod.Namespace + ".svc"
-	return hostName(name) && (strings.HasSuffix(name, under) || strings.HasSuffix(name, under+"."+p.ClusterDomain))
+	name = strings.TrimSuffix(lower(name), "."+p.ClusterDomain)
+	return hostName(name) && strings.HasSuffix(name, "."+pod.Namespace+".svc") && !slices.Contains(apiServer(), name)
+}
+
+// apiServer returns the names of the API server's service, which no pod answers for.
+func apiServer() []string { return []string{"kubernetes.default.svc", "*.default.svc"} }
+
+// lower returns a DNS name in small letters. Those of ASCII alone have no case (RFC 4343): the Kelvin sign is no k.
+func lower(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r - 'A' + 'a'
+		}
+		return r
+	}, name)
 }
 
 // hostName reports whether a name is made of labels, of which the first may be a wildcard. The old dialect takes names

@@ -65,6 +65,7 @@ func TestWhatDoesNot(t *testing.T) {
 		"dns-names=*.shop":                                 `DNS name "*.shop" is not`,
 		"common-name=web":                                  `common name "web" is not`,
 		"common-name=POSTGRES":                             `common name "POSTGRES" is not`,
+		"common-name=\u212Aafka.shop.svc":                  `.shop.svc" is not`, // The Kelvin sign, whose small letter is k.
 		"dns-names=web.shop.svc;duration=25h":              "duration 25h0m0s is longer than 24h0m0s",
 		"dns-names=web.shop.svc;duration=10s":              "duration 10s is shorter than 5m0s",
 		"dns-names=web.shop.svc;key-usages=any":            `key usage "any" is not allowed`,
@@ -119,6 +120,14 @@ func TestNamesThatAreAnothers(t *testing.T) {
 		{"local", "web", "web.local", "example.org", false},
 		{"dev", "web", "web.dev", "cluster.local", false},
 		{"default", "web", "web.default.svc", "cluster.local", true},
+		{"default", "web", "kubernetes.default.svc", "cluster.local", false},
+		{"default", "web", "Kubernetes.default.svc.cluster.local", "cluster.local", false},
+		{"default", "web", "*.default.svc", "cluster.local", false},
+		{"default", "web", "*.default.svc.cluster.local", "cluster.local", false},
+		{"default", "web", "*.web.default.svc", "cluster.local", true},
+		{"shop", "web", "kubernetes.default.svc.shop.svc", "shop.svc", false},
+		{"svc", "web", "kubernetes.default.svc.svc", "svc", false},
+		{"shop", "web", "web.shop.svc.shop.svc", "shop.svc", true},
 	} {
 		v := asks(t, signer.Pod{Namespace: row.namespace, Name: row.pod, UID: "1", ServiceAccount: "clerk"}, spec.Prefix, "dns-names="+row.name)
 		if err := (Policy{ClusterDomain: row.domain}).Check(v, decide.Identity{}); (err == nil) != row.want {

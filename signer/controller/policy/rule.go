@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
-	"strings"
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/decide"
@@ -61,7 +60,7 @@ func (r Rule) names(v spec.Spec, s subject) (problems problem.List) {
 }
 
 func (r Rule) allowsDNS(name string, pod signer.Pod) bool {
-	return r.ownNames && r.own.own(name, pod) || covered(r.dnsNames, strings.ToLower(name))
+	return r.ownNames && r.own.own(name, pod) || covered(r.dnsNames, lower(name))
 }
 
 // dns returns the DNS names that the pod may have, for a message.

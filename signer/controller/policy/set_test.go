@@ -39,6 +39,7 @@ func TestAllow(t *testing.T) {
 		{"", "spiffe=true;ip-sans=10.0.0.1;common-name=web.shop.svc", ""},
 		{"", "common-name=web", `common name "web" is not allowed`},
 		{"", "dns-names=web", `DNS name "web" is not allowed`},
+		{"allow: {dnsNames: [kafka.test]}", "common-name=\u212Aafka.test", "is not allowed"},
 		{"allow: {dnsNames: [web, web.shop]}", "dns-names=web,WEB.shop;common-name=web", ""},
 		{"allow: {ownNames: false}", "dns-names=web.shop.svc", `DNS name "web.shop.svc" is not allowed: there are none that are`},
 		{"allow: {ownNames: false}", "spiffe=true", `URI "spiffe://cluster.local/ns/shop/sa/clerk" is not allowed: there are none that are`},
@@ -127,6 +128,8 @@ func TestLimits(t *testing.T) {
 		{"limits: {keys: [{algorithm: Ed25519}]}", "", "key ECDSA of 256 bits is not allowed"},
 		{"expressions: [{expression: 'size(volume.dnsNames) < 2'}]", "dns-names=a.shop.svc", ""},
 		{"expressions: [{expression: 'true'}, {expression: 'size(volume.dnsNames) < 2', message: too many}]", "dns-names=a.shop.svc,b.shop.svc", "too many"},
+		{"allow: {uris: ['https://*.test/']}, expressions: [{expression: 'volume.uris.all(u, u != \"https://admin.test/\")', message: not admin}]", "uri-sans=https://ADMIN.test/", "not admin"},
+		{"allow: {uris: ['https://*.test/']}, expressions: [{expression: 'volume.uris.all(u, u == \"https://w.test/\")'}]", "uri-sans=HTTPS://W.test/", ""},
 		{"expressions: [{expression: 'volume.dnsNames[0] == \"\"'}]", "spiffe=true", `fails: index out of bounds: 0`},
 	} {
 		checks(t, c, row.spec, row.attributes, row.want)
