@@ -59,7 +59,7 @@ load: ## the node plugin with many volumes that rotate all the time, and its que
 
 .PHONY: chaos
 chaos: ## the node plugin among faults of every kind, for SEEDS times STEPS steps from SEED; needs root
-	go test $(TESTFLAGS) -race -count=1 -timeout 6h ./test/chaos -seed $(SEED) -seeds $(SEEDS) -steps $(STEPS)
+	go test $(TESTFLAGS) -race -count=1 -timeout 6h ./test/chaos/... -seed $(SEED) -seeds $(SEEDS) -steps $(STEPS)
 
 .PHONY: integration
 integration: build packages kubernetes ## the node plugin against a real kube-apiserver and cert-manager's controllers
