@@ -20,7 +20,7 @@ STEPS ?= 600
 # More flags for every go test, such as -v.
 TESTFLAGS ?=
 # What the cluster for tests runs with, from Debian; the rest is built from Go modules.
-PACKAGES := buildah busybox-static containerd containernetworking-plugins iproute2 procps runc runit systemd util-linux
+PACKAGES := buildah busybox-static containerd containernetworking-plugins e2fsprogs iproute2 procps runc runit systemd util-linux
 # Programs that read the files of a volume.
 CONSUMERS := haproxy iproute2 libtomcat10-java nginx-light openjdk-17-jre-headless openssl postgresql-15 tomcat10-common util-linux
 # Installs packages that are missing, one make at a time. No other package is removed for them.
@@ -50,6 +50,7 @@ test: packages build kubernetes ## everything, up to pods on a real Kubernetes
 # The slowest package comes first, and its tests wait more than they work: others run beside them. Without DWARF a binary is linked in half the time.
 .PHONY: unit
 unit: ## the quick loop: no cluster
+	@$(call install,e2fsprogs)
 	go test $(TESTFLAGS) -race -ldflags=-w -p 4 -parallel 32 $$(go list ./driver ./... | grep -v /test/)
 	cd test/run && go test $(TESTFLAGS) -race ./...
 
@@ -59,7 +60,7 @@ load: ## the node plugin with many volumes that rotate all the time, and its que
 
 .PHONY: chaos
 chaos: ## the node plugin among faults of every kind, for SEEDS times STEPS steps from SEED; needs root
-	go test $(TESTFLAGS) -race -count=1 -timeout 6h ./test/chaos -seed $(SEED) -seeds $(SEEDS) -steps $(STEPS)
+	go test $(TESTFLAGS) -race -count=1 -timeout 6h ./test/chaos/... -seed $(SEED) -seeds $(SEEDS) -steps $(STEPS)
 
 .PHONY: integration
 integration: build packages kubernetes ## the node plugin against a real kube-apiserver and cert-manager's controllers

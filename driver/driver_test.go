@@ -126,7 +126,8 @@ func (n *node) restart() {
 
 // ofNoPod matches lines of the log about a volume whose pod is not known: its record is damaged, or there is no such
 // volume.
-var ofNoPod = regexp.MustCompile(`not renewed until the kubelet publishes it again|code=NotFound|UnpublishVolume code=InvalidArgument`)
+var ofNoPod = regexp.MustCompile(`not renewed until the kubelet publishes it again|code=NotFound|UnpublishVolume code=InvalidArgument|` +
+	`UnpublishVolume code=Unavailable error="remove the volume's directory: .*: input/output error"`)
 
 func (n *node) cleanUp() {
 	if err := n.stop(); err != nil {
