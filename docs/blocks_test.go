@@ -6,12 +6,15 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
@@ -49,6 +52,7 @@ func TestTheDriverTakesTheVolumesOfTheDocuments(t *testing.T) {
 				if _, err := volume.Parse(asked, volume.Defaults{Defaults: spec.Defaults{IssuerName: "mesh-ca", TrustDomain: "cluster.local"}}); err != nil {
 					t.Errorf("%s: %v, in\n%s", document, err, block)
 				}
+				needsNoPolicy(t, document, asked.Asked)
 				if v.CSI.ReadOnly == nil || !*v.CSI.ReadOnly {
 					t.Errorf("%s: not read-only:\n%s", document, block)
 				}
@@ -62,6 +66,26 @@ func TestTheDriverTakesTheVolumesOfTheDocuments(t *testing.T) {
 	}
 	if len(drivers) != 3 {
 		t.Errorf("drivers %v", drivers)
+	}
+}
+
+// needsNoPolicy demands that a volume of a document gets its certificate in a cluster whose controller has no policies.
+func needsNoPolicy(t *testing.T, document string, asked spec.Asked) {
+	t.Helper()
+	defaults := spec.Defaults{IssuerName: "mesh-ca", TrustDomain: "cluster.local"}
+	wanted, err := spec.Parse(asked, defaults)
+	if err != nil {
+		t.Fatalf("%s: %v", document, err)
+	}
+	if document == "migrate.md" { // One keeps csi-driver's lifetime, and says that it needs a policy.
+		wanted.Duration = min(wanted.Duration, 24*time.Hour)
+	}
+	id, err := defaults.SPIFFEID(wanted.Pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (policy.Policy{ClusterDomain: "cluster.local"}).Check(wanted, decide.Identity{SPIFFEID: id}); err != nil {
+		t.Errorf("%s: %v: %v", document, wanted.DNSNames, err)
 	}
 }
 

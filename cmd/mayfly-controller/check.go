@@ -39,14 +39,14 @@ func (o *checkOptions) flags() *flag.FlagSet {
 	o.Filenames = flags.Repeat(func(text string) (string, error) { return text, nil })
 	f.Var(o.Filenames, "filename", "file with CertificatePolicies that are to be added, or to replace those of their names; -: standard input; may be repeated, or be several with commas between them")
 	f.StringVar(&o.Output, "output", "table", "table or json")
-	f.BoolVar(&o.All, "all", false, "list all volumes that would be denied, those that are denied today among them")
+	f.BoolVar(&o.All, "all", false, "list all volumes that would be denied, those that are denied today among them; without --filename those alone")
 	return f
 }
 
 func (o *checkOptions) check() error {
 	switch {
-	case len(o.Filenames.Values) == 0 || slices.Contains(o.Filenames.Values, ""):
-		return errors.New("--filename is required")
+	case len(o.Filenames.Values) == 0 && !o.All || slices.Contains(o.Filenames.Values, ""):
+		return errors.New("--filename is required, or --all")
 	case !slices.Contains([]string{"table", "json"}, o.Output):
 		return fmt.Errorf("--output=%s: there are table and json", o.Output)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/cmd/flags"
 	"github.com/mayfly-csi/mayfly/cmd/flags/flagstest"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/controller/review"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
@@ -32,8 +33,9 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		{"", nil, "a command is missing: mayfly-controller run, mayfly-controller policy check, mayfly-controller admission check, mayfly-controller version or mayfly-controller help"},
 		{"node", nil, `unknown command "node": there are run, policy check, admission check, version and help`},
 		{"policy", nil, `unknown command "policy": there are run, policy check, admission check, version and help`},
-		{"policy check", nil, "--filename is required"},
-		{"policy check --filename=", nil, "--filename is required"},
+		{"policy check", nil, "--filename is required, or --all"},
+		{"policy check --filename=", nil, "--filename is required, or --all"},
+		{"policy check --all --filename=", nil, "--filename is required, or --all"},
 		{"policy check --filename=x extra", nil, `unexpected argument "extra"`},
 		{"policy check --filename=x --output=yaml", nil, "--output=yaml: there are table and json"},
 		{"policy check --filename=x --cluster-domain=", nil, "--cluster-domain=: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"},
@@ -89,7 +91,7 @@ func written(t *testing.T, text string) string {
 
 func TestWithoutAnAPIServer(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
-	for _, args := range [][]string{{"run"}, {"admission", "check"}, {"policy", "check", "--filename", written(t, aPolicy)}} {
+	for _, args := range [][]string{{"run"}, {"admission", "check"}, {"policy", "check", "--filename", written(t, aPolicy)}, {"policy", "check", "--all"}} {
 		for _, kubeconfig := range []string{"", "/does/not/exist"} {
 			code, _, stderr := command(t.Context(), nil, append(args, "--kubeconfig="+kubeconfig)...)
 			if code != flags.ExitError || !strings.HasPrefix(stderr, "mayfly-controller: find the API server: ") || strings.Count(stderr, "\n") != 1 {
@@ -115,6 +117,29 @@ func TestAFileThatIsNotUnderstood(t *testing.T) {
 	}
 	if code, _, stderr := command(t.Context(), nil, "policy", "check", "--filename=/does/not/exist"); code != flags.ExitError || stderr != "mayfly-controller: read policies: open /does/not/exist: no such file or directory\n" {
 		t.Errorf("exit code %d, %q", code, stderr)
+	}
+}
+
+// What a policy does not hold is said below what it denies.
+func TestPolicyCheckPrintsWarnings(t *testing.T) {
+	for _, row := range []struct {
+		options checkOptions
+		want    []string
+	}{
+		{checkOptions{Output: "table"}, []string{"NAMESPACE ", "web ", "\nWarning: CertificatePolicy a: b\n"}},
+		{checkOptions{Output: "table", All: true}, []string{"web ", "db ", "\nWarning: CertificatePolicy a: b\n"}},
+		{checkOptions{Output: "json"}, []string{`"warnings": [`, `"CertificatePolicy a: b"`}},
+	} {
+		report := review.Report{Denials: []review.Denial{{Pod: "web", New: true}, {Pod: "db"}}, Warnings: []string{"CertificatePolicy a: b"}}
+		var out strings.Builder
+		if err := row.options.print(&out, report); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range row.want {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%s, all %v: lacks %q:\n%s", row.options.Output, row.options.All, want, &out)
+			}
+		}
 	}
 }
 

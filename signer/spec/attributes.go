@@ -34,7 +34,7 @@ func issuerAttributes() []Attribute {
 func subjectAttributes() []Attribute {
 	return []Attribute{
 		{
-			Name: "common-name", Old: true, Expanded: true, Example: "${SERVICE_ACCOUNT_NAME}.${POD_NAMESPACE}",
+			Name: "common-name", Old: true, Expanded: true, Example: "web.${POD_NAMESPACE}.svc",
 			Meaning: "Common name of the subject: up to 64 characters (RFC 5280, ub-common-name; csi-driver's dialect does " +
 				"not check it).",
 		}, {
@@ -73,7 +73,8 @@ func subjectAttributes() []Attribute {
 func nameAttributes() []Attribute {
 	return []Attribute{
 		{
-			Name: "dns-names", Old: true, Expanded: true, Example: "web.${POD_NAMESPACE}.svc,${POD_NAME}.web",
+			Name: "dns-names", Old: true, Expanded: true,
+			Example: "web.${POD_NAMESPACE}.svc,${POD_NAME}.web.${POD_NAMESPACE}.svc",
 			Meaning: "DNS names, comma-separated.",
 		}, {
 			Name: "ip-sans", Old: true, Expanded: true, Example: "${POD_IPS},fd00::1",

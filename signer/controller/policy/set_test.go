@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -291,6 +292,34 @@ func TestAnnotations(t *testing.T) {
 		err = newCompiler(t).Set(set).Check(v, identity())
 		if (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: %v, want %s", name, err, row.want)
+		}
+	}
+}
+
+// Annotations of the other dialects: csi-driver's volumes have them, csi-driver-spiffe's have that of the driver alone.
+func TestAnnotationsByDialect(t *testing.T) {
+	const identity = "spiffe.csi.cert-manager.io/identity"
+	for _, row := range []struct {
+		driver, key string
+		want        bool
+	}{
+		{spec.OldDriver, "acme.cert-manager.io/http01-override-ingress-name", false},
+		{spec.OldDriver, identity, false},
+		{spec.Driver, identity, false},
+		{spec.SPIFFEDriver, "", true},
+		{spec.SPIFFEDriver, "acme.cert-manager.io/http01-override-ingress-name", true}, // No annotation there.
+	} {
+		attributes := map[string]string{row.key: "x"}
+		if prefix := map[string]string{spec.OldDriver: spec.OldPrefix, spec.Driver: spec.Prefix}[row.driver]; prefix != "" {
+			attributes[prefix+"issuer-name"], attributes[prefix+"dns-names"] = "ca", "web.shop.svc"
+		}
+		v, err := spec.Parse(spec.AskedBy(web(), row.driver, attributes), spec.Defaults{IssuerName: "ca", TrustDomain: "cluster.local"})
+		if err != nil {
+			t.Fatal(row, err)
+		}
+		id := decide.Identity{SPIFFEID: &url.URL{Scheme: "spiffe", Host: "cluster.local", Path: "/ns/shop/sa/clerk"}}
+		if err := (Policy{ClusterDomain: "cluster.local"}).Check(v, id); (err == nil) != row.want {
+			t.Errorf("%s of %s, with the annotations %v: %v", row.key, row.driver, v.Annotations, err)
 		}
 	}
 }

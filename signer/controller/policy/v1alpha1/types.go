@@ -62,7 +62,8 @@ type Spec struct {
 	// +optional
 	Allow Allow `json:"allow,omitempty,omitzero"`
 
-	// What a certificate must keep to. What is not here has no limit.
+	// What a certificate must keep to. Issuers and keys that are not here have no limit, lifetimes and usages those of a pod
+	// that no policy selects.
 	// +optional
 	Limits Limits `json:"limits,omitempty,omitzero"`
 
