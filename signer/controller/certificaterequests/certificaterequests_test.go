@@ -376,3 +376,19 @@ func heap() int64 {
 	goruntime.ReadMemStats(&m)
 	return int64(m.HeapAlloc) //nolint:gosec // Of a test.
 }
+
+// A request of no pod is denied at once: an API server is not asked for an object without a name.
+func TestARequestOfNoPod(t *testing.T) {
+	pod := web()
+	cr := asked(t, pod)
+	cr.OwnerReferences = nil
+	d := newDesk(t, interceptor.Funcs{Get: func(ctx context.Context, api client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+		if key.Name == "" {
+			return errors.New("resource name may not be empty")
+		}
+		return api.Get(ctx, key, o, options...)
+	}}, pod, cr)
+	if _, err := d.decides(cr); err != nil || d.conditions(cr) != "Denied NotOfAPod" {
+		t.Errorf("%s (%v)", d.conditions(cr), err)
+	}
+}

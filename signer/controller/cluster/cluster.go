@@ -45,11 +45,14 @@ func (d Decider) Decide(ctx context.Context, r decide.Request) (decide.Decision,
 	if err != nil {
 		return decide.Decision{}, err
 	}
-	pod, err := read(ctx, d.Live, client.ObjectKey{Namespace: r.Namespace, Name: r.Pod}, &corev1.Pod{})
-	if err != nil {
-		return decide.Decision{}, fmt.Errorf("read pod %s/%s: %w", r.Namespace, r.Pod, err)
-	}
+	var pod *corev1.Pod
 	var node *corev1.Node
+	if r.Pod != "" {
+		pod, err = read(ctx, d.Live, client.ObjectKey{Namespace: r.Namespace, Name: r.Pod}, &corev1.Pod{})
+		if err != nil {
+			return decide.Decision{}, fmt.Errorf("read pod %s/%s: %w", r.Namespace, r.Pod, err)
+		}
+	}
 	if pod != nil && pod.Spec.NodeName != "" {
 		// The API server answers from its cache: a node's ranges do not change.
 		node, err = read(ctx, d.Live, client.ObjectKey{Name: pod.Spec.NodeName}, &corev1.Node{}, cached())
