@@ -93,9 +93,6 @@ func (s Set) Warnings() (all []string) {
 
 // left returns the rule's namespaces of which no rule selects the pods of every service account.
 func (r Rule) left(rules []Rule) (left []pattern) {
-	if len(r.accounts) == 0 {
-		return nil
-	}
 	for _, namespace := range r.namespaces {
 		if !slices.ContainsFunc(rules, func(other Rule) bool {
 			every := len(other.accounts) == 0 || covered(other.accounts, "*")
