@@ -78,15 +78,16 @@ type process struct {
 	version string
 	command *exec.Cmd
 	stdin   io.Closer
-	log     string // The path of its log.
-	done    chan error
-	files   int // How many descriptors it had when it first served.
+	log     string        // The path of its log.
+	done    chan struct{} // Closed when it has ended.
+	err     error         // With which it ended.
+	files   int           // How many descriptors it had when it first served.
 }
 
 // start starts a node plugin. It serves once no other one does.
 func (w *world) start() (*process, error) {
 	w.versions++
-	p := &process{version: fmt.Sprint("v", w.versions), done: make(chan error, 1)}
+	p := &process{version: fmt.Sprint("v", w.versions), done: make(chan struct{})}
 	p.log = filepath.Join(w.Root, p.version+".log")
 	log, err := os.Create(p.log)
 	if err != nil {
@@ -102,15 +103,19 @@ func (w *world) start() (*process, error) {
 	if err := p.command.Start(); err != nil {
 		return nil, err
 	}
-	go func() { p.done <- p.command.Wait() }()
+	go func() {
+		defer close(p.done)
+		p.err = p.command.Wait()
+	}()
 	return p, nil
 }
 
 // end sends a signal and waits for the end. A process that is told to stop must end well.
 func (p *process) end(sig syscall.Signal) error {
 	err := p.command.Process.Signal(sig)
-	if ended := <-p.done; sig != syscall.SIGKILL {
-		err = errors.Join(err, ended)
+	<-p.done
+	if sig != syscall.SIGKILL {
+		err = errors.Join(err, p.err)
 	}
 	_ = p.stdin.Close()
 	if err == nil && p.logged("DATA RACE") {
