@@ -23,6 +23,7 @@ const (
 	name            = "csi.mayfly.dev"
 	rootVariable    = "MAYFLY_SOCKETS_ROOT"
 	versionVariable = "MAYFLY_SOCKETS_VERSION"
+	begun           = "the process has begun" // Before that a signal to stop it would kill it.
 )
 
 // endpoint is the path of the CSI socket under a kubelet's root.
@@ -42,6 +43,7 @@ func authority(root string) string { return filepath.Join(root, "ca") }
 // serve is a node plugin until it is told to stop or its parent is gone. It returns the status of the process.
 func serve(root, version string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	fmt.Fprintln(os.Stderr, begun)
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin) // It ends with the parent.
 		stop()
@@ -84,7 +86,7 @@ type process struct {
 	files   int           // How many descriptors it had when it first served.
 }
 
-// start starts a node plugin. It serves once no other one does.
+// start starts a node plugin. It serves once no other one does. After an error it may run.
 func (w *world) start() (*process, error) {
 	w.versions++
 	p := &process{version: fmt.Sprint("v", w.versions), done: make(chan struct{})}
@@ -107,7 +109,12 @@ func (w *world) start() (*process, error) {
 		defer close(p.done)
 		p.err = p.command.Wait()
 	}()
-	return p, nil
+	return p, w.until(p.version, func() error {
+		if !p.logged(begun) {
+			return errors.New("it does not begin")
+		}
+		return nil
+	})
 }
 
 // end sends a signal and waits for the end. A process that is told to stop must end well.

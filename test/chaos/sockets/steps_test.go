@@ -126,8 +126,11 @@ func (w *world) renewals() error {
 	return w.until("renewals", func() error {
 		for _, v := range w.published {
 			leaf, err := kubelet.Load(w.Target(v))
-			if err != nil || leaf.Equal(before[v.UID]) {
-				return fmt.Errorf("%s is not renewed: %v", v.UID, err)
+			if err == nil && leaf.Equal(before[v.UID]) {
+				err = errors.New("it has the certificate of before")
+			}
+			if err != nil {
+				return fmt.Errorf("%s is not renewed: %w", v.UID, err)
 			}
 		}
 		return nil
