@@ -46,8 +46,20 @@ func (w *world) check() error {
 	return errors.Join(w.until("mounts", w.mounts), w.until("descriptors", w.descriptors))
 }
 
-// finish unpublishes all, and demands that nothing is left and that the node plugins end well.
+// finish demands that a node plugin renews what one before it has published. It unpublishes all, and demands that
+// nothing is left and that the node plugins end well.
 func (w *world) finish() error {
+	v := w.pod()
+	v.Attributes[duration] = short
+	w.published = append(w.published, v)
+	if err := w.publish(v); err != nil {
+		return err
+	}
+	for _, step := range []func() error{w.kill, w.renewals, w.check} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
 	for len(w.published) > 0 {
 		if err := w.goes(); err != nil {
 			return err

@@ -23,6 +23,7 @@ const (
 	name            = "csi.mayfly.dev"
 	rootVariable    = "MAYFLY_SOCKETS_ROOT"
 	versionVariable = "MAYFLY_SOCKETS_VERSION"
+	begun           = "the process has begun" // Before that a signal to stop it would kill it.
 )
 
 // endpoint is the path of the CSI socket under a kubelet's root.
@@ -42,6 +43,7 @@ func authority(root string) string { return filepath.Join(root, "ca") }
 // serve is a node plugin until it is told to stop or its parent is gone. It returns the status of the process.
 func serve(root, version string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	fmt.Fprintln(os.Stderr, begun)
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin) // It ends with the parent.
 		stop()
@@ -78,15 +80,16 @@ type process struct {
 	version string
 	command *exec.Cmd
 	stdin   io.Closer
-	log     string // The path of its log.
-	done    chan error
-	files   int // How many descriptors it had when it first served.
+	log     string        // The path of its log.
+	done    chan struct{} // Closed when it has ended.
+	err     error         // With which it ended.
+	files   int           // How many descriptors it had when it first served.
 }
 
-// start starts a node plugin. It serves once no other one does.
+// start starts a node plugin. It serves once no other one does. After an error it may run.
 func (w *world) start() (*process, error) {
 	w.versions++
-	p := &process{version: fmt.Sprint("v", w.versions), done: make(chan error, 1)}
+	p := &process{version: fmt.Sprint("v", w.versions), done: make(chan struct{})}
 	p.log = filepath.Join(w.Root, p.version+".log")
 	log, err := os.Create(p.log)
 	if err != nil {
@@ -102,15 +105,24 @@ func (w *world) start() (*process, error) {
 	if err := p.command.Start(); err != nil {
 		return nil, err
 	}
-	go func() { p.done <- p.command.Wait() }()
-	return p, nil
+	go func() {
+		defer close(p.done)
+		p.err = p.command.Wait()
+	}()
+	return p, w.until(p.version, func() error {
+		if !p.logged(begun) {
+			return errors.New("it does not begin")
+		}
+		return nil
+	})
 }
 
 // end sends a signal and waits for the end. A process that is told to stop must end well.
 func (p *process) end(sig syscall.Signal) error {
 	err := p.command.Process.Signal(sig)
-	if ended := <-p.done; sig != syscall.SIGKILL {
-		err = errors.Join(err, ended)
+	<-p.done
+	if sig != syscall.SIGKILL {
+		err = errors.Join(err, p.err)
 	}
 	_ = p.stdin.Close()
 	if err == nil && p.logged("DATA RACE") {

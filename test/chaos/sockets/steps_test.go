@@ -2,6 +2,7 @@ package sockets
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,13 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+)
+
+// The attribute of a certificate's lifetime, and two lifetimes. Certificates of the long one are not renewed here.
+const (
+	duration = name + "/duration"
+	short    = "4s"
+	long     = "1h"
 )
 
 // A step is something that happens. It is drawn as often as its weight says.
@@ -27,6 +35,7 @@ func steps() []step {
 		{"a pod comes", 6, (*world).comes},
 		{"publish again", 2, (*world).again},
 		{"a pod goes", 3, (*world).goes},
+		{"certificates are renewed", 2, (*world).renewals},
 		{"a socket is hurt", 7, (*world).hurt},
 		{"a directory of sockets is removed", 1, (*world).removeDirectory},
 		{"another node plugin starts, or the other one ends", 5, (*world).second},
@@ -61,7 +70,7 @@ func (w *world) pod() kubelet.Volume {
 		},
 		Attributes: map[string]string{
 			name + "/issuer-name": "ca", name + "/dns-names": host, name + "/layout": "pem,bundle",
-			name + "/duration": []string{"4s", "8s", "1h"}[w.rand.IntN(3)],
+			duration: []string{short, "8s", long}[w.rand.IntN(3)],
 		},
 	}
 }
@@ -100,6 +109,32 @@ func (w *world) goes() error {
 	w.published = slices.Delete(w.published, i, i+1)
 	w.gone = append(w.gone, v)
 	return w.call("unpublish "+v.UID, func(ctx context.Context, d kubelet.Driver) error { return w.Unpublish(ctx, d, v) })
+}
+
+// renewals waits until each certificate of seconds is another one.
+func (w *world) renewals() error {
+	before := map[string]*x509.Certificate{}
+	for _, v := range w.published {
+		leaf, err := kubelet.Load(w.Target(v))
+		if err != nil {
+			return fmt.Errorf("%s has lost its pair: %w", v.UID, err)
+		}
+		if v.Attributes[duration] != long {
+			before[v.UID] = leaf
+		}
+	}
+	return w.until("renewals", func() error {
+		for _, v := range w.published {
+			leaf, err := kubelet.Load(w.Target(v))
+			if err == nil && leaf.Equal(before[v.UID]) {
+				err = errors.New("it has the certificate of before")
+			}
+			if err != nil {
+				return fmt.Errorf("%s is not renewed: %w", v.UID, err)
+			}
+		}
+		return nil
+	})
 }
 
 // hurt removes or replaces one socket or both.
