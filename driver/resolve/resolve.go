@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -89,8 +90,8 @@ func (r *Resolver) Defaults(ctx context.Context) (defaults volume.Defaults, err 
 	return defaults, nil
 }
 
-// Attempt resolves what a new attempt asks for, with the current flags and profiles and the pod's IPs, and records it.
-// The volume's turn must be held.
+// Attempt resolves what a new attempt asks for, with the current flags and profiles and the pod's IPs, and records it
+// if it has changed. The volume's turn must be held.
 func (r *Resolver) Attempt(ctx context.Context, v *store.Volume) error {
 	spec, record := v.Spec(), v.Record()
 	fixed := r.Profiles == nil && !spec.NeedsIP && len(spec.Gates) == 0
@@ -111,6 +112,9 @@ func (r *Resolver) Attempt(ctx context.Context, v *store.Volume) error {
 	}
 	v.SetSpec(spec)
 	asked.Profile = spec.Profile
+	if reflect.DeepEqual(asked, record.Asked) && bytes.Equal(record.Resolved, volume.Encode(spec)) {
+		return nil
+	}
 	return v.Update(func(record *store.Record) { record.SetAsked(asked, spec) }) // A restart continues with the same.
 }
 
