@@ -159,8 +159,9 @@ func (s *story) nothingLeft() {
 				return err
 			}
 			lines, err := mounts(ctx, node)
-			left := slices.DeleteFunc(lines, func(l string) bool {
-				return !strings.Contains(l, "kubernetes.io~csi") && !strings.Contains(l, csiDriverData)
+			left := slices.DeleteFunc(lines, func(l string) bool { // As above, of this node alone.
+				volume := strings.Contains(l, " /var/lib/kubelet/") && strings.Contains(l, "kubernetes.io~csi")
+				return !volume && !strings.Contains(l, csiDriverData)
 			})
 			if found["mayfly_volumes on "+node] > 0 || found["state directories on "+node] > 0 || len(left) > 0 {
 				return fmt.Errorf("there are %v, %q", found, left)
