@@ -134,7 +134,7 @@ func (p *parser) setMountFlags(flags []string) (problems problem.List) {
 	for _, flag := range flags {
 		context, ok := strings.CutPrefix(flag, "context=")
 		context = strings.Trim(context, `"`)
-		if !ok || strings.ContainsAny(context, "\"\x00") {
+		if !ok || strings.ContainsAny(context, "\"\x00") || !utf8.ValidString(context) { // The record is JSON.
 			problems = append(problems, problem.New("mount_flags", "have %s: only context= is known", message.Quote(flag)))
 			continue
 		}
