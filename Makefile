@@ -110,7 +110,7 @@ fuzz: ## each parser for FUZZTIME
 	while read -r package target; do \
 		echo "$$package $$target"; \
 		out=$$(mktemp); \
-		go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$package" </dev/null | tee "$$out" || $(fuzz-ended); \
+		go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$package" </dev/null | tee "$$out" || $(fuzz-ended) || exit 1; \
 		rm "$$out"; \
 	done
 
