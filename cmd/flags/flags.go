@@ -74,7 +74,8 @@ func Parse(f *flag.FlagSet, args []string, getenv func(string) string, stdout io
 	}
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
 		f.SetOutput(stdout)
-		fmt.Fprintf(stdout, "Flags of %s; %s stands in for --driver-name, and so on:\n", f.Name(), Variable("driver-name"))
+		fmt.Fprintf(stdout, "Flags of %s; %s stands in for --driver-name, and so "+
+			"on:\n", f.Name(), Variable("driver-name"))
 		f.PrintDefaults()
 		return err
 	} else if err != nil {

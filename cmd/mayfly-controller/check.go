@@ -37,9 +37,13 @@ func (o *checkOptions) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly-controller policy check", flag.ContinueOnError)
 	o.addTo(f)
 	o.Filenames = flags.Repeat(func(text string) (string, error) { return text, nil })
-	f.Var(o.Filenames, "filename", "file with CertificatePolicies that are to be added, or to replace those of their names; -: standard input; may be repeated, or be several with commas between them")
+	f.Var(o.Filenames, "filename",
+		"file with CertificatePolicies that are to be added, or to replace those of their names; -: standard input; "+
+			"may be repeated, or be several with commas between them")
 	f.StringVar(&o.Output, "output", "table", "table or json")
-	f.BoolVar(&o.All, "all", false, "list all volumes that would be denied, those that are denied today among them; without --filename those alone")
+	f.BoolVar(&o.All, "all", false,
+		"list all volumes that would be denied, those that are denied today among them; without --filename those "+
+			"alone")
 	return f
 }
 
@@ -84,7 +88,8 @@ func check(ctx context.Context, args []string, getenv func(string) string, stdou
 		return err
 	}
 	if n := report.New(); n > 0 {
-		return fmt.Errorf("the policies would deny %d of %d volumes of running pods that are approved today", n, report.Volumes)
+		return fmt.Errorf("the policies would deny %d of %d volumes of running pods that are approved "+
+			"today", n, report.Volumes)
 	}
 	return nil
 }
@@ -155,7 +160,8 @@ func (o *checkOptions) profiles(ctx context.Context, api client.Reader) (*spec.P
 		return nil, nil
 	}
 	var found corev1.ConfigMap
-	if err := api.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &found); client.IgnoreNotFound(err) != nil {
+	err := api.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &found)
+	if client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("read ConfigMap %s: %w", o.Volumes.ConfigMap, err)
 	}
 	profiles, err := spec.ParseProfiles(found.Data)
@@ -184,7 +190,8 @@ func (o *checkOptions) print(to io.Writer, report review.Report) error {
 		if d.New {
 			today = "approved"
 		}
-		fmt.Fprintln(table, strings.Join([]string{d.Namespace, d.Pod, d.ServiceAccount, d.Volume, today, d.Message}, "\t"))
+		cells := []string{d.Namespace, d.Pod, d.ServiceAccount, d.Volume, today, d.Message}
+		fmt.Fprintln(table, strings.Join(cells, "\t"))
 	}
 	if err := table.Flush(); err != nil {
 		return err

@@ -13,7 +13,6 @@ import (
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	"github.com/go-logr/logr"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -63,13 +62,10 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err != nil {
 		return err
 	}
-	c, err := certificaterequests.New(certificaterequests.Config{
+	c := certificaterequests.New(certificaterequests.Config{
 		Callers: o.callers(), Decider: decider, Requests: m.GetClient(),
 		Events: m.GetEventRecorder("mayfly-controller"), Metrics: metrics.Registry, Log: log,
 	})
-	if err != nil {
-		return err
-	}
 	if err := c.Add(m); err != nil {
 		return err
 	}
@@ -135,7 +131,8 @@ func known(policies *policy.Live) healthz.Checker {
 // newScheme returns the kinds that the commands read.
 func newScheme() (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
-	return scheme, errors.Join(corev1.AddToScheme(scheme), cmapi.AddToScheme(scheme), v1alpha1.AddToScheme(scheme), certificatesv1.AddToScheme(scheme), authenticationv1.AddToScheme(scheme))
+	return scheme, errors.Join(corev1.AddToScheme(scheme), cmapi.AddToScheme(scheme), v1alpha1.AddToScheme(scheme),
+		certificatesv1.AddToScheme(scheme))
 }
 
 // newManager makes a manager whose cache holds CertificatePolicies and requests, and the controller's CAs where it
@@ -148,7 +145,7 @@ func newManager(api *rest.Config, o options, self string) (manager.Manager, erro
 	m, err := manager.New(api, manager.Options{
 		Scheme:                        scheme,
 		Cache:                         cache.Options{ByObject: cached(o, self)},
-		LeaderElection:                o.PodCertificates, // Who leads rotates the CA. All else is done by every replica.
+		LeaderElection:                o.PodCertificates, // The leader rotates the CA, and does nothing else alone.
 		LeaderElectionID:              "mayfly-controller",
 		LeaderElectionNamespace:       o.CANamespace,
 		LeaderElectionReleaseOnCancel: true,

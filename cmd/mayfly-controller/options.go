@@ -44,13 +44,21 @@ func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly-controller run", flag.ContinueOnError)
 	o.addTo(f)
 	o.Log.Add(f)
-	f.StringVar(&o.NodePlugin, "node-plugin", nodePluginUser, "user that the node plugins are for the API server: their requests are decided on, and no others")
-	f.BoolVar(&o.PodCertificates, "pod-certificates", false, "sign PodCertificateRequests: those of node plugins with --signer=pod-certificate, and those of the kubelets for podCertificate volumes; needs Kubernetes 1.37 and manifests/modes/pod-certificate")
-	f.StringVar(&o.CANamespace, "ca-namespace", "mayfly-ca", "namespace with the Secrets of the controller's CAs, and nothing else; with --pod-certificates")
-	f.StringVar(&o.OwnCA, "own-ca", "mayfly-ca", "Secret of the controller's own CA, which it makes and rotates; with --pod-certificates")
-	f.StringVar(&o.NodeName, "node-name", "", "node that the controller runs on: it warns if that is a worker; empty: it is not known")
-	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address to serve Prometheus metrics on, such as :9402; empty: none")
-	f.StringVar(&o.HealthAddress, "health-address", "", "address to serve /healthz and /readyz on, such as :9403; empty: none")
+	f.StringVar(&o.NodePlugin, "node-plugin", nodePluginUser,
+		"user that the node plugins are for the API server: their requests are decided on, and no others")
+	f.BoolVar(&o.PodCertificates, "pod-certificates", false,
+		"sign PodCertificateRequests: those of node plugins with --signer=pod-certificate, and those of the "+
+			"kubelets for podCertificate volumes; needs Kubernetes 1.37 and manifests/modes/pod-certificate")
+	f.StringVar(&o.CANamespace, "ca-namespace", "mayfly-ca",
+		"namespace with the Secrets of the controller's CAs, and nothing else; with --pod-certificates")
+	f.StringVar(&o.OwnCA, "own-ca", "mayfly-ca",
+		"Secret of the controller's own CA, which it makes and rotates; with --pod-certificates")
+	f.StringVar(&o.NodeName, "node-name", "",
+		"node that the controller runs on: it warns if that is a worker; empty: it is not known")
+	f.StringVar(&o.MetricsAddress, "metrics-address", "",
+		"address to serve Prometheus metrics on, such as :9402; empty: none")
+	f.StringVar(&o.HealthAddress, "health-address", "",
+		"address to serve /healthz and /readyz on, such as :9403; empty: none")
 	return f
 }
 
@@ -59,11 +67,13 @@ func (j *judgement) addTo(f *flag.FlagSet) {
 	j.Volumes.Add(f)
 	f.StringVar(&j.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account")
 	j.PodCIDRs = flags.Repeat(netip.ParsePrefix)
-	f.Var(j.PodCIDRs, "pod-cidr", "where the IPs of pods lie, besides the spec.podCIDRs of their nodes; may be repeated, or be several with commas between them")
+	f.Var(j.PodCIDRs, "pod-cidr",
+		"where the IPs of pods lie, besides the spec.podCIDRs of their nodes; may be repeated, or be several with "+
+			"commas between them")
 	j.Ignored = flags.Repeat(ignoredKey)
-	f.Var(j.Ignored, "ignore-metadata", "label or annotation that an admission webhook adds to CertificateRequests, and "+
-		"that does not count there: its key, or the beginning of keys and *; may be repeated, or be several with commas "+
-		"between them")
+	f.Var(j.Ignored, "ignore-metadata",
+		"label or annotation that an admission webhook adds to CertificateRequests, and that does not count there: "+
+			"its key, or the beginning of keys and *; may be repeated, or be several with commas between them")
 	f.StringVar(&j.ClusterDomain, "cluster-domain", "cluster.local", "domain of the names of services")
 }
 

@@ -50,15 +50,11 @@ func sign(m manager.Manager, decider cluster.Decider, o options, self string, lo
 	if err := keeper.Add(m); err != nil {
 		return err
 	}
-	s, err := podcertificaterequests.New(podcertificaterequests.Config{
+	return podcertificaterequests.New(podcertificaterequests.Config{
 		Decider: decider, Requests: m.GetClient(), Self: self,
 		CAs: authority.Reader{Names: o.authorities(), Secrets: m.GetClient()}, OwnCA: o.OwnCA,
 		Events: events, Metrics: metrics.Registry, Log: log,
-	})
-	if err != nil {
-		return err
-	}
-	return s.Add(m)
+	}).Add(m)
 }
 
 // authorities returns the names of the CAs.

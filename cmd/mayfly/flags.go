@@ -59,24 +59,51 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.NodeName, "node-name", "", "name of this node; required")
 	o.Volumes.Add(f)
 	o.Log.Add(f)
-	f.StringVar(&o.CSIEndpoint, "csi-endpoint", "", "path of the CSI socket, with one driver name (default plugins/csi.mayfly.dev/csi.sock under the kubelet's root, and with another name <driver name>.sock in that directory)")
-	f.StringVar(&o.KubeletRoot, "kubelet-root", "/var/lib/kubelet", "the kubelet's root directory; empty: do not register with a kubelet, and accept targets anywhere")
-	f.StringVar(&o.StateDir, "state-dir", "", "directory under which each volume's tmpfs is mounted (default plugins/csi.mayfly.dev/volumes under the kubelet's root)")
-	f.StringVar(&o.Signer, "signer", signerCertManager, "who signs: cert-manager; pod-certificate (mayfly-controller, asked as the node by PodCertificateRequests); or local (an embedded CA)")
-	f.StringVar(&o.LocalCA, "local-ca", "", "directory of the embedded CA's tls.crt and tls.key, made on first use (default plugins/csi.mayfly.dev/local-ca under the kubelet's root)")
-	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account, or none with --signer=local")
-	f.BoolVar(&o.StartsWithout, "continue-on-not-ready", false, "let pods start without their certificate while that can't be asked for yet, for a gate or for their IP")
-	f.BoolVar(&o.AsPod, "use-token-request", false, "ask as the pod's service account, past mayfly-controller, for volumes that do not say no: with the token that the kubelet passes on (CSIDriver: tokenRequests, requiresRepublish); without this flag no volume asks so but by a profile")
+	f.StringVar(&o.CSIEndpoint, "csi-endpoint", "",
+		"path of the CSI socket, with one driver name (default plugins/csi.mayfly.dev/csi.sock under the kubelet's "+
+			"root, and with another name <driver name>.sock in that directory)")
+	f.StringVar(&o.KubeletRoot, "kubelet-root", "/var/lib/kubelet",
+		"the kubelet's root directory; empty: do not register with a kubelet, and accept targets anywhere")
+	f.StringVar(&o.StateDir, "state-dir", "",
+		"directory under which each volume's tmpfs is mounted (default plugins/csi.mayfly.dev/volumes under the "+
+			"kubelet's root)")
+	f.StringVar(&o.Signer, "signer", signerCertManager,
+		"who signs: cert-manager; pod-certificate (mayfly-controller, asked as the node by PodCertificateRequests); "+
+			"or local (an embedded CA)")
+	f.StringVar(&o.LocalCA, "local-ca", "",
+		"directory of the embedded CA's tls.crt and tls.key, made on first use (default "+
+			"plugins/csi.mayfly.dev/local-ca under the kubelet's root)")
+	f.StringVar(&o.Kubeconfig, "kubeconfig", "",
+		"kubeconfig file for the API server; empty: the pod's service account, or none with --signer=local")
+	f.BoolVar(&o.StartsWithout, "continue-on-not-ready", false,
+		"let pods start without their certificate while that can't be asked for yet, for a gate or for their IP")
+	f.BoolVar(&o.AsPod, "use-token-request", false,
+		"ask as the pod's service account, past mayfly-controller, for volumes that do not say no: with the token "+
+			"that the kubelet passes on (CSIDriver: tokenRequests, requiresRepublish); without this flag no volume asks "+
+			"so but by a profile")
 	o.Gates = flags.Repeat(volume.ParseGate)
-	f.Var(o.Gates, "pod-readiness-gate", "what a pod must have before its first certificate is asked for: pod-ip:any, pod-ip:ipv4, pod-ip:ipv6, pod-condition:<type>[=<status>] or pod-annotation:<key>; may be repeated, or be several with commas between them")
+	f.Var(o.Gates, "pod-readiness-gate",
+		"what a pod must have before its first certificate is asked for: pod-ip:any, pod-ip:ipv4, pod-ip:ipv6, "+
+			"pod-condition:<type>[=<status>] or pod-annotation:<key>; may be repeated, or be several with commas "+
+			"between them")
 	f.BoolVar(&o.WatchPods, "watch-pods", false, "watch this node's pods for the annotation "+pod.RenewAt)
-	f.StringVar(&o.Trust, "trust", string(volume.IssuerSource), "where the CA certificates of volumes come from that do not say, in the words of the attribute; not of volumes of the dialect csi-driver")
+	f.StringVar(&o.Trust, "trust", string(volume.IssuerSource),
+		"where the CA certificates of volumes come from that do not say, in the words of the attribute; not of "+
+			"volumes of the dialect csi-driver")
 	o.TrustFiles = flags.Repeat(readTrustFile)
-	f.Var(o.TrustFiles, "trust-file", "<name>=<path>: a file of CA certificates on the node, which volumes name as file:<name>; may be repeated, or be several with commas between them")
-	f.Func("keep-requests", "how many finished CertificateRequests to keep for each volume, with --signer=cert-manager; empty: 0, and 1 for volumes of the dialects csi-driver and csi-driver-spiffe", o.setKeepRequests)
-	f.StringVar(&o.HealthAddress, "health-address", "", "address to serve /healthz and /readyz on, such as :9809; empty: none")
-	f.StringVar(&o.SELinuxContext, "selinux-context", "", "SELinux context of volumes, such as system_u:object_r:container_file_t:s0, where the kubelet sends none and the node has SELinux; empty: the kernel's for a tmpfs")
-	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address to serve Prometheus metrics on, such as :9402; empty: none")
+	f.Var(o.TrustFiles, "trust-file",
+		"<name>=<path>: a file of CA certificates on the node, which volumes name as file:<name>; may be repeated, "+
+			"or be several with commas between them")
+	f.Func("keep-requests", "how many finished CertificateRequests to keep for each volume, with "+
+		"--signer=cert-manager; empty: 0, and 1 for volumes of the dialects csi-driver and csi-driver-spiffe",
+		o.setKeepRequests)
+	f.StringVar(&o.HealthAddress, "health-address", "",
+		"address to serve /healthz and /readyz on, such as :9809; empty: none")
+	f.StringVar(&o.SELinuxContext, "selinux-context", "",
+		"SELinux context of volumes, such as system_u:object_r:container_file_t:s0, where the kubelet sends none "+
+			"and the node has SELinux; empty: the kernel's for a tmpfs")
+	f.StringVar(&o.MetricsAddress, "metrics-address", "",
+		"address to serve Prometheus metrics on, such as :9402; empty: none")
 	return f
 }
 
@@ -177,25 +204,31 @@ func (o *options) check() error {
 	case o.KubeletRoot != "" && (!filepath.IsAbs(o.KubeletRoot) || filepath.Clean(o.KubeletRoot) != o.KubeletRoot):
 		return fmt.Errorf("--kubelet-root=%s: a clean absolute path is needed", o.KubeletRoot)
 	case !slices.Contains([]string{signerCertManager, signerPodCertificate, signerLocal}, o.Signer):
-		return fmt.Errorf("--signer=%s: there are %s, %s and %s", o.Signer, signerCertManager, signerPodCertificate, signerLocal)
+		return fmt.Errorf("--signer=%s: there are %s, %s and "+
+			"%s", o.Signer, signerCertManager, signerPodCertificate, signerLocal)
 	case o.SELinuxContext != "" && !selinuxContext.MatchString(o.SELinuxContext):
-		return fmt.Errorf("--selinux-context=%s: <user>:<role>:<type>:<level> is needed, such as system_u:object_r:container_file_t:s0", o.SELinuxContext)
+		return fmt.Errorf("--selinux-context=%s: <user>:<role>:<type>:<level> is needed, such as "+
+			"system_u:object_r:container_file_t:s0", o.SELinuxContext)
 	case len(o.trustFiles()) < len(o.TrustFiles.Values):
 		return fmt.Errorf("--trust-file=%s: a name is given twice", o.TrustFiles)
 	case !o.cluster() && (o.ConfigMap != "" || o.WatchPods || len(o.Gates.Values) > 0):
-		return errors.New("--config-map, --watch-pods and --pod-readiness-gate need an API server: with --signer=local, --kubeconfig names it")
+		return errors.New("--config-map, --watch-pods and --pod-readiness-gate need an API server: with " +
+			"--signer=local, --kubeconfig names it")
 	case o.AsPod && o.Signer == signerLocal:
 		return errors.New("--use-token-request is for --signer=cert-manager: the embedded CA asks nobody")
 	case o.AsPod && o.Signer == signerPodCertificate:
-		return errors.New("--use-token-request is for --signer=cert-manager: with --signer=pod-certificate the node asks")
+		return errors.New("--use-token-request is for --signer=cert-manager: with --signer=pod-certificate the node " +
+			"asks")
 	case o.KeepRequests != nil && o.Signer == signerPodCertificate:
-		return errors.New("--keep-requests is for --signer=cert-manager: PodCertificateRequests are Kubernetes' to delete")
+		return errors.New("--keep-requests is for --signer=cert-manager: PodCertificateRequests are Kubernetes' to " +
+			"delete")
 	}
 	if err := cmp.Or(o.Volumes.Check(), o.Log.Check()); err != nil {
 		return err
 	}
 	if err := o.defaults().Check(); err != nil {
-		return fmt.Errorf("--trust-domain=%s --spiffe-path=%s --trust=%s: %w", o.TrustDomain, o.SPIFFEPath, o.Trust, err)
+		return fmt.Errorf("--trust-domain=%s --spiffe-path=%s --trust=%s: "+
+			"%w", o.TrustDomain, o.SPIFFEPath, o.Trust, err)
 	}
 	return nil
 }

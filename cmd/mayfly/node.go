@@ -34,7 +34,8 @@ func node(ctx context.Context, args []string, getenv func(string) string, stdout
 	log := o.Logger(stderr)
 	klog.SetSlogLogger(log) // client-go's log.
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	process := collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})
+	registry.MustRegister(collectors.NewGoCollector(), process)
 	config := driver.Config{
 		Names:        o.driverNames(),
 		Version:      flags.Version(),

@@ -2,13 +2,10 @@ package resolve_test
 
 import (
 	"context"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
 
-	"github.com/mayfly-csi/mayfly/driver/event"
-	"github.com/mayfly-csi/mayfly/driver/pod"
 	"github.com/mayfly-csi/mayfly/driver/resolve"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
@@ -33,21 +30,8 @@ func (p *profiles) set(web spec.Profile) {
 
 // An attempt writes the record only if what the volume asks for has changed, through its profile.
 func TestAnAttemptRecordsWhatHasChanged(t *testing.T) {
-	log, dir, now := slog.New(slog.DiscardHandler), t.TempDir(), &profiles{}
-	queue, err := event.NewQueue(nil, nil, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer queue.Close() //nolint:errcheck // It is not used any more.
-	volumes, err := store.New(dir, log, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(filepath.Join(dir, "csi-1"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	r := resolve.New(resolve.Config{Profiles: now, Gates: pod.NewGates(nil, func(string) {}), Events: queue, Log: log})
-	defer r.Gates.Close()
+	now := &profiles{}
+	r, volumes, dir := newResolver(t, resolve.Config{Profiles: now})
 
 	now.set(spec.Profile{"duration": "1h"})
 	v := volumes.Get("csi-1")

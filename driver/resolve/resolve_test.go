@@ -28,6 +28,28 @@ func asked(attributes map[string]string) volume.Asked {
 	return volume.Asked{Asked: spec.Asked{Driver: "csi.mayfly.dev", Attributes: all}, ID: "csi-1", Target: "/pods/1/mount"}
 }
 
+// newResolver makes a resolver, and a store with the directory of the volume csi-1 in its state directory.
+func newResolver(t *testing.T, config resolve.Config) (*resolve.Resolver, *store.Store, string) {
+	t.Helper()
+	dir := t.TempDir()
+	config.Log = slog.New(slog.DiscardHandler)
+	var err error
+	if config.Events, err = event.NewQueue(nil, nil, config.Log); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = config.Events.Close() })
+	config.Gates = pod.NewGates(nil, func(string) {})
+	t.Cleanup(config.Gates.Close)
+	volumes, err := store.New(dir, config.Log, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "csi-1"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return resolve.New(config), volumes, dir
+}
+
 // The current flags count; where a volume does not fit them, what counted last does, and that is counted.
 func TestRecorded(t *testing.T) {
 	good := asked(map[string]string{"dns-names": "web.test"})
@@ -47,23 +69,8 @@ func TestRecorded(t *testing.T) {
 		"no flags, no resolution":   {volume.Defaults{}, good, "", 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			log, registry, dir := slog.New(slog.DiscardHandler), prometheus.NewRegistry(), t.TempDir()
-			queue, err := event.NewQueue(nil, nil, log)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer queue.Close() //nolint:errcheck // It is not used any more.
-			volumes, err := store.New(dir, log, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Mkdir(filepath.Join(dir, "csi-1"), 0o700); err != nil {
-				t.Fatal(err)
-			}
-			r := resolve.New(resolve.Config{
-				Flags: row.flags, Gates: pod.NewGates(nil, func(string) {}), Events: queue, Metrics: registry, Log: log,
-			})
-			defer r.Gates.Close()
+			registry := prometheus.NewRegistry()
+			r, volumes, _ := newResolver(t, resolve.Config{Flags: row.flags, Metrics: registry})
 			v := volumes.Get("csi-1")
 			v.Amend(func(record *store.Record) {
 				record.SetAsked(row.asked, before)

@@ -8,25 +8,23 @@ import (
 
 	"github.com/mayfly-csi/mayfly/signer/message"
 	"github.com/mayfly-csi/mayfly/signer/problem"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // checkCombinations checks what no attribute shows alone. An attribute that is wrong by itself is not looked at again.
-func (p *parser) checkCombinations() (problems problem.List) {
-	for _, c := range []struct {
-		attributes string
-		check      func() error
-	}{
-		{"renew renew-before renew-window", p.checkRenewal},
-		{"fs-group gid", p.resolveGroup},
-		{"layout uri-sans spiffe ca-file certificate-file privatekey-file pkcs12-filename pkcs12-enable", p.setFiles},
-		{"layout pkcs12-filename pkcs12-enable pkcs12-password keystore-password keystore-alias keystore-algorithms",
-			p.completeKeystore},
-	} {
-		if !slices.ContainsFunc(strings.Fields(c.attributes), p.wrong) {
-			problems = append(problems, problem.Of(c.check())...)
-		}
-	}
-	return problems
+func (p *parser) checkCombinations() problem.List {
+	return spec.Check([]spec.Combination{
+		{Attributes: "renew renew-before renew-window", Check: p.checkRenewal},
+		{Attributes: "fs-group gid", Check: p.resolveGroup},
+		{
+			Attributes: "layout uri-sans spiffe ca-file certificate-file privatekey-file pkcs12-filename pkcs12-enable",
+			Check:      p.setFiles,
+		}, {
+			Attributes: "layout pkcs12-filename pkcs12-enable pkcs12-password keystore-password keystore-alias " +
+				"keystore-algorithms",
+			Check: p.completeKeystore,
+		},
+	}, p.wrong)
 }
 
 // checkRenewal checks that there is one, where the pod says when.

@@ -14,19 +14,27 @@ import (
 )
 
 // checkCombinations checks what no attribute shows alone. An attribute that is wrong by itself is not looked at again.
-func (p *parser) checkCombinations() (problems problem.List) {
-	for _, c := range []struct {
-		attributes string
-		check      func() error
-	}{
+func (p *parser) checkCombinations() problem.List {
+	return Check([]Combination{
 		{"spiffe uri-sans", p.addSPIFFEID},
 		{"profile common-name literal-subject dns-names ip-sans uri-sans spiffe", p.requireName},
 		{"key-algorithm key-size key-encoding", p.completeKey},
 		{"duration", p.checkRequestableDuration},
 		{"use-token-request", p.checkAsPod},
-	} {
-		if !slices.ContainsFunc(strings.Fields(c.attributes), p.Wrong) {
-			problems = append(problems, problem.Of(c.check())...)
+	}, p.Wrong)
+}
+
+// A Combination is of attributes that are checked together.
+type Combination struct {
+	Attributes string // Their names, with spaces between them.
+	Check      func() error
+}
+
+// Check returns the problems of combinations of which no attribute is wrong by itself.
+func Check(all []Combination, wrong func(name string) bool) (problems problem.List) {
+	for _, c := range all {
+		if !slices.ContainsFunc(strings.Fields(c.Attributes), wrong) {
+			problems = append(problems, problem.Of(c.Check())...)
 		}
 	}
 	return problems

@@ -170,14 +170,14 @@ func (f *fleet) request(pod signer.Pod) signer.Request {
 	}
 }
 
-// A bridge signs PodCertificateRequests of a namespace, in the place of mayfly-controller.
-type bridge struct {
+// A playedController signs PodCertificateRequests of a namespace, in the place of mayfly-controller.
+type playedController struct {
 	ca     tls.Certificate
 	decide func(*certificatesv1.PodCertificateRequest) // Instead of signing; nil: it signs.
 }
 
 // serve signs until the test ends.
-func (f *fleet) serve(b *bridge) {
+func (f *fleet) serve(b *playedController) {
 	f.Helper()
 	crt, key, err := cluster.NewCA()
 	if err != nil {
@@ -207,7 +207,7 @@ func (f *fleet) serve(b *bridge) {
 	})
 }
 
-func (f *fleet) answer(ctx context.Context, b *bridge, r *certificatesv1.PodCertificateRequest) {
+func (f *fleet) answer(ctx context.Context, b *playedController, r *certificatesv1.PodCertificateRequest) {
 	if b.decide != nil {
 		b.decide(r)
 	} else if err := b.sign(r); err != nil {
@@ -222,7 +222,7 @@ func (f *fleet) answer(ctx context.Context, b *bridge, r *certificatesv1.PodCert
 }
 
 // sign writes into the status what the request's CSR asks for.
-func (b *bridge) sign(r *certificatesv1.PodCertificateRequest) error {
+func (b *playedController) sign(r *certificatesv1.PodCertificateRequest) error {
 	csr, err := x509.ParseCertificateRequest(r.Spec.StubPKCS10Request)
 	if err != nil {
 		return err

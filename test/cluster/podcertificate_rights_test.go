@@ -31,7 +31,7 @@ func strangers(t *testing.T) {
 	ours, theirs := f.pod("web", a, "default"), f.pod("db", b, "default")
 	f.account("other")
 	apart := f.pod("api", b, "other")
-	f.serve(&bridge{})
+	f.serve(&playedController{})
 	config := f.plugin(a)
 	s := f.signerOf(config, a)
 	f.ready(s, ours)
@@ -210,6 +210,6 @@ func podCertificatePolicy(t *testing.T) {
 			t.Errorf("%s: %v, want %s", row.name, err, row.want)
 		}
 	}
-	f.serve(&bridge{})
+	f.serve(&playedController{})
 	f.ready(f.signerOf(f.plugin(node), node), of)
 }

@@ -96,18 +96,18 @@ func nodesWithoutTheirRight(t *testing.T) {
 func podCertificateSuite(t *testing.T) {
 	f := newFleet(t, nil)
 	of := f.pod("web", f.nodes[0], "default")
-	f.serve(&bridge{})
+	f.serve(&playedController{})
 	s := f.signerOf(f.plugin(f.nodes[0]), f.nodes[0])
 	f.ready(s, of)
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	signertest.Run(t, signertest.Backend{Signer: s, Pod: func(*testing.T) signer.Pod { return of }})
 }
 
-// The bridge finds in the request what it needs, and the pod gets its CA's certificate apart from the chain.
+// The controller finds in the request what it needs, and the pod gets its CA's certificate apart from the chain.
 func podCertificateRequest(t *testing.T) {
 	f := newFleet(t, nil)
 	of := f.pod("web", f.nodes[0], "default")
-	f.serve(&bridge{})
+	f.serve(&playedController{})
 	config := f.plugin(f.nodes[0])
 	s := f.signerOf(config, f.nodes[0])
 	f.ready(s, of)
@@ -146,7 +146,7 @@ func podCertificateRequest(t *testing.T) {
 func podCertificateRefused(t *testing.T) {
 	f := newFleet(t, nil)
 	of := f.pod("web", f.nodes[0], "default")
-	f.serve(&bridge{decide: func(r *certificatesv1.PodCertificateRequest) {
+	f.serve(&playedController{decide: func(r *certificatesv1.PodCertificateRequest) {
 		switch {
 		case strings.HasSuffix(r.Name, "denied"):
 			condition(r, certificatesv1.PodCertificateRequestConditionTypeDenied, "NotAllowed", "a pod may not be a CA")
@@ -187,7 +187,7 @@ func nodeMadeAnew(t *testing.T) {
 	f := newFleet(t, nil)
 	node := f.nodes[0]
 	of := f.pod("web", node, "default")
-	f.serve(&bridge{})
+	f.serve(&playedController{})
 	s := f.signerOf(f.plugin(node), node)
 	f.ready(s, of)
 	if err := shared.Client.CoreV1().Nodes().Delete(t.Context(), node, metav1.DeleteOptions{}); err != nil {
@@ -246,7 +246,7 @@ func (f *fleet) volume(name string, attributes ...string) kubelet.Volume {
 // aPodOfTheNode gets its certificate from the binary, which asks as the node.
 func aPodOfTheNode(t *testing.T) {
 	f := newFleet(t, nil)
-	f.serve(&bridge{})
+	f.serve(&playedController{})
 	n := f.asNodes("--watch-pods")
 	v := f.volume("web", "ip-sans=${POD_IP}", "continue-on-not-ready=true")
 	target, err := n.Publish(t.Context(), n.driver, v)

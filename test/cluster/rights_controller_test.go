@@ -189,7 +189,7 @@ func (s *stage) webhook() {
 func signerRights() map[string]func(*loss) {
 	const (
 		keeps  = "modes/pod-certificate/authority.yaml: "
-		signs  = "modes/pod-certificate/bridge.yaml: "
+		signs  = "modes/pod-certificate/controller.yaml: "
 		leases = "leases.coordination.k8s.io"
 	)
 	ours := []string{"issuer-name=mayfly-ca", "issuer-kind=CA", "issuer-group=csi.mayfly.dev"}
@@ -225,7 +225,7 @@ func (l *loss) signer(s *stage) *controllerRun {
 	l.Cleanup(func() {
 		_ = shared.Client.CertificatesV1().ClusterTrustBundles().Delete(context.Background(), bundleOf(volumeSigner), metav1.DeleteOptions{})
 	})
-	return l.control(s, []string{"--pod-certificates", "--ca-namespace=" + s.namespace}, "controller/rbac.yaml", "modes/pod-certificate/authority.yaml", "modes/pod-certificate/bridge.yaml")
+	return l.control(s, []string{"--pod-certificates", "--ca-namespace=" + s.namespace}, "controller/rbac.yaml", "modes/pod-certificate/authority.yaml", "modes/pod-certificate/controller.yaml")
 }
 
 func unreadySigner(l *loss) { l.unready(l.signer(newStage(l.T)), "requests") }

@@ -222,7 +222,7 @@ func unwatchedByTheNode(l *loss) {
 		seen.RoundTripper = next
 		return seen
 	})
-	f.serve(&bridge{})
+	f.serve(&playedController{})
 	f.ready(f.signerOf(config, f.nodes[0]), of)
 	seen.refused(l.T)
 }
@@ -260,7 +260,7 @@ func unlisted(l *loss) {
 
 func untoldByTheNode(l *loss) {
 	f := l.fleet()
-	f.serve(&bridge{})
+	f.serve(&playedController{})
 	n := f.idle("--watch-pods")
 	n.start()
 	v := f.volume("web")

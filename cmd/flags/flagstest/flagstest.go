@@ -15,7 +15,9 @@ import (
 )
 
 // Run runs the command with an environment, and is its exit code and what it printed.
-func Run(ctx context.Context, c flags.Command, env map[string]string, args ...string) (code int, stdout, stderr string) {
+func Run(
+	ctx context.Context, c flags.Command, env map[string]string, args ...string,
+) (code int, stdout, stderr string) {
 	var out, err bytes.Buffer
 	code = c.Run(ctx, args, func(name string) string { return env[name] }, &out, &err)
 	return code, out.String(), err.String()
@@ -28,7 +30,9 @@ func Reference(t *testing.T, document string, commands ...*flag.FlagSet) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := slices.DeleteFunc(strings.Split(string(text), "\n"), func(line string) bool { return !strings.HasPrefix(line, "| `--") })
+	got := slices.DeleteFunc(strings.Split(string(text), "\n"), func(line string) bool {
+		return !strings.HasPrefix(line, "| `--")
+	})
 	var want []string
 	for _, f := range commands {
 		f.VisitAll(func(f *flag.Flag) { want = append(want, row(f)) })

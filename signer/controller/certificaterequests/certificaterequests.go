@@ -10,10 +10,10 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -30,15 +30,10 @@ type Config struct {
 	Callers
 	Decider  cluster.Decider
 	Requests client.Client // CertificateRequests may come from a cache, which [Callers.Trim] has trimmed.
-	Events   Events
+	Events   cluster.Events
 
 	Metrics prometheus.Registerer
 	Log     *slog.Logger
-}
-
-// Events are of denials, for `kubectl describe`. Approvals make none: that would be a write more for each certificate.
-type Events interface {
-	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
 }
 
 // A Controller decides on requests. Several may run at once: the second one finds the request changed. Make one with
@@ -51,15 +46,12 @@ type Controller struct {
 // again is when a request is looked at once more that waits for what is not visible yet.
 const again = time.Second
 
-// New makes a controller.
-func New(config Config) (*Controller, error) {
-	c := &Controller{Config: config, decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "mayfly_controller_decisions_total", Help: "Requests of node plugins that were approved or denied, by the reason.",
+// New makes a controller. It panics if the registry has its metrics already.
+func New(config Config) *Controller {
+	return &Controller{config, promauto.With(config.Metrics).NewCounterVec(prometheus.CounterOpts{
+		Name: "mayfly_controller_decisions_total",
+		Help: "Requests of node plugins that were approved or denied, by the reason.",
 	}, []string{"outcome", "reason"})}
-	if err := config.Metrics.Register(c.decisions); err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
-	}
-	return c, nil
 }
 
 // Add makes the manager run the controller, in every replica.
@@ -180,7 +172,8 @@ func (c *Controller) add(
 	return true, nil
 }
 
-// record counts and logs a decision, and makes events of a denial. The pod gets one if it is the asking node's own:
+// record counts and logs a decision, and makes events of a denial. An approval makes none: that would be a write more
+// for each certificate. The pod gets one if it is the asking node's own:
 // no node makes events for the pods of others.
 func (c *Controller) record(cr *cmapi.CertificateRequest, d decide.Decision, outcome string) {
 	c.decisions.WithLabelValues(outcome, d.Reason).Inc()

@@ -33,8 +33,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
-// A desk is an approver with an API server that knows some objects.
-type desk struct {
+// A fixture is a controller with an API server that knows some objects.
+type fixture struct {
 	*testing.T
 	*Controller
 	api    client.WithWatch
@@ -43,7 +43,7 @@ type desk struct {
 }
 
 // Eventf keeps the event: "Pod web: NotAllowed: no".
-func (d *desk) Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any) {
+func (d *fixture) Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any) {
 	of, ok := regarding.(client.Object)
 	if !ok || related != nil || kind != corev1.EventTypeWarning || action == "" {
 		d.Errorf("an event of %v and %v: %s %s", regarding, related, kind, action)
@@ -53,30 +53,26 @@ func (d *desk) Eventf(regarding, related runtime.Object, kind, reason, action, n
 	d.events = append(d.events, fmt.Sprintf("%s %s: %s: %s", what, of.GetName(), reason, fmt.Sprintf(note, args...)))
 }
 
-func newDesk(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *desk {
+func newFixture(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *fixture {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	if err := errors.Join(corev1.AddToScheme(scheme), cmapi.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
-	d := &desk{T: t}
+	d := &fixture{T: t}
 	d.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&cmapi.CertificateRequest{}).WithObjects(objects...).WithInterceptorFuncs(calls).Build()
-	var err error
-	d.Controller, err = New(Config{
+	d.Controller = New(Config{
 		Callers: callers(), Decider: cluster.Decider{Rules: rules(), Live: d.api}, Requests: d.api, Events: d, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return d
 }
 
-func (d *desk) decides(cr *cmapi.CertificateRequest) (reconcile.Result, error) {
+func (d *fixture) decides(cr *cmapi.CertificateRequest) (reconcile.Result, error) {
 	return d.Reconcile(d.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(cr)})
 }
 
 // conditions are those of the request now: "Approved VerifiedByMayfly".
-func (d *desk) conditions(cr *cmapi.CertificateRequest) string {
+func (d *fixture) conditions(cr *cmapi.CertificateRequest) string {
 	d.Helper()
 	var now cmapi.CertificateRequest
 	if err := d.api.Get(d.Context(), client.ObjectKeyFromObject(cr), &now); err != nil {
@@ -100,7 +96,7 @@ func TestTheDecisionIsWrittenDown(t *testing.T) {
 	good, bad := asked(t, pod), asked(t, pod)
 	bad.Name, bad.Spec.IsCA = "bad", true
 	bad.Status.Conditions = []cmapi.CertificateRequestCondition{{Type: cmapi.CertificateRequestConditionReady, Status: cmmeta.ConditionFalse, Reason: "Pending"}}
-	d := newDesk(t, interceptor.Funcs{}, pod, good, bad)
+	d := newFixture(t, interceptor.Funcs{}, pod, good, bad)
 	for cr, want := range map[*cmapi.CertificateRequest]string{good: "Approved VerifiedByMayfly", bad: "Ready Pending, Denied NotTheVolumes"} {
 		for round := range 2 { // The second time there is nothing to do.
 			result, err := d.decides(cr)
@@ -131,7 +127,7 @@ func TestADenialIsAnEvent(t *testing.T) {
 	bad.Name, bad.Spec.IsCA = "bad", true
 	foreign.Name, foreign.Spec.Extra[nodeName] = "foreign", []string{"node-b"}
 	nobody.Name, nobody.OwnerReferences[0].UID = "nobody", "uid-2"
-	d := newDesk(t, interceptor.Funcs{}, pod, good, bad, foreign, nobody)
+	d := newFixture(t, interceptor.Funcs{}, pod, good, bad, foreign, nobody)
 	for cr, want := range map[*cmapi.CertificateRequest][]string{
 		good:    {},
 		bad:     {"CertificateRequest bad: NotTheVolumes: the request is not", "Pod web: NotTheVolumes: the request is not"},
@@ -152,7 +148,7 @@ func TestWhatIsNotThereIsLeftAlone(t *testing.T) {
 	pod := web()
 	other, gone := asked(t, pod), asked(t, pod)
 	other.Spec.Username, gone.Name = "someone", "gone"
-	d := newDesk(t, interceptor.Funcs{}, pod, other)
+	d := newFixture(t, interceptor.Funcs{}, pod, other)
 	for _, cr := range []*cmapi.CertificateRequest{other, gone} {
 		if result, err := d.decides(cr); err != nil || !result.IsZero() {
 			t.Errorf("%s: %+v (%v)", cr.Name, result, err)
@@ -166,7 +162,7 @@ func TestWhatIsNotThereIsLeftAlone(t *testing.T) {
 func TestAPodThatIsNotVisibleYet(t *testing.T) {
 	pod := web()
 	cr := young(asked(t, pod))
-	d := newDesk(t, interceptor.Funcs{}, cr)
+	d := newFixture(t, interceptor.Funcs{}, cr)
 	if result, err := d.decides(cr); err != nil || result.RequeueAfter != again || d.conditions(cr) != "" {
 		t.Errorf("%+v (%v), %s", result, err, d.conditions(cr))
 	}
@@ -183,7 +179,7 @@ func TestTheNodeIsReadWhereItMatters(t *testing.T) {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.0.0/24"}}}
 	cr, other := asked(t, pod), asked(t, pod)
 	other.Name = "other"
-	d := newDesk(t, interceptor.Funcs{}, pod, node, cr, other)
+	d := newFixture(t, interceptor.Funcs{}, pod, node, cr, other)
 	if _, err := d.decides(cr); err != nil || d.conditions(cr) != "Approved VerifiedByMayfly" {
 		t.Errorf("%s (%v)", d.conditions(cr), err)
 	}
@@ -200,7 +196,7 @@ func TestWhatCannotBeReadIsTriedAgain(t *testing.T) {
 	pod := web("csi.mayfly.dev/ip-sans=${POD_IP}")
 	for _, kind := range []string{"pod", "node"} {
 		cr := asked(t, pod)
-		d := newDesk(t, interceptor.Funcs{Get: func(ctx context.Context, api client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+		d := newFixture(t, interceptor.Funcs{Get: func(ctx context.Context, api client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
 			if strings.HasSuffix(strings.ToLower(fmt.Sprintf("%T", o)), "."+kind) {
 				return errors.New("away")
 			}
@@ -221,7 +217,7 @@ func TestAnotherReplicaWasFaster(t *testing.T) {
 		"write the decision on CertificateRequest shop/web-attempt: away": errors.New("away"),
 	} {
 		cr := asked(t, pod)
-		d := newDesk(t, interceptor.Funcs{SubResourcePatch: func(context.Context, client.Client, string, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
+		d := newFixture(t, interceptor.Funcs{SubResourcePatch: func(context.Context, client.Client, string, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
 			return answer
 		}}, pod, cr)
 		_, err := d.decides(cr)
@@ -245,7 +241,7 @@ func (k known) Get(context.Context) (*spec.Profiles, error) { return k.Profiles,
 func TestProfilesAreThoseOfNow(t *testing.T) {
 	pod := web()
 	cr := asked(t, pod)
-	d := newDesk(t, interceptor.Funcs{}, pod, cr)
+	d := newFixture(t, interceptor.Funcs{}, pod, cr)
 	d.Decider.Profiles = known{err: errors.New("away")}
 	if _, err := d.decides(cr); err == nil || err.Error() != "away" || d.conditions(cr) != "" {
 		t.Errorf("%v, %s", err, d.conditions(cr))
@@ -265,7 +261,7 @@ func TestADeniedRequestThatWouldBeApproved(t *testing.T) {
 	pod := web("csi.mayfly.dev/dns-names=web.test")
 	cr := asked(t, pod)
 	conflicts := 0
-	d := newDesk(t, interceptor.Funcs{SubResourcePatch: func(ctx context.Context, api client.Client, name string, o client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
+	d := newFixture(t, interceptor.Funcs{SubResourcePatch: func(ctx context.Context, api client.Client, name string, o client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
 		if conflicts > 0 {
 			conflicts--
 			return apierrors.NewConflict(schema.GroupResource{Resource: "certificaterequests"}, o.GetName(), errors.New("changed"))
@@ -382,7 +378,7 @@ func TestARequestOfNoPod(t *testing.T) {
 	pod := web()
 	cr := asked(t, pod)
 	cr.OwnerReferences = nil
-	d := newDesk(t, interceptor.Funcs{Get: func(ctx context.Context, api client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+	d := newFixture(t, interceptor.Funcs{Get: func(ctx context.Context, api client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
 		if key.Name == "" {
 			return errors.New("resource name may not be empty")
 		}

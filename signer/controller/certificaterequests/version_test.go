@@ -25,7 +25,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
-// A release writes down what its node plugins ask for: `go test ./signer/controller/approver -run TestVersions -update v0.2`.
+// A release writes down what its node plugins ask for: `go test ./signer/controller/certificaterequests -run TestVersions -update v0.2`.
 var update = flag.String("update", "", "the version under which testdata gets what node plugins ask for now")
 
 // An exhibit is a pod, and what the node plugin of a version asked for its volume.

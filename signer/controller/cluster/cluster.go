@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
@@ -34,6 +35,11 @@ type Profiles interface {
 type Policies interface {
 	// Get waits until the policies are known. Where they are not, the error says why.
 	Get(ctx context.Context) (policy.Set, error)
+}
+
+// Events write Events, for `kubectl describe`. client-go's recorder does.
+type Events interface {
+	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
 }
 
 // profilesTimeout is how long a decision waits for the profiles, which come with the start.

@@ -13,7 +13,7 @@ import (
 func TestTheChainOfAnAnswer(t *testing.T) {
 	pod := web()
 	pcr := asks(t, pod)
-	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+	d := newFixture(t, interceptor.Funcs{}, pod, pcr)
 	v, err := spec.Parse(volume(pod), spec.Defaults{})
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -39,7 +40,7 @@ type Config struct {
 	OwnCA    string // The name of the controller's own CA.
 	Self     string // The user that the controller is for the API server.
 
-	Events  Events
+	Events  cluster.Events
 	Metrics prometheus.Registerer
 	Log     *slog.Logger
 }
@@ -48,11 +49,6 @@ type Config struct {
 type CAs interface {
 	// Get is the CA that signs for a signer now. The error says what its operator can do.
 	Get(ctx context.Context, signer string) (ca.CA, error)
-}
-
-// Events tell a pod's author and the operator what became of a request. client-go's recorder is one.
-type Events interface {
-	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
 }
 
 // A Signer signs. Several may run at once: the second one finds the request answered. Make one with [New].
@@ -68,15 +64,12 @@ const (
 	soonest, latest = 15 * time.Second, time.Minute
 )
 
-// New makes a signer.
-func New(config Config) (*Signer, error) {
-	s := &Signer{Config: config, answers: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "mayfly_controller_pod_certificates_total", Help: "PodCertificateRequests that were answered, by the condition and its reason.",
+// New makes a signer. It panics if the registry has its metrics already.
+func New(config Config) *Signer {
+	return &Signer{config, promauto.With(config.Metrics).NewCounterVec(prometheus.CounterOpts{
+		Name: "mayfly_controller_pod_certificates_total",
+		Help: "PodCertificateRequests that were answered, by the condition and its reason.",
 	}, []string{"outcome", "reason"})}
-	if err := config.Metrics.Register(s.answers); err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
-	}
-	return s, nil
 }
 
 // Add makes the manager run the controller, in every replica.

@@ -39,8 +39,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
-// A desk is a bridge with an API server that knows some objects.
-type desk struct {
+// A fixture is a signer with an API server that knows some objects.
+type fixture struct {
 	*testing.T
 	*Signer
 	api    client.WithWatch
@@ -59,13 +59,13 @@ func (c cas) Get(_ context.Context, name string) (ca.CA, error) {
 	return one, nil
 }
 
-func (d *desk) Eventf(regarding, _ runtime.Object, kind, reason, _, note string, args ...any) {
+func (d *fixture) Eventf(regarding, _ runtime.Object, kind, reason, _, note string, args ...any) {
 	d.events = append(d.events, fmt.Sprintf("%T %s %s: ", regarding, kind, reason)+fmt.Sprintf(note, args...))
 }
 
 const self = "system:serviceaccount:mayfly-system:mayfly-controller"
 
-func newDesk(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *desk {
+func newFixture(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *fixture {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	if err := errors.Join(corev1.AddToScheme(scheme), cmapi.AddToScheme(scheme), certificatesv1.AddToScheme(scheme)); err != nil {
@@ -75,10 +75,10 @@ func newDesk(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *d
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &desk{T: t}
+	d := &fixture{T: t}
 	d.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&cmapi.CertificateRequest{}, &certificatesv1.PodCertificateRequest{}).
 		WithObjects(objects...).WithInterceptorFuncs(calls).Build()
-	d.Signer, err = New(Config{
+	d.Signer = New(Config{
 		Decider: cluster.Decider{Live: d.api, Rules: decide.Rules{
 			ClusterDomain: "cluster.local",
 			Drivers:       []spec.DriverName{{Name: spec.Driver}, {Name: spec.OldDriver}},
@@ -88,9 +88,6 @@ func newDesk(t *testing.T, calls interceptor.Funcs, objects ...client.Object) *d
 		OwnCA: "mayfly-ca", Requests: d.api, Self: self, Events: d, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
 		CAs: cas{signer.PodCertificateSigner: root, decide.Domain + "clusterissuer.corp": root, decide.Domain + "issuer.shop.corp": root, decide.Domain + "issuer.bank.corp": root},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return d
 }
 
@@ -180,12 +177,12 @@ func bare(t *testing.T, pod *corev1.Pod, v spec.Spec) *certificatesv1.PodCertifi
 	}
 }
 
-func (d *desk) answers(pcr *certificatesv1.PodCertificateRequest) (reconcile.Result, error) {
+func (d *fixture) answers(pcr *certificatesv1.PodCertificateRequest) (reconcile.Result, error) {
 	return d.Reconcile(d.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(pcr)})
 }
 
 // status is the request's now, in words: "Denied NoVolume: …".
-func (d *desk) status(of *certificatesv1.PodCertificateRequest) (words string, now certificatesv1.PodCertificateRequestStatus) {
+func (d *fixture) status(of *certificatesv1.PodCertificateRequest) (words string, now certificatesv1.PodCertificateRequestStatus) {
 	d.Helper()
 	var pcr certificatesv1.PodCertificateRequest
 	if err := d.api.Get(d.Context(), client.ObjectKeyFromObject(of), &pcr); err != nil {
@@ -197,7 +194,7 @@ func (d *desk) status(of *certificatesv1.PodCertificateRequest) (words string, n
 	return words, pcr.Status
 }
 
-func (d *desk) leaf(pcr *certificatesv1.PodCertificateRequest) (leaf *x509.Certificate, others int) {
+func (d *fixture) leaf(pcr *certificatesv1.PodCertificateRequest) (leaf *x509.Certificate, others int) {
 	d.Helper()
 	words, now := d.status(pcr)
 	chain, err := ca.Decode([]byte(now.CertificateChain))
@@ -210,7 +207,7 @@ func (d *desk) leaf(pcr *certificatesv1.PodCertificateRequest) (leaf *x509.Certi
 func TestACAOfTheControllerSigns(t *testing.T) {
 	pod := web("csi.mayfly.dev/spiffe=true")
 	pcr := asks(t, pod)
-	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+	d := newFixture(t, interceptor.Funcs{}, pod, pcr)
 	for range 2 { // The second time it is answered.
 		if result, err := d.answers(pcr); err != nil || !result.IsZero() {
 			t.Fatalf("%+v (%v)", result, err)
@@ -254,7 +251,7 @@ func TestANativeVolumeGetsWhatFollowsFromItsPod(t *testing.T) {
 			pod := web()
 			row.change(pod)
 			pcr := kubelet(t, pod)
-			d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+			d := newFixture(t, interceptor.Funcs{}, pod, pcr)
 			if result, err := d.answers(pcr); err != nil || !result.IsZero() {
 				t.Fatalf("%+v (%v)", result, err)
 			}
@@ -350,7 +347,7 @@ func TestWhatIsDenied(t *testing.T) {
 				pcr = kubelet(t, pod)
 			}
 			row.change(pcr, pod)
-			d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+			d := newFixture(t, interceptor.Funcs{}, pod, pcr)
 			if result, err := d.answers(pcr); err != nil || !result.IsZero() {
 				t.Fatalf("%+v (%v)", result, err)
 			}
@@ -375,13 +372,13 @@ func TestANativeVolumeWaitsForThePolicy(t *testing.T) {
 		pod.Status.PodIPs = []corev1.PodIP{{IP: "192.168.7.1"}}
 		projection(pod).UserAnnotations = pairs(annotation)
 		pcr := kubelet(t, pod)
-		d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+		d := newFixture(t, interceptor.Funcs{}, pod, pcr)
 		d.waits(pcr, want)
 	}
 }
 
 // waits demands that the request is not answered, and that its pod is told why.
-func (d *desk) waits(pcr *certificatesv1.PodCertificateRequest, want string) {
+func (d *fixture) waits(pcr *certificatesv1.PodCertificateRequest, want string) {
 	d.Helper()
 	result, err := d.answers(pcr)
 	if words, _ := d.status(pcr); err != nil || result.RequeueAfter != latest || words != "" {
@@ -395,7 +392,7 @@ func (d *desk) waits(pcr *certificatesv1.PodCertificateRequest, want string) {
 func TestAnotherSignersAreLeftAlone(t *testing.T) {
 	pcr := kubelet(t, web())
 	pcr.Spec.SignerName = "example.org/x"
-	d := newDesk(t, interceptor.Funcs{}, pcr)
+	d := newFixture(t, interceptor.Funcs{}, pcr)
 	result, err := d.answers(pcr)
 	if words, _ := d.status(pcr); err != nil || !result.IsZero() || words != "" {
 		t.Errorf("%+v (%v) %s", result, err, words)
@@ -409,7 +406,7 @@ func TestAnotherSignersAreLeftAlone(t *testing.T) {
 func TestACAThatIsMissing(t *testing.T) {
 	pod := web("csi.mayfly.dev/issuer-name=clusterissuer.other")
 	pcr := asks(t, pod)
-	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+	d := newFixture(t, interceptor.Funcs{}, pod, pcr)
 	d.waits(pcr, "*v1.Pod Warning NotSignedYet: signer unavailable: sign with CA clusterissuer.other: there is no CA for csi.mayfly.dev/clusterissuer.other")
 }
 
@@ -423,7 +420,7 @@ func TestWhatACAIsNotFor(t *testing.T) {
 	} {
 		pod := web(attribute)
 		pcr := asks(t, pod)
-		d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+		d := newFixture(t, interceptor.Funcs{}, pod, pcr)
 		if _, err := d.answers(pcr); err != nil {
 			t.Error(err)
 		}
@@ -446,7 +443,7 @@ func TestWhatACAMayNotSign(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := web("csi.mayfly.dev/key-usages=digital signature,server auth")
 			pcr := asks(t, pod)
-			d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+			d := newFixture(t, interceptor.Funcs{}, pod, pcr)
 			d.CAs = cas{signer.PodCertificateSigner: limited(t, row.limit)}
 			if _, err := d.answers(pcr); err != nil {
 				t.Fatal(err)
@@ -500,15 +497,15 @@ func corp(t *testing.T) (*corev1.Pod, *certificatesv1.PodCertificateRequest) {
 	return pod, asks(t, pod)
 }
 
-// passed is the CertificateRequest that the bridge made.
-func (d *desk) passed(pcr *certificatesv1.PodCertificateRequest) (*cmapi.CertificateRequest, error) {
+// passed is the CertificateRequest that the signer made.
+func (d *fixture) passed(pcr *certificatesv1.PodCertificateRequest) (*cmapi.CertificateRequest, error) {
 	cr := &cmapi.CertificateRequest{}
 	return cr, d.api.Get(d.Context(), client.ObjectKeyFromObject(pcr), cr)
 }
 
 func TestAnIssuerSigns(t *testing.T) {
 	pod, pcr := corp(t)
-	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+	d := newFixture(t, interceptor.Funcs{}, pod, pcr)
 	if result, err := d.answers(pcr); err != nil || !result.IsZero() {
 		t.Fatalf("%+v (%v)", result, err)
 	}
@@ -545,7 +542,7 @@ func TestAnIssuerSigns(t *testing.T) {
 }
 
 // signed signs as the issuer.
-func (d *desk) signed(cr *cmapi.CertificateRequest, pod *corev1.Pod) {
+func (d *fixture) signed(cr *cmapi.CertificateRequest, pod *corev1.Pod) {
 	d.Helper()
 	v, err := spec.Parse(volume(pod), defaults())
 	if err != nil {
@@ -565,7 +562,7 @@ func (d *desk) signed(cr *cmapi.CertificateRequest, pod *corev1.Pod) {
 	d.conclude(cr, cmapi.CertificateRequestConditionReady, cmmeta.ConditionTrue, "Issued")
 }
 
-func (d *desk) conclude(cr *cmapi.CertificateRequest, kind cmapi.CertificateRequestConditionType, status cmmeta.ConditionStatus, reason string) {
+func (d *fixture) conclude(cr *cmapi.CertificateRequest, kind cmapi.CertificateRequestConditionType, status cmmeta.ConditionStatus, reason string) {
 	d.Helper()
 	cr.Status.Conditions = append(cr.Status.Conditions, cmapi.CertificateRequestCondition{Type: kind, Status: status, Reason: reason, Message: "because"})
 	if err := d.api.Status().Update(d.Context(), cr); err != nil {
@@ -574,10 +571,10 @@ func (d *desk) conclude(cr *cmapi.CertificateRequest, kind cmapi.CertificateRequ
 }
 
 // The pod is read for who approves, and for who hands out, and not for each change between.
-func TestARequestThatWaitsForItsIssuerIsNotJudgedAgain(t *testing.T) {
+func TestARequestThatWaitsForItsIssuerIsNotDecidedAgain(t *testing.T) {
 	pod, pcr := corp(t)
 	reads := 0
-	d := newDesk(t, interceptor.Funcs{Get: func(ctx context.Context, api client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+	d := newFixture(t, interceptor.Funcs{Get: func(ctx context.Context, api client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
 		if _, ok := o.(*corev1.Pod); ok {
 			reads++
 		}
@@ -606,7 +603,7 @@ func TestARequestThatWaitsForItsIssuerIsNotJudgedAgain(t *testing.T) {
 
 func TestAnIssuerThatDoesNotSign(t *testing.T) {
 	pod, pcr := corp(t)
-	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+	d := newFixture(t, interceptor.Funcs{}, pod, pcr)
 	if _, err := d.answers(pcr); err != nil {
 		t.Fatal(err)
 	}
@@ -623,7 +620,7 @@ func TestAnIssuerThatDoesNotSign(t *testing.T) {
 	}
 }
 
-// Somebody may put a request of their own where the bridge's is to be.
+// Somebody may put a request of their own where the signer's is to be.
 func TestSomebodyElsesRequestIsNotTaken(t *testing.T) {
 	for name, change := range map[string]func(*cmapi.CertificateRequest){
 		"an annotation more":  func(cr *cmapi.CertificateRequest) { cr.Annotations["example.org/x"] = "y" },
@@ -644,7 +641,7 @@ func TestSomebodyElsesRequestIsNotTaken(t *testing.T) {
 			}
 			cr := passed(pcr, v)
 			change(cr)
-			d := newDesk(t, interceptor.Funcs{}, pod, pcr, cr)
+			d := newFixture(t, interceptor.Funcs{}, pod, pcr, cr)
 			if _, err := d.answers(pcr); err != nil {
 				t.Fatal(err)
 			}
@@ -659,7 +656,7 @@ func TestSomebodyElsesRequestIsNotTaken(t *testing.T) {
 func TestAnotherReplicaWasFaster(t *testing.T) {
 	pod, pcr := corp(t)
 	conflict := apierrors.NewConflict(certificatesv1.Resource("podcertificaterequests"), pcr.Name, errors.New("changed"))
-	d := newDesk(t, interceptor.Funcs{
+	d := newFixture(t, interceptor.Funcs{
 		Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error {
 			return apierrors.NewAlreadyExists(cmapi.Resource("certificaterequests"), pcr.Name)
 		},
@@ -668,7 +665,7 @@ func TestAnotherReplicaWasFaster(t *testing.T) {
 		t.Errorf("%+v (%v)", result, err)
 	}
 	for _, pod := range []*corev1.Pod{web(), web("csi.mayfly.dev/dns-names=web.test"), web("csi.mayfly.dev/issuer-kind=Issuer")} {
-		d = newDesk(t, interceptor.Funcs{SubResourcePatch: func(context.Context, client.Client, string, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
+		d = newFixture(t, interceptor.Funcs{SubResourcePatch: func(context.Context, client.Client, string, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
 			return conflict
 		}}, pod, asks(t, pod))
 		if result, err := d.answers(pcr); err != nil || !result.IsZero() {
@@ -696,10 +693,10 @@ func TestACertificateThatKubernetesDoesNotTake(t *testing.T) {
 	fussy(t, pod, pcr).waits(pcr, "*v1.Pod Warning NotSignedYet: "+want+"clusterissuer.corp: ")
 }
 
-// fussy is a desk whose API server takes no certificate.
-func fussy(t *testing.T, pod *corev1.Pod, pcr *certificatesv1.PodCertificateRequest) *desk {
+// fussy is a fixture whose API server takes no certificate.
+func fussy(t *testing.T, pod *corev1.Pod, pcr *certificatesv1.PodCertificateRequest) *fixture {
 	t.Helper()
-	return newDesk(t, interceptor.Funcs{SubResourcePatch: func(ctx context.Context, api client.Client, sub string, o client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
+	return newFixture(t, interceptor.Funcs{SubResourcePatch: func(ctx context.Context, api client.Client, sub string, o client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
 		if o.(*certificatesv1.PodCertificateRequest).Status.CertificateChain != "" {
 			return apierrors.NewInvalid(certificatesv1.SchemeGroupVersion.WithKind("PodCertificateRequest").GroupKind(), pcr.Name, nil)
 		}
@@ -727,7 +724,7 @@ func TestRefreshAt(t *testing.T) {
 func TestALongCauseFitsIntoAnEvent(t *testing.T) {
 	pod := web()
 	pcr := asks(t, pod)
-	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+	d := newFixture(t, interceptor.Funcs{}, pod, pcr)
 	if err := d.fail(t.Context(), pcr, errors.New(strings.Repeat("x", 4000))); err != nil {
 		t.Fatal(err)
 	}
@@ -740,7 +737,7 @@ func TestALongCauseFitsIntoAnEvent(t *testing.T) {
 func TestADeniedRequestThatWouldBeSigned(t *testing.T) {
 	pod := web("csi.mayfly.dev/dns-names=web.shop.svc.test")
 	pcr := asks(t, pod)
-	d := newDesk(t, interceptor.Funcs{}, pod, pcr)
+	d := newFixture(t, interceptor.Funcs{}, pod, pcr)
 	answers := func(want string) {
 		t.Helper()
 		result, err := d.answers(pcr)

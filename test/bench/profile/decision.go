@@ -41,14 +41,11 @@ func profileDecision(ctx context.Context, prefix string) error {
 	if err != nil {
 		return err
 	}
-	decider, err := certificaterequests.New(certificaterequests.Config{
+	decider := certificaterequests.New(certificaterequests.Config{
 		Callers:  certificaterequests.Callers{NodePlugin: nodePluginUser},
 		Decider:  cluster.Decider{Live: api, Rules: rules()},
 		Requests: api, Events: api, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
 	})
-	if err != nil {
-		return err
-	}
 	for _, record := range []func(string) (func() error, error){recordCPU, recordRest} {
 		end, err := record(prefix)
 		if err != nil {
@@ -80,7 +77,7 @@ func decideOn(ctx context.Context, decider *certificaterequests.Controller, api 
 // objects are an API server's, which never change. Whatever is not approved ends the profile.
 type objects struct {
 	client.Client
-	certificaterequests.Events // nil: they tell of denials alone.
+	cluster.Events // nil: they tell of denials alone.
 
 	pod     *corev1.Pod
 	request *cmapi.CertificateRequest

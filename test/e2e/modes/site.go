@@ -61,7 +61,7 @@ func (s *site) makePod(ctx context.Context, p *corev1.Pod) error {
 func (s *site) controller(ctx context.Context) error {
 	for _, args := range [][]string{
 		{"apply", "--filename", filepath.Join(manifests, "controller")},
-		{"apply", "--filename", modeFile("authority"), "--filename", modeFile("bridge"), "--filename", modeFile("policies"), "--filename", modeFile("node")},
+		{"apply", "--filename", modeFile("authority"), "--filename", modeFile("controller"), "--filename", modeFile("policies"), "--filename", modeFile("node")},
 		{"--namespace", system, "set", "env", "deployment/mayfly-controller", "MAYFLY_POD_CERTIFICATES=true"},
 		{"--namespace", system, "rollout", "status", "deployment/mayfly-controller", "--timeout=2m"},
 	} {
@@ -104,7 +104,7 @@ func (s *site) clear(ctx context.Context) error {
 	for _, args := range [][]string{
 		{"node", node},
 		{"--filename", filepath.Join(manifests, "controller"), "--filename", modeFile("authority"),
-			"--filename", modeFile("bridge"), "--filename", modeFile("policies")},
+			"--filename", modeFile("controller"), "--filename", modeFile("policies")},
 		{"--filename", modeFile("node")},
 		{"clusterrolebinding", asAnyone, asNode},
 		{"clustertrustbundle", "csi.mayfly.dev:volume:ca"},
