@@ -14,12 +14,12 @@ import (
 // rightsInterval is how long to wait before an API server that did not answer is asked again.
 const rightsInterval = 10 * time.Second
 
-// withoutRights runs a node plugin that needs no right to create CertificateRequests, because its node asks, or its
-// pods, and warns once if it has that right: manifests/rbac.yaml gives it, also when it is applied again.
+// withoutRights runs a node plugin, and warns once if it may create CertificateRequests and need not, because its node
+// asks, or its pods, or an embedded CA signs: manifests/rbac.yaml gives that right, also when it is applied again.
 func withoutRights(
 	ctx context.Context, api *rest.Config, o options, log *slog.Logger, run func(context.Context) error,
 ) error {
-	if api == nil || o.Signer != signerPodCertificate && !o.AsPod {
+	if api == nil || o.asksItself() {
 		return run(ctx)
 	}
 	rights, err := decision.NewRights(api, decision.Right{
@@ -35,6 +35,9 @@ func withoutRights(
 	asking.Go(func() { warnOfRights(ctx, rights, log) })
 	return run(ctx)
 }
+
+// asksItself reports whether the node plugin makes CertificateRequests with its own account.
+func (o *options) asksItself() bool { return o.Signer == signerCertManager && !o.AsPod }
 
 // warnOfRights logs whether the rights are held once the API server has said so.
 func warnOfRights(ctx context.Context, rights *decision.Rights, log *slog.Logger) {

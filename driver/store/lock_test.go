@@ -41,8 +41,8 @@ func TestALockIsOneAcrossTheTmpfs(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if _, err := second.Lock(ctx); err == nil {
-		t.Error("a second process has the lock")
+	if early, err := second.Lock(ctx); err == nil {
+		t.Fatal("a second process has the lock", early())
 	}
 	if err := unix.Flock(int(before.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
 		t.Error("a process that was there before has the lock")
