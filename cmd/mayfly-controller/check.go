@@ -25,7 +25,7 @@ import (
 
 // checkOptions are the flags of mayfly-controller policy check.
 type checkOptions struct {
-	judgement
+	ruleOptions
 
 	Filenames *flags.Repeated[string]
 	Output    string

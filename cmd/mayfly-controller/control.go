@@ -83,7 +83,7 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 // newDecider makes a decider by the policies and profiles that the manager watches.
 func newDecider(m manager.Manager, api *rest.Config, o options, log *slog.Logger) (cluster.Decider, error) {
 	changes := &cluster.Changes{}
-	policies, err := policy.NewLive(o.policy(), m.GetCache(), changes.Tell, metrics.Registry, log)
+	policies, err := policy.NewLive(o.policy(), m.GetCache(), changes.Notify, metrics.Registry, log)
 	if err != nil {
 		return cluster.Decider{}, err
 	}
@@ -97,7 +97,7 @@ func newDecider(m manager.Manager, api *rest.Config, o options, log *slog.Logger
 			return decider, err
 		}
 		read := func(ctx context.Context) error {
-			return profiles.Run(ctx, func(*spec.Profiles) { changes.Tell() })
+			return profiles.Run(ctx, func(*spec.Profiles) { changes.Notify() })
 		}
 		if err := m.Add(everywhere{read}); err != nil {
 			return decider, fmt.Errorf("add the profiles: %w", err)

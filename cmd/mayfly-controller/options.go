@@ -16,8 +16,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/decide"
 )
 
-// judgement are the flags by which volumes are judged.
-type judgement struct {
+// ruleOptions are the flags by which requests are decided.
+type ruleOptions struct {
 	Volumes       flags.Volumes
 	Kubeconfig    string
 	PodCIDRs      *flags.Repeated[netip.Prefix]
@@ -27,7 +27,7 @@ type judgement struct {
 
 // options are the flags of mayfly-controller run.
 type options struct {
-	judgement
+	ruleOptions
 	Log flags.Log
 
 	NodePlugin      string
@@ -63,7 +63,7 @@ func (o *options) flags() *flag.FlagSet {
 }
 
 // addTo sets the flags to their defaults.
-func (j *judgement) addTo(f *flag.FlagSet) {
+func (j *ruleOptions) addTo(f *flag.FlagSet) {
 	j.Volumes.Add(f)
 	f.StringVar(&j.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account")
 	j.PodCIDRs = flags.Repeat(netip.ParsePrefix)
@@ -116,7 +116,7 @@ func ignoredKey(text string) (string, error) {
 }
 
 // complete returns an error for flags that can't be used.
-func (j *judgement) complete() error {
+func (j *ruleOptions) complete() error {
 	if err := j.Volumes.Check(); err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func (o *options) callers() certificaterequests.Callers {
 }
 
 // rules returns what decisions go by, where there are no policies.
-func (j *judgement) rules() decide.Rules {
+func (j *ruleOptions) rules() decide.Rules {
 	return decide.Rules{
 		Drivers: j.Volumes.DriverNames.Values, Defaults: j.Volumes.Defaults(), ClusterDomain: j.ClusterDomain,
 		Policy: j.policy(), PodCIDRs: j.PodCIDRs.Values, Ignored: j.Ignored.Values,
@@ -143,6 +143,6 @@ func (j *judgement) rules() decide.Rules {
 }
 
 // policy returns the one for pods that no CertificatePolicy selects.
-func (j *judgement) policy() policy.Policy {
+func (j *ruleOptions) policy() policy.Policy {
 	return policy.Policy{ClusterDomain: j.ClusterDomain}
 }

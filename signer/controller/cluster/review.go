@@ -24,8 +24,9 @@ type Changes struct {
 	to []chan event.GenericEvent
 }
 
-// Tell tells of a change. It does not wait: who has not heard of the last one yet will look at all that has changed.
-func (c *Changes) Tell() {
+// Notify tells of a change. It does not wait: a listener that has not handled the last one yet looks at all that has
+// changed.
+func (c *Changes) Notify() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, to := range c.to {

@@ -39,11 +39,11 @@ func TestTheDeniedOnesAreListed(t *testing.T) {
 // Who listens hears of a change, once for all that came meanwhile; who does not listen holds up nobody.
 func TestChanges(t *testing.T) {
 	var changes Changes
-	changes.Tell()
+	changes.Notify()
 	first, second := changes.listen(), changes.listen()
 	for range 3 {
-		changes.Tell()
-		changes.Tell()
+		changes.Notify()
+		changes.Notify()
 		<-first
 		if len(first) > 0 || len(second) != 1 {
 			t.Errorf("%d and %d changes are told", len(first), len(second))

@@ -20,8 +20,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
-// hand gives the certificate to the one who asked. One that is of no use to them is an error of a signer.
-func (s *Signer) hand(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec, issued signer.Issued) error {
+// answerIssued gives the certificate to the one who asked. One that is of no use to them is an error of a signer.
+func (s *Signer) answerIssued(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec, issued signer.Issued) error {
 	status, err := s.status(pcr, issued)
 	if err != nil {
 		return signer.Errorf(signer.Failed, "unusable certificate from %s %s: %w", v.Issuer.Kind, v.Issuer.Name, err)
@@ -112,7 +112,7 @@ func (s *Signer) deny(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 	if err != nil || !first {
 		return err
 	}
-	s.tell(pcr, pod(pcr), d.Reason, "DenyPodCertificate", d.Message)
+	s.sendEvent(pcr, pod(pcr), d.Reason, "DenyPodCertificate", d.Message)
 	return nil
 }
 
@@ -122,7 +122,7 @@ func (s *Signer) fail(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 	if err != nil || !first {
 		return err
 	}
-	s.tell(pcr, pod(pcr), "SigningFailed", "SignPodCertificate", cause.Error())
+	s.sendEvent(pcr, pod(pcr), "SigningFailed", "SignPodCertificate", cause.Error())
 	return nil
 }
 
@@ -166,8 +166,8 @@ func (s *Signer) review(ctx context.Context, pcr *certificatesv1.PodCertificateR
 	return nil
 }
 
-// tidy removes the CertificateRequest of an answered request, if there is one.
-func (s *Signer) tidy(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) error {
+// deletePassed deletes the CertificateRequest of an answered request, if there is one.
+func (s *Signer) deletePassed(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) error {
 	cr := &cmapi.CertificateRequest{}
 	if err := s.Requests.Get(ctx, client.ObjectKeyFromObject(pcr), cr); err != nil {
 		return client.IgnoreNotFound(err)

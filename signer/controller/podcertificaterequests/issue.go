@@ -37,7 +37,7 @@ func (s *Signer) issue(
 	}
 	issued, err := sign(ctx, pcr, v)
 	if err == nil {
-		err = s.hand(ctx, pcr, v, issued)
+		err = s.answerIssued(ctx, pcr, v, issued)
 	}
 	switch kind := signer.KindOf(err); {
 	case err == nil || !errors.As(err, new(*signer.Error)):
@@ -47,7 +47,7 @@ func (s *Signer) issue(
 	case kind == signer.NotYet:
 		return reconcile.Result{}, nil // The change that it waits for brings it back.
 	}
-	s.complain(pcr, "NotSignedYet", err.Error())
+	s.reportWaiting(pcr, "NotSignedYet", err.Error())
 	return reconcile.Result{RequeueAfter: later(pcr)}, nil
 }
 
@@ -232,7 +232,7 @@ func decided(cr *cmapi.CertificateRequest) bool {
 	})
 }
 
-// approve approves what was judged, unless that is decided.
+// approve approves the request, unless that is decided.
 func (s *Signer) approve(ctx context.Context, cr *cmapi.CertificateRequest) error {
 	if decided(cr) {
 		return nil

@@ -122,7 +122,7 @@ func (s *Signer) Reconcile(ctx context.Context, of reconcile.Request) (reconcile
 	case !ours(pcr) || pcr.DeletionTimestamp != nil:
 		return reconcile.Result{}, nil
 	case answered(pcr): // Not before: a request that is not known to be answered would be passed on again.
-		return reconcile.Result{}, errors.Join(s.tidy(ctx, pcr), s.review(ctx, pcr))
+		return reconcile.Result{}, errors.Join(s.deletePassed(ctx, pcr), s.review(ctx, pcr))
 	}
 	if passed, err := s.atIssuer(ctx, pcr); err != nil || passed {
 		return reconcile.Result{}, err
@@ -134,7 +134,7 @@ func (s *Signer) Reconcile(ctx context.Context, of reconcile.Request) (reconcile
 	case d.Verdict == decide.Wait:
 		return reconcile.Result{RequeueAfter: again}, nil
 	case d.Verdict == decide.Deny && mayChange(pcr, d):
-		s.complain(pcr, d.Reason, d.Message)
+		s.reportWaiting(pcr, d.Reason, d.Message)
 		return reconcile.Result{RequeueAfter: later(pcr)}, nil
 	case d.Verdict == decide.Deny:
 		return reconcile.Result{}, s.deny(ctx, pcr, d)
@@ -153,14 +153,14 @@ func mayChange(pcr *certificatesv1.PodCertificateRequest, d decide.Decision) boo
 	return native(pcr) && slices.Contains([]string{decide.NotAllowed, decide.IPNotProved, decide.NotUnderstood}, d.Reason)
 }
 
-// complain tells the pod why its request waits.
-func (s *Signer) complain(pcr *certificatesv1.PodCertificateRequest, reason, message string) {
+// reportWaiting logs why a request waits, and makes an event of its pod.
+func (s *Signer) reportWaiting(pcr *certificatesv1.PodCertificateRequest, reason, message string) {
 	s.Log.Warn("pod certificate waits", "request", pcr.Namespace+"/"+pcr.Name, "node", pcr.Spec.NodeName,
 		"reason", reason, "message", message)
-	s.tell(pod(pcr), pcr, reason, "SignPodCertificate", message)
+	s.sendEvent(pod(pcr), pcr, reason, "SignPodCertificate", message)
 }
 
-// tell makes an event. The API server takes none with a long note.
-func (s *Signer) tell(regarding, related runtime.Object, reason, action, text string) {
+// sendEvent makes an event. The API server takes none with a long note.
+func (s *Signer) sendEvent(regarding, related runtime.Object, reason, action, text string) {
 	s.Events.Eventf(regarding, related, corev1.EventTypeWarning, reason, action, "%s", message.Cut(text, message.Longest))
 }
