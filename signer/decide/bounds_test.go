@@ -71,7 +71,7 @@ func TestOneVolumeIsParsed(t *testing.T) {
 func TestAListOfMany(t *testing.T) {
 	shown := 0
 	all := slices.Repeat([]counted{{&shown}}, 1<<20)
-	if text := List(all); len(text) > 256 || !strings.HasSuffix(text, "…") || shown > 200 {
+	if text := list(all); len(text) > 256 || !strings.HasSuffix(text, "…") || shown > 200 {
 		t.Errorf("%d bytes, of %d elements: %s", len(text), shown, text)
 	}
 	if text := difference("usages", strings.Repeat("a", 1<<20), "b").Error(); len(text) > 400 {

@@ -100,10 +100,10 @@ func names(asked, wanted *x509.CertificateRequest) (problems problem.List) {
 	if !bytes.Equal(asked.RawSubject, wanted.RawSubject) {
 		differs("subject", subject(asked), subject(wanted))
 	}
-	differs("DNS names", List(asked.DNSNames), List(wanted.DNSNames))
-	differs("IP addresses", List(asked.IPAddresses), List(wanted.IPAddresses))
-	differs("URIs", List(asked.URIs), List(wanted.URIs))
-	differs("email addresses", List(asked.EmailAddresses), List(wanted.EmailAddresses))
+	differs("DNS names", list(asked.DNSNames), list(wanted.DNSNames))
+	differs("IP addresses", list(asked.IPAddresses), list(wanted.IPAddresses))
+	differs("URIs", list(asked.URIs), list(wanted.URIs))
+	differs("email addresses", list(asked.EmailAddresses), list(wanted.EmailAddresses))
 	return problems
 }
 
@@ -113,7 +113,7 @@ func subject(r *x509.CertificateRequest) string {
 	if n := len(r.RawSubject); n > most {
 		return fmt.Sprintf("one of %d bytes", n)
 	}
-	return List([]any{r.Subject})
+	return list([]any{r.Subject})
 }
 
 // body is the part of a signing request that is signed (RFC 2986, section 4.1).

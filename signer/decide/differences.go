@@ -41,11 +41,11 @@ func (r Rules) objectDifferences(of Request, wanted spec.Spec) problem.List {
 	all := append(of.Object.differences(wanted), of.duration(wanted)...)
 	annotations := without(of.Annotations, wanted.Annotations, r.Ignored)
 	if !maps.Equal(annotations, wanted.Annotations) {
-		all = append(all, fmt.Errorf("%w%s", difference("annotations", List(pairs(annotations)),
-			List(pairs(wanted.Annotations))), byWebhook))
+		all = append(all, fmt.Errorf("%w%s", difference("annotations", list(pairs(annotations)),
+			list(pairs(wanted.Annotations))), byWebhook))
 	}
 	if labels := without(of.Object.Labels, nil, r.Ignored); len(labels) > 0 {
-		all = append(all, fmt.Errorf("%w%s", difference("labels", List(pairs(labels)), "none"), byWebhook))
+		all = append(all, fmt.Errorf("%w%s", difference("labels", list(pairs(labels)), "none"), byWebhook))
 	}
 	der, err := decode(of.CSR)
 	if err != nil {
@@ -96,13 +96,13 @@ func (o Object) differences(wanted spec.Spec) (all problem.List) {
 		all = append(all, difference("issuer", title(o.Issuer), title(wanted.Issuer)))
 	}
 	if asked, wants := usages(o.Usages), usages(wanted.Usages); !slices.Equal(asked, wants) {
-		all = append(all, difference("usages", List(asked), List(wants)))
+		all = append(all, difference("usages", list(asked), list(wants)))
 	}
 	if o.IsCA != wanted.IsCA {
 		all = append(all, difference("CA", o.IsCA, wanted.IsCA))
 	}
 	if len(o.Finalizers) > 0 {
-		all = append(all, difference("finalizers", List(o.Finalizers), "none"))
+		all = append(all, difference("finalizers", list(o.Finalizers), "none"))
 	}
 	return all
 }
@@ -127,8 +127,8 @@ func difference(what string, asked, wants any) error {
 
 func brief(value any) string { return message.Cut(fmt.Sprint(value), longest) }
 
-// List returns a list for a message: of a long one its beginning.
-func List[T any](all []T) string {
+// list returns a list for a message: of a long one its beginning.
+func list[T any](all []T) string {
 	var text strings.Builder
 	text.WriteString("[")
 	for i, one := range all {
