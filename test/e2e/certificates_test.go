@@ -20,7 +20,7 @@ import (
 
 func twentyPods(s *story) {
 	const replicas = 20
-	s.deploy(replicas, asks("duration=30s"))
+	s.deploy(replicas, asks("duration=1m"))
 	pods := s.readyPods(replicas)
 	keys := map[string]string{}
 	for _, pod := range pods {
@@ -35,7 +35,7 @@ func twentyPods(s *story) {
 		}
 		keys[key] = pod.Name
 	}
-	s.talk(pods, 5)
+	s.talk(pods, 2)
 	for _, pod := range pods {
 		s.untroubled(pod.Name)
 	}

@@ -65,7 +65,7 @@ func (s *story) controllers(replicas int) {
 func centrallyApproved(s *story) {
 	s.controlled()
 	s.policy("limits: {minDuration: 10s}")
-	s.deploy(6, own("duration=30s"))
+	s.deploy(6, own("duration=1m"))
 	pods := s.readyPods(6)
 	s.rotate(pods)
 	if _, err := s.kubectl("delete", "deployment", "--all"); err != nil { // Its pods would renew in vain.

@@ -44,7 +44,7 @@ func asPods(s *story) {
 	s.says("early", "FailedMount", unlessTheOperator)
 	s.tokenRequests()
 	s.ready("early")
-	s.deploy(4, own("duration=30s"))
+	s.deploy(4, own("duration=1m"))
 	s.rotate(s.readyPods(4))
 	if _, err := s.kubectl("delete", "deployment", "--all"); err != nil {
 		s.Fatal(err)

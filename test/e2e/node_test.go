@@ -11,7 +11,7 @@ import (
 // and nothing may be mounted twice.
 func kubeletKilled(s *story) {
 	const node, replicas = "node-a", 3
-	s.deploy(replicas, on(node), asks("duration=30s"))
+	s.deploy(replicas, on(node), asks("duration=1m"))
 	pods := s.readyPods(replicas)
 	before := s.volumes(node)
 	if err := shared.Node(node).KillService(s.Context(), "kubelet"); err != nil {
