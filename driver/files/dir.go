@@ -4,7 +4,7 @@
 //	<state directory>/<volume id>/   the volume's tmpfs, 0700
 //	  record.json                    what the pod asked for, the attempt under way
 //	  pending.key                    the key of the attempt under way
-//	  pair.<generation>              the key and chain of a generation
+//	  pair.<generation>              the key and chain of a generation: a file of the pod, if one is the same
 //	  keystore.password              the password of its keystores, from its Secret
 //	  trust.<generation>             the record of its CA certificates
 //	  data/                          bind-mounted read-only on the pod's target

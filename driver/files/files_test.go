@@ -222,6 +222,47 @@ func TestThePairInForceIsThatOfTheLink(t *testing.T) {
 	}
 }
 
+func TestAFileOfThePodThatIsThePairIsKeptOnce(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		set  files.Set
+		same bool
+	}{
+		{"a file that is the pair", files.Set{"bundle.pem": []byte("pair"), "tls.crt": []byte("crt")}, true},
+		{"none", files.Set{"tls.crt": []byte("crt"), "longer.pem": []byte("pair and more")}, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			d := files.Dir(t.TempDir())
+			for _, attempt := range []string{"a", "a", "b"} {
+				g := files.Generation{Attempt: attempt, Pair: []byte("pair"), Files: row.set}
+				if err := d.Install(g); err != nil {
+					t.Fatal(err)
+				}
+				if got, pair, err := d.InForce(); got != attempt || string(pair) != "pair" || err != nil {
+					t.Errorf("attempt %s: %q of %s, %v", attempt, pair, got, err)
+				}
+				if n := len(glob(t, string(d), "pair.[ab]*")); n != 1 {
+					t.Errorf("%d pairs are kept", n)
+				}
+			}
+			pair, errPair := os.Stat(glob(t, string(d), "pair.[ab]*")[0])
+			bundle, errBundle := os.Stat(filepath.Join(d.Data(), "bundle.pem"))
+			if row.same != (errors.Join(errPair, errBundle) == nil && os.SameFile(pair, bundle)) {
+				t.Errorf("one file: %v, %v", errPair, errBundle)
+			}
+		})
+	}
+}
+
+func glob(t *testing.T, dir, pattern string) []string {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil || len(all) == 0 {
+		t.Fatalf("%s: %v, %v", pattern, all, err)
+	}
+	return all
+}
+
 func TestAPairOfAnOlderDriver(t *testing.T) {
 	d := files.Dir(t.TempDir())
 	if err := d.Recover(); err != nil {

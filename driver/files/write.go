@@ -1,6 +1,7 @@
 package files
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -115,16 +116,17 @@ func (d Dir) current() (string, error) {
 // generation writes a generation that is not in force yet, and makes the links by the names of its files: until the
 // swap, a new link is dangling.
 func (d Dir) generation(name string, g Generation) error {
-	for prefix, text := range map[string][]byte{pairFile: g.Pair, trustFile: g.Trust} {
-		if text == nil {
-			continue
-		}
-		if err := os.WriteFile(d.path(prefix+name), text, 0o600); err != nil {
+	set := filepath.Join(d.Data(), ".."+name)
+	if err := writeSet(set, g.Files, g.Owner); err != nil {
+		return err
+	}
+	if err := d.keepPair(name, set, g); err != nil {
+		return err
+	}
+	if g.Trust != nil {
+		if err := os.WriteFile(d.path(trustFile+name), g.Trust, 0o600); err != nil {
 			return err
 		}
-	}
-	if err := writeSet(filepath.Join(d.Data(), ".."+name), g.Files, g.Owner); err != nil {
-		return err
 	}
 	for name := range g.Files {
 		err := os.Symlink(filepath.Join(Current, name), filepath.Join(d.Data(), name))
@@ -133,6 +135,19 @@ func (d Dir) generation(name string, g Generation) error {
 		}
 	}
 	return setOwner(d.Data(), g.Owner, true)
+}
+
+// keepPair keeps the pair beside the pod's files. If one of them is the same, it is that file: each file takes a page.
+func (d Dir) keepPair(name, set string, g Generation) error {
+	if g.Pair == nil {
+		return nil
+	}
+	for file, content := range g.Files {
+		if bytes.Equal(content, g.Pair) {
+			return os.Link(filepath.Join(set, file), d.path(pairFile+name))
+		}
+	}
+	return os.WriteFile(d.path(pairFile+name), g.Pair, 0o600)
 }
 
 // writeSet writes files into a new directory.

@@ -96,7 +96,7 @@ func Same(source, target string) bool {
 
 // Is reports whether path is a mount point. A path that does not exist is none.
 func Is(path string) (bool, error) {
-	is, err := new(mountutils.Mounter).IsMountPoint(path) // mountutils.New executes umount.
+	is, err := isRoot(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -104,6 +104,21 @@ func Is(path string) (bool, error) {
 		return false, fmt.Errorf("look for a mount on %s: %w", path, err)
 	}
 	return is, nil
+}
+
+// isRoot asks the kernel whether path is the root of a mount (statx(2), Linux 5.8). Where it does not tell, mountutils
+// finds out, which looks at each element of the path and takes ten times as long.
+func isRoot(path string) (bool, error) {
+	var stat unix.Statx_t
+	const how = unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT | unix.AT_STATX_DONT_SYNC
+	err := unix.Statx(unix.AT_FDCWD, path, how, 0, &stat)
+	switch {
+	case err == nil && stat.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0:
+		return stat.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
+	case err != nil && !errors.Is(err, unix.ENOSYS):
+		return false, err
+	}
+	return new(mountutils.Mounter).IsMountPoint(path) // mountutils.New executes umount.
 }
 
 // Unmount removes every mount on path, and succeeds if there is none. Files that are open stay usable.
