@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
@@ -75,12 +73,12 @@ func (q *Queue) Close() error { return q.queue.Close() }
 
 // Warn sends a warning to the pod of a volume after a delay, in place of an unsent Event on the same topic.
 func (q *Queue) Warn(asked volume.Asked, topic string, w Warning, delay time.Duration) {
-	q.put(asked, topic, Event{corev1.EventTypeWarning, w.Reason, w.Message}, delay)
+	q.put(asked, topic, Event{"Warning", w.Reason, w.Message}, delay)
 }
 
 // Note sends a note that is no warning to the pod of a volume. Its reason is its topic.
 func (q *Queue) Note(asked volume.Asked, reason, message string) {
-	q.put(asked, reason, Event{corev1.EventTypeNormal, reason, message}, 0)
+	q.put(asked, reason, Event{"Normal", reason, message}, 0)
 }
 
 // put queues an Event. A pod may have several volumes: the message begins with the name of the one that it is about.

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"sync"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 
@@ -47,7 +46,7 @@ func (r *Reader) Await(
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w := &wait{of: of, ready: ready, end: cancel, err: fmt.Errorf("read pod %s/%s: not found", of.Namespace, of.Name)}
-	informer, err := api.Inform(api.One(r.core, "pods", of.Namespace, of.Name), &corev1.Pod{}, api.Handler{
+	informer, err := api.Inform(api.One(r.core, "pods", of.Namespace, of.Name), &api.Pod{}, api.Handler{
 		Set: w.set, Unset: func(any) { w.fail(errors.New("it was deleted")) }, Fail: w.fail,
 	})
 	if err != nil {
@@ -72,7 +71,7 @@ type wait struct {
 func (w *wait) set(object any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p, ok := object.(*corev1.Pod)
+	p, ok := object.(*api.Pod)
 	switch {
 	case !ok || w.err == nil:
 		return
@@ -103,13 +102,13 @@ func (w *wait) result() (volume.PodState, error) {
 }
 
 // state returns the part of the pod that volumes may need.
-func state(p *corev1.Pod) volume.PodState {
+func state(p *api.Pod) volume.PodState {
 	s := volume.PodState{Conditions: map[string]string{}, Annotations: p.Annotations}
 	for _, ip := range p.Status.PodIPs {
 		s.IPs = append(s.IPs, ip.IP)
 	}
 	for _, c := range p.Status.Conditions {
-		s.Conditions[string(c.Type)] = string(c.Status)
+		s.Conditions[c.Type] = c.Status
 	}
 	return s
 }

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
@@ -31,7 +31,7 @@ const RenewAt = spec.Prefix + "renew-at"
 func (r *Reader) Renewals(
 	ctx context.Context, renew func(pod signer.Pod, at time.Time, err error), fail func(error),
 ) error {
-	pods := r.meta.Resource(corev1.SchemeGroupVersion.WithResource("pods"))
+	pods := r.meta.Resource(podResource())
 	onNode := fields.OneTermEqualSelector("spec.nodeName", r.node).String()
 	a := annotations{renew: renew, last: map[string]annotation{}}
 	informer, err := api.Inform(&cache.ListWatch{
@@ -57,7 +57,7 @@ func (r *Reader) Renewals(
 // RenewAt reads when the annotation of one pod asks for new certificates; zero: it does not, or is invalid. It is one
 // list of the metadata of this pod.
 func (r *Reader) RenewAt(ctx context.Context, of signer.Pod) (at time.Time, invalid, err error) {
-	pods := r.meta.Resource(corev1.SchemeGroupVersion.WithResource("pods")).Namespace(of.Namespace)
+	pods := r.meta.Resource(podResource()).Namespace(of.Namespace)
 	byName := fields.OneTermEqualSelector(metav1.ObjectNameField, of.Name).String()
 	found, err := pods.List(ctx, metav1.ListOptions{FieldSelector: byName, ResourceVersion: "0"})
 	if err != nil {
@@ -69,6 +69,10 @@ func (r *Reader) RenewAt(ctx context.Context, of signer.Pod) (at time.Time, inva
 		}
 	}
 	return at, invalid, nil
+}
+
+func podResource() schema.GroupVersionResource {
+	return schema.GroupVersionResource{Version: "v1", Resource: "pods"}
 }
 
 // longestTime is more bytes than a time has (RFC 3339).

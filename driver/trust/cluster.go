@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	certificatesv1 "k8s.io/api/certificates/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -45,14 +43,14 @@ func newCluster(config *rest.Config) (*cluster, error) {
 // all.
 func (c *cluster) watch(ctx context.Context, source volume.Source, report func(Answer)) {
 	s := newSourceStore(source)
-	l := &lister{api: c.bundles, resource: "clustertrustbundles", list: &certificatesv1.ClusterTrustBundleList{},
+	l := &lister{api: c.bundles, resource: "clustertrustbundles", list: &api.List[api.ClusterTrustBundle]{},
 		listFailed: s.listFailed}
-	var kind runtime.Object = &certificatesv1.ClusterTrustBundle{}
+	var kind runtime.Object = &api.ClusterTrustBundle{}
 	l.fields = fields.OneTermEqualSelector(metav1.ObjectNameField, source.Name).String()
 	switch {
 	case source.Kind == volume.ConfigMapSource:
 		l.api, l.resource, l.namespace = c.configMaps, "configmaps", source.Namespace
-		l.list, kind = &corev1.ConfigMapList{}, &corev1.ConfigMap{}
+		l.list, kind = &api.List[api.ConfigMap]{}, &api.ConfigMap{}
 	case source.Signer != "":
 		l.fields = fields.OneTermEqualSelector("spec.signerName", source.Signer).String()
 		l.labels = strings.ReplaceAll(source.Labels, "&", ",")
@@ -217,16 +215,16 @@ func (s *sourceStore) answer() Answer {
 // read returns the content of an object.
 func (s *sourceStore) read(object any) Answer {
 	switch o := object.(type) {
-	case *corev1.ConfigMap:
+	case *api.ConfigMap:
 		return s.fromConfigMap(o)
-	case *certificatesv1.ClusterTrustBundle:
+	case *api.ClusterTrustBundle:
 		return answer([]byte(o.Spec.TrustBundle), "ClusterTrustBundle "+o.Name)
 	}
 	return Answer{Err: fmt.Errorf("%T is no source", object)}
 }
 
 // fromConfigMap returns the content of the source's key.
-func (s *sourceStore) fromConfigMap(o *corev1.ConfigMap) Answer {
+func (s *sourceStore) fromConfigMap(o *api.ConfigMap) Answer {
 	what := fmt.Sprintf("ConfigMap %s/%s", o.Namespace, o.Name)
 	if text, ok := o.Data[s.source.Key]; ok {
 		return answer([]byte(text), what+", key "+s.source.Key)

@@ -8,11 +8,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/api"
 )
 
 // A ConfigMap that somebody writes all the time is read at once, then once a second, and its last content counts.
@@ -24,7 +25,7 @@ func TestASourceThatChangesAllTheTime(t *testing.T) {
 		var reports []string
 		go s.run(ctx, func(a Answer) { reports = append(reports, a.Err.Error()) })
 		write := func(n int) {
-			o := &corev1.ConfigMap{
+			o := &api.ConfigMap{
 				ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cas"}, Data: map[string]string{fmt.Sprint(n): ""},
 			}
 			if err := s.Update(o); err != nil {
@@ -65,7 +66,7 @@ func TestASourceThatCantBeRead(t *testing.T) {
 	if got, want := s.answer().Err.Error(), "ConfigMap shop/cas not found"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	s.listFailed(apierrors.NewForbidden(corev1.Resource("configmaps"), "cas", nil))
+	s.listFailed(apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, "cas", nil))
 	if a := s.answer(); !apierrors.IsForbidden(a.Err) {
 		t.Errorf("after a refusal: %v", a.Err)
 	}

@@ -1,13 +1,13 @@
-// Package api makes clients and informers for the few kinds of objects that node plugin and controller read with them.
+// Package api makes clients and informers for the few kinds of objects that the node plugin watches.
 //
-// client-go's clientset registers every kind of Kubernetes, which takes memory.
+// client-go's clientset registers every kind of Kubernetes, and k8s.io/api/core/v1 has every field of its kinds: both
+// take memory that the kinds here, which have only the fields that are read, do not. Copies of an object share its
+// content: what was read is never changed.
 package api
 
 import (
 	"errors"
 
-	certificatesv1 "k8s.io/api/certificates/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -21,14 +21,16 @@ import (
 
 // Core makes a client for Events, pods and ConfigMaps.
 func Core(config *rest.Config) (rest.Interface, error) {
-	return object.Connect(config, corev1.SchemeGroupVersion,
-		&corev1.Event{}, &corev1.Pod{}, &corev1.PodList{}, &corev1.ConfigMap{}, &corev1.ConfigMapList{})
+	return object.Connect(config, core(), map[string]runtime.Object{
+		"Pod": &Pod{}, "PodList": &List[Pod]{}, "ConfigMap": &ConfigMap{}, "ConfigMapList": &List[ConfigMap]{},
+	})
 }
 
 // Certificates makes a client for ClusterTrustBundles.
 func Certificates(config *rest.Config) (rest.Interface, error) {
-	return object.Connect(config, certificatesv1.SchemeGroupVersion,
-		&certificatesv1.ClusterTrustBundle{}, &certificatesv1.ClusterTrustBundleList{})
+	return object.Connect(config, certificates(), map[string]runtime.Object{
+		"ClusterTrustBundle": &ClusterTrustBundle{}, "ClusterTrustBundleList": &List[ClusterTrustBundle]{},
+	})
 }
 
 // One makes a list and watch of one object by its name: the API server sends it only that object's events

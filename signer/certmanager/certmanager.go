@@ -25,8 +25,8 @@ type Signer struct {
 
 // New makes a signer on the API server of config.
 func New(config *rest.Config) (*Signer, error) {
-	api, err := object.Connect(config, version())
-	anonymous, anonymousErr := object.Connect(object.Anonymous(config), version())
+	api, err := object.Connect(config, version(), nil)
+	anonymous, anonymousErr := object.Connect(object.Anonymous(config), version(), nil)
 	rights, rightsErr := decision.NewRights(config, decision.Right{
 		Verb: "create", Group: version().Group, Resource: resource,
 	})

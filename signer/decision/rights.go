@@ -75,8 +75,8 @@ type Account struct {
 // NewRights makes a Rights for those that are needed together.
 func NewRights(config *rest.Config, all ...Right) (*Rights, error) {
 	const resource = "selfsubjectaccessreviews"
-	api, err := object.Connect(config, reviewVersion)
-	anonymous, anonymousErr := object.Connect(object.Anonymous(config), reviewVersion)
+	api, err := object.Connect(config, reviewVersion, nil)
+	anonymous, anonymousErr := object.Connect(object.Anonymous(config), reviewVersion, nil)
 	return &Rights{
 		reviews: object.New[review](api, resource), anonymous: object.New[review](anonymous, resource),
 		all: all, answers: map[Account]answer{},

@@ -46,10 +46,14 @@ type Condition struct {
 func (c Condition) Is(of string) bool { return c.Type == of && c.Status == metav1.ConditionTrue }
 
 // Connect makes a connection to the API server of config for an API version, without a rate limit: the node plugin
-// limits its requests itself. Besides errors it decodes the given kinds.
-func Connect(config *rest.Config, version schema.GroupVersion, kinds ...runtime.Object) (rest.Interface, error) {
+// limits its requests itself. Besides errors it decodes the given kinds, by their names; nil: none.
+func Connect(
+	config *rest.Config, version schema.GroupVersion, kinds map[string]runtime.Object,
+) (rest.Interface, error) {
 	scheme := runtime.NewScheme() // client-go's clientset registers every kind of Kubernetes, which takes memory.
-	scheme.AddKnownTypes(version, kinds...)
+	for name, kind := range kinds {
+		scheme.AddKnownTypeWithName(version.WithKind(name), kind)
+	}
 	metav1.AddToGroupVersion(scheme, version)
 	config = rest.CopyConfig(config)
 	config.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit.

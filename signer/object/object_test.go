@@ -46,7 +46,7 @@ func things(t *testing.T, credentials string, handle http.HandlerFunc) object.Cl
 
 func connect(t *testing.T, config *rest.Config) object.Client[thing] {
 	t.Helper()
-	api, err := object.Connect(config, schema.GroupVersion{Group: "example.org", Version: "v1"})
+	api, err := object.Connect(config, schema.GroupVersion{Group: "example.org", Version: "v1"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,8 +44,8 @@ type identity struct {
 func New(config *rest.Config, node string) (*Signer, error) {
 	rights, rightsErr := decision.NewRights(config, needed()...)
 	config = AsNode(config, node)
-	api, err := object.Connect(config, version())
-	core, coreErr := object.Connect(config, schema.GroupVersion{Version: "v1"})
+	api, err := object.Connect(config, version(), nil)
+	core, coreErr := object.Connect(config, schema.GroupVersion{Version: "v1"}, nil)
 	if err := errors.Join(rightsErr, err, coreErr); err != nil {
 		return nil, err
 	}

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"sync"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -52,7 +51,7 @@ func New[P any](
 // returns them. Within changed no method may be called, and it must not block.
 func (c *ConfigMap[P]) Run(ctx context.Context, changed func(*P)) error {
 	c.changed = changed
-	informer, err := api.Inform(api.One(c.core, "configmaps", c.namespace, c.name), &corev1.ConfigMap{}, api.Handler{
+	informer, err := api.Inform(api.One(c.core, "configmaps", c.namespace, c.name), &api.ConfigMap{}, api.Handler{
 		Set: c.update, Unset: c.deleted, Fail: c.reportError,
 	})
 	if err != nil {
@@ -71,7 +70,7 @@ func (c *ConfigMap[P]) Run(ctx context.Context, changed func(*P)) error {
 
 // update takes the profiles, if they are valid.
 func (c *ConfigMap[P]) update(object any) {
-	cm, ok := object.(*corev1.ConfigMap)
+	cm, ok := object.(*api.ConfigMap)
 	if !ok {
 		return
 	}
