@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,11 +26,18 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/profile"
 )
 
+// gcPercent replaces Go's GOGC of 100, unless it is set: memory is held all the time, and CPU is taken for it only while
+// certificates are issued (docs/benchmarks.md, "What is not met, and why").
+const gcPercent = 50
+
 // node runs the node plugin until ctx ends.
 func node(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
 	o, err := parse(args, getenv, stdout)
 	if err != nil {
 		return err
+	}
+	if getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 	log := o.Logger(stderr)
 	klog.SetSlogLogger(log) // client-go's log.

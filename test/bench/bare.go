@@ -61,8 +61,8 @@ func serveBare(ctx context.Context, o options) error {
 	return server.Serve(listener)
 }
 
-// startBare starts that process.
-func startBare(root string) (d *driver, err error) {
+// startBare starts that process, in a cgroup if one is given.
+func startBare(root string, group *cgroup) (d *driver, err error) {
 	k, err := kubelet.New(root)
 	if err != nil {
 		return nil, err
@@ -85,8 +85,12 @@ func startBare(root string) (d *driver, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d = &driver{Kubelet: k, Driver: kubelet.DialEachCall(socket), name: "bare"}
-	d.process = exec.Command(self, "--bare-node="+state)
+	command := []string{self, "--bare-node=" + state}
+	if group != nil {
+		command = group.command(command...)
+	}
+	d = &driver{group: group, Kubelet: k, Driver: kubelet.DialEachCall(socket), name: "bare"}
+	d.process = exec.Command(command[0], command[1:]...)
 	d.process.ExtraFiles = []*os.File{file}
 	d.process.Stderr = &d.log
 	if err := d.process.Start(); err != nil {

@@ -45,7 +45,7 @@ func (b *bench) holdRound(ctx context.Context, d *driver) error {
 	}
 	b.add(resident, d.name, memory/(1<<20))
 	if d.group != nil {
-		if memory, err = d.group.bytes(); err != nil {
+		if memory, err = d.charged(); err != nil {
 			return err
 		}
 		b.add(groupTotal, d.name, memory/(1<<20))

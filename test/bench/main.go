@@ -120,7 +120,9 @@ func run(ctx context.Context, o options) (err error) {
 // measure measures what there is to measure, floors and drivers by turns: what else the machine does meets them all.
 func measure(ctx context.Context, o options) (r report, err error) {
 	b := &bench{options: o, measured: measured{}, refused: map[string]int{}}
-	if b.bare, err = startBare(filepath.Join(o.dir, "bare")); err != nil {
+	group, remove := b.newCgroup()
+	defer func() { err = errors.Join(err, remove()) }()
+	if b.bare, err = startBare(filepath.Join(o.dir, "bare"), group); err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, b.bare.stop()) }()

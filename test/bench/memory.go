@@ -75,6 +75,14 @@ func (c *cgroup) bytes() (float64, error) {
 	return strconv.ParseFloat(strings.TrimSpace(string(text)), 64)
 }
 
+// charged is what is charged to the driver's cgroup; 0 if it has none of the bench's own.
+func (d *driver) charged() (float64, error) {
+	if d.group == nil {
+		return 0, nil
+	}
+	return d.group.bytes()
+}
+
 // command is a command line that enters the cgroup and then executes the given one, as the same process.
 func (c *cgroup) command(args ...string) []string {
 	return append([]string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, filepath.Join(c.dir, "cgroup.procs")}, args...)

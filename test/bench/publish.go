@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/test/kubelet"
@@ -61,14 +63,11 @@ func (b *bench) republish1(ctx context.Context, d *driver, v kubelet.Volume, too
 // fill publishes the volumes, a part in each round, between rounds of the floor. They stay.
 func (b *bench) fill(ctx context.Context) error {
 	empty := map[string]float64{}
-	err := b.eachDriver(func(d *driver) (err error) {
-		if d.group != nil {
-			empty[d.name], err = d.group.bytes()
+	for _, d := range append(slices.Clone(b.drivers), b.bare) {
+		var err error
+		if empty[d.name], err = d.charged(); err != nil {
+			return err
 		}
-		return err
-	})
-	if err != nil {
-		return err
 	}
 	if err := b.publishFloor(ctx, 0); err != nil {
 		return err
@@ -81,14 +80,17 @@ func (b *bench) fill(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.eachDriver(func(d *driver) error {
-		if d.group == nil {
-			return nil
+	full, err := b.bare.charged()
+	if b.bare.group != nil {
+		b.addFloor(groupVolume, (full-empty[b.bare.name])/1000/float64((b.rounds+1)*b.part()))
+	}
+	return errors.Join(err, b.eachDriver(func(d *driver) error {
+		full, err := d.charged()
+		if d.group != nil {
+			b.add(groupVolume, d.name, (full-empty[d.name])/1000/float64(b.volumes))
 		}
-		full, err := d.group.bytes()
-		b.add(groupVolume, d.name, (full-empty[d.name])/1000/float64(b.volumes))
 		return err
-	})
+	}))
 }
 
 // publishFloor measures what as many certificates and volumes cost without a driver.

@@ -34,18 +34,12 @@ func (b *bench) start(ctx context.Context) (stop func() error, err error) {
 		return stop, err
 	}
 	if b.mayfly != "" {
-		group, err := newCgroup()
-		if err != nil {
-			b.notes = append(b.notes, fmt.Sprintf("The memory of a cgroup was not measured: %v.", err))
-		}
+		group, remove := b.newCgroup()
 		d, err := newMayfly(b.options, group, filepath.Join(b.dir, "node"), "--kubeconfig="+b.kubeconfig)
 		if err != nil {
 			return stop, err
 		}
-		stops = append(stops, d.stop)
-		if group != nil {
-			stops = append(stops, group.remove)
-		}
+		stops = append(stops, d.stop, remove)
 		if err := d.start(ctx); err != nil {
 			return stop, err
 		}
@@ -59,6 +53,16 @@ func (b *bench) start(ctx context.Context) (stop func() error, err error) {
 		b.drivers = append(b.drivers, d)
 	}
 	return stop, nil
+}
+
+// newCgroup makes a memory cgroup, or notes why it can't and returns nil. What else it returns removes it.
+func (b *bench) newCgroup() (group *cgroup, remove func() error) {
+	group, err := newCgroup()
+	if err != nil {
+		b.notes = append(b.notes, fmt.Sprintf("The memory of a cgroup was not measured: %v.", err))
+		return nil, func() error { return nil }
+	}
+	return group, group.remove
 }
 
 // machine says what the numbers are of.
