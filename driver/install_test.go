@@ -128,7 +128,8 @@ func TestAPairThatCantBeReadIsRenewed(t *testing.T) {
 	n.interrupt(v, func(dir files.Dir, r *store.Record) error {
 		r.RenewAt = time.Now()
 		current, err := os.Readlink(filepath.Join(dir.Data(), files.Current))
-		return errors.Join(err, os.WriteFile(n.inState(v, "pair."+strings.TrimPrefix(current, "..")), []byte("?"), 0o600))
+		kept := n.inState(v, "pair."+strings.TrimPrefix(current, ".."))
+		return errors.Join(err, os.Remove(kept), os.WriteFile(kept, []byte("?"), 0o600)) // It is a file of the pod, too.
 	})
 	until(t, "the renewal begins", func() bool { return len(n.signer.asked()) > 1 })
 	if !pair(t, target).Equal(before) {

@@ -281,6 +281,44 @@ func TestUsagesThatAreLeftOut(t *testing.T) {
 	}
 }
 
+// A certificate that is valid for another time than was asked for is taken, and told.
+func TestAnotherDuration(t *testing.T) {
+	root := newIssuer(t, "root", now.AddDate(10, 0, 0), nil)
+	const longer = "OtherDuration the certificate is valid for 2160h0m0s, and 1h0m0s was asked for"
+	for _, row := range []struct {
+		driver, prefix, asked string
+		begin, life           time.Duration
+		want                  string
+	}{
+		{spec.Driver, spec.Prefix, "1h", 0, time.Hour, ""},
+		{spec.Driver, spec.Prefix, "1h", -time.Hour, 2 * time.Hour, ""}, // It ends when it should.
+		{spec.Driver, spec.Prefix, "1h", 0, 71 * time.Minute, ""},
+		{spec.Driver, spec.Prefix, "1h", 0, 72 * time.Minute,
+			"OtherDuration the certificate is valid for 1h12m0s, and 1h0m0s was asked for"},
+		{spec.Driver, spec.Prefix, "1h", 0, 90 * 24 * time.Hour, longer},
+		{spec.Driver, spec.Prefix, "1h", -time.Second, 90*24*time.Hour - time.Second, longer}, // As of ACME.
+		{spec.OldDriver, spec.OldPrefix, "1h", 0, 90 * 24 * time.Hour, longer},
+		{spec.Driver, spec.Prefix, "1h", 0, 31 * time.Minute, ""},
+		{spec.Driver, spec.Prefix, "1h", 0, 29 * time.Minute,
+			"OtherDuration the certificate is valid for 29m0s, and 1h0m0s was asked for"},
+		{spec.OldDriver, spec.OldPrefix, "2160h", 0, 24 * time.Hour, ""},
+	} {
+		v := asks(t, row.driver, row.prefix, "dns-names=web", "duration="+row.asked)
+		key, err := request.NewKey(v.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template := &x509.Certificate{
+			DNSNames: []string{"web"}, NotBefore: now.Add(row.begin), NotAfter: now.Add(row.begin + row.life),
+		}
+		issued := signer.Issued{Chain: text(root.sign(t, template, key.Public())), CA: text(root.Certificate)}
+		pair, err := request.Check(v, request.Pair{}, key, issued, now)
+		if got := outcome(pair, err); got != row.want {
+			t.Errorf("%s %s asked for, %s given: %s\nwant %s", row.prefix, row.asked, row.life, got, row.want)
+		}
+	}
+}
+
 // A usage that the pod asked for and never had does not stop a renewal; one that it had does.
 func TestUsagesOfARenewal(t *testing.T) {
 	root := newIssuer(t, "root", now.AddDate(10, 0, 0), nil)

@@ -115,6 +115,21 @@ func (p *Pair) serves(v volume.Volume, before Pair, now time.Time) error {
 	return nil
 }
 
+// lasts warns of a certificate that is valid for longer than was asked for, or for less than half of that. It counts:
+// some issuers, such as those of ACME, go by their own rules. In csi-driver's dialect, where 90 days are asked for by
+// default, a shorter one is usual.
+func (p *Pair) lasts(v volume.Volume, now time.Time) {
+	leaf := p.Chain.Leaf()
+	left := leaf.NotAfter.Sub(now)
+	longer := left > v.Duration+v.Duration/10+MaxSkew
+	shorter := left < v.Duration/2 && !v.Dialect.Lenient()
+	if v.Duration == 0 || !longer && !shorter {
+		return
+	}
+	whole := leaf.NotAfter.Sub(leaf.NotBefore).Round(time.Minute)
+	p.warn("OtherDuration", fmt.Sprintf("the certificate is valid for %s, and %s was asked for", whole, v.Duration))
+}
+
 // under returns the pair with the path to CA certificates, which a pair that was read from its volume does not have.
 func (p Pair) under(ca chain.Bundle, now time.Time) *Pair {
 	if p.Key == nil {

@@ -74,6 +74,7 @@ func Check(v volume.Volume, before Pair, key crypto.Signer, issued signer.Issued
 	for _, problem := range p.Chain.Problems() {
 		p.warn("UnusualChain", problem)
 	}
+	p.lasts(v, now)
 	return p, nil
 }
 
