@@ -35,7 +35,8 @@ func (v *Volumes) Add(f *flag.FlagSet) {
 	f.StringVar(&v.TrustDomain, "trust-domain", "cluster.local",
 		"SPIFFE trust domain of the pods' SPIFFE IDs; empty: none")
 	f.StringVar(&v.SPIFFEPath, "spiffe-path", spec.StandardSPIFFEPath,
-		"path of the pods' SPIFFE IDs, with the variables of the attributes but the pod's IPs")
+		"path of the pods' SPIFFE IDs, with the variables of the attributes but the pod's IPs; one element has "+
+			"${POD_NAMESPACE} or ${POD_UID} and no other variable")
 	f.StringVar(&v.ConfigMap, "config-map", "",
 		"ConfigMap, as <namespace>/<name>, with profiles of attributes and the issuer of volumes that name none; "+
 			"it is watched; empty: none")

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/signer"
@@ -59,6 +60,21 @@ func TestThereMayBeNoSPIFFEID(t *testing.T) {
 	}
 	if id, err := (Defaults{TrustDomain: "example.org", SPIFFEPath: "/${POD}"}).SPIFFEID(pod); id != nil || err == nil {
 		t.Errorf("%v (%v)", id, err)
+	}
+}
+
+// No pod can have the SPIFFE ID of one in another namespace, whatever it is called.
+func TestASPIFFEPathTellsNamespaces(t *testing.T) {
+	for path, want := range map[string]bool{
+		"/sa/${SERVICE_ACCOUNT_NAME}": false, "/workload": false, "/${NODE_NAME}/$POD_NAME": false,
+		"/${POD_NAMESPACE}${SERVICE_ACCOUNT_NAME}":  false, // a and bc, ab and c.
+		"/${POD_NAMESPACE}-${SERVICE_ACCOUNT_NAME}": false, "/${POD_UID}${POD_NAME}": false,
+		"/$POD_NAMESPACE/x": true, "/ns-${POD_NAMESPACE}.x/${POD_NAME}${SERVICE_ACCOUNT_NAME}": true, "/x/${POD_UID}": true,
+	} {
+		err := (Defaults{TrustDomain: "example.org", SPIFFEPath: path}).Check()
+		if (err == nil) != want || err != nil && !strings.Contains(err.Error(), "pods of different namespaces") {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }
 

@@ -66,7 +66,24 @@ func (d Defaults) Check() error {
 	if p.NeedsIP {
 		return errors.New("the path has the pod's IP, which its node may write, and which can change while the pod runs")
 	}
+	if !tellsNamespaces(cmp.Or(d.SPIFFEPath, StandardSPIFFEPath)) {
+		return errors.New("pods of different namespaces would have the same path: one of its elements must be " +
+			"${POD_NAMESPACE} or ${POD_UID}, as in " + StandardSPIFFEPath)
+	}
 	return nil
+}
+
+// tellsNamespaces reports whether no two pods of different namespaces have the same path: one element, which no value
+// of another variable can lengthen, says which namespace, or which pod.
+func tellsNamespaces(path string) bool {
+	return slices.ContainsFunc(strings.Split(path, "/"), func(element string) bool {
+		var names []string
+		os.Expand(element, func(name string) string {
+			names = append(names, name)
+			return ""
+		})
+		return len(names) == 1 && (names[0] == "POD_NAMESPACE" || names[0] == "POD_UID")
+	})
 }
 
 // StandardSPIFFEPath is the path that Istio and cert-manager's csi-driver-spiffe give to SPIFFE IDs.
