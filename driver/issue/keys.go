@@ -24,7 +24,8 @@ const (
 
 // ErrNoKey is the error of an attempt whose key is not made yet.
 var ErrNoKey = signer.Errorf(signer.NotYet, "the volume's RSA key is not made yet: a node makes %d at once, and of "+
-	"those with more than %d bits, which take a minute, one; keys of key-algorithm ECDSA take no time", concurrentKeys, longKey)
+	"those with more than %d bits, which take a minute, one; keys of key-algorithm ECDSA take no time",
+	concurrentKeys, longKey)
 
 // keys makes the keys of volumes. An RSA key is made in the background, and outlives the call that asks for it: the
 // volume's next call gets it. If it were dropped, a key that takes longer than a call would never be made, and cost a

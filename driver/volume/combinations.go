@@ -41,7 +41,8 @@ func (p *parser) checkRenewal() error {
 // completeKeystore finds the password of the keystores, and checks what they need.
 func (p *parser) completeKeystore() error {
 	const inSecret = PasswordKey + " of nodePublishSecretRef"
-	if err := problem.CheckSize(p.asked.Password, maxPassword); err != nil { // It is stored, whether there are keystores or not.
+	// It is stored, whether there are keystores or not.
+	if err := problem.CheckSize(p.asked.Password, maxPassword); err != nil {
 		return problem.In(inSecret, err)
 	}
 	if p.pkcs12 && p.pkcs12Password == "" {

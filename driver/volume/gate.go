@@ -55,7 +55,8 @@ func ParseGate(text string) (Gate, error) {
 			g.value = "True"
 		}
 		if g.value != "True" && g.value != "False" && g.value != "Unknown" {
-			return Gate{}, fmt.Errorf("%s, which is no gate: the status of a condition is True, False or Unknown", message.Quote(text))
+			return Gate{}, fmt.Errorf("%s, which is no gate: the status of a condition is True, False or Unknown",
+				message.Quote(text))
 		}
 		wrong = validation.IsQualifiedName(g.key)
 	case annotationGate:

@@ -49,7 +49,8 @@ func CSR(der []byte, v spec.Spec) problem.List {
 }
 
 // errEncoding says that a signing request has bytes that no signature covers, or that nothing reads.
-var errEncoding = errors.New("the signing request is not encoded as crypto/x509 encodes it: it has bytes that mean nothing")
+var errEncoding = errors.New(
+	"the signing request is not encoded as crypto/x509 encodes it: it has bytes that mean nothing")
 
 // whole reports whether each byte of a signing request means something: encoding/asn1 overlooks what follows the last
 // field of a SEQUENCE, and crypto/x509 the parameters of most algorithms.
@@ -78,7 +79,8 @@ func key(public any, wants spec.Key) error {
 		return nil
 	}
 	is := spec.KindOf(public)
-	return fmt.Errorf("key: asked for is %s %d, and the volume wants %s %d", is.Algorithm, is.Size, wants.Algorithm, wants.Size)
+	return fmt.Errorf("key: asked for is %s %d, and the volume wants %s %d",
+		is.Algorithm, is.Size, wants.Algorithm, wants.Size)
 }
 
 // Derive returns the signing request that the node plugin makes for the volume, with a key that is nobody's.

@@ -24,7 +24,8 @@ type Volume struct {
 // find returns the volume that the request is for.
 func (r Rules) find(of Request, pod *corev1.Pod) (Volume, error) {
 	if n := asking(pod); n > MaxVolumes {
-		return Volume{}, fmt.Errorf("pod %s has %d volumes that may ask for certificates: at most %d", pod.Name, n, MaxVolumes)
+		return Volume{}, fmt.Errorf("pod %s has %d volumes that may ask for certificates: at most %d",
+			pod.Name, n, MaxVolumes)
 	}
 	switch {
 	case of.Native != nil:

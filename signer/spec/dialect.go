@@ -52,7 +52,8 @@ func ParseDriverName(text string) (DriverName, error) {
 		known = append(known, string(d.name))
 	}
 	if !slices.Contains(known, dialect) {
-		return DriverName{}, fmt.Errorf("%s is not a dialect: there are %s", message.Quote(dialect), strings.Join(known, ", "))
+		return DriverName{}, fmt.Errorf("%s is not a dialect: there are %s",
+			message.Quote(dialect), strings.Join(known, ", "))
 	}
 	return DriverName{name, Dialect(dialect)}, nil
 }

@@ -73,7 +73,8 @@ func (p *parser) setURISANs(value string) error {
 			ids++
 		}
 		if ids > 1 && !p.dialect.lenient {
-			return fmt.Errorf("has %s, a second SPIFFE ID: a certificate has one (SPIFFE's X509-SVID, section 2)", message.Quote(text))
+			return fmt.Errorf("has %s, a second SPIFFE ID: a certificate has one (SPIFFE's X509-SVID, section 2)",
+				message.Quote(text))
 		}
 		p.URIs = append(p.URIs, uri)
 		return nil
@@ -94,7 +95,8 @@ func (p *parser) parseURI(text string) (*url.URL, error) {
 		return uri, nil
 	}
 	if _, secret := uri.User.Password(); secret {
-		return nil, fmt.Errorf("has a URI of %s with a password, which all could read in the certificate", message.Quote(uri.Host))
+		return nil, fmt.Errorf("has a URI of %s with a password, which all could read in the certificate",
+			message.Quote(uri.Host))
 	}
 	if strings.ContainsFunc(text, needsEscape) {
 		return nil, fmt.Errorf("has %s, with a character that a URI has only as %%20 and the like (RFC 3986, section 2.1)",

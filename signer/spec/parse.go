@@ -93,7 +93,8 @@ const StandardSPIFFEPath = "/ns/${POD_NAMESPACE}/sa/${SERVICE_ACCOUNT_NAME}"
 type Reading struct {
 	Spec
 	*Values
-	Others []string // The keys that are none of an attribute of the certificate in the dialect, sorted; without the kubelet's.
+	// Others are the keys that are none of an attribute of the certificate in the dialect, sorted; without the kubelet's.
+	Others []string
 }
 
 // A parser builds a reading.

@@ -123,7 +123,8 @@ func (p *Profiles) checkUse(of string, given map[string]string) (problems proble
 			break
 		}
 		if name := given[user]; p.Profiles[name] == nil {
-			problems = append(problems, fmt.Errorf("%s %s: there is no profile %s", of, message.Quote(user), message.Quote(name)))
+			problems = append(problems, fmt.Errorf("%s %s: there is no profile %s",
+				of, message.Quote(user), message.Quote(name)))
 		}
 	}
 	return problems

@@ -60,10 +60,12 @@ func New(config Config) (*Keeper, error) {
 	k := &Keeper{
 		Config: config,
 		ends: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "mayfly_controller_ca_expiry_timestamp_seconds", Help: "When the CA of a signer ends, in seconds since 1970. The leader alone tells.",
+			Name: "mayfly_controller_ca_expiry_timestamp_seconds",
+			Help: "When the CA of a signer ends, in seconds since 1970. The leader alone tells.",
 		}, []string{"signer"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "mayfly_controller_ca_failures_total", Help: "How often the CA of a signer could not be used, kept or published.",
+			Name: "mayfly_controller_ca_failures_total",
+			Help: "How often the CA of a signer could not be used, kept or published.",
 		}, []string{"signer"}),
 	}
 	if err := errors.Join(config.Metrics.Register(k.ends), config.Metrics.Register(k.failures)); err != nil {

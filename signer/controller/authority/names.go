@@ -71,8 +71,10 @@ func bundleName(signer string) string { return strings.ReplaceAll(signer, "/", "
 func (n Names) Cache() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
 		&corev1.Secret{}: {
-			Namespaces: map[string]cache.Config{n.Namespace: {FieldSelector: fields.OneTermEqualSelector("type", string(corev1.SecretTypeTLS))}},
-			Transform:  n.trim,
+			Namespaces: map[string]cache.Config{n.Namespace: {
+				FieldSelector: fields.OneTermEqualSelector("type", string(corev1.SecretTypeTLS)),
+			}},
+			Transform: n.trim,
 		},
 		&certificatesv1.ClusterTrustBundle{}: {Transform: n.trim},
 	}

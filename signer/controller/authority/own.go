@@ -75,7 +75,8 @@ func (k *Keeper) take(ctx context.Context, step Step, secret *corev1.Secret, sta
 // taken tells of a step.
 func (k *Keeper) taken(ctx context.Context, step Step, name string, state State) error {
 	signer, _ := k.Signer(name)
-	k.Log.Info("CA rotated", "signer", signer, "step", string(step), "signing", state.Signing.String(), "roots", len(state.Roots))
+	k.Log.Info("CA rotated", "signer", signer, "step", string(step),
+		"signing", state.Signing.String(), "roots", len(state.Roots))
 	switch step {
 	case Prepare:
 		k.tell(name, corev1.EventTypeNormal, "CAPrepared", "%s is published, and signs later", state.Next)
@@ -97,15 +98,20 @@ func (k *Keeper) begun(ctx context.Context, signer, name string, state State) er
 	case err != nil:
 		return fmt.Errorf("read ClusterTrustBundle %s: %w", bundleName(signer), err)
 	}
-	k.Log.Warn("the CA was gone or over: a new one was made, which nobody trusts yet", "signer", signer, "secret", k.Namespace+"/"+name)
-	k.tell(name, corev1.EventTypeWarning, "CAReplaced", "the CA was gone or over: %s signs from now on, and is trusted where the ClusterTrustBundle has come; its other roots stay in it for %s",
+	k.Log.Warn("the CA was gone or over: a new one was made, which nobody trusts yet",
+		"signer", signer, "secret", k.Namespace+"/"+name)
+	const format = "the CA was gone or over: %s signs from now on, and is trusted where the ClusterTrustBundle has come; " +
+		"its other roots stay in it for %s"
+	k.tell(name, corev1.EventTypeWarning, "CAReplaced", format,
 		state.Signing, k.Plan.Leaf)
 	return nil
 }
 
 // publish sees to it that the signer's bundle has the roots, and says when it is to be seen to again. Without a root
 // there is nothing to publish.
-func (k *Keeper) publish(ctx context.Context, signer string, roots []*x509.Certificate, now time.Time) (wakeAt time.Time, err error) {
+func (k *Keeper) publish(
+	ctx context.Context, signer string, roots []*x509.Certificate, now time.Time,
+) (wakeAt time.Time, err error) {
 	if len(roots) == 0 {
 		return time.Time{}, nil
 	}

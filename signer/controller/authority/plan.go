@@ -35,9 +35,11 @@ func DefaultPlan() Plan {
 func (p Plan) Check() error {
 	switch {
 	case p.Leaf <= 0 || p.Ahead <= 0:
-		return fmt.Errorf("certificates that last for %s, of a CA that is published %s before it signs: both must be more than nothing", p.Leaf, p.Ahead)
+		return fmt.Errorf("certificates that last for %s, of a CA that is published %s before it signs: both must be "+
+			"more than nothing", p.Leaf, p.Ahead)
 	case p.Lifetime <= p.Leaf+p.Ahead:
-		return fmt.Errorf("a CA that lasts for %s would never sign: it is published for %s before, and what it signs may last for %s", p.Lifetime, p.Ahead, p.Leaf)
+		return fmt.Errorf("a CA that lasts for %s would never sign: it is published for %s before, and what it signs "+
+			"may last for %s", p.Lifetime, p.Ahead, p.Leaf)
 	}
 	return nil
 }
@@ -107,7 +109,8 @@ const backdate = time.Hour
 
 // Take returns the state after a step. Expired roots go with every step.
 func (p Plan) Take(step Step, s State, now time.Time) (State, error) {
-	s.Roots = slices.DeleteFunc(slices.Clone(s.Roots), func(root *x509.Certificate) bool { return !now.Before(root.NotAfter) })
+	ended := func(root *x509.Certificate) bool { return !now.Before(root.NotAfter) }
+	s.Roots = slices.DeleteFunc(slices.Clone(s.Roots), ended)
 	if s.Next != nil && over(s.Next, now) {
 		s.Next = nil
 	}

@@ -49,7 +49,8 @@ func (r Reader) remedy(secret string) string {
 	if secret == r.Own {
 		return fmt.Sprintf("mayfly-controller's leader makes Secret %s/%s, see its log", r.Namespace, secret)
 	}
-	return fmt.Sprintf("make a Certificate of cert-manager in namespace %s with isCA: true and secretName: %s", r.Namespace, secret)
+	return fmt.Sprintf("make a Certificate of cert-manager in namespace %s with isCA: true and secretName: %s",
+		r.Namespace, secret)
 }
 
 // Broken is that a Secret is there and its CA can't be used. Trying again does not help.

@@ -22,9 +22,10 @@ const (
 
 // A State is the controller's own CA. The zero State is that there is none.
 type State struct {
-	Signing *ca.CA              // nil: none yet.
-	Next    *ca.CA              // Published already, and signs later; nil: none yet.
-	Roots   []*x509.Certificate // All that are published: of Signing, of Next, and those that signed before and have not ended.
+	Signing *ca.CA // nil: none yet.
+	Next    *ca.CA // Published already, and signs later; nil: none yet.
+	// Roots are all that are published: of Signing, of Next, and those that signed before and have not ended.
+	Roots []*x509.Certificate
 }
 
 // ParseState reads what [State.Write] wrote. A Secret that has something else is an error.
