@@ -41,6 +41,7 @@ type Warning struct{ Reason, Message string }
 type Queue struct {
 	sender Sender
 	log    *slog.Logger
+	clocks renew.Clocks
 	queue  *renew.ClockQueue
 
 	mu      sync.Mutex
@@ -62,7 +63,7 @@ type unsent struct {
 
 // NewQueue makes a queue. Without a sender it drops its Events.
 func NewQueue(sender Sender, clocks renew.Clocks, log *slog.Logger) (q *Queue, err error) {
-	q = &Queue{sender: sender, log: log, volumes: map[string]*events{}}
+	q = &Queue{sender: sender, log: log, clocks: clocks, volumes: map[string]*events{}}
 	q.queue, err = clocks.NewQueue(perSecond, senders, q.send)
 	return q, err
 }
@@ -98,7 +99,7 @@ func (q *Queue) put(asked volume.Asked, topic string, e Event, delay time.Durati
 		of = &events{byTopic: map[string]*unsent{}}
 		q.volumes[asked.ID] = of
 	}
-	of.pod, of.byTopic[topic] = asked.Pod(), &unsent{Event: e, due: renew.Now().Add(delay)}
+	of.pod, of.byTopic[topic] = asked.Pod(), &unsent{Event: e, due: q.clocks.Now().Add(delay)}
 	q.schedule(asked.ID, of)
 }
 
@@ -161,7 +162,7 @@ func (q *Queue) next(id string) (pod signer.Pod, topic string, u *unsent) {
 	if of == nil {
 		return signer.Pod{}, "", nil
 	}
-	now := renew.Now()
+	now := q.clocks.Now()
 	for _, topic := range slices.Sorted(maps.Keys(of.byTopic)) {
 		if u := of.byTopic[topic]; !u.sending && !u.due.After(now) {
 			u.sending = true
@@ -182,7 +183,7 @@ func (q *Queue) done(id, topic string, u *unsent, err error) {
 		return
 	}
 	if err != nil {
-		u.sending, u.due = false, renew.Now().Add(retryDelay)
+		u.sending, u.due = false, q.clocks.Now().Add(retryDelay)
 		return
 	}
 	delete(of.byTopic, topic)

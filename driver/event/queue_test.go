@@ -46,7 +46,7 @@ func (s *sent) Send(_ context.Context, pod signer.Pod, e event.Event) error {
 // run starts a queue that ends with the test.
 func run(t *testing.T, s event.Sender) *event.Queue {
 	t.Helper()
-	q, err := event.NewQueue(s, nil, slog.New(slog.DiscardHandler))
+	q, err := event.NewQueue(s, renew.Clocks{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestWhatIsWithdrawnWhileItIsSent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &slow{}
-				clocks := func() (renew.Clock, error) { return alarm.New(), nil }
+				clocks := renew.Clocks{New: func() (renew.Clock, error) { return alarm.New(), nil }}
 				q, err := event.NewQueue(s, clocks, slog.New(slog.DiscardHandler))
 				if err != nil {
 					t.Fatal(err)

@@ -32,6 +32,7 @@ type Config struct {
 	KeepRequests *int                          // How many finished requests of a volume stay; nil: its dialect says.
 	Wanted       func(podUID string) time.Time // When certificates of a pod are to be renewed; nil: nobody wishes that.
 	Events       *event.Queue
+	Clocks       renew.Clocks
 	Metrics      prometheus.Registerer // nil: metrics are not registered.
 	Log          *slog.Logger
 
@@ -137,7 +138,7 @@ func (i *Issuer) Sign(ctx context.Context, v *store.Volume, a Attempt) (request.
 	spec := v.Spec()
 	asking := request.New(spec, a.ID, a.CSR)
 	var err error
-	if asking.Token, err = i.tokens.use(v.ID(), spec.AsPod); err != nil {
+	if asking.Token, err = i.tokens.use(v.ID(), spec.AsPod, i.Clocks.Now()); err != nil {
 		return request.Pair{}, err
 	}
 	issued, err := i.ask(ctx, v, asking)
@@ -154,7 +155,7 @@ func (i *Issuer) Sign(ctx context.Context, v *store.Volume, a Attempt) (request.
 	if err != nil {
 		before = request.Pair{}
 	}
-	pair, err := request.Check(spec, before, a.Key, issued, renew.Now())
+	pair, err := request.Check(spec, before, a.Key, issued, i.Clocks.Now())
 	var early *request.NotYetValid
 	switch {
 	case errors.As(err, &early):

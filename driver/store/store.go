@@ -23,6 +23,7 @@ import (
 // A Store holds the volumes of one state directory, by their ids. Make one with [New].
 type Store struct {
 	dir       string
+	now       func() time.Time
 	log       *slog.Logger
 	swappable prometheus.Counter
 
@@ -30,13 +31,13 @@ type Store struct {
 	volumes map[string]*Volume
 }
 
-// New makes a store, and its state directory if that does not exist. The store is empty until [Store.Recover]. It
-// panics if the registry has its metrics already; a nil one gets none.
-func New(dir string, log *slog.Logger, registry prometheus.Registerer) (*Store, error) {
+// New makes a store, and its state directory if that does not exist. The store is empty until [Store.Recover]. now
+// is the wall clock. It panics if the registry has its metrics already; a nil one gets none.
+func New(dir string, now func() time.Time, log *slog.Logger, registry prometheus.Registerer) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state directory: %w", err)
 	}
-	s := &Store{dir: dir, log: log, volumes: map[string]*Volume{}}
+	s := &Store{dir: dir, now: now, log: log, volumes: map[string]*Volume{}}
 	s.addMetrics(promauto.With(registry))
 	return s, nil
 }
@@ -81,7 +82,7 @@ func (s *Store) get(dir, id string) *Volume {
 	defer s.mu.Unlock()
 	v, ok := s.volumes[id]
 	if !ok {
-		v = newVolume(id, files.Dir(filepath.Join(dir, id)))
+		v = newVolume(id, files.Dir(filepath.Join(dir, id)), s.now)
 		s.volumes[id] = v
 	}
 	return v
@@ -96,7 +97,7 @@ func (s *Store) All() []*Volume {
 
 // count returns for how many volumes is is true now.
 func (s *Store) count(is func(v *Volume, now time.Time) bool) (n float64) {
-	now := time.Now().Round(0) // Wall clock: the monotonic clock stands still in suspend.
+	now := s.now()
 	for _, v := range s.All() {
 		if is(v, now) {
 			n++

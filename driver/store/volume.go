@@ -16,6 +16,7 @@ import (
 type Volume struct {
 	id    string
 	dir   files.Dir
+	now   func() time.Time
 	turn  chan struct{} // Full while an operation has the turn.
 	files sync.Mutex    // See LockFiles; it is locked before mu.
 
@@ -38,8 +39,8 @@ type Validity struct {
 }
 
 // newVolume makes a volume without a record.
-func newVolume(id string, dir files.Dir) *Volume {
-	return &Volume{id: id, dir: dir, turn: make(chan struct{}, 1), tried: make(chan struct{})}
+func newVolume(id string, dir files.Dir, now func() time.Time) *Volume {
+	return &Volume{id: id, dir: dir, now: now, turn: make(chan struct{}, 1), tried: make(chan struct{})}
 }
 
 // ID returns the volume's id.

@@ -148,7 +148,7 @@ func (w *world) start() *process {
 		Signer: cm, KeepRequests: new(w.rand.IntN(3)), Defaults: volume.Defaults{Defaults: spec.Defaults{IssuerName: p.issuer}, TrustFiles: []string{"corp"}}, Trust: w.corporate,
 		RenewalsPerSecond: 100, Pods: w.pods, WatchPods: true, Events: w, Metrics: p.metrics,
 		Log: slog.New(slog.NewTextHandler(w.log, nil)),
-	}, func() (renew.Clock, error) { return alarm.New(), nil })
+	}, renew.Clocks{New: func() (renew.Clock, error) { return alarm.New(), nil }})
 	w.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	p.stop = cancel
