@@ -1,4 +1,4 @@
-// Package alarm has a wall clock and alarms for tests of queues that run in a bubble (testing/synctest).
+// Package alarm has a wall clock that tests set, and its alarms. In a bubble (testing/synctest) they go by its time.
 package alarm
 
 import (
@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A Clock is a wall clock that can be set. The zero Clock shows the bubble's time, and is ready for use.
+// A Clock is a wall clock that can be set. The zero Clock shows the time of [time.Now], and is ready for use.
 type Clock struct {
 	mu     sync.Mutex
 	ahead  time.Duration
@@ -67,7 +67,7 @@ type Alarm struct {
 	waits int
 }
 
-// New makes an alarm that is not set, and rings by the bubble's clock.
+// New makes an alarm that is not set, by a clock that is never set.
 func New() *Alarm { return new(Clock).New() }
 
 // Set implements renew.Alarm.
