@@ -164,7 +164,7 @@ func (d *Driver) state(v *store.Volume) renew.State {
 		s.FailedAt, s.RetryAt = r.Failure.At, r.Failure.RetryAt
 	}
 	if pair, ok := v.Pair(); ok {
-		s.HasPair, s.NotBefore, s.NotAfter = true, pair.NotBefore, pair.NotAfter
+		s.HasPair, s.NotBefore, s.ValidFrom, s.NotAfter = true, pair.NotBefore, pair.ValidFrom(), pair.NotAfter
 	}
 	return s
 }

@@ -67,8 +67,8 @@ func failure(id string, last *store.Failure, cause error, t time.Time, served bo
 	}
 	f.RetryAt = t.Add(renew.Backoff(id, kind, count, served))
 	var early *request.NotYetValid
-	if errors.As(cause, &early) {
-		f.RetryAt = renew.Earlier(early.NotBefore.Add(-request.MaxSkew), t.Add(renew.LongestBackoff))
+	if errors.As(cause, &early) && !kind.Ends() {
+		f.RetryAt = early.ValidFrom()
 	}
 	return f
 }

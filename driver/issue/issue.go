@@ -133,7 +133,8 @@ func (i *Issuer) newKey(ctx context.Context, v *store.Volume) (crypto.Signer, er
 	return i.keys.get(ctx, v.ID(), spec.Pod.Namespace, spec.Key)
 }
 
-// Sign calls the signer and checks its answer. An unusable answer ends the attempt, unless it is valid later.
+// Sign calls the signer and checks its answer. An unusable answer ends the attempt, unless it is valid later, before
+// another attempt would be made.
 func (i *Issuer) Sign(ctx context.Context, v *store.Volume, a Attempt) (request.Pair, error) {
 	spec := v.Spec()
 	asking := request.New(spec, a.ID, a.CSR)
@@ -155,10 +156,11 @@ func (i *Issuer) Sign(ctx context.Context, v *store.Volume, a Attempt) (request.
 	if err != nil {
 		before = request.Pair{}
 	}
-	pair, err := request.Check(spec, before, a.Key, issued, i.Clocks.Now())
+	now := i.Clocks.Now()
+	pair, err := request.Check(spec, before, a.Key, issued, now)
 	var early *request.NotYetValid
 	switch {
-	case errors.As(err, &early):
+	case errors.As(err, &early) && !early.ValidFrom().After(now.Add(renew.LongestBackoff)):
 		return request.Pair{}, signer.Errorf(signer.NotYet, "%w", err)
 	case err != nil:
 		return request.Pair{}, signer.Errorf(signer.Failed,

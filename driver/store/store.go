@@ -59,7 +59,8 @@ func (s *Store) addMetrics(metrics promauto.Factory) {
 	metrics.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mayfly_renewals_overdue",
 		Help: "Volumes whose renewal was due a tenth of their certificate's lifetime ago, " +
-			"or an hour ago if that is less, and has not succeeded."},
+			"or an hour ago if that is less, and has not succeeded, and those whose certificate begins only later, " +
+			"for the clock was set back."},
 		func() float64 { return s.count((*Volume).overdueAt) })
 	s.swappable = metrics.NewCounter(prometheus.CounterOpts{
 		Name: "mayfly_tmpfs_swappable_total",

@@ -75,7 +75,9 @@ func NewUpdater(
 	sources Sources, volumes *store.Store, events *event.Queue, clocks renew.Clocks, log *slog.Logger,
 	registry prometheus.Registerer,
 ) (u *Updater, err error) {
-	u = &Updater{sources: sources, store: volumes, events: events, clocks: clocks, log: log, volumes: map[string]*followed{}}
+	u = &Updater{
+		sources: sources, store: volumes, events: events, clocks: clocks, log: log, volumes: map[string]*followed{},
+	}
 	u.addMetrics(promauto.With(registry))
 	u.queue, err = clocks.NewQueue(math.MaxFloat64, concurrentUpdates, u.update)
 	return u, err
@@ -153,7 +155,7 @@ func (u *Updater) resume(v *store.Volume, sources []volume.Source) bool {
 	if err != nil {
 		return false
 	}
-	at, ok := nextUpdate(text, sources)
+	at, ok := nextUpdate(text, sources, u.clocks.Now())
 	if ok {
 		u.schedule(v.ID(), at)
 	}
