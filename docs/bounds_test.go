@@ -179,7 +179,7 @@ func publish(t *testing.T, edit func(*csi.NodePublishVolumeRequest)) (string, er
 	t.Helper()
 	var log bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&log, nil))
-	volumes, err := store.New(t.TempDir(), logger, nil)
+	volumes, err := store.New(t.TempDir(), time.Now, logger, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

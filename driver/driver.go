@@ -89,6 +89,7 @@ const (
 type Driver struct {
 	Config
 
+	clocks  renew.Clocks
 	store   *store.Store
 	queue   *renew.ClockQueue
 	ends    *renew.ClockQueue // When certificates end.
@@ -107,17 +108,17 @@ type Driver struct {
 }
 
 // New makes a driver. Run recovers its volumes and serves; run it once.
-func New(config Config) (*Driver, error) { return NewWithClocks(config, nil) }
+func New(config Config) (*Driver, error) { return NewWithClocks(config, renew.Clocks{}) }
 
-// NewWithClocks makes a driver whose queues sleep by clocks of another kind than the wall clock.
+// NewWithClocks makes a driver that goes by other clocks than those of the system.
 func NewWithClocks(config Config, clocks renew.Clocks) (d *Driver, err error) {
 	if config.RenewalsPerSecond == 0 {
 		config.RenewalsPerSecond = defaultRenewalsPerSecond
 	}
 	config.Defaults.Node = config.NodeName
-	d = &Driver{Config: config}
+	d = &Driver{Config: config, clocks: clocks}
 	d.stopping, d.stop = context.WithCancel(context.Background())
-	if d.store, err = store.New(config.StateDir, config.Log, config.Metrics); err != nil {
+	if d.store, err = store.New(config.StateDir, clocks.Now, config.Log, config.Metrics); err != nil {
 		return nil, err
 	}
 	if d.queue, err = clocks.NewQueue(config.RenewalsPerSecond, concurrentRenewals, d.due); err != nil {
@@ -135,7 +136,7 @@ func NewWithClocks(config Config, clocks renew.Clocks) (d *Driver, err error) {
 	}
 	d.issuer = issue.New(issue.Config{
 		Signer: config.Signer, KeepRequests: config.KeepRequests, Wanted: d.wanted.At, Due: d.schedule,
-		Events: d.events, Metrics: config.Metrics, Log: config.Log,
+		Events: d.events, Clocks: clocks, Metrics: config.Metrics, Log: config.Log,
 	})
 	d.resolve = resolve.New(resolve.Config{
 		Flags: config.Defaults, Profiles: config.Profiles, Gates: pod.NewGates(config.Pods, d.scheduleID),
@@ -226,7 +227,8 @@ func (d *Driver) newServer() *registration.Server {
 		plugin := service.Plugin{
 			Name: name.Name, Dialect: cmp.Or(name.Dialect, spec.DialectOf(name.Name)),
 			Version: d.Version, NodeName: d.NodeName, KubeletRoot: d.KubeletRoot,
-			Metrics: d.service, Publisher: d, Volumes: d.store, BlockedBy: d.resolve.Gates.BlockedBy, Log: d.Log,
+			Metrics: d.service, Publisher: d, Volumes: d.store, Clocks: d.clocks,
+			BlockedBy: d.resolve.Gates.BlockedBy, Log: d.Log,
 		}
 		server.Plugins = append(server.Plugins,
 			registration.Plugin{Name: name.Name, Endpoint: name.Endpoint, Server: plugin.NewServer()})

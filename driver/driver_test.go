@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/mayfly-csi/mayfly/driver"
+	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/local"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
@@ -35,6 +36,7 @@ type node struct {
 	pods   *somePods // nil: the test's Config has others.
 	log    *logged
 	edit   func(*driver.Config)
+	clocks renew.Clocks
 
 	plugin *driver.Driver
 	driver kubelet.Driver
@@ -93,7 +95,7 @@ func (n *node) stateDir() string { return filepath.Join(n.Root, "plugins", name,
 // start starts the driver, for the first time or after stop.
 func (n *node) start() {
 	n.t.Helper()
-	d, err := driver.New(n.config())
+	d, err := driver.NewWithClocks(n.config(), n.clocks)
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -352,6 +352,9 @@ func TestAnswersThatAreOfNoUse(t *testing.T) {
 		{"another key", other(func(c *x509.Certificate) { c.PublicKey = stranger.Public() }), "the certificate is for another key than ours"},
 		{"expired", other(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }), "the certificate expired at"},
 		{"a name is lacking", other(func(c *x509.Certificate) { c.DNSNames = []string{"other"} }), `the certificate lacks the DNS name "web-0.shop.svc"`},
+		{"not valid for hours", other(func(c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = time.Now().Add(2*time.Hour), time.Now().Add(3*time.Hour)
+		}), "signing failed: unusable certificate from Issuer ca: the certificate is not valid before"},
 		{"not yet valid", other(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour / 2) }), "not signed yet: the certificate is not valid before"},
 	}
 	for _, row := range rows {

@@ -23,7 +23,7 @@ func (d *Driver) Publish(ctx context.Context, asked volume.Asked, token issue.To
 	v := d.store.Get(asked.ID)
 	d.setToken(v, token)
 	d.readWish(ctx, v)
-	if v.Known() && v.ValidAt(renew.Now()) && v.Bound(asked.Target) && ofSameDriver(v.Record().Asked, asked) {
+	if v.Known() && v.ValidAt(d.clocks.Now()) && v.Bound(asked.Target) && ofSameDriver(v.Record().Asked, asked) {
 		return nil
 	}
 	ctx, cancel := d.callContext(ctx)
@@ -123,7 +123,7 @@ func (d *Driver) reopen(v *store.Volume, asked volume.Asked) error {
 		return fmt.Errorf("volume %s is one of driver %s, and the call came to %s", v.ID(), before.Driver, asked.Driver)
 	}
 	if v.Spec().ID == "" {
-		if err := d.resolve.Recorded(v); err != nil && !v.ValidAt(renew.Now()) {
+		if err := d.resolve.Recorded(v); err != nil && !v.ValidAt(d.clocks.Now()) {
 			return fmt.Errorf("the volume is kept as it is: its attributes are not valid any more: %w", err)
 		}
 	}
@@ -147,7 +147,7 @@ func ofSameDriver(before, asked volume.Asked) bool {
 
 // ensure sees to a valid pair in the volume. A volume that backs off is not tried again before its time.
 func (d *Driver) ensure(ctx context.Context, v *store.Volume) (tried <-chan struct{}, err error) {
-	now := renew.Now()
+	now := d.clocks.Now()
 	if v.ValidAt(now) {
 		return nil, nil
 	}
@@ -207,7 +207,7 @@ func (d *Driver) attempt(ctx context.Context, v *store.Volume) error {
 	if err := d.trust.Install(v, a.ID, pair); err != nil {
 		return err
 	}
-	return d.issuer.Finish(v, pair, renew.Now())
+	return d.issuer.Finish(v, pair, d.clocks.Now())
 }
 
 // begin returns the attempt under way, or begins one with the current flags and profiles.
@@ -259,7 +259,7 @@ func (d *Driver) discard(v *store.Volume, target string) error {
 // unless it has a pair. What another driver of its name has mounted stays: the pod may run with it.
 func (d *Driver) reject(v *store.Volume, asked volume.Asked, problems error) error {
 	if v.HasPair() { // Its record is lost; its attributes were valid once.
-		if v.ValidAt(renew.Now()) {
+		if v.ValidAt(d.clocks.Now()) {
 			d.Log.Warn("a volume keeps its certificate, but its attributes are invalid",
 				store.Attr(v.ID(), asked), "error", problems)
 			return nil

@@ -71,13 +71,13 @@ func (d *Driver) timeout(v *store.Volume) time.Duration {
 
 // work does what is due, unless another operation has done it meanwhile.
 func (d *Driver) work(ctx context.Context, v *store.Volume) {
-	target, at := v.Record().Asked.Target, renew.Next(d.state(v), renew.Now())
+	target, at := v.Record().Asked.Target, renew.Next(d.state(v), d.clocks.Now())
 	switch {
 	case v.Removed():
 	case target != "" && abandoned(target):
 		d.removeAbandoned(v)
 	case at.IsZero():
-	case at.After(renew.Now()):
+	case at.After(d.clocks.Now()):
 		d.schedule(v)
 	default:
 		if err := d.issue(ctx, v); err != nil && !interrupted(ctx, err) {
@@ -97,7 +97,7 @@ func abandoned(target string) bool {
 func (d *Driver) removeAbandoned(v *store.Volume) {
 	if err := d.discard(v, v.Record().Asked.Target); err != nil {
 		d.Log.Error("a volume whose pod is gone can't be removed", v.Attr(), "error", err)
-		d.queue.Set(v.ID(), renew.Entry{At: renew.Now().Add(discardDelay)})
+		d.queue.Set(v.ID(), renew.Entry{At: d.clocks.Now().Add(discardDelay)})
 		return
 	}
 	d.Log.Info("removed a volume whose pod is gone", v.Attr())
@@ -131,7 +131,7 @@ func (d *Driver) schedule(v *store.Volume) {
 	if end, ok := issue.EndOf(v); ok {
 		d.ends.Set(v.ID(), renew.Entry{At: end})
 	}
-	state, now := d.state(v), renew.Now()
+	state, now := d.state(v), d.clocks.Now()
 	if at := renew.Next(state, now); !at.IsZero() && !v.Removed() {
 		spec := v.Spec()
 		d.queue.Set(v.ID(), renew.Entry{
@@ -164,7 +164,7 @@ func (d *Driver) state(v *store.Volume) renew.State {
 		s.FailedAt, s.RetryAt = r.Failure.At, r.Failure.RetryAt
 	}
 	if pair, ok := v.Pair(); ok {
-		s.HasPair, s.NotBefore, s.NotAfter = true, pair.NotBefore, pair.NotAfter
+		s.HasPair, s.NotBefore, s.ValidFrom, s.NotAfter = true, pair.NotBefore, pair.ValidFrom(), pair.NotAfter
 	}
 	return s
 }
@@ -175,7 +175,7 @@ func (d *Driver) ended(_ context.Context, id string) {
 	if v == nil {
 		return
 	}
-	d.issuer.ReportEnd(v, renew.Now())
+	d.issuer.ReportEnd(v, d.clocks.Now())
 	if end, ok := issue.EndOf(v); ok { // The clock was set back.
 		d.ends.Set(id, renew.Entry{At: end})
 	}
@@ -197,7 +197,7 @@ func (d *Driver) watchRenewals(ctx context.Context) error {
 
 // readWish reads the annotation of the pod at a call for a volume that waits or is overdue, where it is not watched.
 func (d *Driver) readWish(ctx context.Context, v *store.Volume) {
-	if d.Pods == nil || d.WatchPods || !waits(v) {
+	if d.Pods == nil || d.WatchPods || !d.waits(v) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, wishTimeout)
@@ -212,8 +212,8 @@ func (d *Driver) readWish(ctx context.Context, v *store.Volume) {
 }
 
 // waits reports whether the volume backs off, or was to be renewed well before now.
-func waits(v *store.Volume) bool {
-	r, now := v.Record(), renew.Now()
+func (d *Driver) waits(v *store.Volume) bool {
+	r, now := v.Record(), d.clocks.Now()
 	return v.Known() && v.Spec().ID != "" && (r.Failure != nil && r.Failure.RetryAt.After(now) || r.Overdue(now))
 }
 

@@ -39,6 +39,7 @@ type Warning struct{ Reason, Message string }
 type Queue struct {
 	sender Sender
 	log    *slog.Logger
+	clocks renew.Clocks
 	queue  *renew.ClockQueue
 
 	mu      sync.Mutex
@@ -51,16 +52,23 @@ type events struct {
 	byTopic map[string]*unsent
 }
 
-// An unsent is an Event that is due at a time. Once it is sent, withdrawn or replaced, its topic has it no more.
+// An unsent is an Event that is due some time after it was queued. Once it is sent, withdrawn or replaced, its topic
+// has it no more.
 type unsent struct {
 	Event
-	due     time.Time
-	sending bool
+	queuedAt, dueAt time.Time
+	sending         bool
 }
+
+// due reports whether it is due: also if the clock was set back to before it was queued, since when is not known then.
+func (u *unsent) due(now time.Time) bool { return !u.dueAt.After(now) || now.Before(u.queuedAt) }
+
+// delay has it be due some time after now.
+func (u *unsent) delay(now time.Time, d time.Duration) { u.queuedAt, u.dueAt = now, now.Add(d) }
 
 // NewQueue makes a queue. Without a sender it drops its Events.
 func NewQueue(sender Sender, clocks renew.Clocks, log *slog.Logger) (q *Queue, err error) {
-	q = &Queue{sender: sender, log: log, volumes: map[string]*events{}}
+	q = &Queue{sender: sender, log: log, clocks: clocks, volumes: map[string]*events{}}
 	q.queue, err = clocks.NewQueue(perSecond, senders, q.send)
 	return q, err
 }
@@ -96,7 +104,9 @@ func (q *Queue) put(asked volume.Asked, topic string, e Event, delay time.Durati
 		of = &events{byTopic: map[string]*unsent{}}
 		q.volumes[asked.ID] = of
 	}
-	of.pod, of.byTopic[topic] = asked.Pod(), &unsent{Event: e, due: renew.Now().Add(delay)}
+	u := &unsent{Event: e}
+	u.delay(q.clocks.Now(), delay)
+	of.pod, of.byTopic[topic] = asked.Pod(), u
 	q.schedule(asked.ID, of)
 }
 
@@ -104,8 +114,8 @@ func (q *Queue) put(asked volume.Asked, topic string, e Event, delay time.Durati
 func (q *Queue) schedule(id string, of *events) {
 	var first time.Time
 	for _, u := range of.byTopic {
-		if !u.sending && (first.IsZero() || u.due.Before(first)) {
-			first = u.due
+		if !u.sending && (first.IsZero() || u.dueAt.Before(first)) {
+			first = u.dueAt
 		}
 	}
 	if !first.IsZero() {
@@ -159,9 +169,9 @@ func (q *Queue) next(id string) (pod signer.Pod, topic string, u *unsent) {
 	if of == nil {
 		return signer.Pod{}, "", nil
 	}
-	now := renew.Now()
+	now := q.clocks.Now()
 	for _, topic := range slices.Sorted(maps.Keys(of.byTopic)) {
-		if u := of.byTopic[topic]; !u.sending && !u.due.After(now) {
+		if u := of.byTopic[topic]; !u.sending && u.due(now) {
 			u.sending = true
 			return of.pod, topic, u
 		}
@@ -180,7 +190,8 @@ func (q *Queue) done(id, topic string, u *unsent, err error) {
 		return
 	}
 	if err != nil {
-		u.sending, u.due = false, renew.Now().Add(retryDelay)
+		u.sending = false
+		u.delay(q.clocks.Now(), retryDelay)
 		return
 	}
 	delete(of.byTopic, topic)

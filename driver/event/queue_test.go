@@ -46,7 +46,7 @@ func (s *sent) Send(_ context.Context, pod signer.Pod, e event.Event) error {
 // run starts a queue that ends with the test.
 func run(t *testing.T, s event.Sender) *event.Queue {
 	t.Helper()
-	q, err := event.NewQueue(s, nil, slog.New(slog.DiscardHandler))
+	q, err := event.NewQueue(s, renew.Clocks{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestWhatIsWithdrawnWhileItIsSent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &slow{}
-				clocks := func() (renew.Clock, error) { return alarm.New(), nil }
+				clocks := renew.Clocks{New: func() (renew.Clock, error) { return alarm.New(), nil }}
 				q, err := event.NewQueue(s, clocks, slog.New(slog.DiscardHandler))
 				if err != nil {
 					t.Fatal(err)
@@ -189,6 +189,33 @@ func TestWhatIsWithdrawnWhileItIsSent(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An Event does not wait for as long as the clock was ahead.
+func TestEventsWhenTheClockIsSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, clock := &sent{tries: make(chan struct{}, 10)}, &alarm.Clock{}
+		clocks := renew.Clocks{Wall: clock.Now, New: func() (renew.Clock, error) { return clock.New(), nil }}
+		q, err := event.NewQueue(s, clocks, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- q.Run(ctx) }()
+		q.Warn(asked("1", "a"), "x", event.Warning{Reason: "X"}, time.Minute)
+		synctest.Wait()
+		clock.Jump(-10 * time.Hour)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if len(s.all) != 1 {
+			t.Errorf("sent: %q", s.all)
+		}
+	})
 }
 
 // slow is a sender that fails once after ten seconds, and keeps what it was to send.

@@ -66,7 +66,7 @@ func (i *Issuer) noteRenewal(v *store.Volume, before store.Record, received, end
 	asked := v.Record().Asked
 	switch wanted := i.wantedAt(v.Spec().Pod.UID); {
 	case before.IssuedAt.IsZero() || v.Removed():
-	case before.ReportedEnd.Equal(before.EndsAt) && !before.EndsAt.IsZero():
+	case before.ReportedEnd.Equal(before.EndsAt) && !before.EndsAt.IsZero() && !before.EndsAt.After(received):
 		const format = "the certificate was renewed; the one before ended at %s, the new one ends at %s"
 		i.Events.Note(asked, renewed, fmt.Sprintf(format, chain.Stamp(before.EndsAt), chain.Stamp(end)))
 	case wanted.After(before.IssuedAt) && !wanted.After(received):

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/event"
+	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
@@ -32,7 +33,7 @@ func newVolume(t *testing.T, wanted time.Time) (*Issuer, *store.Volume) {
 	i := New(Config{Log: log, Wanted: func(string) time.Time { return wanted }})
 	t.Cleanup(i.Close)
 	dir := t.TempDir()
-	volumes, err := store.New(dir, log, nil)
+	volumes, err := store.New(dir, time.Now, log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +49,7 @@ func sent(t *testing.T, i *Issuer, v *store.Volume, do func()) (found event.Even
 	t.Helper()
 	events := make(heard, 10)
 	var err error
-	if i.Events, err = event.NewQueue(events, nil, i.Log); err != nil {
+	if i.Events, err = event.NewQueue(events, renew.Clocks{}, i.Log); err != nil {
 		t.Fatal(err)
 	}
 	do()

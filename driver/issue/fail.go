@@ -19,13 +19,13 @@ import (
 func (i *Issuer) Fail(v *store.Volume, cause error) error {
 	kind := signer.KindOf(cause)
 	i.failed.WithLabelValues(kind.String()).Inc()
-	t := renew.Now()
+	t := i.Clocks.Now()
 	served := v.ValidAt(t)
 	before := v.Record()
 	next := failure(v.ID(), before.Failure, cause, t, served)
 	next.Attempt = before.Attempt
 	failed := func(r *store.Record) {
-		if errors.Is(cause, errNoToken) && i.tokens.current(v.ID()) != "" { // A token came meanwhile.
+		if errors.Is(cause, errNoToken) && i.tokens.current(v.ID(), t) != "" { // A token came meanwhile.
 			next.RetryAt = t
 		}
 		r.Failure = next
@@ -67,8 +67,8 @@ func failure(id string, last *store.Failure, cause error, t time.Time, served bo
 	}
 	f.RetryAt = t.Add(renew.Backoff(id, kind, count, served))
 	var early *request.NotYetValid
-	if errors.As(cause, &early) {
-		f.RetryAt = renew.Earlier(early.NotBefore.Add(-request.MaxSkew), t.Add(renew.LongestBackoff))
+	if errors.As(cause, &early) && !kind.Ends() {
+		f.RetryAt = early.ValidFrom()
 	}
 	return f
 }
@@ -94,7 +94,7 @@ func (i *Issuer) Report(v *store.Volume, cause error) {
 	switch pair, ok := v.Pair(); {
 	case ok:
 		w = event.Warning{Reason: notRenewed,
-			Message: "the pod keeps its certificate, which " + chain.EndsAt(pair.NotAfter, renew.Now())}
+			Message: "the pod keeps its certificate, which " + chain.EndsAt(pair.NotAfter, i.Clocks.Now())}
 	case !v.Spec().StartsWithout:
 		return // The pod has not started: the kubelet sends an Event for each call that failed.
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/issue"
+	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
@@ -62,7 +63,7 @@ func newPair(t *testing.T) request.Pair {
 // A refusal ends its attempt, also where that can't be recorded: to ask again would bring the same answer.
 func TestARefusalThatCantBeRecorded(t *testing.T) {
 	log, dir := slog.New(slog.DiscardHandler), t.TempDir()
-	volumes, err := store.New(dir, log, nil)
+	volumes, err := store.New(dir, time.Now, log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,13 +80,13 @@ func TestARefusalThatCantBeRecorded(t *testing.T) {
 // An Event that was not sent before its volume had a new certificate is not sent any more.
 func TestAFailureThatIsOverIsNotTold(t *testing.T) {
 	log, events := slog.New(slog.DiscardHandler), make(sender, 10)
-	queue, err := event.NewQueue(events, nil, log)
+	queue, err := event.NewQueue(events, renew.Clocks{}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer queue.Close() //nolint:errcheck // It is not used any more.
 	dir := t.TempDir()
-	volumes, err := store.New(dir, log, nil)
+	volumes, err := store.New(dir, time.Now, log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

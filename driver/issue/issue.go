@@ -32,6 +32,7 @@ type Config struct {
 	KeepRequests *int                          // How many finished requests of a volume stay; nil: its dialect says.
 	Wanted       func(podUID string) time.Time // When certificates of a pod are to be renewed; nil: nobody wishes that.
 	Events       *event.Queue
+	Clocks       renew.Clocks
 	Metrics      prometheus.Registerer // nil: metrics are not registered.
 	Log          *slog.Logger
 
@@ -132,12 +133,13 @@ func (i *Issuer) newKey(ctx context.Context, v *store.Volume) (crypto.Signer, er
 	return i.keys.get(ctx, v.ID(), spec.Pod.Namespace, spec.Key)
 }
 
-// Sign calls the signer and checks its answer. An unusable answer ends the attempt, unless it is valid later.
+// Sign calls the signer and checks its answer. An unusable answer ends the attempt, unless it is valid later, before
+// another attempt would be made.
 func (i *Issuer) Sign(ctx context.Context, v *store.Volume, a Attempt) (request.Pair, error) {
 	spec := v.Spec()
 	asking := request.New(spec, a.ID, a.CSR)
 	var err error
-	if asking.Token, err = i.tokens.use(v.ID(), spec.AsPod); err != nil {
+	if asking.Token, err = i.tokens.use(v.ID(), spec.AsPod, i.Clocks.Now()); err != nil {
 		return request.Pair{}, err
 	}
 	issued, err := i.ask(ctx, v, asking)
@@ -154,10 +156,11 @@ func (i *Issuer) Sign(ctx context.Context, v *store.Volume, a Attempt) (request.
 	if err != nil {
 		before = request.Pair{}
 	}
-	pair, err := request.Check(spec, before, a.Key, issued, renew.Now())
+	now := i.Clocks.Now()
+	pair, err := request.Check(spec, before, a.Key, issued, now)
 	var early *request.NotYetValid
 	switch {
-	case errors.As(err, &early):
+	case errors.As(err, &early) && !early.ValidFrom().After(now.Add(renew.LongestBackoff)):
 		return request.Pair{}, signer.Errorf(signer.NotYet, "%w", err)
 	case err != nil:
 		return request.Pair{}, signer.Errorf(signer.Failed,

@@ -28,7 +28,7 @@ func silent(ctx context.Context) error {
 
 func TestIsSilent(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
-	volumes, err := store.New(t.TempDir(), log, nil)
+	volumes, err := store.New(t.TempDir(), time.Now, log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestIsSilent(t *testing.T) {
 
 // A volume whose last request was not answered looks briefly after a restart, too.
 func TestIsSilentByTheRecord(t *testing.T) {
-	volumes, err := store.New(t.TempDir(), slog.New(slog.DiscardHandler), nil)
+	volumes, err := store.New(t.TempDir(), time.Now, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
 )
@@ -27,21 +26,21 @@ type tokens struct {
 }
 
 // use returns the token for a request; it is empty if the driver makes the request as itself.
-func (t *tokens) use(id string, asPod bool) (signer.Token, error) {
+func (t *tokens) use(id string, asPod bool, now time.Time) (signer.Token, error) {
 	if !asPod {
 		return "", nil
 	}
-	if token := t.current(id); token != "" {
+	if token := t.current(id, now); token != "" {
 		return token, nil
 	}
 	return "", errNoToken
 }
 
-// current returns the volume's token; it is empty if there is none that has not expired.
-func (t *tokens) current(id string) signer.Token {
+// current returns the volume's token; it is empty if there is none that has not expired at now.
+func (t *tokens) current(id string, now time.Time) signer.Token {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if token := t.all[id]; token.ExpiresAt.After(renew.Now()) {
+	if token := t.all[id]; token.ExpiresAt.After(now) {
 		return token.Value
 	}
 	return ""
@@ -72,5 +71,5 @@ func (i *Issuer) SetToken(v *store.Volume, token Token) {
 		i.tokens.set(v.ID(), Token{})
 		return
 	}
-	i.endBackoff(v, renew.Now(), func(r store.Record) bool { return r.Failure.Reason == errNoToken.Error() })
+	i.endBackoff(v, i.Clocks.Now(), func(r store.Record) bool { return r.Failure.Reason == errNoToken.Error() })
 }

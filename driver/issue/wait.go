@@ -127,7 +127,7 @@ func (i *Issuer) awaitDecision(v *store.Volume, request signer.Request) {
 	i.inBackground(v, request.Attempt.ID, func(one *wait) {
 		issued, err := i.Signer.Sign(one.ctx, request)
 		if i.waits.decide(v.ID(), one, issued, err) {
-			i.endBackoff(v, renew.Now(), func(r store.Record) bool { return r.Attempt == request.Attempt.ID })
+			i.endBackoff(v, i.Clocks.Now(), func(r store.Record) bool { return r.Attempt == request.Attempt.ID })
 		}
 	})
 }
@@ -136,9 +136,9 @@ func (i *Issuer) awaitDecision(v *store.Volume, request signer.Request) {
 func (i *Issuer) awaitMended(v *store.Volume, mended func(context.Context, func() signer.Token) error) {
 	failed := v.Record().Failure.At
 	i.inBackground(v, "", func(one *wait) {
-		err := mended(one.ctx, func() signer.Token { return i.tokens.current(v.ID()) })
+		err := mended(one.ctx, func() signer.Token { return i.tokens.current(v.ID(), i.Clocks.Now()) })
 		if i.waits.finish(v.ID(), one) && err == nil {
-			at := renew.Later(renew.Now(), failed.Add(renew.ShortestRest))
+			at := renew.Later(i.Clocks.Now(), failed.Add(renew.ShortestRest))
 			i.endBackoff(v, at, func(r store.Record) bool { return r.Failure.At.Equal(failed) })
 		}
 	})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/issue"
+	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/signer"
 )
@@ -50,13 +51,13 @@ type waiting struct {
 func newWaiting(t *testing.T) waiting {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	queue, err := event.NewQueue(nil, nil, log)
+	queue, err := event.NewQueue(nil, renew.Clocks{}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := waiting{t: t, dir: t.TempDir(), due: make(chan string, 200)}
 	w.signer = &slow{make(chan string, 400), make(chan error), map[string]bool{}}
-	if w.store, err = store.New(w.dir, log, nil); err != nil {
+	if w.store, err = store.New(w.dir, time.Now, log, nil); err != nil {
 		t.Fatal(err)
 	}
 	due := func(v *store.Volume) { w.due <- v.ID() }

@@ -37,8 +37,12 @@ func (w *WallClock) Set(at time.Time) {
 		return // Closed: nobody waits.
 	}
 	_ = raw.Control(func(fd uintptr) {
-		// A clock that is set makes the read end with ECANCELED.
-		_ = unix.TimerfdSettime(int(fd), unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &spec, nil)
+		const flags = unix.TFD_TIMER_ABSTIME | unix.TFD_TIMER_CANCEL_ON_SET
+		// A clock that is set makes the next read end with ECANCELED. A settime that comes before that gets the error
+		// in its place (linux fs/timerfd.c, timerfd_setup): then the alarm rings at once.
+		if errors.Is(unix.TimerfdSettime(int(fd), flags, &spec, nil), unix.ECANCELED) {
+			_ = unix.TimerfdSettime(int(fd), flags, &unix.ItimerSpec{Value: unix.Timespec{Nsec: 1}}, nil)
+		}
 	})
 }
 

@@ -5,18 +5,30 @@ import (
 	"time"
 )
 
-// Now returns the time of the wall clock alone, as certificates and records have it: the monotonic clock stands still
-// in suspend.
-func Now() time.Time { return time.Now().Round(0) }
-
 // A Clock is an [Alarm] that is closed after use.
 type Clock interface {
 	Alarm
 	Close() error
 }
 
-// Clocks makes the clocks of queues. nil Clocks make wall clocks.
-type Clocks func() (Clock, error)
+// Clocks say what time it is, and make the clocks of queues. The zero Clocks are those of the system.
+type Clocks struct {
+	// Wall returns the time of the wall clock, which may be set; nil: [time.Now]. It is what dates of certificates and
+	// recorded times are compared with. What only measures how much time goes by, such as the bound of a call, goes by
+	// time.Now and time.Since: the monotonic clock is never set.
+	Wall func() time.Time
+
+	New func() (Clock, error) // Makes a clock that rings by Wall; nil: a [WallClock].
+}
+
+// Now returns the time of the wall clock alone, as certificates and records have it: the monotonic clock stands still
+// in suspend.
+func (c Clocks) Now() time.Time {
+	if c.Wall == nil {
+		return time.Now().Round(0)
+	}
+	return c.Wall().Round(0)
+}
 
 // A ClockQueue is a [Queue] with a clock and a watchdog of its own. Close it when it has run.
 type ClockQueue struct {
@@ -29,15 +41,15 @@ type ClockQueue struct {
 func (c Clocks) NewQueue(
 	perSecond float64, workers int, do func(ctx context.Context, id string),
 ) (*ClockQueue, error) {
-	if c == nil {
-		c = func() (Clock, error) { return NewWallClock() }
+	if c.New == nil {
+		c.New = func() (Clock, error) { return NewWallClock() }
 	}
-	clock, err := c()
+	clock, err := c.New()
 	if err != nil {
 		return nil, err
 	}
-	w := NewWatchdog(clock, do)
-	return &ClockQueue{NewQueue(w, perSecond, workers, w.Do), clock, w}, nil
+	w := NewWatchdog(c.Now, clock, do)
+	return &ClockQueue{NewQueue(c.Now, w, perSecond, workers, w.Do), clock, w}, nil
 }
 
 // Stuck returns why the queue makes no progress; see [Watchdog.Stuck].

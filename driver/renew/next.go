@@ -11,6 +11,7 @@ type State struct {
 	HasPair   bool      // The pod has a pair that can be read.
 	Open      bool      // What held back the first attempt in the background is over.
 	NotBefore time.Time // When the pair begins; zero: not known.
+	ValidFrom time.Time // From when on it counts as valid; zero: not known.
 	NotAfter  time.Time // When it ends; zero: not known.
 	IssuedAt  time.Time // When it was received; zero: not known, or there never was one.
 	RenewAt   time.Time // When it is to be renewed, as that was planned; zero: it was not.
@@ -20,7 +21,8 @@ type State struct {
 }
 
 // Next returns when the volume is to be looked at; zero: not before a call comes. What was planned counts as far as
-// the clock explains it: times that it has not reached again since it was set back are planned anew.
+// the clock explains it: times that it has not reached again since it was set back are planned anew, and a pair that is
+// valid only later is due.
 func Next(s State, now time.Time) time.Time {
 	switch {
 	case !s.RetryAt.IsZero():
@@ -71,10 +73,13 @@ func (s State) renewal(now time.Time) time.Time {
 	}
 }
 
-// latest returns the latest time for which a renewal may have been planned; now if nothing is known of the pair.
+// latest returns the latest time for which a renewal may have been planned; now if nothing is known of the pair, and if
+// the clock was set back to before it is valid.
 func (s State) latest(now time.Time) time.Time {
 	switch received := s.Received(now); {
 	case received.IsZero(), s.NotAfter.IsZero():
+		return now
+	case s.ValidFrom.After(now):
 		return now
 	case s.Stalled && !s.IssuedAt.After(now):
 		return s.NotAfter

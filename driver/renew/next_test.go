@@ -15,7 +15,7 @@ func at(hours float64) time.Time { return noon().Add(time.Duration(hours * float
 
 // issued is the state of a volume whose pair of 24 hours was received at noon; edits change it.
 func issued(edits ...func(*renew.State)) renew.State {
-	s := renew.State{HasPair: true, NotBefore: at(-1), NotAfter: at(24), IssuedAt: at(0), RenewAt: at(15)}
+	s := renew.State{HasPair: true, NotBefore: at(-1), ValidFrom: at(-1.1), NotAfter: at(24), IssuedAt: at(0), RenewAt: at(15)}
 	for _, edit := range edits {
 		edit(&s)
 	}
@@ -36,7 +36,7 @@ func TestNext(t *testing.T) {
 	wanted := func(hours float64) func(*renew.State) { return func(s *renew.State) { s.Wanted = at(hours) } }
 	once := func(s *renew.State) { s.Once = true }
 	pending := func(s *renew.State) { s.Pending = true }
-	noPair := func(s *renew.State) { s.HasPair, s.NotBefore = false, time.Time{} }
+	noPair := func(s *renew.State) { s.HasPair, s.NotBefore, s.ValidFrom = false, time.Time{}, time.Time{} }
 	epoch := time.Unix(100, 0)
 	for name, row := range map[string]struct {
 		state renew.State
@@ -58,7 +58,11 @@ func TestNext(t *testing.T) {
 		"set back by a little":                     {issued(receivedAt(1.01)), at(1), plan(-1)},
 		"set back, and again ahead of the receipt": {issued(receivedAt(10)), at(11), plan(10)},
 		"set back after a stalled answer":          {issued(receivedAt(10), func(s *renew.State) { s.Stalled = true }), at(1), plan(-1)},
-		"in 1970":                                  {issued(), epoch, plan(-1)},
+		"in 1970":                                  {issued(), epoch, epoch},
+		"set back to before it begins":             {issued(), at(-1.05), plan(-1)},
+		"set back to before it is valid":           {issued(), at(-2), at(-2)},
+		"and it is not renewed":                    {issued(once), at(-2), never},
+		"and backs off":                            {issued(failed(-2.1, -1.9)), at(-2), at(-1.9)},
 		"received in 1970":                         {issued(func(s *renew.State) { s.IssuedAt, s.RenewAt = epoch, renew.Rule{}.At(epoch, at(24)) }), at(1), renew.Rule{}.At(epoch, at(24))},
 		"the issuer's clock is ahead":              {issued(func(s *renew.State) { s.NotBefore = at(1.05) }), at(1), at(15)},
 		"the issuer's clock is behind":             {issued(func(s *renew.State) { s.NotBefore, s.NotAfter = at(-5), at(19) }), at(1), renew.Rule{}.At(at(0), at(19))},

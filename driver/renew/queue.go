@@ -19,6 +19,7 @@ type Alarm interface {
 // A Queue calls back for each volume when it is due. It has no goroutine, timer or memory traffic per volume:
 // it sleeps until the earliest time of all. What is due together starts at a bounded rate, in fair order; see [Shares].
 type Queue struct {
+	now     func() time.Time
 	alarm   Alarm
 	starts  *rate.Limiter
 	workers int
@@ -46,9 +47,13 @@ type entry struct {
 }
 
 // NewQueue makes a queue that calls do for at most workers volumes at once, and at most perSecond new ones a
-// second. A volume leaves the queue when do is called for it.
-func NewQueue(alarm Alarm, perSecond float64, workers int, do func(ctx context.Context, id string)) *Queue {
+// second. A volume leaves the queue when do is called for it. now is that of the [Clocks]
+// of the alarm.
+func NewQueue(
+	now func() time.Time, alarm Alarm, perSecond float64, workers int, do func(ctx context.Context, id string),
+) *Queue {
 	return &Queue{
+		now:     now,
 		alarm:   alarm,
 		starts:  rate.NewLimiter(rate.Limit(perSecond), workers),
 		workers: workers,
@@ -64,7 +69,7 @@ func (q *Queue) Set(id string, e Entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e.At, e.Begins, e.Ends = e.At.Round(0), e.Begins.Round(0), e.Ends.Round(0) // The monotonic clock stands still in suspend.
-	q.entries[id] = &entry{e, Now(), e.Shares.of(id)}
+	q.entries[id] = &entry{e, q.now(), e.Shares.of(id)}
 	if q.wakeAt.IsZero() || e.At.Before(q.wakeAt) {
 		q.wake(e.At)
 	}
@@ -98,7 +103,7 @@ func (q *Queue) Run(ctx context.Context) error {
 			return err
 		}
 		// The choice comes after the waiting: something more urgent may have become due.
-		id, shares, ok := q.take(time.Now())
+		id, shares, ok := q.take()
 		if !ok {
 			continue
 		}
@@ -111,7 +116,7 @@ func (q *Queue) Run(ctx context.Context) error {
 
 // wait returns when a volume may start.
 func (q *Queue) wait(ctx context.Context) error {
-	for !q.plan(Now()) {
+	for !q.plan(q.now()) {
 		if err := q.alarm.Wait(ctx); err != nil {
 			return err
 		}
@@ -142,11 +147,11 @@ func (q *Queue) plan(now time.Time) (ok bool) {
 }
 
 // take takes the volume that is to start first from the queue.
-func (q *Queue) take(now time.Time) (id string, shares [kinds]share, ok bool) {
+func (q *Queue) take() (id string, shares [kinds]share, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.usage.age(now)
-	id, ok = pick(q.entries, q.usage, q.workers, now.Round(0))
+	q.usage.age(time.Now())
+	id, ok = pick(q.entries, q.usage, q.workers, q.now())
 	if !ok {
 		return "", shares, false
 	}
@@ -162,6 +167,6 @@ func (q *Queue) end(shares [kinds]share) {
 	defer q.mu.Unlock()
 	q.usage.end(shares)
 	if q.blocked {
-		q.wake(Now())
+		q.wake(q.now())
 	}
 }

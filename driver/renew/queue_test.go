@@ -40,17 +40,22 @@ func (c *calls) seen() ([]string, []time.Duration) {
 // run runs a queue in a bubble, and what the callback of body needs.
 func run(t *testing.T, perSecond float64, workers int, do func(context.Context, string), body func(q *renew.Queue, a *alarm.Alarm)) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		a := alarm.New()
-		q := renew.NewQueue(a, perSecond, workers, do)
-		done := make(chan error, 1)
-		go func() { done <- q.Run(ctx) }()
-		body(q, a)
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("Run: %v", err)
-		}
+		runBy(t, &alarm.Clock{}, perSecond, workers, do, body)
 	})
+}
+
+// runBy does the same in the test's own bubble, by a clock.
+func runBy(t *testing.T, clock *alarm.Clock, perSecond float64, workers int, do func(context.Context, string), body func(q *renew.Queue, a *alarm.Alarm)) {
+	ctx, cancel := context.WithCancel(t.Context())
+	a := clock.New()
+	q := renew.NewQueue(clock.Now, a, perSecond, workers, do)
+	done := make(chan error, 1)
+	go func() { done <- q.Run(ctx) }()
+	body(q, a)
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("Run: %v", err)
+	}
 }
 
 func TestTheQueueSleepsUntilTheDeadline(t *testing.T) {
@@ -128,25 +133,42 @@ func TestNoMoreWorkersThanAllowed(t *testing.T) {
 	})
 }
 
+// A volume that is due in an hour, after 20 minutes of it: the clock is set forward or back.
 func TestASetClockIsLookedAtAgain(t *testing.T) {
-	var got calls
-	begin := time.Now()
-	do := func(_ context.Context, id string) { got.add(id, 0) }
-	run(t, 1000, 1, do, func(q *renew.Queue, a *alarm.Alarm) {
-		begin = time.Now()
-		q.Set("a", renew.Entry{At: begin.Add(time.Hour), Begins: begin, Ends: begin.Add(2 * time.Hour)})
-		synctest.Wait()
-		a.Ring() // The clock was set, but not to a time after the deadline.
-		synctest.Wait()
-		if ids, _ := got.seen(); len(ids) != 0 {
-			t.Error("called too early")
-		}
-		time.Sleep(2 * time.Hour)
-		synctest.Wait()
-		if ids, _ := got.seen(); len(ids) != 1 {
-			t.Error("not called")
-		}
-	})
+	for name, row := range map[string]struct {
+		jump, left time.Duration
+	}{
+		"forward, not to the deadline":            {30 * time.Minute, 10 * time.Minute},
+		"forward, beyond the deadline":            {50 * time.Minute, 0},
+		"back, not to before the deadline is set": {-10 * time.Minute, 50 * time.Minute},
+		"back, to before the deadline was set":    {-30 * time.Minute, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var got calls
+				clock := &alarm.Clock{}
+				do := func(_ context.Context, id string) { got.add(id, 0) }
+				runBy(t, clock, 1000, 1, do, func(q *renew.Queue, _ *alarm.Alarm) {
+					begin := clock.Now()
+					q.Set("a", renew.Entry{At: begin.Add(time.Hour), Begins: begin, Ends: begin.Add(2 * time.Hour)})
+					time.Sleep(20 * time.Minute)
+					clock.Jump(row.jump)
+					if row.left > 0 {
+						time.Sleep(row.left - time.Second)
+						synctest.Wait()
+						if ids, _ := got.seen(); len(ids) != 0 {
+							t.Error("called too early")
+						}
+						time.Sleep(time.Second)
+					}
+					synctest.Wait()
+					if ids, _ := got.seen(); len(ids) != 1 {
+						t.Errorf("called %d times", len(ids))
+					}
+				})
+			})
+		})
+	}
 }
 
 // While all that is due waits for workers, the queue sleeps, and so does it after that.

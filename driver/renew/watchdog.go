@@ -10,6 +10,7 @@ import (
 // A Watchdog knows whether a queue makes progress: it stands between the queue and its alarm and calls. Make one with
 // [NewWatchdog].
 type Watchdog struct {
+	now   func() time.Time
 	alarm Alarm
 	do    func(ctx context.Context, id string)
 
@@ -21,9 +22,9 @@ type Watchdog struct {
 }
 
 // NewWatchdog makes a watchdog of a queue with the alarm and calls of do. Give the queue the watchdog as its alarm, and
-// [Watchdog.Do].
-func NewWatchdog(alarm Alarm, do func(ctx context.Context, id string)) *Watchdog {
-	return &Watchdog{alarm: alarm, do: do, calls: map[*time.Time]struct{}{}}
+// [Watchdog.Do]. now is that of the [Clocks] of the alarm.
+func NewWatchdog(now func() time.Time, alarm Alarm, do func(ctx context.Context, id string)) *Watchdog {
+	return &Watchdog{now: now, alarm: alarm, do: do, calls: map[*time.Time]struct{}{}}
 }
 
 // Set implements [Alarm].
@@ -39,7 +40,7 @@ func (w *Watchdog) Wait(ctx context.Context) error {
 	w.move(func() { w.waiting = true })
 	err := w.alarm.Wait(ctx)
 	w.move(func() {
-		if w.waiting = false; !w.ringsAt.After(Now()) { // It has rung.
+		if w.waiting = false; !w.ringsAt.After(w.now()) { // It has rung.
 			w.ringsAt = time.Time{}
 		}
 	})
@@ -73,7 +74,7 @@ func (w *Watchdog) Stuck(limit time.Duration) error {
 		}
 	}
 	still := time.Since(w.moved)
-	switch late := Now().Sub(w.ringsAt); {
+	switch late := w.now().Sub(w.ringsAt); {
 	case w.moved.IsZero() || still <= limit: // It does not run yet, or moves.
 		return nil
 	case !w.waiting:

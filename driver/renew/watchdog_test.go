@@ -19,8 +19,8 @@ func watch(t *testing.T, do func(context.Context, string), body func(q *renew.Qu
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		a := alarm.New()
-		w := renew.NewWatchdog(a, do)
-		q := renew.NewQueue(w, 10, 1, w.Do)
+		w := renew.NewWatchdog(time.Now, a, do)
+		q := renew.NewQueue(time.Now, w, 10, 1, w.Do)
 		if err := w.Stuck(limit); err != nil {
 			t.Errorf("before it runs: %v", err)
 		}
@@ -98,8 +98,8 @@ func (broken) Wait(context.Context) error { return context.DeadlineExceeded }
 
 func TestAQueueThatHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := renew.NewWatchdog(broken{alarm.New()}, nil)
-		if err := renew.NewQueue(w, 10, 1, w.Do).Run(t.Context()); err == nil {
+		w := renew.NewWatchdog(time.Now, broken{alarm.New()}, nil)
+		if err := renew.NewQueue(time.Now, w, 10, 1, w.Do).Run(t.Context()); err == nil {
 			t.Fatal("it runs on")
 		}
 		time.Sleep(limit + time.Second)

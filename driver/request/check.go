@@ -40,6 +40,9 @@ type NotYetValid struct {
 	NotBefore time.Time
 }
 
+// ValidFrom returns from when on the certificate is accepted.
+func (e *NotYetValid) ValidFrom() time.Time { return e.NotBefore.Add(-MaxSkew) }
+
 // Error returns the message, with the time.
 func (e *NotYetValid) Error() string {
 	return fmt.Sprintf("the certificate is not valid before %s: the clocks of the signer and of this node differ",

@@ -5,11 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/pod"
+	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/resolve"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
@@ -34,13 +36,13 @@ func newResolver(t *testing.T, config resolve.Config) (*resolve.Resolver, *store
 	dir := t.TempDir()
 	config.Log = slog.New(slog.DiscardHandler)
 	var err error
-	if config.Events, err = event.NewQueue(nil, nil, config.Log); err != nil {
+	if config.Events, err = event.NewQueue(nil, renew.Clocks{}, config.Log); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = config.Events.Close() })
 	config.Gates = pod.NewGates(nil, func(string) {})
 	t.Cleanup(config.Gates.Close)
-	volumes, err := store.New(dir, config.Log, nil)
+	volumes, err := store.New(dir, time.Now, config.Log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,6 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/spec"
@@ -65,7 +64,7 @@ func (n node) NodeGetVolumeHealth(
 		return nil, notFound{fmt.Errorf("volume %s is not published here", req.GetVolumeId())}
 	}
 	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: &csi.VolumeHealth{
-		VolumeId: req.GetVolumeId(), HealthStatuses: n.health(v, renew.Now()),
+		VolumeId: req.GetVolumeId(), HealthStatuses: n.health(v, n.Clocks.Now()),
 	}}, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/mayfly-csi/mayfly/driver/issue"
+	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/store"
 	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer/spec"
@@ -25,7 +26,7 @@ type Publisher interface {
 	Unpublish(ctx context.Context, id, target string) error
 }
 
-// A Plugin is a node plugin under one of its names. All fields are required.
+// A Plugin is a node plugin under one of its names. All fields but Clocks are required.
 type Plugin struct {
 	Name        string // As in the CSIDriver object.
 	Dialect     spec.Dialect
@@ -36,6 +37,7 @@ type Plugin struct {
 	Metrics   *Metrics // Those of all names.
 	Publisher Publisher
 	Volumes   *store.Store
+	Clocks    renew.Clocks
 	BlockedBy func(id string) error // Why the volume's certificate is not requested yet; nil: no pod delays it.
 	Log       *slog.Logger
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
@@ -40,7 +41,7 @@ func (p *publisher) Unpublish(context.Context, string, string) error { return p.
 func client(t *testing.T, p service.Publisher) csi.NodeClient {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	volumes, err := store.New(t.TempDir(), log, nil)
+	volumes, err := store.New(t.TempDir(), time.Now, log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

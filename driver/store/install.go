@@ -23,7 +23,7 @@ func (v *Volume) Installed() (attempt string, pair request.Pair, err error) {
 	if err != nil {
 		return "", request.Pair{}, err
 	}
-	pair, err = request.DecodePair(text, time.Now())
+	pair, err = request.DecodePair(text, v.now())
 	return attempt, pair, err
 }
 

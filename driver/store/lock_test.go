@@ -17,7 +17,7 @@ import (
 // A second process waits, whether it has found the state directory before the tmpfs was mounted on it or after.
 func TestALockIsOneAcrossTheTmpfs(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "volumes")
-	first, err := store.New(dir, slog.New(slog.DiscardHandler), nil)
+	first, err := store.New(dir, time.Now, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func TestALockIsOneAcrossTheTmpfs(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	second, err := store.New(dir, slog.New(slog.DiscardHandler), nil)
+	second, err := store.New(dir, time.Now, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

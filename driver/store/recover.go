@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/mount"
@@ -138,7 +137,7 @@ func (v *Volume) recoverPair() error {
 	if err != nil {
 		return err
 	}
-	chain, err := request.DecodeChain(text, time.Now())
+	chain, err := request.DecodeChain(text, v.now())
 	if err != nil {
 		return err
 	}

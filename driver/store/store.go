@@ -23,6 +23,7 @@ import (
 // A Store holds the volumes of one state directory, by their ids. Make one with [New].
 type Store struct {
 	dir       string
+	now       func() time.Time
 	log       *slog.Logger
 	swappable prometheus.Counter
 
@@ -30,13 +31,13 @@ type Store struct {
 	volumes map[string]*Volume
 }
 
-// New makes a store, and its state directory if that does not exist. The store is empty until [Store.Recover]. It
-// panics if the registry has its metrics already; a nil one gets none.
-func New(dir string, log *slog.Logger, registry prometheus.Registerer) (*Store, error) {
+// New makes a store, and its state directory if that does not exist. The store is empty until [Store.Recover]. now
+// is the wall clock. It panics if the registry has its metrics already; a nil one gets none.
+func New(dir string, now func() time.Time, log *slog.Logger, registry prometheus.Registerer) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state directory: %w", err)
 	}
-	s := &Store{dir: dir, log: log, volumes: map[string]*Volume{}}
+	s := &Store{dir: dir, now: now, log: log, volumes: map[string]*Volume{}}
 	s.addMetrics(promauto.With(registry))
 	return s, nil
 }
@@ -58,7 +59,8 @@ func (s *Store) addMetrics(metrics promauto.Factory) {
 	metrics.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mayfly_renewals_overdue",
 		Help: "Volumes whose renewal was due a tenth of their certificate's lifetime ago, " +
-			"or an hour ago if that is less, and has not succeeded."},
+			"or an hour ago if that is less, and has not succeeded, and those whose certificate begins only later, " +
+			"for the clock was set back."},
 		func() float64 { return s.count((*Volume).overdueAt) })
 	s.swappable = metrics.NewCounter(prometheus.CounterOpts{
 		Name: "mayfly_tmpfs_swappable_total",
@@ -81,7 +83,7 @@ func (s *Store) get(dir, id string) *Volume {
 	defer s.mu.Unlock()
 	v, ok := s.volumes[id]
 	if !ok {
-		v = newVolume(id, files.Dir(filepath.Join(dir, id)))
+		v = newVolume(id, files.Dir(filepath.Join(dir, id)), s.now)
 		s.volumes[id] = v
 	}
 	return v
@@ -96,7 +98,7 @@ func (s *Store) All() []*Volume {
 
 // count returns for how many volumes is is true now.
 func (s *Store) count(is func(v *Volume, now time.Time) bool) (n float64) {
-	now := time.Now().Round(0) // Wall clock: the monotonic clock stands still in suspend.
+	now := s.now()
 	for _, v := range s.All() {
 		if is(v, now) {
 			n++

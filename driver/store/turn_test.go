@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newVolume(t *testing.T) *store.Volume {
 	t.Helper()
-	s, err := store.New(t.TempDir(), slog.New(slog.DiscardHandler), nil)
+	s, err := store.New(t.TempDir(), time.Now, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

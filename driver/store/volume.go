@@ -16,6 +16,7 @@ import (
 type Volume struct {
 	id    string
 	dir   files.Dir
+	now   func() time.Time
 	turn  chan struct{} // Full while an operation has the turn.
 	files sync.Mutex    // See LockFiles; it is locked before mu.
 
@@ -37,9 +38,12 @@ type Validity struct {
 	Serial              string // Of the leaf, in hexadecimal.
 }
 
+// ValidFrom returns from when on the pair counts as valid: the clock of who issued it may be ahead.
+func (v Validity) ValidFrom() time.Time { return v.NotBefore.Add(-request.MaxSkew) }
+
 // newVolume makes a volume without a record.
-func newVolume(id string, dir files.Dir) *Volume {
-	return &Volume{id: id, dir: dir, turn: make(chan struct{}, 1), tried: make(chan struct{})}
+func newVolume(id string, dir files.Dir, now func() time.Time) *Volume {
+	return &Volume{id: id, dir: dir, now: now, turn: make(chan struct{}, 1), tried: make(chan struct{})}
 }
 
 // ID returns the volume's id.
@@ -82,10 +86,10 @@ func (v *Volume) HasPair() bool {
 	return ok
 }
 
-// ValidAt reports whether the pair in force is valid at t, with an allowance for skewed clocks at its beginning.
+// ValidAt reports whether the pair in force is valid at t. See [Validity.ValidFrom].
 func (v *Volume) ValidAt(t time.Time) bool {
 	p, ok := v.Pair()
-	return ok && p.NotAfter.After(t) && !p.NotBefore.After(t.Add(request.MaxSkew))
+	return ok && p.NotAfter.After(t) && !p.ValidFrom().After(t)
 }
 
 // expiredAt reports whether the pair in force has ended at t.
@@ -94,11 +98,12 @@ func (v *Volume) expiredAt(t time.Time) bool {
 	return ok && !p.NotAfter.After(t)
 }
 
-// overdueAt reports whether the pair in force should have been renewed well before t.
+// overdueAt reports whether the pair in force should have been renewed well before t. One that is valid only later has
+// no time of its own for that.
 func (v *Volume) overdueAt(t time.Time) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.pair != nil && !v.spec.Once && v.record.Overdue(t)
+	return v.pair != nil && !v.spec.Once && (v.record.Overdue(t) || v.pair.ValidFrom().After(t))
 }
 
 // SetPair sets the validity of the pair in force.

@@ -48,7 +48,7 @@ func (u *Updater) expiredRoots() (n int) {
 	for s := range u.used() {
 		lists = append(lists, u.answer(s).Certificates)
 	}
-	now := time.Now()
+	now := u.clocks.Now()
 	for _, c := range chain.Unite(lists...) {
 		if c.Expired(now) {
 			n++

@@ -88,7 +88,7 @@ func (u *Updater) setDistrust(id string, spec volume.Volume, m Memory) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	f := u.state(id)
-	f.distrust = distrust{m.distrusted, m.DistrustedIssuer() != "", m.AllDistrusted(spec.Trust, time.Now())}
+	f.distrust = distrust{m.distrusted, m.DistrustedIssuer() != "", m.AllDistrusted(spec.Trust, u.clocks.Now())}
 	u.follow(id, f) // The list may have changed meanwhile.
 	u.logApplied()
 }
@@ -156,7 +156,7 @@ func (u *Updater) warnOfDistrust(v *store.Volume, spec volume.Volume, before, af
 		}
 		return nil
 	}
-	now := time.Now()
+	now := u.clocks.Now()
 	files := func(m Memory) map[string]string {
 		if m.AllDistrusted(spec.Trust, now) {
 			return map[string]string{"": allDistrusted + ": its files of CA certificates are empty, and a program " +

@@ -23,6 +23,7 @@ type record struct {
 	Ancestors  []ancestor          `json:"ancestors,omitempty"`
 
 	NextEnd *time.Time `json:"nextEnd,omitempty"` // See Memory.NextEnd; nil in records of before.
+	At      time.Time  `json:"at,omitzero"`       // When NextEnd was the next end; zero in records of before.
 }
 
 type sourceRecord struct {
@@ -42,7 +43,7 @@ func (m Memory) Encode(sources []volume.Source, now time.Time) ([]byte, error) {
 	nextEnd := m.NextEnd(sources, now).UTC()
 	r := record{
 		Version: recordVersion, Sources: map[string]sourceRecord{}, Installed: m.installed,
-		Distrusted: m.distrusted, Ancestors: m.ancestors, NextEnd: &nextEnd,
+		Distrusted: m.distrusted, Ancestors: m.ancestors, NextEnd: &nextEnd, At: now.UTC(),
 	}
 	for name, h := range m.sources {
 		one := sourceRecord{Read: h.read, Text: h.text, Problem: h.problem}
@@ -97,16 +98,17 @@ func Decode(text []byte) (Memory, error) {
 
 // nextUpdate returns when the files of a volume that an earlier process has installed are to be looked at, going by its
 // record alone. ok is false if that is now: the volume has a source that may have changed meanwhile, or had another,
-// or its files follow a list of distrusted certificates.
-func nextUpdate(text []byte, sources []volume.Source) (at time.Time, ok bool) {
+// or its files follow a list of distrusted certificates, or the clock was set back: what had ended may be valid again.
+func nextUpdate(text []byte, sources []volume.Source, now time.Time) (at time.Time, ok bool) {
 	var r struct {
 		Version    int                        `json:"version"`
 		Sources    map[string]json.RawMessage `json:"heard"`
 		Installed  string                     `json:"shown"`
 		Distrusted volume.Fingerprints        `json:"distrusted"`
 		NextEnd    *time.Time                 `json:"nextEnd"`
+		At         time.Time                  `json:"at"`
 	}
-	if err := json.Unmarshal(text, &r); err != nil || r.Version != recordVersion || r.NextEnd == nil {
+	if err := json.Unmarshal(text, &r); err != nil || r.Version != recordVersion || r.NextEnd == nil || now.Before(r.At) {
 		return time.Time{}, false
 	}
 	for _, s := range sources {

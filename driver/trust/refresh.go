@@ -22,7 +22,7 @@ func (u *Updater) update(_ context.Context, id string) {
 	}
 	if err := u.refresh(v); err != nil {
 		u.log.Error("CA certificates not changed", v.Attr(), "error", err)
-		u.schedule(id, time.Now().Add(retryDelay))
+		u.schedule(id, u.clocks.Now().Add(retryDelay))
 	}
 }
 
@@ -41,19 +41,19 @@ func (u *Updater) refresh(v *store.Volume) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := u.clocks.Now()
 	before := u.memory(v, spec)
 	after := before.Distrust(u.currentList().distrusted).
 		Update(spec.Trust, u.answers(spec), pair.Chain.Certificates(), now)
 	roots := after.Roots(spec.Trust, now)
 	differ := !after.IsInstalled(roots, after.Text(spec.Trust, roots))
 	if differ && (after.Complete(spec.Trust) || before.HasInstalled()) {
-		if after, err = install(v, spec, attempt, pair, after, roots); err != nil {
+		if after, err = u.install(v, spec, attempt, pair, after, roots); err != nil {
 			return err
 		}
 		u.updated.Inc()
 		u.log.Info("CA certificates changed", v.Attr(), "certificates", len(roots))
-	} else if err := write(v, spec, after); err != nil {
+	} else if err := u.write(v, spec, after); err != nil {
 		return err
 	}
 	u.installed(v, spec, before, after)
@@ -70,12 +70,12 @@ func (u *Updater) clearUnapplied(id string) {
 }
 
 // install puts a pair in force with CA certificates, and returns the memory with these.
-func install(
+func (u *Updater) install(
 	v *store.Volume, spec volume.Volume, attempt string, pair request.Pair, known Memory, roots chain.Bundle,
 ) (Memory, error) {
 	pair.CA, pair.CAText = roots, known.Text(spec.Trust, roots)
 	known = known.SetInstalled(roots, pair.CAText)
-	text, err := known.Encode(spec.Trust, time.Now())
+	text, err := known.Encode(spec.Trust, u.clocks.Now())
 	if err != nil {
 		return Memory{}, err
 	}
@@ -83,8 +83,8 @@ func install(
 }
 
 // write writes the memory into the volume.
-func write(v *store.Volume, spec volume.Volume, m Memory) error {
-	text, err := m.Encode(spec.Trust, time.Now())
+func (u *Updater) write(v *store.Volume, spec volume.Volume, m Memory) error {
+	text, err := m.Encode(spec.Trust, u.clocks.Now())
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (u *Updater) installed(v *store.Volume, spec volume.Volume, before, after M
 		cached = nil
 	}
 	u.setMemory(v.ID(), cached)
-	u.schedule(v.ID(), after.NextEnd(spec.Trust, time.Now()))
+	u.schedule(v.ID(), after.NextEnd(spec.Trust, u.clocks.Now()))
 	u.setDistrust(v.ID(), spec, after)
 	u.warn(v, "TrustBundleKept", before.Problems(), after.Problems(), warningDelay)
 	u.warn(v, "TrustBundleUnchecked", before.Unparsed(), after.Unparsed(), warningDelay)

@@ -49,6 +49,7 @@ type Updater struct {
 	sources Sources // nil: issuers are the only sources.
 	store   *store.Store
 	events  *event.Queue
+	clocks  renew.Clocks
 	log     *slog.Logger
 	updated prometheus.Counter
 	queue   *renew.ClockQueue
@@ -74,7 +75,9 @@ func NewUpdater(
 	sources Sources, volumes *store.Store, events *event.Queue, clocks renew.Clocks, log *slog.Logger,
 	registry prometheus.Registerer,
 ) (u *Updater, err error) {
-	u = &Updater{sources: sources, store: volumes, events: events, log: log, volumes: map[string]*followed{}}
+	u = &Updater{
+		sources: sources, store: volumes, events: events, clocks: clocks, log: log, volumes: map[string]*followed{},
+	}
 	u.addMetrics(promauto.With(registry))
 	u.queue, err = clocks.NewQueue(math.MaxFloat64, concurrentUpdates, u.update)
 	return u, err
@@ -152,7 +155,7 @@ func (u *Updater) resume(v *store.Volume, sources []volume.Source) bool {
 	if err != nil {
 		return false
 	}
-	at, ok := nextUpdate(text, sources)
+	at, ok := nextUpdate(text, sources, u.clocks.Now())
 	if ok {
 		u.schedule(v.ID(), at)
 	}
@@ -195,7 +198,7 @@ func (u *Updater) sourceChanged(v *store.Volume) {
 // changed schedules an update of the volume now. u.mu must be held.
 func (u *Updater) changed(id string, f *followed) {
 	f.unapplied = true
-	u.queue.Set(id, renew.Entry{At: time.Now()})
+	u.queue.Set(id, renew.Entry{At: u.clocks.Now()})
 }
 
 // wakeUp wakes up Wait. The updater's mu must be held.
@@ -285,7 +288,7 @@ func (u *Updater) Wait(ctx context.Context, v *store.Volume) error {
 func (u *Updater) checkSources(v *store.Volume) error {
 	defer v.LockFiles()()
 	spec := v.Spec()
-	now := time.Now()
+	now := u.clocks.Now()
 	m := u.memory(v, spec).Distrust(u.currentList().distrusted).Update(spec.Trust, u.answers(spec), nil, now)
 	u.setMemory(v.ID(), &m)
 	if source, problem, ok := m.Missing(spec.Trust); ok {
@@ -298,14 +301,14 @@ func (u *Updater) checkSources(v *store.Volume) error {
 // operator's list excludes is of kind Failed, and leaves all as it is. The volume's turn must be held.
 func (u *Updater) Install(v *store.Volume, attempt string, pair request.Pair) error {
 	defer v.LockFiles()()
-	spec, now := v.Spec(), time.Now()
+	spec, now := v.Spec(), u.clocks.Now()
 	before := u.memory(v, spec)
 	after := before.Distrust(u.currentList().distrusted).Update(spec.Trust, u.answers(spec), nil, now).
 		Issued(spec.Trust, pair.CA, pair.Chain.Certificates(), now, pair.Chain.Checks(MaxChecks))
 	if err := checkPair(v, spec, after, now); err != nil {
 		return err
 	}
-	after, err := install(v, spec, attempt, pair, after, after.Roots(spec.Trust, now))
+	after, err := u.install(v, spec, attempt, pair, after, after.Roots(spec.Trust, now))
 	if err != nil {
 		return err
 	}
@@ -342,11 +345,11 @@ func (u *Updater) memory(v *store.Volume, spec volume.Volume) Memory {
 	if !errors.Is(err, fs.ErrNotExist) {
 		u.log.Error("record of CA certificates unreadable: rebuilt from files", v.Attr(), "error", err)
 	}
-	return fromFiles(v, spec)
+	return fromFiles(v, spec, u.clocks.Now())
 }
 
 // fromFiles returns the memory that follows from the pod's file of CA certificates, if it has one.
-func fromFiles(v *store.Volume, spec volume.Volume) Memory {
+func fromFiles(v *store.Volume, spec volume.Volume, now time.Time) Memory {
 	_, pair, err := v.Installed()
 	if err != nil {
 		return Memory{}
@@ -362,7 +365,7 @@ func fromFiles(v *store.Volume, spec volume.Volume) Memory {
 	if err != nil || parseErr != nil {
 		return Memory{}
 	}
-	return FromFiles(spec.Trust, chain.Unite(ca), pair.Chain.Certificates(), time.Now())
+	return FromFiles(spec.Trust, chain.Unite(ca), pair.Chain.Certificates(), now)
 }
 
 // failingSources returns how many of the sources that volumes use can't be read or used. An API server that does not

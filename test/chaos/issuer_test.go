@@ -13,6 +13,8 @@ import (
 	"time"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+
+	"github.com/mayfly-csi/mayfly/test/alarm"
 )
 
 // A mood is what an issuer does with requests.
@@ -33,10 +35,10 @@ const (
 func wrongChains() []func(p *pki, l *leaf) {
 	return []func(*pki, *leaf){
 		func(p *pki, l *leaf) { l.template.PublicKey = p.stranger.key.Public() },
-		func(_ *pki, l *leaf) { l.template.NotAfter = time.Now().Add(-time.Second) },
-		func(_ *pki, l *leaf) { l.template.NotAfter = time.Now().Add(5 * time.Second) },
-		func(_ *pki, l *leaf) { l.template.NotBefore = time.Now().Add(30 * time.Minute); l.later(2 * time.Hour) },
-		func(_ *pki, l *leaf) { l.template.NotBefore = time.Now().Add(4 * time.Minute); l.later(time.Hour) },
+		func(_ *pki, l *leaf) { l.later(-time.Second) },
+		func(_ *pki, l *leaf) { l.later(5 * time.Second) },
+		func(_ *pki, l *leaf) { l.template.NotBefore = l.now.Add(30 * time.Minute); l.later(2 * time.Hour) },
+		func(_ *pki, l *leaf) { l.template.NotBefore = l.now.Add(4 * time.Minute); l.later(time.Hour) },
 		func(_ *pki, l *leaf) { l.template.DNSNames = []string{"other"} },
 		func(_ *pki, l *leaf) { l.template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning} },
 		func(_ *pki, l *leaf) { l.template.IsCA = true },
@@ -49,11 +51,11 @@ func wrongChains() []func(p *pki, l *leaf) {
 		func(_ *pki, l *leaf) { l.ca = []byte("garbage") },
 		func(_ *pki, l *leaf) { l.ca = nil },
 		func(p *pki, l *leaf) { // The intermediate ends before the certificate.
-			l.issuer = p.issue(p.root, "brief", time.Now().Add(3*time.Minute))
+			l.issuer = p.issue(p.root, "brief", l.now.Add(3*time.Minute))
 			l.chain = pemOf(l.issuer.certificate)
 		},
 		func(p *pki, l *leaf) { // And has ended.
-			l.issuer = p.issue(p.root, "ended", time.Now().Add(-time.Minute))
+			l.issuer = p.issue(p.root, "ended", l.now.Add(-time.Minute))
 			l.chain = pemOf(l.issuer.certificate)
 		},
 		func(_ *pki, l *leaf) { l.edit = func([]byte) []byte { return []byte("\n") } },
@@ -130,10 +132,14 @@ type authority struct {
 }
 
 // A pki has the CAs of the world.
-type pki struct{ root, intermediate, stranger authority }
+type pki struct {
+	clock                        *alarm.Clock
+	root, intermediate, stranger authority
+}
 
 // A leaf is a certificate that is about to be signed, and what is sent with it.
 type leaf struct {
+	now       time.Time
 	template  *x509.Certificate
 	issuer    authority
 	chain, ca []byte
@@ -141,11 +147,11 @@ type leaf struct {
 }
 
 // later sets when it ends.
-func (l *leaf) later(d time.Duration) { l.template.NotAfter = time.Now().Add(d) }
+func (l *leaf) later(d time.Duration) { l.template.NotAfter = l.now.Add(d) }
 
-func newPKI() *pki {
-	p := &pki{}
-	end := time.Now().AddDate(10, 0, 0)
+func newPKI(clock *alarm.Clock) *pki {
+	p := &pki{clock: clock}
+	end := clock.Now().AddDate(10, 0, 0)
 	p.root = p.issue(authority{}, "root", end)
 	p.stranger = p.issue(authority{}, "stranger", end)
 	p.intermediate = p.issue(p.root, "intermediate", end)
@@ -159,7 +165,7 @@ func (p *pki) issue(parent authority, name string, end time.Time) authority {
 		panic(err)
 	}
 	c := &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: end,
+		Subject: pkix.Name{CommonName: name}, NotBefore: p.clock.Now().AddDate(0, -1, 0), NotAfter: end,
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, PublicKey: key.Public(),
 	}
 	own := authority{c, key}
@@ -185,7 +191,7 @@ func certify(template *x509.Certificate, by authority) *x509.Certificate {
 	return c
 }
 
-// newSerial makes a serial number that has the time.
+// newSerial makes a serial number that has the time, which is not that of the wall clock.
 func newSerial() *big.Int {
 	n := new(big.Int).Lsh(big.NewInt(time.Now().UnixNano()), 32)
 	return n.Or(n, big.NewInt(int64(mathrand.Uint32())))
@@ -203,11 +209,13 @@ func (p *pki) sign(cr *cmapi.CertificateRequest, edit func(*pki, *leaf)) (chain,
 	if err != nil {
 		panic(err)
 	}
+	now := p.clock.Now()
 	l := &leaf{
+		now: now,
 		template: &x509.Certificate{
 			SerialNumber: newSerial(),
 			Subject:      csr.Subject, DNSNames: csr.DNSNames, IPAddresses: csr.IPAddresses, URIs: csr.URIs, PublicKey: csr.PublicKey,
-			NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(cr.Spec.Duration.Duration), KeyUsage: x509.KeyUsageDigitalSignature,
+			NotBefore: now.Add(-time.Minute), NotAfter: now.Add(cr.Spec.Duration.Duration), KeyUsage: x509.KeyUsageDigitalSignature,
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true,
 		},
 		issuer: p.intermediate, chain: pemOf(p.intermediate.certificate), ca: pemOf(p.root.certificate),

@@ -161,7 +161,7 @@ func (w *world) checkFiles(s *slot) {
 	if before == nil || !before.leaf.Equal(s.set.leaf) { // Else only the CA certificates are others.
 		s.blind = s.full
 	}
-	now, link := unix.NsecToTimespec(time.Now().UnixNano()), filepath.Join(w.dir(s), "data", "..data")
+	now, link := unix.NsecToTimespec(w.clock.Now().UnixNano()), filepath.Join(w.dir(s), "data", "..data")
 	_ = unix.UtimesNanoAt(unix.AT_FDCWD, link, []unix.Timespec{now, now}, unix.AT_SYMLINK_NOFOLLOW) // The kernel is in no bubble.
 }
 
@@ -178,18 +178,27 @@ func (w *world) checkDisk(s *slot) {
 	})
 }
 
-// checkTrust demands that a pod has the CA certificates of its sources, soon after they have changed.
+// checkTrust demands that a pod has the CA certificates of its sources, soon after they have changed, but those that
+// have ended.
 func (w *world) checkTrust(s *slot) {
 	w.corporate.mu.Lock()
 	answer, changed := w.corporate.answer, w.corporate.since
 	w.corporate.mu.Unlock()
 	since, ok := w.servesSince()
 	if s.set == nil || s.spoiled || s.blind || s.Attributes[name+"/trust"] == "" || answer.Err != nil ||
-		!ok || time.Since(renew.Later(since, changed)) < late {
+		!ok || time.Since(renew.Later(renew.Later(since, changed), w.jumped)) < late {
 		return
 	}
-	if want := answer.Certificates.Encode(); !bytes.Contains(s.set.ca, want) {
-		w.fail("%s does not have the CA certificates that its source has since %s:\n%s", s.UID, changed, want)
+	valid, ended, ok := parted(answer.Certificates, w.clock.Now())
+	for _, c := range valid {
+		if text := (chain.Bundle{c}).Encode(); ok && !bytes.Contains(s.set.ca, text) {
+			w.fail("%s does not have a CA certificate that its source has since %s:\n%s", s.UID, changed, text)
+		}
+	}
+	for _, c := range ended {
+		if text := (chain.Bundle{c}).Encode(); ok && bytes.Contains(s.set.ca, text) {
+			w.fail("%s has a CA certificate that ended at %s:\n%s", s.UID, endOf(c), text)
+		}
 	}
 }
 
@@ -202,7 +211,8 @@ func (w *world) record(s *slot) (r store.Record, ok bool) {
 	return r, err == nil
 }
 
-// checkSchedule demands that what is due begins in time.
+// checkSchedule demands that what is due begins in time. The driver notices at once that the clock was set: nothing
+// rests longer because of that.
 func (w *world) checkSchedule(s *slot) {
 	since, ok := w.servesSince()
 	r, known := w.record(s)
@@ -210,28 +220,33 @@ func (w *world) checkSchedule(s *slot) {
 		s.attempt = ""
 		return
 	}
-	now := time.Now()
 	if r.Attempt != s.attempt || r.Failure != nil {
-		s.attempt, s.since = r.Attempt, now
+		s.attempt, s.since = r.Attempt, time.Now()
 	}
+	now, noticed := w.clock.Now(), renew.Later(since, w.jumped)
+	overdue := func(at time.Time) bool { return min(now.Sub(at), time.Since(noticed)) > late }
 	switch {
 	case r.Failure != nil && r.Failure.Kind == signer.Failed.String() && r.Failure.Ended > 5 && r.Failure.RetryAt.Sub(r.Failure.At) < 10*time.Minute:
 		w.fail("%s does not back off: %+v", s.UID, r.Failure)
 	case r.Failure != nil:
 		at := renew.Earlier(r.Failure.RetryAt, r.Failure.At.Add(renew.LongestBackoff))
 		if r.Failure.At.After(now) { // The clock was set back.
-			at = since
+			at = time.Time{}
 		}
-		if now.After(at.Add(late)) {
-			w.fail("%s was to be tried again at %s", s.UID, at)
+		if overdue(at) {
+			w.fail("%s was to be tried again at %s: %+v", s.UID, at, r.Failure)
 		}
 	case r.Attempt != "":
-		if now.Sub(s.since) > late {
+		if time.Since(s.since) > late {
 			w.fail("%s: attempt %s neither fails nor succeeds since %s", s.UID, r.Attempt, s.since)
+		}
+	case s.set != nil && s.set.begin.After(now.Add(skew)): // The clock was set back.
+		if overdue(time.Time{}) {
+			w.fail("%s begins only at %s, and nobody has asked for another since %s", s.UID, s.set.begin, noticed)
 		}
 	case s.set != nil && (r.RenewAt.IsZero() || r.IssuedAt.After(now)): // By what the pair alone says.
 		at := s.latest(s.set.begin, s.set.end)
-		if now.After(renew.Later(at, since).Add(late)) {
+		if overdue(at) {
 			w.fail("%s was to be renewed at %s, begins at %s, ends at %s", s.UID, at, s.set.begin, s.set.end)
 		}
 	case s.set != nil:
@@ -239,7 +254,7 @@ func (w *world) checkSchedule(s *slot) {
 		if r.Stalled > 0 {
 			at = r.EndsAt
 		}
-		if r.RenewAt.After(at.Add(time.Second)) || now.After(r.RenewAt.Add(late)) {
+		if r.RenewAt.After(at.Add(time.Second)) || overdue(r.RenewAt) {
 			w.fail("%s was to be renewed at %s, issued at %s, ends at %s", s.UID, r.RenewAt, r.IssuedAt, r.EndsAt)
 		}
 	}
@@ -271,7 +286,7 @@ func (w *world) checkHealth(s *slot) (found bool) {
 		return true
 	}
 	want := csi.VolumeHealthErrorType_UNKNOWN_VOLUME_HEALTH_TYPE
-	switch valid := s.set != nil && s.set.validAt(time.Now()); {
+	switch valid := s.set != nil && s.set.validAt(w.clock.Now()); {
 	case !valid:
 		want = csi.VolumeHealthErrorType_INACCESSIBLE
 	case r.Failure != nil:
@@ -288,7 +303,7 @@ func (w *world) checkHealth(s *slot) (found bool) {
 
 // checkMetrics demands that the metrics are those of the volumes.
 func (w *world) checkMetrics() {
-	volumes, expired, first := 0.0, 0.0, time.Time{}
+	volumes, expired, overdue, first := 0.0, 0.0, 0.0, time.Time{}
 	for _, s := range w.slots {
 		if s.call != nil || s.spoiled || s.blind { // Not to be foretold.
 			return
@@ -300,8 +315,11 @@ func (w *world) checkMetrics() {
 		if s.set == nil {
 			continue
 		}
-		if !s.set.end.After(time.Now()) {
+		if !s.set.end.After(w.clock.Now()) {
 			expired++
+		}
+		if r, _ := w.record(s); r.Overdue(w.clock.Now()) || s.set.begin.After(w.clock.Now().Add(skew)) {
+			overdue++
 		}
 		if first.IsZero() || s.set.end.Before(first) {
 			first = s.set.end
@@ -310,7 +328,7 @@ func (w *world) checkMetrics() {
 	if len(w.buried) > 0 && slices.ContainsFunc(w.buried, func(b burial) bool { return b.abandoned }) {
 		return
 	}
-	want := map[string]float64{"mayfly_volumes": volumes, "mayfly_certificates_expired": expired, "mayfly_first_expiry_timestamp_seconds": 0}
+	want := map[string]float64{"mayfly_volumes": volumes, "mayfly_certificates_expired": expired, "mayfly_renewals_overdue": overdue, "mayfly_first_expiry_timestamp_seconds": 0}
 	if !first.IsZero() {
 		want["mayfly_first_expiry_timestamp_seconds"] = float64(first.Unix())
 	}
@@ -399,9 +417,10 @@ func (w *world) checkNamed(s *slot) {
 type sent struct {
 	signer.Pod
 	event.Event
-	at  time.Time
-	had *set
-	err error // It could not be loaded.
+	at     time.Time
+	latest time.Time // What the wall clock showed then, or before it was set back: the Event may be from before that.
+	had    *set
+	err    error // It could not be loaded.
 }
 
 // Send implements event.Sender.
@@ -418,7 +437,7 @@ func (w *world) Send(ctx context.Context, pod signer.Pod, e event.Event) error {
 		return err
 	}
 	w.mu.Lock()
-	w.sent = append(w.sent, sent{pod, e, time.Now(), had, err})
+	w.sent = append(w.sent, sent{pod, e, time.Now(), renew.Later(w.clock.Now(), w.latest), had, err})
 	w.mu.Unlock()
 	if err := sleep(ctx, f.delay); err != nil {
 		return err
@@ -464,8 +483,8 @@ func (w *world) checkEvent(s *slot, e sent) {
 		}
 	case "CertificateExpired":
 		m := regexp.MustCompile(`ended at ` + stamp).FindStringSubmatch(e.Message)
-		if m == nil || m[1] > chain.Stamp(e.at) {
-			w.fail("an Event of %s at %s: %s", s.UID, e.at, e.Message)
+		if m == nil || m[1] > chain.Stamp(e.latest) {
+			w.fail("an Event of %s at %s: %s", s.UID, e.latest, e.Message)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -51,6 +52,7 @@ func steps() []step {
 		}},
 		{"no file can be opened", 10, (*world).starve},
 		{"a pod vanishes", 5, (*world).vanishes},
+		{"the clock jumps", 15, (*world).jump},
 		{"all is well for long", 1, (*world).recover},
 	}
 }
@@ -248,8 +250,13 @@ func (w *world) replace() {
 	w.proceed()
 }
 
-// between leaves a volume as another version would have, or a clock that was ahead, while no node plugin runs.
+// between leaves a volume as another version would have, or a clock that was ahead, while no node plugin runs. The clock
+// may jump, too.
 func (w *world) between() {
+	if w.chance(20) {
+		w.note("  the clock jumps")
+		w.setClock()
+	}
 	s := w.any(func(s *slot) bool { _, ok := w.record(s); return s.exists && ok && s.set != nil && !s.full })
 	if s == nil || w.next != nil {
 		return
@@ -276,6 +283,60 @@ func (w *world) between() {
 		}
 		w.must(store.WriteRecord(files.Dir(w.dir(s)), r))
 	}
+}
+
+// jump sets the wall clock while a node plugin runs, and demands that what is due by it begins at once.
+func (w *world) jump() bool {
+	before := w.resting()
+	w.setClock()
+	time.Sleep(time.Second)
+	w.quiesce()
+	w.api.mu.Lock()
+	dead := w.api.dead
+	w.api.mu.Unlock()
+	for _, s := range w.slots {
+		r, ok := before[s]
+		after, known := w.record(s)
+		if ok && known && !dead && w.due(s, r) && after.Attempt == "" && reflect.DeepEqual(r.Failure, after.Failure) && r.IssuedAt.Equal(after.IssuedAt) {
+			w.fail("%s is due since the clock was set a second ago, and nothing has begun: it is valid from %s to %s, to be renewed at %s, %+v", s.UID, s.set.begin, s.set.end, r.RenewAt, r.Failure)
+		}
+	}
+	return true
+}
+
+// due reports whether a volume with such a record is due.
+func (w *world) due(s *slot, r store.Record) bool {
+	now := w.clock.Now()
+	if r.Failure != nil {
+		return r.Failure.At.After(now) || !r.Failure.RetryAt.After(now)
+	}
+	return !s.set.validAt(now) || !r.RenewAt.IsZero() && !r.RenewAt.After(now)
+}
+
+// resting returns the records of the volumes that have a pair and for which nothing is under way.
+func (w *world) resting() map[*slot]store.Record {
+	found := map[*slot]store.Record{}
+	for _, s := range w.slots {
+		since, ok := w.servesSince()
+		r, known := w.record(s)
+		if ok && time.Since(since) > late && s.exists && s.call == nil && known && s.set != nil && r.Attempt == "" {
+			found[s] = r
+		}
+	}
+	return found
+}
+
+// setClock sets the wall clock forward or back, by minutes or hours.
+func (w *world) setClock() {
+	d := w.span([]time.Duration{10 * time.Minute, time.Hour, 12 * time.Hour}[w.rand.IntN(3)])
+	w.mu.Lock()
+	if w.chance(50) {
+		d, w.latest = -d, renew.Later(w.latest, w.clock.Now())
+	}
+	w.mu.Unlock()
+	w.clock.Jump(d)
+	w.jumped = time.Now()
+	w.note("  by %s, to %s", d, w.clock.Now().Format(time.RFC3339Nano))
 }
 
 // rewrite changes the record of a volume.
@@ -315,7 +376,7 @@ func (w *world) wish() bool {
 	if s == nil || w.pods.renew == nil {
 		return false
 	}
-	w.pods.renew(signer.Pod{Namespace: s.Namespace, Name: s.Pod.Name, UID: s.UID}, time.Now(), nil)
+	w.pods.renew(signer.Pod{Namespace: s.Namespace, Name: s.Pod.Name, UID: s.UID}, w.clock.Now(), nil)
 	return true
 }
 
@@ -434,7 +495,7 @@ func (w *world) recover() bool {
 	w.pass(time.Minute)
 	w.check()
 	for _, s := range w.slots {
-		if s.exists && (!s.acked || s.spoiled || s.set == nil || !s.set.validAt(time.Now())) {
+		if s.exists && (!s.acked || s.spoiled || s.set == nil || !s.set.validAt(w.clock.Now())) {
 			w.fail("all is well for an hour and a half, and %s has %+v (acknowledged: %v)", s.UID, s.set, s.acked)
 		}
 	}

@@ -40,13 +40,16 @@ func (c *corporate) Answer(volume.Source) trust.Answer {
 	return c.answer
 }
 
-// set changes the answer: a CA's certificate, or none.
-func (c *corporate) set(ca authority) {
+// set changes the answer: certificates of CAs, or none.
+func (c *corporate) set(cas ...authority) {
 	c.mu.Lock()
 	c.since = time.Now()
 	c.answer = trust.Answer{Err: errors.New("the file is gone")}
-	if ca.certificate != nil {
-		c.answer = trust.Answer{Certificates: chain.BundleOf(ca.certificate)}
+	if len(cas) > 0 {
+		c.answer = trust.Answer{}
+		for _, ca := range cas {
+			c.answer.Certificates = append(c.answer.Certificates, chain.Of(ca.certificate))
+		}
 	}
 	var all []func()
 	for _, changed := range c.changed {
@@ -58,9 +61,35 @@ func (c *corporate) set(ca authority) {
 	}
 }
 
-// otherTrust changes the source of CA certificates.
+// otherTrust changes the source of CA certificates. One of them may end soon.
 func (w *world) otherTrust() bool {
-	all := []authority{w.api.pki.root, w.api.pki.intermediate, w.api.pki.stranger, {}}
-	w.corporate.set(all[w.rand.IntN(len(all))])
+	p := w.api.pki
+	ending := p.issue(authority{}, "ending", w.clock.Now().Add(w.span(6*time.Hour)))
+	all := [][]authority{{p.root}, {p.intermediate}, {p.stranger}, {}, {p.root, ending}, {ending, p.stranger}}
+	w.corporate.set(all[w.rand.IntN(len(all))]...)
 	return true
+}
+
+// parted returns those certificates that have not ended at t, and those that have. ok is false if one ends about then.
+func parted(all chain.Bundle, t time.Time) (valid, ended chain.Bundle, ok bool) {
+	for _, c := range all {
+		switch left := endOf(c).Sub(t); {
+		case left.Abs() < late:
+			return nil, nil, false
+		case left > 0:
+			valid = append(valid, c)
+		default:
+			ended = append(ended, c)
+		}
+	}
+	return valid, ended, true
+}
+
+// endOf returns when a certificate ends.
+func endOf(c chain.Certificate) time.Time {
+	parsed, err := c.X509()
+	if err != nil {
+		panic(err)
+	}
+	return parsed.NotAfter
 }

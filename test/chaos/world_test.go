@@ -39,7 +39,8 @@ import (
 const name = "csi.mayfly.dev"
 
 // A world is a node with its kubelet, an API server and issuers, and node plugins one after another. Its time is that of
-// a bubble (testing/synctest). Steps and oracle run in one goroutine; mu guards what others see of it, too.
+// a bubble (testing/synctest); dates go by its wall clock, which is set now and then. Steps and oracle run in one
+// goroutine; mu guards what others see of it, too.
 type world struct {
 	t    *testing.T
 	rand *rand.Rand
@@ -47,6 +48,7 @@ type world struct {
 	api       *apiServer
 	pods      *pods
 	corporate *corporate
+	clock     *alarm.Clock // The wall clock of all.
 	log       *tail
 	open      *sync.RWMutex // Locked for reading, but when no file can be opened. All worlds of the process share it.
 
@@ -55,13 +57,15 @@ type world struct {
 	steps   []string // What was done, with its time.
 	failed  bool
 	turned  time.Time  // When the default issuer was changed.
+	jumped  time.Time  // When the wall clock was set.
 	uids    int        // Of the pods so far.
 	running *process   // It serves, or is about to.
 	next    *process   // It waits for the end of the other one.
 	ended   []*process // They have been told to stop.
 
-	mu   sync.Mutex // Guards what follows, and calls and processes.
-	sent []sent
+	mu     sync.Mutex // Guards what follows, and calls and processes.
+	sent   []sent
+	latest time.Time // What the wall clock showed when it was set back, the latest of all.
 }
 
 // A burial is a pod that is gone.
@@ -115,9 +119,9 @@ func newWorld(t *testing.T, seed uint64, root string, now time.Time, open *sync.
 	time.Sleep(time.Until(now))
 	w := &world{
 		t: t, rand: rand.New(rand.NewPCG(seed, 0)), Kubelet: kubelet.Kubelet{Root: root}, pods: &pods{}, log: &tail{},
-		open: open, corporate: &corporate{changed: map[int]func(){}},
+		open: open, corporate: &corporate{changed: map[int]func(){}}, clock: &alarm.Clock{},
 	}
-	w.api = &apiServer{seed: seed, pki: newPKI(), state: fine, log: w.log, moods: map[string]mood{}, requests: map[string]*request{}, calls: map[string]int{}, asked: map[string][]time.Time{}}
+	w.api = &apiServer{seed: seed, pki: newPKI(w.clock), state: fine, log: w.log, moods: map[string]mood{}, requests: map[string]*request{}, calls: map[string]int{}, asked: map[string][]time.Time{}}
 	w.corporate.set(w.api.pki.root)
 	w.api.kill = w.freeze
 	for range 12 {
@@ -148,7 +152,7 @@ func (w *world) start() *process {
 		Signer: cm, KeepRequests: new(w.rand.IntN(3)), Defaults: volume.Defaults{Defaults: spec.Defaults{IssuerName: p.issuer}, TrustFiles: []string{"corp"}}, Trust: w.corporate,
 		RenewalsPerSecond: 100, Pods: w.pods, WatchPods: true, Events: w, Metrics: p.metrics,
 		Log: slog.New(slog.NewTextHandler(w.log, nil)),
-	}, func() (renew.Clock, error) { return alarm.New(), nil })
+	}, renew.Clocks{Wall: w.clock.Now, New: func() (renew.Clock, error) { return w.clock.New(), nil }})
 	w.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	p.stop = cancel
@@ -260,7 +264,7 @@ func (w *world) publish(s *slot) {
 		if errors.Is(err, unix.EMFILE) {
 			return nil
 		}
-		if err == nil && !set.validAt(time.Now()) {
+		if err == nil && !set.validAt(w.clock.Now()) {
 			err = fmt.Errorf("valid from %s to %s", set.begin, set.end)
 		}
 		if err != nil {

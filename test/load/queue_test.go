@@ -100,7 +100,7 @@ func (f *fleet) add(kind string, n int, v simulated, edit func(i int, v *simulat
 // run runs the queue for four minutes of the bubble.
 func (f *fleet) run(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	f.queue = renew.NewQueue(alarm.New(), 10, 64, f.try) // As the driver has it.
+	f.queue = renew.NewQueue(time.Now, alarm.New(), 10, 64, f.try) // As the driver has it.
 	done := make(chan error, 1)
 	go func() { done <- f.queue.Run(ctx) }()
 	f.start()
