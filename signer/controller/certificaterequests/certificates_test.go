@@ -47,7 +47,7 @@ func issue(t *testing.T, cr *cmapi.CertificateRequest) *cmapi.CertificateRequest
 		t.Fatal(err)
 	}
 	cr = cr.DeepCopy()
-	cr.Status.Certificate = append(issued.Chain, issued.CA...)
+	cr.Status.Certificate = slices.Concat(issued.Chain, issued.CA)
 	return cr
 }
 
