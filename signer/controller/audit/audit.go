@@ -187,16 +187,13 @@ func (l *Log) run() {
 	}
 }
 
-// write writes a line. A file is opened anew after an error. What a full disk took of a line stays one of its own.
+// write writes a line. What a full disk took of another stays one of its own.
 func (l *Log) write(line []byte) error {
 	if l.torn {
 		line = append([]byte{'\n'}, line...)
 	}
 	n, err := l.out.Write(line)
 	l.torn = err != nil && (l.torn || n > 0)
-	if file, ok := l.out.(*lumberjack.Logger); ok && err != nil {
-		err = errors.Join(err, file.Close())
-	}
 	return err
 }
 

@@ -261,3 +261,21 @@ func TestTwoReplicas(t *testing.T) {
 		}
 	}
 }
+
+// What a cache keeps of a decided request is what its record says: --keep-requests may keep thousands.
+func TestADecidedRequestIsSmallInACache(t *testing.T) {
+	cr := issue(t, approvedBy(asked(t, web()), decide.Verified))
+	whole := len(cr.Status.Certificate)
+	cr.Status.CA, cr.Labels = cr.Status.Certificate, map[string]string{"a": "b"}
+	if _, err := callers().Trim(cr); err != nil {
+		t.Fatal(err)
+	}
+	block, rest := pem.Decode(cr.Status.Certificate)
+	if block == nil || len(rest) > 0 || cap(cr.Status.Certificate) > whole*3/4 || cr.Status.CA != nil || cr.Spec.Request != nil || cr.Spec.Usages != nil ||
+		cr.Annotations != nil || cr.Labels != nil {
+		t.Errorf("%+v", cr)
+	}
+	if callers().Concern(cr) {
+		t.Error("it is decided on again")
+	}
+}

@@ -696,6 +696,9 @@ func TestAnotherReplicaWasFaster(t *testing.T) {
 		if len(d.events) > 0 {
 			t.Errorf("it tells of an answer that it did not give: %v", d.events)
 		}
+		if _, words := d.records(); len(words) > 0 {
+			t.Errorf("it records an answer that it did not give: %q", words)
+		}
 	}
 }
 

@@ -169,7 +169,8 @@ func TestARequestThatIsDeleted(t *testing.T) {
 			d.Holder = holder(false)
 		}, []string{approval}},
 		"before it is decided": {passed, func(*fixture, *certificatesv1.PodCertificateRequest, *corev1.Pod) {}, nil},
-		"after the answer": {nil, func(d *fixture, pcr *certificatesv1.PodCertificateRequest, _ *corev1.Pod) {
+		"after the answer": {passed, func(d *fixture, pcr *certificatesv1.PodCertificateRequest, pod *corev1.Pod) {
+			d.signed(d.passedOn(pcr), pod)
 			if _, err := d.answers(pcr); err != nil {
 				d.Fatal(err)
 			}
