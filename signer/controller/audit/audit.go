@@ -128,28 +128,33 @@ func (l *Log) Write(r Record) {
 		kind = Unknown
 	}
 	line, err := json.Marshal(r)
-	if err != nil {
-		l.lose("write", err)
-		return
+	if err == nil {
+		err = l.enqueue(entry{kind, append(line, '\n')})
 	}
-	if cause := l.enqueue(entry{kind, append(line, '\n')}); cause != "" {
-		l.lose(cause, errors.New("it is not written as fast as it comes"))
+	if err != nil {
+		l.lose(err)
 	}
 }
 
-// enqueue queues an entry, or returns why it is lost.
-func (l *Log) enqueue(e entry) (cause string) {
+// Why a record can't be queued.
+var (
+	errFull    = errors.New("records come faster than they are written")
+	errStopped = errors.New("the controller has stopped")
+)
+
+// enqueue queues an entry.
+func (l *Log) enqueue(e entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return "stopped"
+		return errStopped
 	}
 	if len(l.queue) == cap(l.queue) || l.bytes+len(e.line) > maxQueuedBytes {
-		return "queue"
+		return errFull
 	}
 	l.bytes += len(e.line)
 	l.queue <- e // There is room: nobody else sends without the lock.
-	return ""
+	return nil
 }
 
 // Close writes what is queued. If that takes too long, it is lost.
@@ -173,7 +178,7 @@ func (l *Log) run() {
 	defer close(l.done)
 	for e := range l.queue {
 		if err := l.write(e.line); err != nil {
-			l.lose("write", err)
+			l.lose(err)
 		} else {
 			l.records.WithLabelValues(e.kind).Inc()
 			l.recover()
@@ -198,7 +203,14 @@ func (l *Log) write(line []byte) error {
 }
 
 // lose counts a record that is lost, and reports the first in a row.
-func (l *Log) lose(cause string, err error) {
+func (l *Log) lose(err error) {
+	cause := "write"
+	switch {
+	case errors.Is(err, errFull):
+		cause = "queue"
+	case errors.Is(err, errStopped):
+		cause = "stopped"
+	}
 	l.lost.WithLabelValues(cause).Inc()
 	l.mu.Lock()
 	l.failing++

@@ -322,7 +322,7 @@ func TestABlockedOutput(t *testing.T) {
 			if n+lost != float64(row.most+11) || n > float64(row.most) || n < float64(row.most)-1 {
 				t.Errorf("%v are written and %v lost", n, lost)
 			}
-			if len(f.events) != 1 || !strings.HasSuffix(f.events[0], "it is not written as fast as it comes") {
+			if len(f.events) != 1 || !strings.HasSuffix(f.events[0], "records come faster than they are written") {
 				t.Errorf("%q", f.events)
 			}
 		})

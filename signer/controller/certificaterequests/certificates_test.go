@@ -51,11 +51,11 @@ func issue(t *testing.T, cr *cmapi.CertificateRequest) *cmapi.CertificateRequest
 	return cr
 }
 
-// approvedBy is the request after its approval for a reason.
-func approvedBy(cr *cmapi.CertificateRequest, reason string) *cmapi.CertificateRequest {
+// approved is the request after its approval.
+func approved(cr *cmapi.CertificateRequest) *cmapi.CertificateRequest {
 	cr = cr.DeepCopy()
 	conclude(cr, cmapi.CertificateRequestConditionApproved)
-	cr.Status.Conditions[0].Reason = reason
+	cr.Status.Conditions[0].Reason = decide.Verified
 	return cr
 }
 
@@ -156,7 +156,7 @@ func TestWhichCertificatesAreRecorded(t *testing.T) {
 			cr := asked(t, web())
 			d := newFixture(t, interceptor.Funcs{})
 			c := newCache(d)
-			row.heard(c, cr, approvedBy(cr, decide.Verified), issue(t, approvedBy(cr, decide.Verified)))
+			row.heard(c, cr, approved(cr), issue(t, approved(cr)))
 			c.run()
 			records, words := d.records()
 			if got := fmt.Sprint(words); got != row.want {
@@ -179,7 +179,7 @@ func TestTheRecordOfACertificate(t *testing.T) {
 	}{"of a pod": {"uid-1", "clerk"}, "of a pod that is another": {"uid-2", ""}} {
 		t.Run(name, func(t *testing.T) {
 			pod := web()
-			cr := issue(t, approvedBy(asked(t, pod), decide.Verified))
+			cr := issue(t, approved(asked(t, pod)))
 			there := pod.DeepCopy()
 			there.UID = row.uid
 			read := make(chan struct{}, 1)
@@ -264,7 +264,7 @@ func TestTwoReplicas(t *testing.T) {
 
 // What a cache keeps of a decided request is what its record says: --keep-requests may keep thousands.
 func TestADecidedRequestIsSmallInACache(t *testing.T) {
-	cr := issue(t, approvedBy(asked(t, web()), decide.Verified))
+	cr := issue(t, approved(asked(t, web())))
 	whole := len(cr.Status.Certificate)
 	cr.Status.CA, cr.Labels = cr.Status.Certificate, map[string]string{"a": "b"}
 	if _, err := callers().Trim(cr); err != nil {
