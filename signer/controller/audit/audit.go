@@ -3,7 +3,7 @@
 // Controllers call [Log.Write] once the API server has stored what they decided; it encodes the record, appends it to a
 // queue of bounded length and size, and never waits. One goroutine, which [Open] starts and [Log.Close] ends, writes the
 // queue to standard output or to a file that rotates. A record that finds the queue full or can't be written is lost: it
-// is counted, the first in a row is logged and an Event of the controller's pod, and decisions go on. Every replica sees
+// is counted, and once a minute logged and an Event of the controller's pod; decisions go on. Every replica sees
 // the certificates that cert-manager writes, and the one that holds the Lease records them: [Holder.Start] competes for
 // it in a goroutine of the manager's, and whoever gets it first records the gap since it was last renewed.
 // At shutdown the manager stops the controllers and the Holder, which gives the Lease back; then Close waits until the
@@ -49,6 +49,7 @@ type Events interface {
 const (
 	maxQueued      = 4096    // Records that wait to be written.
 	maxQueuedBytes = 8 << 20 // Their bytes.
+	reportEvery    = time.Minute
 	closeTimeout   = 5 * time.Second
 )
 
@@ -62,10 +63,10 @@ type Log struct {
 	done    chan struct{} // It is closed when the queue is written.
 	torn    bool          // The last line is a part of one. The writing goroutine's own.
 
-	mu      sync.Mutex
-	bytes   int // Of the queue.
-	closed  bool
-	failing int // Records that were lost in a row.
+	mu       sync.Mutex
+	bytes    int // Of the queue.
+	closed   bool
+	reported time.Time // When the last report of lost records was made.
 }
 
 // An entry is a record that waits to be written.
@@ -181,7 +182,6 @@ func (l *Log) run() {
 			l.lose(err)
 		} else {
 			l.records.WithLabelValues(e.kind).Inc()
-			l.recover()
 		}
 		l.mu.Lock()
 		l.bytes -= len(e.line)
@@ -202,7 +202,7 @@ func (l *Log) write(line []byte) error {
 	return err
 }
 
-// lose counts a record that is lost, and reports the first in a row.
+// lose counts a record that is lost, and reports it, once in a while.
 func (l *Log) lose(err error) {
 	cause := "write"
 	switch {
@@ -213,26 +213,17 @@ func (l *Log) lose(err error) {
 	}
 	l.lost.WithLabelValues(cause).Inc()
 	l.mu.Lock()
-	l.failing++
-	first := l.failing == 1
+	due := time.Since(l.reported) >= reportEvery
+	if due {
+		l.reported = time.Now()
+	}
 	l.mu.Unlock()
-	if !first {
+	if !due {
 		return
 	}
 	l.Log.Error("audit records are lost", "cause", cause, "error", err)
 	if l.Pod != nil {
 		text := message.Cut("audit records are lost: "+err.Error(), message.Longest)
 		l.Events.Eventf(l.Pod, nil, corev1.EventTypeWarning, "AuditRecordsLost", "WriteAuditRecord", "%s", text)
-	}
-}
-
-// recover ends a row of records that were lost.
-func (l *Log) recover() {
-	l.mu.Lock()
-	lost := l.failing
-	l.failing = 0
-	l.mu.Unlock()
-	if lost > 0 {
-		l.Log.Info("audit records are written again", "lost", lost)
 	}
 }
