@@ -79,3 +79,18 @@ func X509(wanted []Usage) (key x509.KeyUsage, ext []x509.ExtKeyUsage, err error)
 	}
 	return key, ext, nil
 }
+
+// UsagesOf returns the usages of a certificate. Extended ones that cert-manager has no name for are OIDs.
+func UsagesOf(c *x509.Certificate) (all []Usage) {
+	for _, u := range usages() {
+		switch {
+		case u.name == "signing" || u.name == "s/mime": // Other names of usages in the table.
+		case u.key != 0 && c.KeyUsage&u.key != 0, u.key == 0 && slices.Contains(c.ExtKeyUsage, u.ext):
+			all = append(all, u.name)
+		}
+	}
+	for _, oid := range c.UnknownExtKeyUsage {
+		all = append(all, Usage(oid.String()))
+	}
+	return all
+}

@@ -48,13 +48,14 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 		return err
 	}
 	api.QPS = -1 // k8s.io/client-go rest/config.go: a negative rate is no limit. The controllers' workers are one.
-	self := ""
-	if o.PodCertificates {
-		if self, err = whoAmI(ctx, api); err != nil {
-			return err
-		}
+	self, err := whoAmI(ctx, api)
+	switch {
+	case err != nil && o.PodCertificates:
+		return err
+	case err != nil:
+		log.Warn("the controller's own pod is not known, and gets no events", "error", err)
 	}
-	m, err := newManager(api, o, self)
+	m, err := newManager(api, o, self.Username)
 	if err != nil {
 		return err
 	}
@@ -62,8 +63,13 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err != nil {
 		return err
 	}
+	record, holder, err := o.Audit.open(m, self, stdout, log)
+	if err != nil {
+		return err
+	}
+	defer record.Close()
 	c := certificaterequests.New(certificaterequests.Config{
-		Callers: o.callers(), Decider: decider, Requests: m.GetClient(),
+		Callers: o.callers(), Decider: decider, Requests: m.GetClient(), Audit: record, Holder: holder,
 		Events: m.GetEventRecorder("mayfly-controller"), Metrics: metrics.Registry, Log: log,
 	})
 	if err := c.Add(m); err != nil {
@@ -73,7 +79,7 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 		return err
 	}
 	if o.PodCertificates {
-		if err := sign(m, decider, o, self, log); err != nil {
+		if err := sign(m, decider, record, holder, o, self.Username, log); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
@@ -46,6 +47,9 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		{"run --cluster-domain=.local", nil, "--cluster-domain=.local: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"},
 		{"run --spiffe-path=/${POD}", nil, `--trust-domain=cluster.local --spiffe-path=/${POD}: the path has an unknown variable "${POD}": known are NODE_NAME, POD_IP, POD_IPS, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME`},
 		{"run --pod-cidr=10.0.0.0", nil, `invalid value "10.0.0.0" for flag -pod-cidr: netip.ParsePrefix("10.0.0.0"): no '/'`},
+		{"run --audit-log-maxsize=0", nil, "--audit-log-maxsize=0: at least 1 is needed"},
+		{"run --audit-log-maxbackup=0", nil, "--audit-log-maxbackup=0: at least 1 is needed"},
+		{"run --audit-namespace=", nil, "--audit-log needs --audit-namespace"},
 		{"run --log-format=xml", nil, "--log-format=xml: there are json and text"},
 		{"run", map[string]string{"MAYFLY_POD_CERTIFICATES": "yes"}, `MAYFLY_POD_CERTIFICATES="yes": parse error`},
 	} {
@@ -139,6 +143,21 @@ func TestPolicyCheckPrintsWarnings(t *testing.T) {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("%s, all %v: lacks %q:\n%s", row.options.Output, row.options.All, want, &out)
 			}
+		}
+	}
+}
+
+// The controller's own pod is the one that its token is bound to.
+func TestTheControllersPod(t *testing.T) {
+	const account, name, uid = "system:serviceaccount:system:mayfly", "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
+	bound := map[string]authenticationv1.ExtraValue{name: {"mayfly-1"}, uid: {"uid-1"}}
+	pod := identity{Username: account, Extra: bound}.pod()
+	if pod == nil || pod.Namespace != "system" || pod.Name != "mayfly-1" || pod.UID != "uid-1" {
+		t.Errorf("%+v", pod)
+	}
+	for _, other := range []identity{{}, {Username: account}, {Username: "admin", Extra: bound}} {
+		if pod := other.pod(); pod != nil {
+			t.Errorf("%+v has %+v", other, pod)
 		}
 	}
 }

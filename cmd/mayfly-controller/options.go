@@ -36,6 +36,7 @@ type options struct {
 	OwnCA           string
 	MetricsAddress  string
 	HealthAddress   string
+	Audit           auditOptions
 	NodeName        string
 }
 
@@ -55,6 +56,7 @@ func (o *options) flags() *flag.FlagSet {
 		"Secret of the controller's own CA, which it makes and rotates; with --pod-certificates")
 	f.StringVar(&o.NodeName, "node-name", "",
 		"node that the controller runs on: it warns if that is a worker; empty: it is not known")
+	o.Audit.addTo(f)
 	f.StringVar(&o.MetricsAddress, "metrics-address", "",
 		"address to serve Prometheus metrics on, such as :9402; empty: none")
 	f.StringVar(&o.HealthAddress, "health-address", "",
@@ -99,6 +101,9 @@ func (o *options) check() error {
 	}
 	if o.PodCertificates && (o.CANamespace == "" || o.OwnCA == "") {
 		return errors.New("--pod-certificates needs --ca-namespace and --own-ca")
+	}
+	if err := o.Audit.check(); err != nil {
+		return err
 	}
 	return o.complete()
 }

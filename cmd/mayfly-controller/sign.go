@@ -17,28 +17,35 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"github.com/mayfly-csi/mayfly/signer/controller/audit"
 	"github.com/mayfly-csi/mayfly/signer/controller/authority"
 	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
 	"github.com/mayfly-csi/mayfly/signer/controller/podcertificaterequests"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
-// whoAmI returns the user that the controller is for the API server.
-func whoAmI(ctx context.Context, api *rest.Config) (string, error) {
+// An identity is the user that the controller is for the API server.
+type identity authenticationv1.UserInfo
+
+// whoAmI asks the API server.
+func whoAmI(ctx context.Context, api *rest.Config) (identity, error) {
 	client, err := kubernetes.NewForConfig(api)
 	if err != nil {
-		return "", fmt.Errorf("connect to the API server: %w", err)
+		return identity{}, fmt.Errorf("connect to the API server: %w", err)
 	}
 	self, err := client.AuthenticationV1().SelfSubjectReviews().
 		Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 	if err != nil {
-		return "", fmt.Errorf("ask the API server who the controller is: %w", err)
+		return identity{}, fmt.Errorf("ask the API server who the controller is: %w", err)
 	}
-	return self.Status.UserInfo.Username, nil
+	return identity(self.Status.UserInfo), nil
 }
 
 // sign makes the manager sign PodCertificateRequests, and keep the CAs for that.
-func sign(m manager.Manager, decider cluster.Decider, o options, self string, log *slog.Logger) error {
+func sign(
+	m manager.Manager, decider cluster.Decider, record *audit.Log, holder *audit.Holder, o options, self string,
+	log *slog.Logger,
+) error {
 	events := m.GetEventRecorder("mayfly-controller")
 	keeper, err := authority.New(authority.Config{
 		Names: o.authorities(), Plan: authority.DefaultPlan(), API: m.GetClient(), Live: m.GetAPIReader(),
@@ -53,7 +60,7 @@ func sign(m manager.Manager, decider cluster.Decider, o options, self string, lo
 	return podcertificaterequests.New(podcertificaterequests.Config{
 		Decider: decider, Requests: m.GetClient(), Self: self,
 		CAs: authority.Reader{Names: o.authorities(), Secrets: m.GetClient()}, OwnCA: o.OwnCA,
-		Events: events, Metrics: metrics.Registry, Log: log,
+		Audit: record, Holder: holder, Events: events, Metrics: metrics.Registry, Log: log,
 	}).Add(m)
 }
 

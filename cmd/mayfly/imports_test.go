@@ -60,10 +60,11 @@ func imports() map[string]struct {
 			"signer/spec", false},
 		"signer/controller/policy/v1alpha1":     {"", false},
 		"signer/decide":                         {"signer signer/message signer/problem signer/spec", false},
-		"signer/controller/cluster":             {"signer/controller/policy signer/decide signer/spec", true},
-		"signer/controller/certificaterequests": {"signer signer/controller/cluster signer/decide", false},
+		"signer/controller/cluster":             {"signer signer/controller/policy signer/decide signer/spec", true},
+		"signer/controller/certificaterequests": {"signer signer/controller/audit signer/controller/cluster signer/decide", true},
+		"signer/controller/audit":               {"signer signer/message", true},
 		"signer/controller/podcertificaterequests": {"signer signer/ca signer/certmanager signer/chain " +
-			"signer/controller/cluster signer/decide signer/message signer/object signer/spec", false},
+			"signer/controller/audit signer/controller/cluster signer/decide signer/message signer/object signer/spec", true},
 		"signer/controller/review": {"signer/controller/policy/v1alpha1 signer/decide", true},
 	}
 }

@@ -49,6 +49,10 @@ type Decision struct {
 	Message     string    // For the pod's author.
 	Certificate spec.Spec // Of an approval: what the pod's volume asks for.
 	Own         bool      // The pod is the one that the request names, and runs on the node that asks.
+
+	// What a record of the decision says besides; whoever reads pods and policies sets it.
+	ServiceAccount string   // Of the pod with the request's UID; empty: there is none.
+	Policies       []string // The names of the CertificatePolicies that select it.
 }
 
 func approve(wanted spec.Spec, pod *corev1.Pod) Decision {

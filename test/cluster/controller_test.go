@@ -68,6 +68,7 @@ func TestController(t *testing.T) {
 	t.Run("admission check", admissionCheck)
 	t.Run("token requests", tokenRequests)
 	t.Run("changes of settings", settings)
+	t.Run("audit record", auditRecord)
 	t.Run("no CRD", noCRD)
 }
 
@@ -529,7 +530,7 @@ func control(t *testing.T, args ...string) (end func()) {
 	return end
 }
 
-// controlled is control, with the log.
+// controlled is control, with the log and the audit record.
 func controlled(t *testing.T, args ...string) (log *text, end func()) {
 	t.Helper()
 	kubeconfig, err := shared.UserKubeconfig(controllerAccount)
@@ -538,7 +539,7 @@ func controlled(t *testing.T, args ...string) (log *text, end func()) {
 	}
 	log = &text{}
 	process := exec.Command(shared.controller, append([]string{"run", "--kubeconfig", write(t, kubeconfig), "--log-format", "text"}, args...)...)
-	process.Stderr = log
+	process.Stdout, process.Stderr = log, log
 	if err := process.Start(); err != nil {
 		t.Fatal(err)
 	}

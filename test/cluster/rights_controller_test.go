@@ -40,16 +40,19 @@ func prepareControllers(t *testing.T) {
 
 // deciderRights are the rights of the controller that decides on requests.
 func deciderRights() map[string]func(*loss) {
-	const file = "controller/rbac.yaml: "
+	const file, leases = "controller/rbac.yaml: ", "leases.coordination.k8s.io"
 	return map[string]func(*loss){
 		file + "list certificaterequests.cert-manager.io":         unready("requests"),
 		file + "watch certificaterequests.cert-manager.io":        logged("web", "Failed to watch"),
 		file + "list certificatepolicies.csi.mayfly.dev":          unready("policies"),
 		file + "watch certificatepolicies.csi.mayfly.dev":         logged("web", "Failed to watch"),
 		file + "patch certificaterequests/status.cert-manager.io": logged("web", "write the decision on CertificateRequest "),
-		file + "get pods":                    logged("web", "Reconciler error"),
-		file + "get nodes":                   logged("ip", "Reconciler error"),
-		file + "create events.events.k8s.io": logged("denied", "Server rejected event"),
+		file + "get pods":                                      logged("web", "Reconciler error"),
+		file + "get nodes":                                     logged("ip", "Reconciler error"),
+		file + "create events.events.k8s.io":                   logged("denied", "Server rejected event"),
+		file + "create " + leases:                              logged("web", "lease"),
+		file + "get " + leases + " mayfly-controller-audit":    logged("web", "lease"),
+		file + "update " + leases + " mayfly-controller-audit": logged("web", "lease"),
 		file + "approve signers.cert-manager.io issuers.cert-manager.io/* clusterissuers.cert-manager.io/*": unapproved,
 	}
 }
@@ -57,7 +60,7 @@ func deciderRights() map[string]func(*loss) {
 // A run is a controller that has lost a right, in a namespace of its own.
 type controllerRun struct {
 	*stage
-	log     *text
+	log     *text  // With the audit record.
 	address string // Where it says whether it is ready.
 }
 
@@ -70,8 +73,8 @@ func (l *loss) control(s *stage, args []string, files ...string) *controllerRun 
 	}
 	run := &controllerRun{s, &text{}, listener.Addr().String()}
 	_ = listener.Close()
-	process := exec.Command(shared.controller, append([]string{"run", "--kubeconfig", l.kubeconfig(s.namespace, files...), "--log-format=text", "--node-plugin=" + s.pluginHere(), "--health-address=" + run.address}, args...)...)
-	process.Stderr = run.log
+	process := exec.Command(shared.controller, append([]string{"run", "--kubeconfig", l.kubeconfig(s.namespace, files...), "--log-format=text", "--node-plugin=" + s.pluginHere(), "--health-address=" + run.address, "--audit-namespace=" + s.namespace}, args...)...)
+	process.Stdout, process.Stderr = run.log, run.log
 	if l.right.verb == "list" {
 		process.Env = append(os.Environ(), lists)
 	}
@@ -294,7 +297,7 @@ func deniedForGood(l *loss) {
 	s := newStage(l.T)
 	run := l.signer(s)
 	s.asksAsNode("issuer-name=mayfly-ca", "issuer-kind=CA", "issuer-group=csi.mayfly.dev", "dns-names=web.test")
-	l.reads(run.log, "pod certificate denied")
+	l.reads(run.log, `"decision":"denied"`)
 	s.apply(s.namespace, "namespaces: ["+s.namespace+"], allow: {dnsNames: [web.test]}")
 	l.reads(run.log, "delete PodCertificateRequest "+s.namespace+"/web: ", l.cannot())
 }

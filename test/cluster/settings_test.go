@@ -60,7 +60,7 @@ func settings(t *testing.T) {
 		h.renew()
 		h.has("ca", "two.test", "2h0m0s", "api")
 	}
-	if strings.Contains(p.log.String(), "request denied") {
+	if strings.Contains(p.log.String(), `"decision":"denied"`) {
 		t.Errorf("what both know was denied:\n%s", p.log)
 	}
 
@@ -81,7 +81,7 @@ type platform struct {
 	system *fleet
 	other  *x509.Certificate // The CA of issuer other.
 
-	log *text // The controller's.
+	log *text // The controller's, with its audit record.
 	end func()
 }
 

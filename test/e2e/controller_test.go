@@ -339,26 +339,26 @@ func (s *story) tokensOfNoUse(web *corev1.Pod) {
 	}
 }
 
-// audited demands that the controllers' log has what was tried, and no approval but the first.
+// audited demands that the audit record has what was tried, and no approval but the first.
 func (s *story) audited() {
 	s.Helper()
 	log, err := shared.Kubectl(s.Context(), "--namespace", mayfly, "logs", "--selector=app.kubernetes.io/name=mayfly-controller", "--tail=-1")
 	if err != nil {
 		s.Fatal(err)
 	}
-	forged := `"request":"` + s.namespace + `/forged-`
+	const forged = `"name":"forged-`
 	denied := 0
 	for line := range strings.Lines(log) {
 		switch {
-		case !strings.Contains(line, forged):
-		case strings.Contains(line, `"msg":"request denied"`) && strings.Contains(line, `"node":"node-a","reason":"`):
+		case !strings.Contains(line, `"audit":"decision"`) || !strings.Contains(line, forged) || !strings.Contains(line, `"namespace":"`+s.namespace+`"`):
+		case strings.Contains(line, `"decision":"denied"`) && strings.Contains(line, `"node":"node-a"`):
 			denied++
 		case !strings.Contains(line, forged+`0"`):
 			s.Errorf("approved: %s", line)
 		}
 	}
 	if denied < 10 {
-		s.Errorf("the log has %d denials:\n%s", denied, log)
+		s.Errorf("the record has %d denials:\n%s", denied, log)
 	}
 	s.until("the denials to be events", func(ctx context.Context) error { return s.told(ctx, denied) })
 }

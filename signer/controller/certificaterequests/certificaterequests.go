@@ -2,6 +2,7 @@ package certificaterequests
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -21,20 +22,26 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/controller/audit"
 	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
 	"github.com/mayfly-csi/mayfly/signer/decide"
 )
 
-// Config is what a controller is made of. All fields are required.
+// Config is what a controller is made of. All fields but Audit are required.
 type Config struct {
 	Callers
 	Decider  cluster.Decider
 	Requests client.Client // CertificateRequests may come from a cache, which [Callers.Trim] has trimmed.
 	Events   cluster.Events
+	Audit    *audit.Log // nil: none.
+	Holder   Holder     // Of the right to record certificates.
 
 	Metrics prometheus.Registerer
 	Log     *slog.Logger
 }
+
+// A Holder may hold the right to record certificates, which one replica has.
+type Holder interface{ Holds() bool }
 
 // A Controller decides on requests. Several may run at once: the second one finds the request changed. Make one with
 // [New].
@@ -60,11 +67,13 @@ func (c *Controller) Add(to manager.Manager) error {
 		cr, ok := o.(*cmapi.CertificateRequest)
 		return ok && c.Concern(cr)
 	}), c.reviews()
+	certificates := newCertificates(c.Config)
 	b := builder.ControllerManagedBy(to).Named("certificaterequests").
 		For(&cmapi.CertificateRequest{}, builder.WithPredicates(predicate.Or(concerns, reviews.AtStart()))).
+		Watches(&cmapi.CertificateRequest{}, certificates.handler()).
 		WithOptions(cluster.Options())
 	reviews.Watch(to.GetClient(), b, c.Decider.Changes)
-	if err := b.Complete(c); err != nil {
+	if err := errors.Join(b.Complete(c), to.Add(certificates)); err != nil {
 		return fmt.Errorf("add the controller of CertificateRequests: %w", err)
 	}
 	return nil
@@ -78,7 +87,8 @@ func (c Callers) reviews() cluster.Review {
 	}}
 }
 
-// Trim leaves of a request in a cache what a controller looks at: of those that do not concern it, that they don't.
+// Trim leaves of a request in a cache what a controller looks at: of those that do not concern it, that they don't, and
+// of a node plugin's what the audit record says of its certificate.
 func (c Callers) Trim(object any) (any, error) {
 	cr, ok := object.(*cmapi.CertificateRequest)
 	if !ok {
@@ -86,9 +96,7 @@ func (c Callers) Trim(object any) (any, error) {
 	}
 	cr.ManagedFields = nil
 	if !c.Concern(cr) && !c.denied(cr) {
-		cr.Annotations, cr.Labels, cr.OwnerReferences = nil, nil, nil
-		cr.Spec = cmapi.CertificateRequestSpec{}
-		cr.Status = cmapi.CertificateRequestStatus{}
+		c.trimDecided(cr)
 	}
 	return cr, nil
 }
@@ -172,13 +180,12 @@ func (c *Controller) add(
 	return true, nil
 }
 
-// record counts and logs a decision, and makes events of a denial. An approval makes none: that would be a write more
+// record counts and records a decision, and makes events of a denial. An approval makes none: that would be a write more
 // for each certificate. The pod gets one if it is the asking node's own:
 // no node makes events for the pods of others.
 func (c *Controller) record(cr *cmapi.CertificateRequest, d decide.Decision, outcome string) {
 	c.decisions.WithLabelValues(outcome, d.Reason).Inc()
-	c.Log.Info("request "+outcome, "request", cr.Namespace+"/"+cr.Name, "node", strings.Join(cr.Spec.Extra[nodeName], ","),
-		"reason", d.Reason, "message", d.Message, "caller", cr.Spec.Username)
+	c.Audit.Write(decisionOf(cr, d, outcome))
 	if d.Verdict != decide.Deny {
 		return
 	}

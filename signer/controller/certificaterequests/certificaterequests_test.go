@@ -3,9 +3,11 @@ package certificaterequests
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	goruntime "runtime"
 	"slices"
 	"strings"
@@ -28,6 +30,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/controller/audit"
 	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
 	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/spec"
@@ -39,7 +42,28 @@ type fixture struct {
 	*Controller
 	api    client.WithWatch
 	log    bytes.Buffer
+	audit  bytes.Buffer
 	events []string
+}
+
+// holder is whether the replica may record certificates.
+type holder bool
+
+func (h holder) Holds() bool { return bool(h) }
+
+// records ends the audit record and returns what it has, as "decision approved VerifiedByMayfly".
+func (d *fixture) records() (all []audit.Record, words []string) {
+	d.Helper()
+	d.Audit.Close()
+	for line := range bytes.Lines(d.audit.Bytes()) {
+		var r audit.Record
+		if err := json.Unmarshal(line, &r); err != nil {
+			d.Fatalf("%s: %v", line, err)
+		}
+		all = append(all, r)
+		words = append(words, strings.Join(strings.Fields(fmt.Sprint(r.Audit, " ", r.Certificate, " ", r.Decision, " ", r.Reason)), " "))
+	}
+	return all, words
 }
 
 // Eventf keeps the event: "Pod web: NotAllowed: no".
@@ -62,7 +86,7 @@ func newFixture(t *testing.T, calls interceptor.Funcs, objects ...client.Object)
 	d := &fixture{T: t}
 	d.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&cmapi.CertificateRequest{}).WithObjects(objects...).WithInterceptorFuncs(calls).Build()
 	d.Controller = New(Config{
-		Callers: callers(), Decider: cluster.Decider{Rules: rules(), Live: d.api}, Requests: d.api, Events: d, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
+		Callers: callers(), Decider: cluster.Decider{Rules: rules(), Live: d.api}, Requests: d.api, Events: d, Holder: holder(true), Audit: audit.Open(audit.Config{Path: "-", Stdout: &d.audit, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler)}), Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
 	})
 	return d
 }
@@ -113,10 +137,31 @@ func TestTheDecisionIsWrittenDown(t *testing.T) {
 			t.Errorf("%v: %v", labels, n)
 		}
 	}
-	for _, want := range []string{`msg="request denied" request=shop/bad node=node-a reason=NotTheVolumes message="the request is not what volume tls of pod web asks for: CA: `, `msg="request approved" request=shop/web-attempt node=node-a`} {
-		if !strings.Contains(d.log.String(), want) {
-			t.Errorf("the log lacks %s:\n%s", want, &d.log)
-		}
+	records, _ := d.records()
+	if len(records) != 2 || d.log.Len() > 0 {
+		t.Fatalf("%+v, and the log has %s", records, &d.log)
+	}
+	if records[0].Decision != audit.Denied { // They are decided in any order.
+		slices.Reverse(records)
+	}
+	denied, approved := records[0], records[1]
+	if denied.Request.Name != "bad" || denied.Reason != decide.NotTheVolumes || !denied.IsCA ||
+		!strings.HasPrefix(denied.Message, "the request is not what volume tls of pod web asks for: CA: ") {
+		t.Errorf("%+v", denied)
+	}
+	csr, err := parsed(good.Spec.Request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := audit.Record{
+		Audit: audit.Decision, Time: approved.Time, Decision: audit.Approved, Reason: decide.Verified, Message: approved.Message, Mode: audit.Driver,
+		Request: &audit.Request{Kind: "CertificateRequest", Name: "web-attempt", UID: good.UID},
+		Pod:     audit.Pod{Namespace: "shop", Name: "web", UID: "uid-1", Node: "node-a", ServiceAccount: pod.Spec.ServiceAccountName},
+		Issuer:  audit.IssuerOf(signer.Issuer(good.Spec.IssuerRef)),
+		Content: audit.OfRequest(csr.Raw, approved.Usages, false),
+	}
+	if !reflect.DeepEqual(approved, want) || len(want.DNSNames) == 0 || len(want.Usages) != len(good.Spec.Usages) {
+		t.Errorf("%+v, want\n%+v", approved, want)
 	}
 }
 
@@ -226,6 +271,9 @@ func TestAnotherReplicaWasFaster(t *testing.T) {
 		}
 		if n := testutil.CollectAndCount(d.decisions); n != 0 {
 			t.Errorf("%d decisions are counted", n)
+		}
+		if records, _ := d.records(); len(records) > 0 {
+			t.Errorf("there are %+v", records)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/spec"
@@ -66,7 +67,16 @@ func (d Decider) Decide(ctx context.Context, r decide.Request) (decide.Decision,
 			return decide.Decision{}, fmt.Errorf("read node %s: %w", pod.Spec.NodeName, err)
 		}
 	}
-	return decide.Decide(r, pod, node, rules, time.Now()), nil
+	decision := decide.Decide(r, pod, node, rules, time.Now())
+	if pod != nil && pod.UID == r.UID {
+		decision.ServiceAccount = pod.Spec.ServiceAccountName
+		if policies, ok := rules.Policy.(policy.Set); ok {
+			decision.Policies = policies.Names(signer.Pod{
+				Namespace: pod.Namespace, Name: pod.Name, ServiceAccount: pod.Spec.ServiceAccountName,
+			})
+		}
+	}
+	return decision, nil
 }
 
 // rules returns those of now.

@@ -15,21 +15,30 @@ import (
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
+	"github.com/mayfly-csi/mayfly/signer/controller/audit"
 	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/message"
-	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // answerIssued gives the certificate to the one who asked. One that is of no use to them is an error of a signer.
-func (s *Signer) answerIssued(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec, issued signer.Issued) error {
-	status, err := s.status(pcr, issued)
+func (s *Signer) answerIssued(
+	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, d decide.Decision, issued signer.Issued,
+) error {
+	v := d.Certificate
+	status, leaf, err := s.status(pcr, issued)
 	if err != nil {
 		return signer.Errorf(signer.Failed, "unusable certificate from %s %s: %w", v.Issuer.Kind, v.Issuer.Name, err)
 	}
-	_, err = s.answer(ctx, pcr, status, condition(certificatesv1.PodCertificateRequestConditionTypeIssued, decide.Verified,
+	first, err := s.answer(ctx, pcr, status, condition(certificatesv1.PodCertificateRequestConditionTypeIssued, decide.Verified,
 		fmt.Sprintf("signed by %s %s for volume of pod %s", v.Issuer.Kind, v.Issuer.Name, pcr.Spec.PodName)))
 	if apierrors.IsInvalid(err) { // What the API server holds against a certificate is in its error: its lifetime, its begin.
 		return signer.Errorf(signer.Failed, "Kubernetes does not take the certificate of %s %s: %w", v.Issuer.Kind, v.Issuer.Name, err)
+	}
+	if first {
+		if own(d) { // Else the approval was the decision.
+			s.Audit.Write(decisionOf(pcr, d))
+		}
+		s.Audit.Write(certificateOf(pcr, d, leaf))
 	}
 	return err
 }
@@ -38,22 +47,22 @@ func (s *Signer) answerIssued(ctx context.Context, pcr *certificatesv1.PodCertif
 // behind the others: the status has no place of their own. The kubelet would show them in TLS handshakes.
 func (s *Signer) status(
 	pcr *certificatesv1.PodCertificateRequest, issued signer.Issued,
-) (status certificatesv1.PodCertificateRequestStatus, err error) {
+) (status certificatesv1.PodCertificateRequestStatus, leaf *x509.Certificate, err error) {
 	c, ca, err := s.chain(pcr, issued)
 	if err != nil {
-		return status, err
+		return status, nil, err
 	}
 	sent := c.Certificates()
 	if !native(pcr) {
 		sent = chain.Unite(sent, ca)
 	}
-	leaf := c.Leaf()
+	leaf = c.Leaf()
 	return certificatesv1.PodCertificateRequestStatus{
 		CertificateChain: string(sent.Parsed().Encode()), // The API server takes no other.
 		NotBefore:        &metav1.Time{Time: leaf.NotBefore},
 		NotAfter:         &metav1.Time{Time: leaf.NotAfter},
 		BeginRefreshAt:   &metav1.Time{Time: refreshAt(leaf.NotBefore, leaf.NotAfter, c.End())},
-	}, nil
+	}, leaf, nil
 }
 
 // chain reads what was issued for a request. What peers would refuse is an error; CA certificates that can't be read
@@ -112,17 +121,25 @@ func (s *Signer) deny(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 	if err != nil || !first {
 		return err
 	}
+	s.Audit.Write(decisionOf(pcr, d))
 	s.sendEvent(pcr, pod(pcr), d.Reason, "DenyPodCertificate", d.Message)
 	return nil
 }
 
 // fail answers a request that its signer can't honour.
-func (s *Signer) fail(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, cause error) error {
-	first, err := s.answer(ctx, pcr, certificatesv1.PodCertificateRequestStatus{}, condition(certificatesv1.PodCertificateRequestConditionTypeFailed, "SigningFailed", cause.Error()))
+func (s *Signer) fail(
+	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, d decide.Decision, cause error,
+) error {
+	const reason = "SigningFailed"
+	failed := condition(certificatesv1.PodCertificateRequestConditionTypeFailed, reason, cause.Error())
+	first, err := s.answer(ctx, pcr, certificatesv1.PodCertificateRequestStatus{}, failed)
 	if err != nil || !first {
 		return err
 	}
-	s.sendEvent(pcr, pod(pcr), "SigningFailed", "SignPodCertificate", cause.Error())
+	record := decisionOf(pcr, d)
+	record.Decision, record.Reason, record.Message = audit.Failed, reason, failed.Message
+	s.Audit.Write(record)
+	s.sendEvent(pcr, pod(pcr), reason, "SignPodCertificate", cause.Error())
 	return nil
 }
 
@@ -142,9 +159,7 @@ func (s *Signer) answer(ctx context.Context, pcr *certificatesv1.PodCertificateR
 	if err != nil {
 		return false, fmt.Errorf("answer PodCertificateRequest %s/%s: %w", pcr.Namespace, pcr.Name, err)
 	}
-	outcome := strings.ToLower(c.Type)
-	s.answers.WithLabelValues(outcome, c.Reason).Inc()
-	s.Log.Info("pod certificate "+outcome, "request", pcr.Namespace+"/"+pcr.Name, "pod", pcr.Spec.PodName, "node", pcr.Spec.NodeName, "signer", pcr.Spec.SignerName, "reason", c.Reason, "message", c.Message)
+	s.answers.WithLabelValues(strings.ToLower(c.Type), c.Reason).Inc()
 	return true, nil
 }
 

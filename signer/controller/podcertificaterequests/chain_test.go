@@ -6,6 +6,7 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
+	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
@@ -18,11 +19,11 @@ func TestTheChainOfAnAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good, err := d.sign(t.Context(), pcr, v)
+	good, err := d.sign(t.Context(), pcr, decide.Decision{Certificate: v})
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := d.sign(t.Context(), asks(t, pod), v)
+	other, err := d.sign(t.Context(), asks(t, pod), decide.Decision{Certificate: v})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +39,7 @@ func TestTheChainOfAnAnswer(t *testing.T) {
 	} {
 		issued := good
 		issued.Chain, issued.CA = []byte(row.chain), []byte(row.ca)
-		status, err := d.Signer.status(pcr, issued)
+		status, _, err := d.Signer.status(pcr, issued)
 		if status.CertificateChain != row.want || (err == nil) != (row.problem == "") ||
 			err != nil && !strings.Contains(err.Error(), row.problem) {
 			t.Errorf("%s: %v, want %q; the chain is\n%s", row.name, err, row.problem, status.CertificateChain)

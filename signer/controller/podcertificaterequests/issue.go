@@ -29,21 +29,21 @@ import (
 
 // issue gets the certificate signed, and answers once that is decided.
 func (s *Signer) issue(
-	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec,
+	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, d decide.Decision,
 ) (reconcile.Result, error) {
 	sign := s.pass
-	if v.Issuer.Group == signer.CAGroup {
+	if own(d) {
 		sign = s.sign
 	}
-	issued, err := sign(ctx, pcr, v)
+	issued, err := sign(ctx, pcr, d)
 	if err == nil {
-		err = s.answerIssued(ctx, pcr, v, issued)
+		err = s.answerIssued(ctx, pcr, d, issued)
 	}
 	switch kind := signer.KindOf(err); {
 	case err == nil || !errors.As(err, new(*signer.Error)):
 		return reconcile.Result{}, err
 	case kind.Ends() && (kind != signer.Failed || !native(pcr)): // A CA may be mended, and so may a clock.
-		return reconcile.Result{}, s.fail(ctx, pcr, err)
+		return reconcile.Result{}, s.fail(ctx, pcr, d, err)
 	case kind == signer.NotYet:
 		return reconcile.Result{}, nil // The change that it waits for brings it back.
 	}
@@ -51,10 +51,14 @@ func (s *Signer) issue(
 	return reconcile.Result{RequeueAfter: later(pcr)}, nil
 }
 
+// own reports whether a CA of the controller signs.
+func own(d decide.Decision) bool { return d.Certificate.Issuer.Group == signer.CAGroup }
+
 // sign signs with a CA of the controller.
 func (s *Signer) sign(
-	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec,
+	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, d decide.Decision,
 ) (signer.Issued, error) {
+	v := d.Certificate
 	name := v.Issuer.Name
 	if v.Issuer.Kind != signer.CAKind {
 		const format = "issuer %s %s of %s: issuers of that group have the kind %s"
@@ -121,9 +125,9 @@ func Keep(cr *cmapi.CertificateRequest, self string) bool {
 // pass asks the cert-manager issuer that the volume names: the signing request goes on as it is, in a
 // CertificateRequest that is deleted with the PodCertificateRequest.
 func (s *Signer) pass(
-	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, v spec.Spec,
+	ctx context.Context, pcr *certificatesv1.PodCertificateRequest, d decide.Decision,
 ) (signer.Issued, error) {
-	wanted := passed(pcr, v)
+	wanted := passed(pcr, d.Certificate)
 	cr, err := s.submit(ctx, wanted)
 	if err != nil || cr == nil {
 		return signer.Issued{}, err
@@ -132,8 +136,12 @@ func (s *Signer) pass(
 		const format = "CertificateRequest %s/%s is not as mayfly-controller makes it: somebody else made or changed it"
 		return signer.Issued{}, signer.Errorf(signer.Failed, format, cr.Namespace, cr.Name)
 	}
-	if err := s.approve(ctx, cr); err != nil {
+	approved, err := s.approve(ctx, cr)
+	if err != nil {
 		return signer.Issued{}, err
+	}
+	if approved {
+		s.Audit.Write(decisionOf(pcr, d))
 	}
 	issued, err, decided := decision(cr)
 	if !decided {
@@ -232,10 +240,10 @@ func decided(cr *cmapi.CertificateRequest) bool {
 	})
 }
 
-// approve approves the request, unless that is decided.
-func (s *Signer) approve(ctx context.Context, cr *cmapi.CertificateRequest) error {
+// approve approves the request, unless that is decided, and says whether it did.
+func (s *Signer) approve(ctx context.Context, cr *cmapi.CertificateRequest) (bool, error) {
 	if decided(cr) {
-		return nil
+		return false, nil
 	}
 	before, now := cr.DeepCopy(), metav1.Now()
 	cr.Status.Conditions = append(cr.Status.Conditions, cmapi.CertificateRequestCondition{
@@ -245,9 +253,9 @@ func (s *Signer) approve(ctx context.Context, cr *cmapi.CertificateRequest) erro
 	err := s.Requests.Status().Patch(ctx, cr, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	switch {
 	case apierrors.IsConflict(err) || apierrors.IsNotFound(err):
-		return errNotYet
+		return false, errNotYet
 	case err != nil:
-		return signer.Errorf(signer.Unavailable, "approve CertificateRequest %s/%s: %w", cr.Namespace, cr.Name, err)
+		return false, signer.Errorf(signer.Unavailable, "approve CertificateRequest %s/%s: %w", cr.Namespace, cr.Name, err)
 	}
-	return nil
+	return true, nil
 }

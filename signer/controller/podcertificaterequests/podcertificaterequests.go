@@ -27,12 +27,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/controller/audit"
 	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
 	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/message"
 )
 
-// Config is what a signer is made of. All fields are required.
+// Config is what a signer is made of. All fields but Audit are required.
 type Config struct {
 	Decider  cluster.Decider
 	Requests client.Client // Requests of both APIs may come from a cache, which [Trim] and [Keep] have looked through.
@@ -41,9 +42,14 @@ type Config struct {
 	Self     string // The user that the controller is for the API server.
 
 	Events  cluster.Events
+	Audit   *audit.Log // nil: none.
+	Holder  Holder     // Of the right to record what became of deleted requests.
 	Metrics prometheus.Registerer
 	Log     *slog.Logger
 }
+
+// A Holder may hold the right to record certificates, which one replica has.
+type Holder interface{ Holds() bool }
 
 // CAs are those of the controller.
 type CAs interface {
@@ -80,6 +86,7 @@ func (s *Signer) Add(to manager.Manager) error {
 			return ok && ours(pcr)
 		}))).
 		Owns(&cmapi.CertificateRequest{}, builder.MatchEveryOwner).
+		Watches(&certificatesv1.PodCertificateRequest{}, s.deletions()).
 		WithOptions(cluster.Options())
 	reviews().Watch(to.GetClient(), controller, s.Decider.Changes)
 	if err := controller.Complete(s); err != nil {
@@ -139,7 +146,7 @@ func (s *Signer) Reconcile(ctx context.Context, of reconcile.Request) (reconcile
 	case d.Verdict == decide.Deny:
 		return reconcile.Result{}, s.deny(ctx, pcr, d)
 	}
-	return s.issue(ctx, pcr, d.Certificate)
+	return s.issue(ctx, pcr, d)
 }
 
 // later returns when to look once more at a request that waits for an operator: after as long again as it has waited.

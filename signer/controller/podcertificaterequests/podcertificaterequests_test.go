@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ import (
 	keys "github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/ca"
+	"github.com/mayfly-csi/mayfly/signer/controller/audit"
 	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/decide"
@@ -46,6 +48,27 @@ type fixture struct {
 	api    client.WithWatch
 	events []string
 	log    bytes.Buffer
+	audit  bytes.Buffer
+}
+
+// holder is whether the replica may record certificates.
+type holder bool
+
+func (h holder) Holds() bool { return bool(h) }
+
+// records ends the audit record and returns what it has, as "decision approved VerifiedByMayfly".
+func (d *fixture) records() (all []audit.Record, words []string) {
+	d.Helper()
+	d.Audit.Close()
+	for line := range bytes.Lines(d.audit.Bytes()) {
+		var r audit.Record
+		if err := json.Unmarshal(line, &r); err != nil {
+			d.Fatalf("%s: %v", line, err)
+		}
+		all = append(all, r)
+		words = append(words, strings.Join(strings.Fields(fmt.Sprint(r.Audit, " ", r.Certificate, " ", r.Decision, " ", r.Reason)), " "))
+	}
+	return all, words
 }
 
 // cas are CAs by signer.
@@ -85,6 +108,7 @@ func newFixture(t *testing.T, calls interceptor.Funcs, objects ...client.Object)
 			Defaults:      defaults(),
 			Policy:        policy.Policy{ClusterDomain: "cluster.local"},
 		}},
+		Audit: audit.Open(audit.Config{Path: "-", Stdout: &d.audit, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler)}), Holder: holder(true),
 		OwnCA: "mayfly-ca", Requests: d.api, Self: self, Events: d, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
 		CAs: cas{signer.PodCertificateSigner: root, decide.Domain + "clusterissuer.corp": root, decide.Domain + "issuer.shop.corp": root, decide.Domain + "issuer.bank.corp": root},
 	})
@@ -551,10 +575,8 @@ func (d *fixture) signed(cr *cmapi.CertificateRequest, pod *corev1.Pod) {
 	pcr := asks(d.T, pod)
 	block, _ := pem.Decode(cr.Spec.Request)
 	pcr.Spec.StubPKCS10Request = block.Bytes
-	issued, err := d.sign(d.Context(), pcr, func() spec.Spec {
-		v.Issuer = signer.Issuer{Name: "mayfly-ca", Kind: signer.CAKind, Group: signer.CAGroup}
-		return v
-	}())
+	v.Issuer = signer.Issuer{Name: "mayfly-ca", Kind: signer.CAKind, Group: signer.CAGroup}
+	issued, err := d.sign(d.Context(), pcr, decide.Decision{Certificate: v})
 	if err != nil {
 		d.Fatal(err)
 	}
@@ -674,6 +696,9 @@ func TestAnotherReplicaWasFaster(t *testing.T) {
 		if len(d.events) > 0 {
 			t.Errorf("it tells of an answer that it did not give: %v", d.events)
 		}
+		if _, words := d.records(); len(words) > 0 {
+			t.Errorf("it records an answer that it did not give: %q", words)
+		}
 	}
 }
 
@@ -725,7 +750,7 @@ func TestALongCauseFitsIntoAnEvent(t *testing.T) {
 	pod := web()
 	pcr := asks(t, pod)
 	d := newFixture(t, interceptor.Funcs{}, pod, pcr)
-	if err := d.fail(t.Context(), pcr, errors.New(strings.Repeat("x", 4000))); err != nil {
+	if err := d.fail(t.Context(), pcr, decide.Decision{}, errors.New(strings.Repeat("x", 4000))); err != nil {
 		t.Fatal(err)
 	}
 	if len(d.events) != 1 || len(d.events[0]) > 1024+len("*v1.PodCertificateRequest Warning SigningFailed: ") {
