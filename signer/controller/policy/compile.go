@@ -36,8 +36,9 @@ type Rule struct {
 
 	own                  Policy // What ownNames is.
 	namespaces, accounts []pattern
+	isDefault            bool // For pods that no other rule selects.
 
-	ownNames, isCA             bool
+	ownNames, isCA, wildcards  bool
 	dnsNames                   []domain
 	commonNames, organizations []pattern
 	uris                       []uri
@@ -54,7 +55,7 @@ type Rule struct {
 // Compile makes a policy ready. It finds all mistakes that the CRD finds, since not every policy comes from an API
 // server.
 func (c *Compiler) Compile(p v1alpha1.CertificatePolicy) Rule {
-	r := Rule{Name: p.Name, own: Policy{ClusterDomain: c.standard.ClusterDomain}}
+	r := Rule{Name: p.Name, isDefault: p.Spec.Default, own: Policy{ClusterDomain: c.standard.ClusterDomain}}
 	var problems problem.List
 	problems = append(problems, r.choose(p.Spec)...)
 	problems = append(problems, r.allow(p.Spec.Allow)...)
@@ -84,7 +85,7 @@ func (r *Rule) choose(s v1alpha1.Spec) (problems []error) {
 func (r *Rule) allow(a v1alpha1.Allow) (problems []error) {
 	value := func(text string) (pattern, error) { return parsePattern(text, anything) }
 	var more [6][]error
-	r.ownNames, r.isCA = a.OwnNames == nil || *a.OwnNames, a.IsCA
+	r.ownNames, r.isCA, r.wildcards = a.OwnNames == nil || *a.OwnNames, a.IsCA, a.Wildcards
 	r.dnsNames, more[0] = each("spec.allow.dnsNames", a.DNSNames, parseDomain)
 	r.commonNames, more[1] = each("spec.allow.commonNames", a.CommonNames, value)
 	r.organizations, more[2] = each("spec.allow.organizations", a.Organizations, value)

@@ -69,12 +69,20 @@ func (s Set) Ranges(pod signer.Pod) (ranges []netip.Prefix) {
 	return ranges
 }
 
-// about returns the rules that select the pod.
-func (s Set) about(pod signer.Pod) (rules []Rule) {
+// about returns the rules that count for the pod: those that select it, or, without any, the default ones that do.
+func (s Set) about(pod signer.Pod) []Rule {
+	var rules, defaults []Rule
 	for _, r := range s.rules {
-		if r.selects(pod) {
+		switch {
+		case !r.selects(pod):
+		case r.isDefault:
+			defaults = append(defaults, r)
+		default:
 			rules = append(rules, r)
 		}
+	}
+	if len(rules) == 0 {
+		return defaults
 	}
 	return rules
 }
