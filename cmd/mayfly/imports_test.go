@@ -64,6 +64,7 @@ func imports() map[string]struct {
 		"signer/controller/certificaterequests": {"signer signer/controller/cluster signer/decide", false},
 		"signer/controller/podcertificaterequests": {"signer signer/ca signer/certmanager signer/chain " +
 			"signer/controller/cluster signer/decide signer/message signer/object signer/spec", false},
+		"signer/controller/status": {"signer signer/controller/policy signer/controller/policy/v1alpha1 signer/message", false},
 		"signer/controller/review": {"signer/controller/policy/v1alpha1 signer/decide", true},
 	}
 }

@@ -31,8 +31,10 @@ func NewCompiler(standard Policy) (*Compiler, error) {
 
 // A Rule is a CertificatePolicy that was made ready. One with a mistake allows nothing to whom it selects.
 type Rule struct {
-	Name string
-	Err  error // All that is wrong with the policy: [problem.List]; nil: nothing.
+	Name       string
+	Generation int64 // Of the CertificatePolicy.
+
+	Err error // All that is wrong with the policy: [problem.List]; nil: nothing.
 
 	own                  Policy // What ownNames is.
 	namespaces, accounts []pattern
@@ -55,7 +57,7 @@ type Rule struct {
 // Compile makes a policy ready. It finds all mistakes that the CRD finds, since not every policy comes from an API
 // server.
 func (c *Compiler) Compile(p v1alpha1.CertificatePolicy) Rule {
-	r := Rule{Name: p.Name, isDefault: p.Spec.Default, own: Policy{ClusterDomain: c.standard.ClusterDomain}}
+	r := Rule{Name: p.Name, Generation: p.Generation, isDefault: p.Spec.Default, own: Policy{ClusterDomain: c.standard.ClusterDomain}}
 	var problems problem.List
 	problems = append(problems, r.choose(p.Spec)...)
 	problems = append(problems, r.allow(p.Spec.Allow)...)
