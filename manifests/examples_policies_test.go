@@ -97,7 +97,7 @@ func examplePolicies(t *testing.T, file string) certificates.Set {
 	if err != nil {
 		t.Fatal(err)
 	}
-	policies, err := review.ReadPolicies(bytes.NewReader(text))
+	objects, err := review.Read(bytes.NewReader(text))
 	if err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
@@ -105,7 +105,10 @@ func examplePolicies(t *testing.T, file string) certificates.Set {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := compiler.Set(policies)
+	set := compiler.Set(objects.Policies)
+	if len(objects.Policies) == 0 || len(objects.Pods) > 0 || objects.Others > 0 {
+		t.Errorf("%s has %+v", file, objects)
+	}
 	for _, r := range set.Rules() {
 		if r.Err != nil {
 			t.Errorf("%s: %v", file, r.Err)

@@ -28,8 +28,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
 
-	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 	"github.com/mayfly-csi/mayfly/driver/volume"
+	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 

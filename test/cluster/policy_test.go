@@ -157,14 +157,14 @@ func policyCheck(t *testing.T) {
 	none := policyText("none", fmt.Sprintf("namespaces: [%s], allow: {ownNames: false}", other.namespace))
 
 	report, code, stderr := check(short + "---\n" + none)
-	if want := []string{s.namespace + "/plain tls true", other.namespace + "/plain tls true"}; code != 1 || !slices.Equal(denials(report), want) || !strings.Contains(stderr, "the policies would deny 2 of ") {
+	if want := []string{s.namespace + "/plain tls true", other.namespace + "/plain tls true"}; code != 1 || !slices.Equal(denials(report), want) || !strings.Contains(stderr, "mayfly-controller: denied: 2 of ") {
 		t.Errorf("exit code %d, %s%v, want %v", code, stderr, denials(report), want)
 	}
 	report, code, _ = check(short, "--all")
 	if code != 1 || !slices.Contains(denials(report), s.namespace+"/denied tls false") || slices.Contains(denials(report), s.namespace+"/short tls true") {
 		t.Errorf("exit code %d, %v", code, denials(report))
 	}
-	if report, code, stderr = check(policyText("more", fmt.Sprintf("namespaces: [%s], allow: {dnsNames: [web.test]}", s.namespace))); code != 0 || len(report.Denials) > 0 || report.Volumes < 4 {
+	if report, code, stderr = check(policyText("more", fmt.Sprintf("namespaces: [%s], allow: {dnsNames: [web.test]}", s.namespace))); code != 0 || len(report.Denials) > 0 || report.Volumes < 4 || len(report.Approvals) != 1 || report.Approvals[0].Pod != "denied" {
 		t.Errorf("exit code %d, %s%v", code, stderr, report)
 	}
 	// What is denied by a policy of the cluster is not new, and its replacement counts in its place.
@@ -176,7 +176,7 @@ func policyCheck(t *testing.T) {
 	if want := []string{s.namespace + "/short tls true"}; code != 1 || !slices.Equal(denials(report), want) {
 		t.Errorf("exit code %d, %v, want %v", code, denials(report), want)
 	}
-	if _, code, stderr = check(policyText("bad", "namespaces: [shop], allow: {ips: [10.0.0.1/8]}")); code != 1 || stderr != `mayfly-controller: CertificatePolicy bad: spec.allow.ips[0]: "10.0.0.1/8" is not the CIDR of a range, such as 10.0.0.0/8 or fd00::/8`+"\n" {
+	if _, code, stderr = check(policyText("bad", "namespaces: [shop], allow: {ips: [10.0.0.1/8]}")); code != 2 || stderr != `mayfly-controller: CertificatePolicy bad: spec.allow.ips[0]: "10.0.0.1/8" is not the CIDR of a range, such as 10.0.0.0/8 or fd00::/8`+"\n" {
 		t.Errorf("exit code %d, %s", code, stderr)
 	}
 }

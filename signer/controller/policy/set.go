@@ -87,6 +87,14 @@ func (s Set) about(pod signer.Pod) []Rule {
 	return rules
 }
 
+// Names returns those of the policies that count for the pod; none: the standard policy does.
+func (s Set) Names(pod signer.Pod) (names []string) {
+	for _, r := range s.about(pod) {
+		names = append(names, r.Name)
+	}
+	return names
+}
+
 // Rules returns the policies, by name.
 func (s Set) Rules() []Rule { return slices.Clone(s.rules) }
 
