@@ -76,6 +76,9 @@ func policies(t *testing.T) {
 	s.apply(s.namespace, fmt.Sprintf("namespaces: [%s], allow: {dnsNames: ['*.test'], ips: [192.168.7.0/24]}, limits: {maxDuration: 2160h}, expressions: [{expression: \"!volume.dnsNames.exists(n, n.startsWith('x'))\", message: no x}]", s.namespace))
 	s.approvable("before")
 	s.eventually(test, "Approved "+decide.Verified)
+	s.column("Understood", "True")
+	s.column("Selecting", "True")
+	s.column("Avoidable", "False")
 	for name, want := range map[string]struct {
 		pod               *corev1.Pod
 		decision, message string
@@ -100,6 +103,7 @@ func policies(t *testing.T) {
 	if got := s.eventually(local, "Denied "+decide.NotAllowed); !strings.Contains(got, "it has a mistake, and so allows nothing: spec.expressions[0]: ") {
 		t.Error(got)
 	}
+	s.column("Understood", "False")
 	if want := "a CertificatePolicy has a mistake"; !strings.Contains(log.String(), want) {
 		t.Errorf("the log lacks %s", want)
 	}
@@ -107,6 +111,15 @@ func policies(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.eventually(local, "Approved "+decide.Verified)
+}
+
+// column waits until a condition of the namespace's policy is this one.
+func (s *stage) column(condition, want string) {
+	s.Helper()
+	until(s.T, condition+" is "+want, func() bool {
+		got, err := shared.Kubectl(s.Context(), "get", "certpolicy", s.namespace, "--output", fmt.Sprintf(`jsonpath={.status.conditions[?(@.type=="%s")].status}`, condition))
+		return err == nil && got == want
+	})
 }
 
 // eventually has the node plugin ask for the pod until the decision is this one, and returns its message.

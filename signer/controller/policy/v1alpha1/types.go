@@ -91,14 +91,13 @@ type Spec struct {
 
 // Allow is what a certificate may say.
 type Allow struct {
-	// The names that follow from a pod's own identity: those of services of its namespace that end in `.svc` or in the
+	// The names that follow from the pod's own identity: those of services of its namespace that end in `.svc` or in the
 	// cluster's domain, its SPIFFE ID, and IPs that were proved to be its own.
 	// +optional
 	// +default=true
 	OwnNames *bool `json:"ownNames,omitempty"`
 
-	// DNS names. `*.` at the begin stands for one label, `**.` for one or more, and `**` for any name. A wildcard name needs
-	// one of them, and `wildcards`.
+	// DNS names. A leading `*.` stands for one label, a leading `**.` for one or more, and `**` alone for any name.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=512
@@ -106,7 +105,8 @@ type Allow struct {
 	// +kubebuilder:validation:items:Pattern=`^(\*\*|(\*\*?\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*)$`
 	DNSNames []string `json:"dnsNames,omitempty"`
 
-	// Wildcard names, such as `*.example.org`, as DNS names and as common name, of those that the policy allows otherwise.
+	// Wildcard names, such as `*.example.org`, where `dnsNames`, `commonNames` or `ownNames` allow them. Without it the policy
+	// allows no name with a `*`.
 	// +optional
 	// +default=false
 	Wildcards bool `json:"wildcards,omitempty"`
