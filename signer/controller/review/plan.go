@@ -58,7 +58,7 @@ func (c Change) Plan(pod *corev1.Pod, namespace string) (plans []Plan) {
 	rules := c.Then
 	ip := netip.MustParseAddr(standInIP)
 	rules.PodCIDRs = append(slices.Clone(rules.PodCIDRs), netip.PrefixFrom(ip, ip.BitLen()))
-	for _, v := range rules.Volumes(pod) {
+	for _, v := range append(rules.Volumes(pod), rules.Natives(pod)...) {
 		plans = append(plans, c.plan(rules, v, pod))
 	}
 	return plans

@@ -47,10 +47,15 @@ func TestReport(t *testing.T) {
 	ended.Status.Phase = corev1.PodFailed
 	waiting := pod("waiting", "ip-sans=${POD_IP}")
 	waiting.Status.PodIPs = nil
+	native := pod("native")
+	for _, name := range []string{"csi.mayfly.dev/clusterissuer.corp", "example.org/other"} {
+		source := corev1.VolumeProjection{PodCertificate: &corev1.PodCertificateProjection{SignerName: name, KeyType: "ECDSAP256", UserAnnotations: map[string]string{spec.Prefix + "dns-names": "web.shop.svc"}}}
+		native.Spec.Volumes = append(native.Spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{}, source}}}})
+	}
 	var report Report
 	node := &corev1.Node{Spec: corev1.NodeSpec{PodCIDRs: []string{"10.0.0.0/24"}}}
 	for _, p := range []*corev1.Pod{
-		pod("several", "dns-names=web.shop.svc", "dns-names=web.test", "dns-names=x.test"), pod("ip", "ip-sans=${POD_IP}"), pod("odd", "dns-nam=x"), pod("none"), waiting, mirror, deleted, ended,
+		pod("several", "dns-names=web.shop.svc", "dns-names=web.test", "dns-names=x.test"), pod("ip", "ip-sans=${POD_IP}"), pod("odd", "dns-nam=x"), pod("none"), waiting, native, mirror, deleted, ended,
 	} {
 		report.add(Change{Today: today, Then: then}, p, node)
 	}
@@ -59,9 +64,9 @@ func TestReport(t *testing.T) {
 		got = append(got, fmt.Sprint(d.Namespace, "/", d.Pod, " ", d.ServiceAccount, " ", d.Volume, " ", d.New))
 	}
 	want := []string{
-		"shop/several clerk tls0 true", "shop/several clerk tls2 false", "shop/ip clerk tls0 true", "shop/odd clerk tls0 false", "shop/waiting clerk tls0 false",
+		"shop/several clerk tls0 true", "shop/several clerk tls2 false", "shop/ip clerk tls0 true", "shop/odd clerk tls0 false", "shop/waiting clerk tls0 false", "shop/native clerk csi.mayfly.dev/clusterissuer.corp true",
 	}
-	if strings.Join(got, "\n") != strings.Join(want, "\n") || report.New() != 2 || report.Pods != 4 || report.Volumes != 6 {
+	if strings.Join(got, "\n") != strings.Join(want, "\n") || report.New() != 3 || report.Pods != 5 || report.Volumes != 7 {
 		t.Errorf("%d pods, %d volumes, %d new, of\n%s", report.Pods, report.Volumes, report.New(), strings.Join(got, "\n"))
 	}
 	if want := (Approval{Subject{"shop", "several", "clerk", "tls1"}, ""}); len(report.Approvals) != 1 || report.Approvals[0].Subject != want.Subject || !strings.Contains(report.Approvals[0].Message, `DNS name "web.test" is not the pod's`) {

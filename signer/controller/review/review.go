@@ -119,7 +119,7 @@ func each[T runtime.Object](ctx context.Context, api client.Reader, empty func()
 
 // add looks at one pod. node is the pod's, nil if it is gone.
 func (r *Report) add(c Change, pod *corev1.Pod, node *corev1.Node) {
-	volumes := c.Today.Volumes(pod)
+	volumes := append(c.Today.Volumes(pod), c.Today.Natives(pod)...)
 	if len(volumes) == 0 || decide.Dead(pod) != "" {
 		return
 	}
