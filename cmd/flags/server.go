@@ -13,8 +13,9 @@ type Cluster struct{ Kubeconfig, Context string }
 
 // Add defines the flags in fs.
 func (c *Cluster) Add(fs *flag.FlagSet) {
-	fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: as kubectl does it, those of the "+
-		"environment variable KUBECONFIG, ~/.kube/config, or the pod's service account")
+	fs.StringVar(&c.Kubeconfig, "kubeconfig", "",
+		"kubeconfig file for the API server; empty: as kubectl does it, those of the environment variable KUBECONFIG, "+
+			"~/.kube/config, or the pod's service account")
 	fs.StringVar(&c.Context, "context", "", "context of the kubeconfig file; empty: its current one")
 }
 
@@ -22,7 +23,8 @@ func (c *Cluster) Add(fs *flag.FlagSet) {
 func (c Cluster) Connect(command string) (config *rest.Config, namespace string, err error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = c.Kubeconfig
-	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.Context})
+	overrides := &clientcmd.ConfigOverrides{CurrentContext: c.Context}
+	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
 	if config, err = loaded.ClientConfig(); err == nil {
 		namespace, _, err = loaded.Namespace()
 	}

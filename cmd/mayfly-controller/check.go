@@ -39,14 +39,16 @@ func (o *checkOptions) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly-controller policy check", flag.ContinueOnError)
 	o.addTo(f)
 	o.Cluster.Add(f)
-	f.StringVar(&o.Namespace, "namespace", "", "-n: namespace of the pods that are looked at, and of pods of files that have "+
-		"none; empty: all namespaces, and that of the kubeconfig's context")
-	f.BoolVar(&o.AllNamespaces, "all-namespaces", false, "-A: look at the pods of all namespaces, whatever --namespace says")
+	f.StringVar(&o.Namespace, "namespace", "",
+		"-n: namespace of the pods that are looked at, and of pods of files that have none; empty: all namespaces, and "+
+			"that of the kubeconfig's context")
+	f.BoolVar(&o.AllNamespaces, "all-namespaces", false,
+		"-A: look at the pods of all namespaces, whatever --namespace says")
 	o.Filenames = flags.Repeat(func(text string) (string, error) { return text, nil })
 	f.Var(o.Filenames, "filename",
-		"-f: file, or directory of files, with CertificatePolicies that are to be added, or to replace those of their names, "+
-			"and with pods and workloads that are to come; -: standard input; may be repeated, or be several with commas "+
-			"between them; without: what is denied today is listed")
+		"-f: file, or directory of files, with CertificatePolicies that are to be added, or to replace those of their "+
+			"names, and with pods and workloads that are to come; -: standard input; may be repeated, or be several with "+
+			"commas between them; without: what is denied today is listed")
 	f.StringVar(&o.Output, "output", "table", "-o: table or json")
 	f.BoolVar(&o.All, "all", false, "list volumes that are denied today, too")
 	return f
@@ -70,9 +72,9 @@ func (o *checkOptions) check() error {
 // errDenied is that something would be denied. All other errors are that the check could not look.
 var errDenied = errors.New("denied")
 
-// check lists what the policies of files would deny and newly allow of the volumes of pods that live, or, without files,
-// what is denied today, and what pods of files would get. That something is denied is an error with exit code 1, and what
-// keeps it from looking one with 2.
+// check lists what the policies of files would deny and newly allow of the volumes of pods that live, or, without
+// files, what is denied today, and what pods of files would get. That something is denied is an error with exit code 1,
+// and what keeps it from looking one with 2.
 func check(ctx context.Context, args []string, getenv func(string) string, stdout, _ io.Writer) error {
 	var o checkOptions
 	if err := flags.Parse(o.flags(), flags.Long(args, letters()), getenv, stdout); err != nil {
@@ -119,7 +121,9 @@ func (o *checkOptions) look(ctx context.Context, stdout io.Writer) error {
 }
 
 // report looks at the pods of the cluster, and completes what is known of the policies.
-func (o *checkOptions) report(ctx context.Context, api client.Reader, change review.Change, known review.Report) (review.Report, error) {
+func (o *checkOptions) report(
+	ctx context.Context, api client.Reader, change review.Change, known review.Report,
+) (review.Report, error) {
 	namespace := o.Namespace
 	if o.AllNamespaces {
 		namespace = ""
@@ -222,8 +226,8 @@ func (o *checkOptions) client() (api client.Client, namespace string, err error)
 	return api, namespace, err
 }
 
-// change returns the change from the policies of the cluster to those with the added ones, and what is to be reported of
-// them.
+// change returns the change from the policies of the cluster to those with the added ones, and what is to be reported
+// of them.
 func (o *checkOptions) change(
 	ctx context.Context, api client.Reader, added []v1alpha1.CertificatePolicy,
 ) (c review.Change, about review.Report, err error) {

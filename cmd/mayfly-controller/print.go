@@ -97,11 +97,13 @@ func (o *checkOptions) looked(r review.Report) string {
 	if r.Namespace != "" {
 		where = "namespace " + r.Namespace
 	}
-	text := fmt.Sprintf("Looked at %d volumes of %d running pods of %s, by %d CertificatePolicies of the cluster", r.Volumes, r.Pods, where, r.Policies)
+	text := fmt.Sprintf("Looked at %d volumes of %d running pods of %s, by %d CertificatePolicies of the cluster",
+		r.Volumes, r.Pods, where, r.Policies)
 	if len(o.Filenames.Values) == 0 {
 		return text + fmt.Sprintf(": %d are denied.\n", len(r.Denials))
 	}
-	text += fmt.Sprintf(" and %d of files: %d would be denied and %d approved that are not today.\n", r.Added, r.New(), len(r.Approvals))
+	text += fmt.Sprintf(" and %d of files: %d would be denied and %d approved that are not today.\n",
+		r.Added, r.New(), len(r.Approvals))
 	if n := len(r.Planned); n > 0 {
 		text += fmt.Sprintf("Looked at %d volumes of pods of files.\n", n)
 	}

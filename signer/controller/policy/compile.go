@@ -57,7 +57,8 @@ type Rule struct {
 // Compile makes a policy ready. It finds all mistakes that the CRD finds, since not every policy comes from an API
 // server.
 func (c *Compiler) Compile(p v1alpha1.CertificatePolicy) Rule {
-	r := Rule{Name: p.Name, Generation: p.Generation, isDefault: p.Spec.Default, own: Policy{ClusterDomain: c.standard.ClusterDomain}}
+	own := Policy{ClusterDomain: c.standard.ClusterDomain}
+	r := Rule{Name: p.Name, Generation: p.Generation, isDefault: p.Spec.Default, own: own}
 	var problems problem.List
 	problems = append(problems, r.choose(p.Spec)...)
 	problems = append(problems, r.allow(p.Spec.Allow)...)

@@ -62,7 +62,9 @@ func declarations() (volumeType, podType *apiservercel.DeclType) {
 		"issuer":      object("Issuer", map[string]*apiservercel.DeclType{"name": text, "kind": text, "group": text}),
 		"key":         object("Key", map[string]*apiservercel.DeclType{"algorithm": text, "size": apiservercel.IntType}),
 	})
-	podType = object("Pod", map[string]*apiservercel.DeclType{"namespace": text, "name": text, "serviceAccount": text, "uid": text, "node": text})
+	podType = object("Pod", map[string]*apiservercel.DeclType{
+		"namespace": text, "name": text, "serviceAccount": text, "uid": text, "node": text,
+	})
 	return volumeType, podType
 }
 
@@ -109,7 +111,10 @@ func variables(v spec.Spec, s subject) map[string]any {
 			"issuer":      map[string]any{"name": v.Issuer.Name, "kind": v.Issuer.Kind, "group": v.Issuer.Group},
 			"key":         map[string]any{"algorithm": string(v.Key.Algorithm), "size": v.Key.Size},
 		},
-		"pod": map[string]any{"namespace": v.Pod.Namespace, "name": v.Pod.Name, "serviceAccount": v.Pod.ServiceAccount, "uid": v.Pod.UID, "node": v.Pod.Node},
+		"pod": map[string]any{
+			"namespace": v.Pod.Namespace, "name": v.Pod.Name, "serviceAccount": v.Pod.ServiceAccount, "uid": v.Pod.UID,
+			"node": v.Pod.Node,
+		},
 	}
 }
 

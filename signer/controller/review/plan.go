@@ -47,7 +47,7 @@ const (
 	standInIP   = "192.0.2.1"
 )
 
-// Plan returns what the volumes of a pod would get that is not there yet. Pods without a namespace are of the given one.
+// Plan returns what the volumes of a pod would get that is not there yet. A pod without a namespace is of the given one.
 func (c Change) Plan(pod *corev1.Pod, namespace string) (plans []Plan) {
 	pod = pod.DeepCopy()
 	pod.Namespace = cmp.Or(pod.Namespace, namespace)

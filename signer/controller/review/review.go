@@ -1,5 +1,5 @@
-// Package review says what other policies would deny and allow of what runs in a cluster, and what a pod would get that is
-// not there yet.
+// Package review says what other policies would deny and allow of what runs in a cluster, and what a pod would get that
+// is not there yet.
 package review
 
 import (
@@ -75,10 +75,12 @@ func (r Report) New() (n int) {
 func (c Change) Of(ctx context.Context, api client.Reader, namespace string) (Report, error) {
 	nodes := map[string]*corev1.Node{}
 	all := client.ListOptions{FieldSelector: fields.Everything()}
-	err := each(ctx, api, func() client.ObjectList { return &corev1.NodeList{} }, all, func(node *corev1.Node) { nodes[node.Name] = node })
+	empty := func() client.ObjectList { return &corev1.NodeList{} }
+	err := each(ctx, api, empty, all, func(node *corev1.Node) { nodes[node.Name] = node })
 	report := Report{Namespace: namespace, Denials: []Denial{}, Approvals: []Approval{}}
 	if apierrors.IsForbidden(err) {
-		report.Warnings = append(report.Warnings, "the nodes may not be listed: IPs of pods that only spec.podCIDRs prove count as not proved")
+		report.Warnings = append(report.Warnings,
+			"the nodes may not be listed: IPs of pods that only spec.podCIDRs prove count as not proved")
 	} else if err != nil {
 		return Report{}, fmt.Errorf("list the nodes: %w", err)
 	}
@@ -101,7 +103,9 @@ func running() fields.Selector {
 }
 
 // each lists objects page by page, from the API server's cache.
-func each[T runtime.Object](ctx context.Context, api client.Reader, empty func() client.ObjectList, those client.ListOptions, do func(T)) error {
+func each[T runtime.Object](
+	ctx context.Context, api client.Reader, empty func() client.ObjectList, those client.ListOptions, do func(T),
+) error {
 	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 		list := empty()
 		page := those

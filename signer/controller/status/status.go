@@ -108,8 +108,8 @@ func (w *Writer) accounts(ctx context.Context) (all []signer.Pod, err error) {
 	}
 }
 
-// write changes the status of the rule's policy, if it differs. It reports false if somebody else has changed the policy
-// meanwhile.
+// write changes the status of the rule's policy, if it differs. It reports false if somebody else has changed the
+// policy meanwhile.
 func (w *Writer) write(
 	ctx context.Context, policies []v1alpha1.CertificatePolicy, r policy.Rule, change func(*v1alpha1.Status),
 ) (written bool, err error) {

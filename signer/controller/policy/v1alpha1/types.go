@@ -68,7 +68,8 @@ type Spec struct {
 	// +kubebuilder:validation:items:Pattern=`^[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$`
 	ServiceAccounts []string `json:"serviceAccounts,omitempty"`
 
-	// Makes the policy one for pods that no other policy selects. `namespaces` and `serviceAccounts` say for which of those.
+	// Makes the policy one for pods that no other policy selects. `namespaces` and `serviceAccounts` say for which of
+	// those.
 	// +optional
 	// +default=false
 	Default bool `json:"default,omitempty"`
@@ -105,8 +106,8 @@ type Allow struct {
 	// +kubebuilder:validation:items:Pattern=`^(\*\*|(\*\*?\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*)$`
 	DNSNames []string `json:"dnsNames,omitempty"`
 
-	// Wildcard names, such as `*.example.org`, where `dnsNames`, `commonNames` or `ownNames` allow them. Without it the policy
-	// allows no name with a `*`.
+	// Wildcard names, such as `*.example.org`, where `dnsNames`, `commonNames` or `ownNames` allow them. Without it the
+	// policy allows no name with a `*`.
 	// +optional
 	// +default=false
 	Wildcards bool `json:"wildcards,omitempty"`
