@@ -1,6 +1,7 @@
 package flags
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 
@@ -27,6 +28,9 @@ func (c Cluster) Connect(command string) (config *rest.Config, namespace string,
 	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
 	if config, err = loaded.ClientConfig(); err == nil {
 		namespace, _, err = loaded.Namespace()
+	}
+	if clientcmd.IsEmptyConfig(err) {
+		err = errors.New("there is no kubeconfig file: --kubeconfig and KUBECONFIG can name one")
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("find the API server: %w", err)

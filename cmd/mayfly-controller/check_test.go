@@ -168,6 +168,16 @@ func TestPolicyCheckInJSON(t *testing.T) {
 	}
 }
 
+func TestPolicyCheckWithoutAKubeconfig(t *testing.T) {
+	t.Setenv("KUBECONFIG", "")
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	const want = "mayfly-controller: find the API server: there is no kubeconfig file: --kubeconfig and KUBECONFIG can name one\n"
+	if code, _, stderr := command(t.Context(), nil, "policy", "check"); code != flags.ExitUsage || stderr != want {
+		t.Errorf("exit code %d, %s", code, stderr)
+	}
+}
+
 // Who may not list nodes is told what follows; without the rest there is nothing to say.
 func TestPolicyCheckWithoutRights(t *testing.T) {
 	for refused, row := range map[string]struct {

@@ -62,8 +62,8 @@ func (c *Controller) Add(to manager.Manager) error {
 	}), c.reviews()
 	b := builder.ControllerManagedBy(to).Named("certificaterequests").
 		For(&cmapi.CertificateRequest{}, builder.WithPredicates(predicate.Or(concerns, reviews.AtStart()))).
-		WatchesRawSource(reviews.Source(to.GetClient(), c.Decider.Changes)).
 		WithOptions(cluster.Options())
+	reviews.Watch(to.GetClient(), b, c.Decider.Changes)
 	if err := b.Complete(c); err != nil {
 		return fmt.Errorf("add the controller of CertificateRequests: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -52,7 +53,12 @@ type Review struct {
 	Is   func(client.Object) bool // Reports whether the request is one of them.
 }
 
-// Source makes a controller look at them after changes.
+// Watch makes a controller look at them after changes.
+func (r Review) Watch(from client.Reader, b *builder.Builder, changes *Changes) {
+	b.WatchesRawSource(r.Source(from, changes))
+}
+
+// Source returns what has a controller look at them after changes.
 //
 // The cache has no index of them: one would make its informer before the manager starts, which then neither starts nor
 // stops where requests may not be listed (sigs.k8s.io/controller-runtime v0.25.2 pkg/manager/runnable_group.go, Start).

@@ -80,8 +80,8 @@ func (s *Signer) Add(to manager.Manager) error {
 			return ok && ours(pcr)
 		}))).
 		Owns(&cmapi.CertificateRequest{}, builder.MatchEveryOwner).
-		WatchesRawSource(reviews().Source(to.GetClient(), s.Decider.Changes)).
 		WithOptions(cluster.Options())
+	reviews().Watch(to.GetClient(), controller, s.Decider.Changes)
 	if err := controller.Complete(s); err != nil {
 		return fmt.Errorf("add the controller of PodCertificateRequests: %w", err)
 	}
