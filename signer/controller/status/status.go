@@ -123,10 +123,10 @@ func (w *Writer) write(
 			return true, nil
 		}
 		err := w.API.Status().Patch(ctx, p, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}))
-		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		if apierrors.IsConflict(err) {
 			return false, nil
 		}
-		if err != nil {
+		if client.IgnoreNotFound(err) != nil { // It is deleted, or the CRD is that of an earlier version.
 			return false, fmt.Errorf("write the status of CertificatePolicy %s: %w", r.Name, err)
 		}
 	}

@@ -205,7 +205,7 @@ func TestWritesThatFail(t *testing.T) {
 		text string
 	}{
 		"changed meanwhile": {apierrors.NewConflict(policies, "a", errors.New("changed")), reconcile.Result{RequeueAfter: retry}, ""},
-		"deleted":           {apierrors.NewNotFound(policies, "a"), reconcile.Result{RequeueAfter: retry}, ""},
+		"deleted":           {apierrors.NewNotFound(policies, "a"), reconcile.Result{RequeueAfter: recount}, ""},
 		"no right":          {errors.New("forbidden"), reconcile.Result{}, "write the status of CertificatePolicy a: forbidden"},
 	} {
 		w, _ := newWriter(t, interceptor.Funcs{SubResourcePatch: func(context.Context, client.Client, string, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
