@@ -62,11 +62,11 @@ func TestPolicyExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, block := range blocks(t, "controller.md", "yaml") {
-		policies, err := review.ReadPolicies(strings.NewReader(block))
+		objects, err := review.Read(strings.NewReader(block))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, p := range policies {
+		for _, p := range objects.Policies {
 			if err := compiler.Compile(p).Err; err != nil {
 				t.Errorf("%s: %v", p.Name, err)
 			}

@@ -117,6 +117,8 @@ func TestControllersRights(t *testing.T) {
 		"cert-manager.io/certificaterequests/status": {"patch"},
 		"cert-manager.io/signers":                    {"approve"},
 		"csi.mayfly.dev/certificatepolicies":         {"list", "watch"},
+		"csi.mayfly.dev/certificatepolicies/status":  {"patch"},
+		"/serviceaccounts":                           {"list"},
 		"/pods":                                      {"get"},
 		"/nodes":                                     {"get"},
 		"events.k8s.io/events":                       {"create", "patch"},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
 	"strings"
 )
 
@@ -17,7 +18,7 @@ const (
 	ExitUsage = 2
 )
 
-// Error is an error in the command line: one clear line and exit code 2.
+// Error is an error in the command line, or of a check that could not look: one clear line and exit code 2.
 type Error struct{ Err error }
 
 // Error returns the message of the error.
@@ -53,6 +54,22 @@ func Version() string {
 // Variable returns the environment variable that sets a flag.
 func Variable(name string) string {
 	return "MAYFLY_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
+// Long returns the arguments with the long names of flags in place of their letters, such as "filename" of "f": it knows
+// -f x and -f=x.
+func Long(args []string, names map[string]string) []string {
+	long := slices.Clone(args)
+	for i, arg := range long {
+		letter, value, given := strings.Cut(strings.TrimPrefix(arg, "-"), "=")
+		if name, known := names[letter]; known && strings.HasPrefix(arg, "-") {
+			long[i] = "--" + name
+			if given {
+				long[i] += "=" + value
+			}
+		}
+	}
+	return long
 }
 
 // Parse reads the flags, each from the environment first and then from the command line. For --help it prints them.

@@ -26,7 +26,7 @@ const (
 
 // admissionOptions are the flags of mayfly-controller admission check.
 type admissionOptions struct {
-	Kubeconfig      string
+	Cluster         flags.Cluster
 	Controller      string
 	NodePlugin      string
 	PodCertificates bool
@@ -36,8 +36,7 @@ type admissionOptions struct {
 // flags returns the flags, set to their defaults. Their names and texts are the source of docs/controller.md.
 func (o *admissionOptions) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly-controller admission check", flag.ContinueOnError)
-	f.StringVar(&o.Kubeconfig, "kubeconfig", "",
-		"kubeconfig file for the API server, of someone who may read admission policies; empty: the pod's service account")
+	o.Cluster.Add(f)
 	f.StringVar(&o.Controller, "controller", controllerUser, "user that the controller is for the API server")
 	f.StringVar(&o.NodePlugin, "node-plugin", nodePluginUser, "user that the node plugins are for the API server")
 	f.BoolVar(&o.PodCertificates, "pod-certificates", false,
@@ -89,27 +88,32 @@ func checkAdmission(ctx context.Context, args []string, getenv func(string) stri
 	if err := flags.Parse(o.flags(), args, getenv, stdout); err != nil {
 		return err
 	}
-	config, err := flags.APIServer(o.Kubeconfig, "mayfly-controller")
+	problems, err := o.problems(ctx)
+	if err != nil { // It could not look.
+		return flags.Error{Err: err}
+	}
+	return report(stdout, problems, o)
+}
+
+// problems returns what is not in force.
+func (o *admissionOptions) problems(ctx context.Context) ([]string, error) {
+	config, _, err := o.Cluster.Connect("mayfly-controller")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	wanted, err := admission.Parse(o.policies())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	scheme := runtime.NewScheme()
 	if err := admissionv1.AddToScheme(scheme); err != nil {
-		return err
+		return nil, err
 	}
 	api, err := client.New(config, client.Options{Scheme: scheme})
 	if err != nil {
-		return fmt.Errorf("find the API server: %w", err)
+		return nil, fmt.Errorf("find the API server: %w", err)
 	}
-	problems, err := admission.Check(ctx, api, wanted)
-	if err != nil {
-		return err
-	}
-	return report(stdout, problems, o)
+	return admission.Check(ctx, api, wanted)
 }
 
 // report writes what an administrator reads.

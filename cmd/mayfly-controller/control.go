@@ -30,6 +30,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
+	"github.com/mayfly-csi/mayfly/signer/controller/status"
 	"github.com/mayfly-csi/mayfly/signer/profile"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
@@ -94,6 +95,10 @@ func newDecider(m manager.Manager, api *rest.Config, o options, log *slog.Logger
 		return cluster.Decider{}, err
 	}
 	if err := errors.Join(policies.Add(m), m.AddReadyzCheck("policies", known(policies))); err != nil {
+		return cluster.Decider{}, err
+	}
+	writer := status.Writer{Policies: policies, API: m.GetClient(), Live: m.GetAPIReader(), Log: log}
+	if err := writer.Add(m); err != nil {
 		return cluster.Decider{}, err
 	}
 	decider := cluster.Decider{Rules: o.rules(), Policies: policies, Live: m.GetAPIReader(), Changes: changes}

@@ -15,7 +15,6 @@ import (
 	"github.com/mayfly-csi/mayfly/cmd/flags"
 	"github.com/mayfly-csi/mayfly/cmd/flags/flagstest"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
-	"github.com/mayfly-csi/mayfly/signer/controller/review"
 	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
@@ -34,10 +33,11 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		{"", nil, "a command is missing: mayfly-controller run, mayfly-controller policy check, mayfly-controller admission check, mayfly-controller version or mayfly-controller help"},
 		{"node", nil, `unknown command "node": there are run, policy check, admission check, version and help`},
 		{"policy", nil, `unknown command "policy": there are run, policy check, admission check, version and help`},
-		{"policy check", nil, "--filename is required, or --all"},
-		{"policy check --filename=", nil, "--filename is required, or --all"},
-		{"policy check --all --filename=", nil, "--filename is required, or --all"},
+		{"policy check --filename=", nil, "--filename names no file"},
+		{"policy check -f=", nil, "--filename names no file"},
+		{"policy check -x", nil, "flag provided but not defined: -x"},
 		{"policy check --filename=x extra", nil, `unexpected argument "extra"`},
+		{"policy check -f x -o yaml", nil, "--output=yaml: there are table and json"},
 		{"policy check --filename=x --output=yaml", nil, "--output=yaml: there are table and json"},
 		{"policy check --filename=x --cluster-domain=", nil, "--cluster-domain=: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"},
 		{"admission check extra", nil, `unexpected argument "extra"`},
@@ -95,10 +95,16 @@ func written(t *testing.T, text string) string {
 
 func TestWithoutAnAPIServer(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
-	for _, args := range [][]string{{"run"}, {"admission", "check"}, {"policy", "check", "--filename", written(t, aPolicy)}, {"policy", "check", "--all"}} {
+	t.Setenv("KUBECONFIG", "")
+	t.Setenv("HOME", t.TempDir())
+	for _, args := range [][]string{{"run"}, {"admission", "check"}, {"policy", "check", "--filename", written(t, aPolicy)}, {"policy", "check"}} {
 		for _, kubeconfig := range []string{"", "/does/not/exist"} {
 			code, _, stderr := command(t.Context(), nil, append(args, "--kubeconfig="+kubeconfig)...)
-			if code != flags.ExitError || !strings.HasPrefix(stderr, "mayfly-controller: find the API server: ") || strings.Count(stderr, "\n") != 1 {
+			want := flags.ExitUsage
+			if args[0] == "run" {
+				want = flags.ExitError
+			}
+			if code != want || !strings.HasPrefix(stderr, "mayfly-controller: find the API server: ") || strings.Count(stderr, "\n") != 1 {
 				t.Errorf("%s: exit code %d, %q", args, code, stderr)
 			}
 		}
@@ -107,43 +113,21 @@ func TestWithoutAnAPIServer(t *testing.T) {
 
 func TestAFileThatIsNotUnderstood(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                               "there is no CertificatePolicy",
-		"# None.":                        "there is no CertificatePolicy",
-		aPolicy + "---\nkind: ConfigMap": `document 2: it is a "ConfigMap" of "", and must be a CertificatePolicy of csi.mayfly.dev/v1alpha1`,
-		aPolicy + "---\n{":               "document 2: error converting YAML to JSON: ",
-		aPolicy + "  allowed: {}":        "document 1: ",
+		"":                            "there is no CertificatePolicy, and no pod or workload",
+		"# None.":                     "there is no CertificatePolicy, and no pod or workload",
+		"kind: Service":               "there is no CertificatePolicy, and no pod or workload",
+		aPolicy + "---\nmetadata: {}": "document 2: it has no kind",
+		aPolicy + "---\n{":            "document 2: error converting YAML to JSON: ",
+		aPolicy + "  allowed: {}":     "document 1: ",
 	} {
 		path := written(t, text)
 		code, _, stderr := command(t.Context(), nil, "policy", "check", "--filename", path)
-		if code != flags.ExitError || !strings.HasPrefix(stderr, "mayfly-controller: read policies from "+path+": "+want) || strings.Count(stderr, "\n") != 1 {
+		if code != flags.ExitUsage || !strings.HasPrefix(stderr, "mayfly-controller: read policies from "+path+": "+want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%q: exit code %d, %q", text, code, stderr)
 		}
 	}
-	if code, _, stderr := command(t.Context(), nil, "policy", "check", "--filename=/does/not/exist"); code != flags.ExitError || stderr != "mayfly-controller: read policies: open /does/not/exist: no such file or directory\n" {
+	if code, _, stderr := command(t.Context(), nil, "policy", "check", "--filename=/does/not/exist"); code != flags.ExitUsage || stderr != "mayfly-controller: read policies: stat /does/not/exist: no such file or directory\n" {
 		t.Errorf("exit code %d, %q", code, stderr)
-	}
-}
-
-// What a policy does not hold is said below what it denies.
-func TestPolicyCheckPrintsWarnings(t *testing.T) {
-	for _, row := range []struct {
-		options checkOptions
-		want    []string
-	}{
-		{checkOptions{Output: "table"}, []string{"NAMESPACE ", "web ", "\nWarning: CertificatePolicy a: b\n"}},
-		{checkOptions{Output: "table", All: true}, []string{"web ", "db ", "\nWarning: CertificatePolicy a: b\n"}},
-		{checkOptions{Output: "json"}, []string{`"warnings": [`, `"CertificatePolicy a: b"`}},
-	} {
-		report := review.Report{Denials: []review.Denial{{Pod: "web", New: true}, {Pod: "db"}}, Warnings: []string{"CertificatePolicy a: b"}}
-		var out strings.Builder
-		if err := row.options.print(&out, report); err != nil {
-			t.Fatal(err)
-		}
-		for _, want := range row.want {
-			if !strings.Contains(out.String(), want) {
-				t.Errorf("%s, all %v: lacks %q:\n%s", row.options.Output, row.options.All, want, &out)
-			}
-		}
 	}
 }
 

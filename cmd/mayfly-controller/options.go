@@ -19,7 +19,6 @@ import (
 // ruleOptions are the flags by which requests are decided.
 type ruleOptions struct {
 	Volumes       flags.Volumes
-	Kubeconfig    string
 	PodCIDRs      *flags.Repeated[netip.Prefix]
 	Ignored       *flags.Repeated[string]
 	ClusterDomain string
@@ -30,6 +29,7 @@ type options struct {
 	ruleOptions
 	Log flags.Log
 
+	Kubeconfig      string
 	NodePlugin      string
 	PodCertificates bool
 	CANamespace     string
@@ -45,6 +45,7 @@ func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("mayfly-controller run", flag.ContinueOnError)
 	o.addTo(f)
 	o.Log.Add(f)
+	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account")
 	f.StringVar(&o.NodePlugin, "node-plugin", nodePluginUser,
 		"user that the node plugins are for the API server: their requests are decided on, and no others")
 	f.BoolVar(&o.PodCertificates, "pod-certificates", false,
@@ -67,7 +68,6 @@ func (o *options) flags() *flag.FlagSet {
 // addTo sets the flags to their defaults.
 func (j *ruleOptions) addTo(f *flag.FlagSet) {
 	j.Volumes.Add(f)
-	f.StringVar(&j.Kubeconfig, "kubeconfig", "", "kubeconfig file for the API server; empty: the pod's service account")
 	j.PodCIDRs = flags.Repeat(netip.ParsePrefix)
 	f.Var(j.PodCIDRs, "pod-cidr",
 		"where the IPs of pods lie, besides the spec.podCIDRs of their nodes; may be repeated, or be several with "+

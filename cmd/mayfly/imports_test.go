@@ -65,7 +65,8 @@ func imports() map[string]struct {
 		"signer/controller/audit":               {"signer signer/message", true},
 		"signer/controller/podcertificaterequests": {"signer signer/ca signer/certmanager signer/chain " +
 			"signer/controller/audit signer/controller/cluster signer/decide signer/message signer/object signer/spec", true},
-		"signer/controller/review": {"signer/controller/policy/v1alpha1 signer/decide", true},
+		"signer/controller/status": {"signer signer/controller/policy signer/controller/policy/v1alpha1 signer/message", false},
+		"signer/controller/review": {"signer signer/controller/policy/v1alpha1 signer/decide signer/spec", true},
 	}
 }
 

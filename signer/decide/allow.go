@@ -39,17 +39,18 @@ func (r Rules) allow(wanted spec.Spec, proved []netip.Addr) error {
 	return r.Policy.Check(wanted, Identity{SPIFFEID: id, IPs: proved})
 }
 
-// Allowed returns what checks 8 and 9 would have against a volume's certificate, whoever asks; nil: nothing.
-func (r Rules) Allowed(v Volume, pod *corev1.Pod, node *corev1.Node) error {
-	wanted, err := r.derive(v.Asked)
+// Allowed returns the certificate that a volume asks for, and what checks 8 and 9 would have against it, whoever asks;
+// nil: nothing.
+func (r Rules) Allowed(v Volume, pod *corev1.Pod, node *corev1.Node) (wanted spec.Spec, err error) {
+	wanted, err = r.derive(v.Asked)
 	if err != nil {
-		return fmt.Errorf("volume %s %w", v.Name, err)
+		return wanted, fmt.Errorf("volume %s %w", v.Name, err)
 	}
 	proved, err := r.prove(wanted, pod, node)
 	if err != nil {
-		return err
+		return wanted, err
 	}
-	return r.allow(wanted, proved)
+	return wanted, r.allow(wanted, proved)
 }
 
 func within(ranges []netip.Prefix, ip netip.Addr) bool {

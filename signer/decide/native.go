@@ -54,6 +54,22 @@ func (r Rules) findNative(of Request, pod *corev1.Pod) (found Volume, err error)
 	return found, err
 }
 
+// Natives returns the pod's podCertificate volumes with a signer of ours, one for each source.
+func (r Rules) Natives(pod *corev1.Pod) (all []Volume) {
+	for _, v := range pod.Spec.Volumes {
+		if v.Projected == nil {
+			continue
+		}
+		for _, source := range v.Projected.Sources {
+			if p := source.PodCertificate; p != nil && strings.HasPrefix(p.SignerName, Domain) {
+				n := Native{p.SignerName, Lifetime(p.MaxExpirationSeconds), p.UserAnnotations}
+				all = append(all, Volume{v.Name, ask(pod, spec.Driver, r.attributes(Request{Native: &n}, pod, p))})
+			}
+		}
+	}
+	return all
+}
+
 // of reports whether the kubelet has copied this from a volume.
 func (n Native) of(p *corev1.PodCertificateProjection) bool {
 	return p.SignerName == n.Signer && Lifetime(p.MaxExpirationSeconds) == n.Lifetime &&

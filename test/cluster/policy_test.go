@@ -76,6 +76,9 @@ func policies(t *testing.T) {
 	s.apply(s.namespace, fmt.Sprintf("namespaces: [%s], allow: {dnsNames: ['*.test'], ips: [192.168.7.0/24]}, limits: {maxDuration: 2160h}, expressions: [{expression: \"!volume.dnsNames.exists(n, n.startsWith('x'))\", message: no x}]", s.namespace))
 	s.approvable("before")
 	s.eventually(test, "Approved "+decide.Verified)
+	s.column("Understood", "True")
+	s.column("Selecting", "True")
+	s.column("Avoidable", "False")
 	for name, want := range map[string]struct {
 		pod               *corev1.Pod
 		decision, message string
@@ -100,6 +103,7 @@ func policies(t *testing.T) {
 	if got := s.eventually(local, "Denied "+decide.NotAllowed); !strings.Contains(got, "it has a mistake, and so allows nothing: spec.expressions[0]: ") {
 		t.Error(got)
 	}
+	s.column("Understood", "False")
 	if want := "a CertificatePolicy has a mistake"; !strings.Contains(log.String(), want) {
 		t.Errorf("the log lacks %s", want)
 	}
@@ -107,6 +111,15 @@ func policies(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.eventually(local, "Approved "+decide.Verified)
+}
+
+// column waits until a condition of the namespace's policy is this one.
+func (s *stage) column(condition, want string) {
+	s.Helper()
+	until(s.T, condition+" is "+want, func() bool {
+		got, err := shared.Kubectl(s.Context(), "get", "certpolicy", s.namespace, "--output", fmt.Sprintf(`jsonpath={.status.conditions[?(@.type=="%s")].status}`, condition))
+		return err == nil && got == want
+	})
 }
 
 // eventually has the node plugin ask for the pod until the decision is this one, and returns its message.
@@ -157,14 +170,14 @@ func policyCheck(t *testing.T) {
 	none := policyText("none", fmt.Sprintf("namespaces: [%s], allow: {ownNames: false}", other.namespace))
 
 	report, code, stderr := check(short + "---\n" + none)
-	if want := []string{s.namespace + "/plain tls true", other.namespace + "/plain tls true"}; code != 1 || !slices.Equal(denials(report), want) || !strings.Contains(stderr, "the policies would deny 2 of ") {
+	if want := []string{s.namespace + "/plain tls true", other.namespace + "/plain tls true"}; code != 1 || !slices.Equal(denials(report), want) || !strings.Contains(stderr, "mayfly-controller: denied: 2 of ") {
 		t.Errorf("exit code %d, %s%v, want %v", code, stderr, denials(report), want)
 	}
 	report, code, _ = check(short, "--all")
 	if code != 1 || !slices.Contains(denials(report), s.namespace+"/denied tls false") || slices.Contains(denials(report), s.namespace+"/short tls true") {
 		t.Errorf("exit code %d, %v", code, denials(report))
 	}
-	if report, code, stderr = check(policyText("more", fmt.Sprintf("namespaces: [%s], allow: {dnsNames: [web.test]}", s.namespace))); code != 0 || len(report.Denials) > 0 || report.Volumes < 4 {
+	if report, code, stderr = check(policyText("more", fmt.Sprintf("namespaces: [%s], allow: {dnsNames: [web.test]}", s.namespace))); code != 0 || len(report.Denials) > 0 || report.Volumes < 4 || len(report.Approvals) != 1 || report.Approvals[0].Pod != "denied" {
 		t.Errorf("exit code %d, %s%v", code, stderr, report)
 	}
 	// What is denied by a policy of the cluster is not new, and its replacement counts in its place.
@@ -176,7 +189,7 @@ func policyCheck(t *testing.T) {
 	if want := []string{s.namespace + "/short tls true"}; code != 1 || !slices.Equal(denials(report), want) {
 		t.Errorf("exit code %d, %v, want %v", code, denials(report), want)
 	}
-	if _, code, stderr = check(policyText("bad", "namespaces: [shop], allow: {ips: [10.0.0.1/8]}")); code != 1 || stderr != `mayfly-controller: CertificatePolicy bad: spec.allow.ips[0]: "10.0.0.1/8" is not the CIDR of a range, such as 10.0.0.0/8 or fd00::/8`+"\n" {
+	if _, code, stderr = check(policyText("bad", "namespaces: [shop], allow: {ips: [10.0.0.1/8]}")); code != 2 || stderr != `mayfly-controller: CertificatePolicy bad: spec.allow.ips[0]: "10.0.0.1/8" is not the CIDR of a range, such as 10.0.0.0/8 or fd00::/8`+"\n" {
 		t.Errorf("exit code %d, %s", code, stderr)
 	}
 }

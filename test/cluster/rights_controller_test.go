@@ -2,7 +2,7 @@ package cluster_test
 
 import (
 	"context"
-
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -46,6 +46,8 @@ func deciderRights() map[string]func(*loss) {
 		file + "watch certificaterequests.cert-manager.io":        logged("web", "Failed to watch"),
 		file + "list certificatepolicies.csi.mayfly.dev":          unready("policies"),
 		file + "watch certificatepolicies.csi.mayfly.dev":         logged("web", "Failed to watch"),
+		file + "patch certificatepolicies/status.csi.mayfly.dev":  ofAPolicy("write the status of CertificatePolicy "),
+		file + "list serviceaccounts":                             ofAPolicy("list the service accounts: "),
 		file + "patch certificaterequests/status.cert-manager.io": logged("web", "write the decision on CertificateRequest "),
 		file + "get pods":                                      logged("web", "Reconciler error"),
 		file + "get nodes":                                     logged("ip", "Reconciler error"),
@@ -136,6 +138,16 @@ func logged(kind, want string) func(*loss) {
 			pod = s.pod("denied", "dns-names=web.test")
 		}
 		s.asksHere(pod)
+		l.reads(run.log, want, l.cannot())
+	}
+}
+
+// ofAPolicy: a policy has the controller's log say so.
+func ofAPolicy(want string) func(*loss) {
+	return func(l *loss) {
+		s := newStage(l.T)
+		run := l.decider(s)
+		s.apply(s.namespace, fmt.Sprintf("namespaces: [%s]", s.namespace))
 		l.reads(run.log, want, l.cannot())
 	}
 }

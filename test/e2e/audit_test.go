@@ -82,6 +82,9 @@ func refusals() map[string][]string {
 	} {
 		all["mayfly-controller: list "+what], all["mayfly-controller: watch "+what] = []string{""}, []string{""}
 	}
+	for _, what := range []string{"list serviceaccounts", "patch certificatepolicies/status.csi.mayfly.dev"} {
+		all["mayfly-controller: "+what] = []string{""}
+	}
 	return all
 }
 

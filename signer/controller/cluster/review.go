@@ -54,10 +54,15 @@ type Review struct {
 }
 
 // Watch makes a controller look at them after changes.
+func (r Review) Watch(from client.Reader, b *builder.Builder, changes *Changes) {
+	b.WatchesRawSource(r.Source(from, changes))
+}
+
+// Source returns what has a controller look at them after changes.
 //
 // The cache has no index of them: one would make its informer before the manager starts, which then neither starts nor
 // stops where requests may not be listed (sigs.k8s.io/controller-runtime v0.25.2 pkg/manager/runnable_group.go, Start).
-func (r Review) Watch(from client.Reader, b *builder.Builder, changes *Changes) {
+func (r Review) Source(from client.Reader, changes *Changes) source.Source {
 	all := func(ctx context.Context, _ client.Object) []reconcile.Request {
 		all, err := r.All(ctx, from)
 		if err != nil {
@@ -65,7 +70,7 @@ func (r Review) Watch(from client.Reader, b *builder.Builder, changes *Changes) 
 		}
 		return all
 	}
-	b.WatchesRawSource(source.Channel(changes.listen(), handler.EnqueueRequestsFromMapFunc(all)))
+	return source.Channel(changes.listen(), handler.EnqueueRequestsFromMapFunc(all))
 }
 
 // All returns those in the cache.

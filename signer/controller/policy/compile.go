@@ -31,13 +31,16 @@ func NewCompiler(standard Policy) (*Compiler, error) {
 
 // A Rule is a CertificatePolicy that was made ready. One with a mistake allows nothing to whom it selects.
 type Rule struct {
-	Name string
-	Err  error // All that is wrong with the policy: [problem.List]; nil: nothing.
+	Name       string
+	Generation int64 // Of the CertificatePolicy.
+
+	Err error // All that is wrong with the policy: [problem.List]; nil: nothing.
 
 	own                  Policy // What ownNames is.
 	namespaces, accounts []pattern
+	isDefault            bool // For pods that no other rule selects.
 
-	ownNames, isCA             bool
+	ownNames, isCA, wildcards  bool
 	dnsNames                   []domain
 	commonNames, organizations []pattern
 	uris                       []uri
@@ -54,7 +57,8 @@ type Rule struct {
 // Compile makes a policy ready. It finds all mistakes that the CRD finds, since not every policy comes from an API
 // server.
 func (c *Compiler) Compile(p v1alpha1.CertificatePolicy) Rule {
-	r := Rule{Name: p.Name, own: Policy{ClusterDomain: c.standard.ClusterDomain}}
+	own := Policy{ClusterDomain: c.standard.ClusterDomain}
+	r := Rule{Name: p.Name, Generation: p.Generation, isDefault: p.Spec.Default, own: own}
 	var problems problem.List
 	problems = append(problems, r.choose(p.Spec)...)
 	problems = append(problems, r.allow(p.Spec.Allow)...)
@@ -84,7 +88,7 @@ func (r *Rule) choose(s v1alpha1.Spec) (problems []error) {
 func (r *Rule) allow(a v1alpha1.Allow) (problems []error) {
 	value := func(text string) (pattern, error) { return parsePattern(text, anything) }
 	var more [6][]error
-	r.ownNames, r.isCA = a.OwnNames == nil || *a.OwnNames, a.IsCA
+	r.ownNames, r.isCA, r.wildcards = a.OwnNames == nil || *a.OwnNames, a.IsCA, a.Wildcards
 	r.dnsNames, more[0] = each("spec.allow.dnsNames", a.DNSNames, parseDomain)
 	r.commonNames, more[1] = each("spec.allow.commonNames", a.CommonNames, value)
 	r.organizations, more[2] = each("spec.allow.organizations", a.Organizations, value)

@@ -57,12 +57,14 @@ func declarations() (volumeType, podType *apiservercel.DeclType) {
 	}
 	volumeType = object("Volume", map[string]*apiservercel.DeclType{
 		"dnsNames": texts, "ips": texts, "uris": texts, "commonName": text, "organizations": texts,
-		"usages": texts, "duration": apiservercel.DurationType, "isCA": apiservercel.BoolType,
+		"usages": texts, "duration": apiservercel.DurationType, "isCA": apiservercel.BoolType, "dialect": text,
 		"annotations": apiservercel.NewMapType(text, text, many),
 		"issuer":      object("Issuer", map[string]*apiservercel.DeclType{"name": text, "kind": text, "group": text}),
 		"key":         object("Key", map[string]*apiservercel.DeclType{"algorithm": text, "size": apiservercel.IntType}),
 	})
-	podType = object("Pod", map[string]*apiservercel.DeclType{"namespace": text, "name": text, "serviceAccount": text, "uid": text})
+	podType = object("Pod", map[string]*apiservercel.DeclType{
+		"namespace": text, "name": text, "serviceAccount": text, "uid": text, "node": text,
+	})
 	return volumeType, podType
 }
 
@@ -104,11 +106,15 @@ func variables(v spec.Spec, s subject) map[string]any {
 			"dnsNames": texts(v.DNSNames, lower), "ips": stringsOf(v.IPs), "uris": texts(v.URIs, smallHost),
 			"commonName": strings.ToLower(s.commonName), "organizations": texts(s.organizations, unchanged),
 			"usages": texts(v.Usages, func(u signer.Usage) string { return string(u) }), "duration": v.Duration, "isCA": v.IsCA,
+			"dialect":     string(v.Dialect),
 			"annotations": maps.Collect(maps.All(v.Annotations)),
 			"issuer":      map[string]any{"name": v.Issuer.Name, "kind": v.Issuer.Kind, "group": v.Issuer.Group},
 			"key":         map[string]any{"algorithm": string(v.Key.Algorithm), "size": v.Key.Size},
 		},
-		"pod": map[string]any{"namespace": v.Pod.Namespace, "name": v.Pod.Name, "serviceAccount": v.Pod.ServiceAccount, "uid": v.Pod.UID},
+		"pod": map[string]any{
+			"namespace": v.Pod.Namespace, "name": v.Pod.Name, "serviceAccount": v.Pod.ServiceAccount, "uid": v.Pod.UID,
+			"node": v.Pod.Node,
+		},
 	}
 }
 

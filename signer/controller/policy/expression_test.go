@@ -23,7 +23,9 @@ func newCompiler(t testing.TB) *Compiler {
 }
 
 func TestExpressions(t *testing.T) {
-	v := asks(t, web(), spec.Prefix, "dns-names=WEB.shop,x.test", "common-name=WEB.shop", "organizations=Shop", "ip-sans=10.0.0.1", "spiffe=true",
+	pod := web()
+	pod.Node = "node-a"
+	v := asks(t, pod, spec.Prefix, "dns-names=WEB.shop,x.test", "common-name=WEB.shop", "organizations=Shop", "ip-sans=10.0.0.1", "spiffe=true",
 		"duration=2h", "key-algorithm=RSA", "key-size=3072", "is-ca=true", "key-usages=server auth,cert sign")
 	s, problems := parseSubject(v)
 	if problems != nil {
@@ -47,6 +49,10 @@ func TestExpressions(t *testing.T) {
 		`volume.dnsNames.all(a, volume.dnsNames.all(b, '` + strings.Repeat("a", 1000) + `'.matches('(a+)+b') || true)) && [` + strings.Repeat(`1,`, 400) + `1].all(x, [` + strings.Repeat(`1,`, 400) + `1].all(y, [1,2,3].all(z, x + y + z > 0)))`: "fails: operation cancelled: actual cost limit exceeded",
 		`volume.isCa`:                       "undefined field 'isCa'",
 		`volume.annotations == {}`:          "",
+		`volume.dialect == 'mayfly'`:        "",
+		`volume.dialect == 'csi-driver'`:    "is not true",
+		`pod.node == 'node-a'`:              "",
+		`pod.node != 'node-a'`:              "is not true",
 		`pod.annotations == {}`:             "undefined field 'annotations'",
 		`pod.labels == {}`:                  "undefined field 'labels'",
 		`volume.key.size`:                   "must be true or false, and is int",

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/decide"
@@ -54,6 +55,17 @@ func (r Rule) names(v spec.Spec, s subject) (problems problem.List) {
 	for _, o := range s.organizations {
 		if !covered(r.organizations, o) {
 			problems = append(problems, fmt.Errorf("organization %q is not allowed: %s", o, allowed(r.organizations)))
+		}
+	}
+	return append(problems, r.wildcard(append(slices.Clone(v.DNSNames), s.commonName))...)
+}
+
+// wildcard returns what the rule has against wildcards. A name stands for many hosts wherever it has a *: some programs
+// take one for a part of a label (RFC 6125, section 6.4.3).
+func (r Rule) wildcard(names []string) (problems problem.List) {
+	for _, name := range names {
+		if strings.Contains(name, "*") && !r.wildcards {
+			problems = append(problems, fmt.Errorf("%q is a wildcard, which only allow.wildcards allows", name))
 		}
 	}
 	return problems

@@ -69,26 +69,75 @@ func (s Set) Ranges(pod signer.Pod) (ranges []netip.Prefix) {
 	return ranges
 }
 
-// about returns the rules that select the pod.
-func (s Set) about(pod signer.Pod) (rules []Rule) {
+// about returns the rules that count for the pod: those that select it, or, without any, the default ones that do.
+func (s Set) about(pod signer.Pod) []Rule {
+	var rules, defaults []Rule
 	for _, r := range s.rules {
-		if r.selects(pod) {
+		switch {
+		case !r.selects(pod):
+		case r.isDefault:
+			defaults = append(defaults, r)
+		default:
 			rules = append(rules, r)
 		}
+	}
+	if len(rules) == 0 {
+		return defaults
 	}
 	return rules
 }
 
+// Names returns those of the policies that count for the pod; none: the standard policy does.
+func (s Set) Names(pod signer.Pod) (names []string) {
+	for _, r := range s.about(pod) {
+		names = append(names, r.Name)
+	}
+	return names
+}
+
+// Rules returns the policies, by name.
+func (s Set) Rules() []Rule { return slices.Clone(s.rules) }
+
+// Count returns how many of the service accounts, and of their namespaces, each policy is about, by its name. Of a pod
+// only its namespace and service account are read.
+func (s Set) Count(accounts []signer.Pod) (counts map[string]Count) {
+	counts, seen := map[string]Count{}, map[[2]string]bool{}
+	for _, account := range accounts {
+		for _, r := range s.about(account) {
+			count := counts[r.Name]
+			count.Accounts++
+			if key := [2]string{r.Name, account.Namespace}; !seen[key] {
+				seen[key] = true
+				count.Namespaces++
+			}
+			counts[r.Name] = count
+		}
+	}
+	return counts
+}
+
+// A Count is how many service accounts a policy is about, and in how many namespaces they are.
+type Count struct{ Accounts, Namespaces int32 }
+
 // Warnings returns, of each policy that a pod can leave by naming another service account, what the operator can do.
 func (s Set) Warnings() (all []string) {
 	for _, r := range s.rules {
-		if left := r.left(s.rules); len(left) > 0 {
-			all = append(all, fmt.Sprintf("CertificatePolicy %s: pods of the namespaces %s leave it by naming another "+
-				"service account, and may then have their own names: make a policy for those namespaces without "+
-				"serviceAccounts, too", r.Name, several(left)))
+		if left := s.Left(r); left != "" {
+			all = append(all, fmt.Sprintf("CertificatePolicy %s: %s", r.Name, left))
 		}
 	}
 	return all
+}
+
+// Left returns how a pod leaves a policy by naming another service account, and what the operator can do; empty: it
+// can't.
+func (s Set) Left(r Rule) string {
+	left := r.left(s.rules)
+	if len(left) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("pods of the namespaces %s leave it by naming another service account, and may then have their "+
+		"own names: make a policy for those namespaces without serviceAccounts, too", several(left))
 }
 
 // left returns the rule's namespaces of which no rule selects the pods of every service account.

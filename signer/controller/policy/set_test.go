@@ -50,15 +50,28 @@ func TestAllow(t *testing.T) {
 		{"", "dns-names=web.test", `DNS name "web.test" is not allowed: allowed are names under shop.svc.cluster.local and shop.svc`},
 		{"allow: {dnsNames: [web.test]}", "dns-names=web.test,Web.TEST,web.shop.svc", ""},
 		{"allow: {dnsNames: [web.test]}", "dns-names=x.web.test", "is not allowed: allowed are names under shop.svc.cluster.local and shop.svc, web.test"},
-		{"allow: {dnsNames: ['*.test']}", "dns-names=web.test,*.test", ""},
+		{"allow: {dnsNames: ['*.test']}", "dns-names=web.test", ""},
 		{"allow: {dnsNames: ['*.test']}", "dns-names=a.b.test", `"a.b.test" is not`},
 		{"allow: {dnsNames: ['*.test']}", "dns-names=*.b.test", `"*.b.test" is not`},
 		{"allow: {dnsNames: ['*.test']}", "dns-names=test", `"test" is not`},
 		{"allow: {dnsNames: ['*.test']}", "dns-names=webtest", `"webtest" is not`},
-		{"allow: {dnsNames: ['**.test']}", "dns-names=web.test,a.b.test,*.test,*.b.test", ""},
+		{"allow: {dnsNames: ['**.test']}", "dns-names=web.test,a.b.test", ""},
 		{"allow: {dnsNames: ['**.test']}", "dns-names=test", `"test" is not`},
 		{"allow: {dnsNames: ['**.test']}", "dns-names=a.webtest", `"a.webtest" is not`},
-		{"allow: {dnsNames: ['**']}", "dns-names=a,b.example.org,*.org", ""},
+		{"allow: {dnsNames: ['**']}", "dns-names=a,b.example.org", ""},
+
+		{"allow: {dnsNames: ['*.test'], wildcards: true}", "dns-names=web.test,*.test", ""},
+		{"allow: {dnsNames: ['**.test'], wildcards: true}", "dns-names=*.test,*.b.test;common-name=*.test", ""},
+		{"allow: {dnsNames: ['**'], wildcards: true}", "dns-names=*.org", ""},
+		{"allow: {wildcards: true}", "dns-names=*.web.shop.svc", ""},
+		{"allow: {wildcards: true}", "dns-names=*.test", `DNS name "*.test" is not allowed`},
+		{"allow: {dnsNames: [web.test], wildcards: true}", "dns-names=*.test", `DNS name "*.test" is not allowed`},
+		{"allow: {dnsNames: ['*.test']}", "dns-names=*.test", `"*.test" is a wildcard, which only allow.wildcards allows`},
+		{"allow: {dnsNames: ['**']}", "dns-names=web.test,*.b.test", `"*.b.test" is a wildcard`},
+		{"", "dns-names=*.web.shop.svc", `"*.web.shop.svc" is a wildcard`},
+		{"allow: {commonNames: ['*']}", "common-name=*.test", `"*.test" is a wildcard`},
+		{"allow: {commonNames: ['*']}", "common-name=w*.test", `"w*.test" is a wildcard`},
+		{"allow: {commonNames: ['*'], wildcards: true}", "common-name=*.test", ""},
 
 		{"allow: {dnsNames: [web.test]}", "common-name=web.test", ""},
 		{"allow: {commonNames: ['db-*']}", "common-name=db-7", ""},
@@ -179,6 +192,16 @@ func TestWhoseWordCounts(t *testing.T) {
 		{"a mistake allows nothing", []string{mistaken}, "dns-names=web.shop.svc", "CertificatePolicy a: it has a mistake, and so allows nothing: spec.expressions[0]: "},
 		{"a mistake takes nothing from another", []string{mistaken, test}, "dns-names=web.test", ""},
 		{"a mistake is not the nearest", []string{mistaken, none}, "dns-names=a.shop.svc,b.shop.svc", "CertificatePolicy b, the nearest of 2: "},
+		{"a default for whom no other selects", []string{"namespaces: ['*'], default: true, allow: {dnsNames: [web.test]}"}, "dns-names=web.test", ""},
+		{"a default may have limits", []string{"namespaces: ['*'], default: true, limits: {maxDuration: 1h}"}, "dns-names=web.shop.svc;duration=2h", "CertificatePolicy a: duration"},
+		{"a default that forbids all", []string{"namespaces: ['*'], default: true, allow: {ownNames: false}"}, "dns-names=web.shop.svc", "CertificatePolicy a: DNS name"},
+		{"a default does not count beside another", []string{"namespaces: ['*'], default: true, allow: {dnsNames: [web.test]}", "namespaces: [shop]"}, "dns-names=web.test", "CertificatePolicy b: DNS name"},
+		{"a default does not limit another", []string{"namespaces: ['*'], default: true, limits: {maxDuration: 1h}", test}, "dns-names=web.test;duration=2h", ""},
+		{"a default of other namespaces", []string{"namespaces: [bank], default: true, allow: {ownNames: false}"}, "dns-names=web.shop.svc", ""},
+		{"a default of another service account", []string{"namespaces: [shop], serviceAccounts: [admin], default: true, allow: {ownNames: false}"}, "dns-names=web.shop.svc", ""},
+		{"defaults are alternatives", []string{"namespaces: ['*'], default: true, allow: {ownNames: false}", "namespaces: [shop], default: true, allow: {dnsNames: [web.test]}"}, "dns-names=web.test", ""},
+		{"a default with a mistake allows nothing", []string{"namespaces: ['*'], default: true, expressions: [{expression: nonsense}]"}, "dns-names=web.shop.svc", "CertificatePolicy a: it has a mistake"},
+		{"a mistake is not left to the default", []string{mistaken, "namespaces: ['*'], default: true"}, "dns-names=web.shop.svc", "CertificatePolicy a: it has a mistake"},
 		{"whoever's mistake", []string{none, mistaken}, "dns-names=a.shop.svc,b.shop.svc", "CertificatePolicy a, the nearest of 2: "},
 	} {
 		err := c.Set(policies(t, row.specs...)).Check(asks(t, web(), spec.Prefix, strings.Split(row.attributes, ";")...), identity())
@@ -204,6 +227,10 @@ func TestRanges(t *testing.T) {
 	// A range of one policy does not make an IP the pod's own for another.
 	v := asks(t, web(), spec.Prefix, "ip-sans=10.0.0.9", "dns-names=web.test")
 	set = newCompiler(t).Set(policies(t, "namespaces: [shop], allow: {ips: [10.0.0.0/8]}", "namespaces: [shop], allow: {dnsNames: [web.test]}"))
+	withDefault := newCompiler(t).Set(policies(t, "namespaces: ['*'], default: true, allow: {ips: [10.0.0.0/8]}", "namespaces: [shop]"))
+	if got := fmt.Sprint(withDefault.Ranges(web()), withDefault.Ranges(signer.Pod{Namespace: "bank"})); got != "[] [10.0.0.0/8]" {
+		t.Error(got)
+	}
 	if err := set.Check(v, decide.Identity{IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}); err == nil {
 		t.Error("two policies are one")
 	}
@@ -335,6 +362,8 @@ func TestWarnings(t *testing.T) {
 		"for one":                {[]string{"namespaces: [shop, 'team-*'], serviceAccounts: [web]"}, "CertificatePolicy a: pods of the namespaces shop, team-* leave it"},
 		"for one, and for all":   {[]string{"namespaces: [shop], serviceAccounts: [web]", "namespaces: ['s*']"}, ""},
 		"for every one by a *":   {[]string{"namespaces: [shop], serviceAccounts: ['*']"}, ""},
+		"for all by a default":   {[]string{"namespaces: [shop], serviceAccounts: [web]", "namespaces: ['*'], default: true"}, ""},
+		"a default for one":      {[]string{"namespaces: [shop], serviceAccounts: [web], default: true"}, "CertificatePolicy a: pods of the namespaces shop leave it"},
 		"for all of some others": {[]string{"namespaces: [shop, bank], serviceAccounts: [web]", "namespaces: [bank]"}, "CertificatePolicy a: pods of the namespaces shop leave it"},
 	} {
 		got := strings.Join(newCompiler(t).Set(policies(t, row.specs...)).Warnings(), "\n")

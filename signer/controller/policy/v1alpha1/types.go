@@ -12,21 +12,31 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// A CertificatePolicy says which certificates the pods that it selects may have. A pod that no policy selects may have the names that follow from its own
-// identity; one that policies select must have a policy that allows all that its volume asks for.
+// A CertificatePolicy says which certificates the pods that it selects may have. Policies are alternatives: where some
+// select a pod, one of them must allow all that its volume asks for. A pod that none selects may have the names that
+// follow from its own identity, or what a policy with `default: true` allows.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,path=certificatepolicies,shortName=certpolicy,categories=mayfly
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Understood",type=string,JSONPath=`.status.conditions[?(@.type=="Understood")].status`,description="True: the policy is in force. False: it has a mistake, and allows nothing."
+// +kubebuilder:printcolumn:name="Accounts",type=integer,JSONPath=`.status.serviceAccounts`,description="How many service accounts of the cluster the policy selects."
+// +kubebuilder:printcolumn:name="Avoidable",type=string,JSONPath=`.status.conditions[?(@.type=="Avoidable")].status`,description="True: a pod leaves the policy by naming another service account."
+// +kubebuilder:printcolumn:name="Default",type=boolean,JSONPath=`.spec.default`,description="True: the policy is for pods that no other policy selects."
 // +kubebuilder:printcolumn:name="Namespaces",type=string,JSONPath=`.spec.namespaces`
-// +kubebuilder:printcolumn:name="DNS names",type=string,JSONPath=`.spec.allow.dnsNames`
+// +kubebuilder:printcolumn:name="DNS names",type=string,JSONPath=`.spec.allow.dnsNames`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type CertificatePolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// Whom the policy selects, and what those may have.
+	// Which pods the policy selects, and what those may have.
 	// +required
 	Spec Spec `json:"spec"`
+
+	// What mayfly-controller says of the policy. No decision goes by it.
+	// +optional
+	Status Status `json:"status,omitempty,omitzero"`
 }
 
 // CertificatePolicyList is several of them.
@@ -38,7 +48,7 @@ type CertificatePolicyList struct {
 	Items           []CertificatePolicy `json:"items"`
 }
 
-// Spec is whom a policy selects, and what those may have.
+// Spec is which pods a policy selects, and what those may have.
 type Spec struct {
 	// Namespaces of the pods. `*` stands for any characters.
 	// +required
@@ -58,6 +68,12 @@ type Spec struct {
 	// +kubebuilder:validation:items:Pattern=`^[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$`
 	ServiceAccounts []string `json:"serviceAccounts,omitempty"`
 
+	// Makes the policy one for pods that no other policy selects. `namespaces` and `serviceAccounts` say for which of
+	// those.
+	// +optional
+	// +default=false
+	Default bool `json:"default,omitempty"`
+
 	// What a certificate may say. What is not here is not allowed.
 	// +optional
 	Allow Allow `json:"allow,omitempty,omitzero"`
@@ -76,19 +92,25 @@ type Spec struct {
 
 // Allow is what a certificate may say.
 type Allow struct {
-	// The names that follow from a pod's own identity: those of services of its namespace that end in `.svc` or in the
+	// The names that follow from the pod's own identity: those of services of its namespace that end in `.svc` or in the
 	// cluster's domain, its SPIFFE ID, and IPs that were proved to be its own.
 	// +optional
 	// +default=true
 	OwnNames *bool `json:"ownNames,omitempty"`
 
-	// DNS names. `*.` at the begin stands for one label, `**.` for one or more, and `**` for any name. A name that begins with `*.` needs one of them there.
+	// DNS names. A leading `*.` stands for one label, a leading `**.` for one or more, and `**` alone for any name.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=512
 	// +kubebuilder:validation:items:MaxLength=253
 	// +kubebuilder:validation:items:Pattern=`^(\*\*|(\*\*?\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*)$`
 	DNSNames []string `json:"dnsNames,omitempty"`
+
+	// Wildcard names, such as `*.example.org`, where `dnsNames`, `commonNames` or `ownNames` allow them. Without it the
+	// policy allows no name with a `*`.
+	// +optional
+	// +default=false
+	Wildcards bool `json:"wildcards,omitempty"`
 
 	// Common names, besides those that are allowed as DNS names. `*` stands for any characters.
 	// +optional
@@ -245,6 +267,35 @@ type Expression struct {
 	// +kubebuilder:validation:MaxLength=512
 	Message string `json:"message,omitempty"`
 }
+
+// Status is what mayfly-controller says of a policy.
+type Status struct {
+	// The generation of the policy that the status is about.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// How many service accounts of the cluster the policy selects. Pods name them.
+	// +optional
+	ServiceAccounts *int32 `json:"serviceAccounts,omitempty"`
+
+	// In how many namespaces those are.
+	// +optional
+	Namespaces *int32 `json:"namespaces,omitempty"`
+
+	// Understood: the policy has no mistake, and is in force. Selecting: there are service accounts that it selects.
+	// Avoidable: a pod leaves it by naming another service account.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// The types of the conditions.
+const (
+	Understood = "Understood"
+	Selecting  = "Selecting"
+	Avoidable  = "Avoidable"
+)
 
 // GroupVersion returns that of the kind.
 func GroupVersion() schema.GroupVersion {
