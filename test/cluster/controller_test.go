@@ -68,6 +68,7 @@ func TestController(t *testing.T) {
 	t.Run("admission check", admissionCheck)
 	t.Run("token requests", tokenRequests)
 	t.Run("changes of settings", settings)
+	t.Run("samples of the documents", samples)
 	t.Run("no CRD", noCRD)
 }
 
