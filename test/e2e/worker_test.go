@@ -30,8 +30,10 @@ const (
 // Pods that run there already stay.
 func (s *story) onControlPlane() {
 	s.Helper()
-	s.Cleanup(func() {
-		s.administer(context.Background(), "uncordon node-b", "label node node-b "+controlPlaneRole+"-", "taint node node-b "+controlPlaneRole+"-")
+	s.Cleanup(func() { // The controller may have to start anew afterwards, where no node has the role.
+		s.administer(context.Background(), "--namespace "+mayfly+" patch deployment "+controllerName+" --type=merge --patch="+
+			`{"spec":{"template":{"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":null}}}}}}`,
+			"uncordon node-b", "label node node-b "+controlPlaneRole+"-", "taint node node-b "+controlPlaneRole+"-")
 	})
 	s.administer(s.Context(), "label node node-b "+controlPlaneRole+"=", "taint node node-b "+controlPlaneRole+":NoSchedule",
 		"--namespace "+mayfly+" patch deployment "+controllerName+" --patch-file ../../manifests/options/control-plane.yaml")
