@@ -69,6 +69,7 @@ func TestController(t *testing.T) {
 	t.Run("token requests", tokenRequests)
 	t.Run("changes of settings", settings)
 	t.Run("audit record", auditRecord)
+	t.Run("samples of the documents", samples)
 	t.Run("no CRD", noCRD)
 }
 

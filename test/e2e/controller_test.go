@@ -241,6 +241,7 @@ func stolenToken(s *story) {
 	bare := pod("bare", on("node-a"), idle)
 	bare.Spec.Volumes, bare.Spec.Containers[0].VolumeMounts = nil, nil
 	s.start(pod("web", own(), on("node-a")), pod("db", own(), on("node-b")), pod("brief", own(), on("node-a")), bare)
+	s.rootOnWorker(s.ready("db"))
 	web, brief := s.ready("web"), s.ready("brief")
 	asWeb := s.ready("bare")
 	asWeb.Spec.Volumes = web.Spec.Volumes // The thief says that it has one.
@@ -302,8 +303,33 @@ func stolenToken(s *story) {
 			s.Errorf("%s:\n got %s\nwant %s", row.name, got, row.want)
 		}
 	}
+	s.changedSpec("forged-0")
 	s.tokensOfNoUse(web)
 	s.audited()
+}
+
+// changedSpec has the thief, and someone who may edit the namespace, change what a request of the node plugin asks for.
+func (s *story) changedSpec(name string) {
+	s.Helper()
+	editor, err := s.withRights("editor", "certificaterequests")
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, row := range []struct {
+		name string
+		as   cmclient.Interface
+		want string
+	}{
+		{"the thief", s.thief("node-a"), `cannot patch resource "certificaterequests"`},
+		{"an editor", editor, "the spec of a request of Mayfly's node plugin or controller does not change"},
+	} {
+		for _, patch := range []string{`{"spec": {"isCA": true}}`, `{"spec": {"request": "eA=="}}`, `{"spec": {"issuerRef": {"name": "self-signed"}}}`} {
+			_, err := row.as.CertmanagerV1().CertificateRequests(s.namespace).Patch(s.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				s.Errorf("%s changes the spec by %s:\n got %v\nwant %s", row.name, patch, err, row.want)
+			}
+		}
+	}
 }
 
 // tokensOfNoUse has someone ask for the pod by a token whose pod is gone, and in the name of another node's driver.

@@ -329,6 +329,7 @@ func stolenRights(s *story) {
 	short := brief()
 	s.start(pod("web", own(short...), on("node-a")), pod("db", own(short...), on("node-b")), pod("brief", own(short...), on("node-a")), bare)
 	web, db, gone, asWeb := s.ready("web"), s.ready("db"), s.ready("brief"), s.ready("bare")
+	s.rootOnWorker(db)
 	asWeb.Spec.Volumes = web.Spec.Volumes // The thief says that it has one.
 	s.delete("brief")
 	for who, config := range map[string]*rest.Config{"token": s.thiefAs("node-a"), "node": s.node("node-a")} {
@@ -378,7 +379,28 @@ func stolenRights(s *story) {
 			}
 		}
 	}
+	s.changedPodSpec("forged-node-0")
 	s.nothingElse(web)
+}
+
+// changedPodSpec has the thief, the node and an administrator change what a PodCertificateRequest asks for.
+func (s *story) changedPodSpec(name string) {
+	s.Helper()
+	for _, row := range []struct {
+		who  string
+		as   *rest.Config
+		want string
+	}{
+		{"the token", s.thiefAs("node-a"), "forbidden"},
+		{"the node", s.node("node-a"), `cannot patch resource "podcertificaterequests"`},
+		{"an administrator", shared.REST, "field is immutable"},
+	} {
+		_, err := s.client(row.as).CertificatesV1().PodCertificateRequests(s.namespace).Patch(s.Context(), name, types.MergePatchType,
+			[]byte(`{"spec": {"maxExpirationSeconds": 7200}}`), metav1.PatchOptions{})
+		if err == nil || !strings.Contains(err.Error(), row.want) {
+			s.Errorf("%s changes the spec:\n got %v\nwant %s", row.who, err, row.want)
+		}
+	}
 }
 
 // nothingElse demands that the driver's token alone gets nothing, and no other node's part.

@@ -1,0 +1,104 @@
+package cluster_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// fenced are the code blocks of a document in a language.
+func fenced(t *testing.T, document, language string) (found []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", document))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, block := range regexp.MustCompile("(?ms)^ *```"+language+"\n(.*?)^ *```$").FindAllStringSubmatch(string(text), -1) {
+		found = append(found, block[1])
+	}
+	return found
+}
+
+// samples has the API server take every object that the documents about security show, and runs the commands of controller.md. Those of pod-certificates.md
+// need nodes: they are run by test/e2e (documented).
+func samples(t *testing.T) {
+	for _, name := range []string{"shop", "mayfly-ca"} {
+		_, err := shared.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			t.Fatal(err)
+		}
+	}
+	policy, objects := "", 0
+	for _, document := range []string{"security.md", "controller.md", "authority.md", "pod-certificates.md"} {
+		for _, block := range fenced(t, document, "yaml") {
+			for one := range strings.SplitSeq(block, "\n---\n") {
+				objects++
+				out, err := shared.Kubectl(t.Context(), "apply", "--dry-run=server", "--validate=strict", "-f", write(t, []byte(one)))
+				if err != nil || strings.Contains(out, "Warning") {
+					t.Errorf("%s: %v%s:\n%s", document, err, out, one)
+				}
+				if policy == "" && strings.Contains(one, "kind: CertificatePolicy\n") {
+					policy = one
+				}
+			}
+		}
+	}
+	if objects < 8 {
+		t.Errorf("%d objects", objects)
+	}
+	commands(t, policy)
+}
+
+// commands runs those of controller.md as they are written, in a directory that has manifests/ and the document's policy.yaml.
+func commands(t *testing.T, policy string) {
+	home := sampleHome(t, policy)
+	ran := 0
+	for _, block := range fenced(t, "controller.md", "sh") {
+		for line := range strings.Lines(block) {
+			if strings.Contains(line, " rollout status ") || strings.Contains(line, " # In that mode.") { // No node runs pods, and the mode is another.
+				continue
+			}
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", "set -e; "+line)
+			cmd.Dir = home
+			cmd.Env = append(os.Environ(), "HOME="+home, "PATH="+home+":"+shared.Bin()+":"+os.Getenv("PATH"))
+			if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), "rror: ") {
+				t.Errorf("%s%v: %s", line, err, out)
+			}
+			ran++
+		}
+	}
+	if ran < 5 {
+		t.Errorf("%d commands", ran)
+	}
+}
+
+// sampleHome is a home directory from which the documents' commands reach the API server.
+func sampleHome(t *testing.T, policy string) string {
+	t.Helper()
+	home := t.TempDir()
+	repository, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(home, ".kube"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for link, to := range map[string]string{
+		".kube/config": shared.Kubeconfig(), "manifests": filepath.Join(repository, "manifests"), "mayfly-controller": shared.controller,
+	} {
+		if err := os.Symlink(to, filepath.Join(home, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(home, "policy.yaml"), []byte(policy), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return home
+}
