@@ -68,7 +68,7 @@ func onDisk(t *testing.T, directory string) (*node, *disk) {
 	t.Helper()
 	n := newNode(t, nil)
 	must(t, n.stop())
-	must(t, unix.Unmount(n.stateDir(), 0))
+	must(t, unix.Unmount(n.stateDir(), unix.MNT_DETACH)) // A child that is being forked has its files.
 	d := newDisk(t, filepath.Join(n.Root, "disk"), filepath.Join(n.Root, directory))
 	must(t, os.RemoveAll(filepath.Join(d.dir, "lost+found")))
 	n.start()

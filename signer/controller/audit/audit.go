@@ -158,14 +158,16 @@ func (l *Log) enqueue(e entry) error {
 	return nil
 }
 
-// Close writes what is queued. If that takes too long, it is lost.
+// Close writes what is queued. If that takes too long, it is lost. Another call waits for the same.
 func (l *Log) Close() {
 	if l == nil {
 		return
 	}
 	l.mu.Lock()
-	l.closed = true
-	close(l.queue)
+	if !l.closed {
+		l.closed = true
+		close(l.queue)
+	}
 	l.mu.Unlock()
 	select {
 	case <-l.done:

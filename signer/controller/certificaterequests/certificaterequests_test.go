@@ -85,8 +85,12 @@ func newFixture(t *testing.T, calls interceptor.Funcs, objects ...client.Object)
 	}
 	d := &fixture{T: t}
 	d.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&cmapi.CertificateRequest{}).WithObjects(objects...).WithInterceptorFuncs(calls).Build()
+	record := audit.Open(audit.Config{
+		Path: "-", Stdout: &d.audit, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+	})
+	t.Cleanup(record.Close)
 	d.Controller = New(Config{
-		Callers: callers(), Decider: cluster.Decider{Rules: rules(), Live: d.api}, Requests: d.api, Events: d, Holder: holder(true), Audit: audit.Open(audit.Config{Path: "-", Stdout: &d.audit, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler)}), Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
+		Callers: callers(), Decider: cluster.Decider{Rules: rules(), Live: d.api}, Requests: d.api, Events: d, Holder: holder(true), Audit: record, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
 	})
 	return d
 }

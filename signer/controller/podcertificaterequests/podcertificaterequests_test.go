@@ -101,6 +101,10 @@ func newFixture(t *testing.T, calls interceptor.Funcs, objects ...client.Object)
 	d := &fixture{T: t}
 	d.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&cmapi.CertificateRequest{}, &certificatesv1.PodCertificateRequest{}).
 		WithObjects(objects...).WithInterceptorFuncs(calls).Build()
+	record := audit.Open(audit.Config{
+		Path: "-", Stdout: &d.audit, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+	})
+	t.Cleanup(record.Close)
 	d.Signer = New(Config{
 		Decider: cluster.Decider{Live: d.api, Rules: decide.Rules{
 			ClusterDomain: "cluster.local",
@@ -108,7 +112,7 @@ func newFixture(t *testing.T, calls interceptor.Funcs, objects ...client.Object)
 			Defaults:      defaults(),
 			Policy:        policy.Policy{ClusterDomain: "cluster.local"},
 		}},
-		Audit: audit.Open(audit.Config{Path: "-", Stdout: &d.audit, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler)}), Holder: holder(true),
+		Audit: record, Holder: holder(true),
 		OwnCA: "mayfly-ca", Requests: d.api, Self: self, Events: d, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
 		CAs: cas{signer.PodCertificateSigner: root, decide.Domain + "clusterissuer.corp": root, decide.Domain + "issuer.shop.corp": root, decide.Domain + "issuer.bank.corp": root},
 	})
