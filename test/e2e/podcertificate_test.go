@@ -332,7 +332,7 @@ func stolenRights(s *story) {
 	s.rootOnWorker(db)
 	asWeb.Spec.Volumes = web.Spec.Volumes // The thief says that it has one.
 	s.delete("brief")
-	for who, config := range map[string]*rest.Config{"token": s.thiefAs("node-a"), "node": s.node("node-a")} {
+	for who, config := range map[string]*rest.Config{"token": s.thiefAsNode(), "node": s.node("node-a")} {
 		for i, row := range []struct {
 			name   string
 			pod    *corev1.Pod
@@ -391,7 +391,7 @@ func (s *story) changedPodSpec(name string) {
 		as   *rest.Config
 		want string
 	}{
-		{"the token", s.thiefAs("node-a"), "forbidden"},
+		{"the token", s.thiefAsNode(), "forbidden"},
 		{"the node", s.node("node-a"), `cannot patch resource "podcertificaterequests"`},
 		{"an administrator", shared.REST, "field is immutable"},
 	} {
@@ -406,7 +406,7 @@ func (s *story) changedPodSpec(name string) {
 // nothingElse demands that the driver's token alone gets nothing, and no other node's part.
 func (s *story) nothingElse(web *corev1.Pod) {
 	s.Helper()
-	plain := rest.CopyConfig(s.thiefAs("node-a"))
+	plain := rest.CopyConfig(s.thiefAsNode())
 	plain.Impersonate = rest.ImpersonationConfig{}
 	other := rest.CopyConfig(plain)
 	other.Impersonate.UserName = "system:node:node-b"
@@ -426,7 +426,7 @@ func (s *story) nothingElse(web *corev1.Pod) {
 	if got := s.outcome(s.thief("node-a"), cr); !strings.Contains(got, "cannot create resource") {
 		s.Errorf("a CertificateRequest: %s", got)
 	}
-	for _, who := range []*rest.Config{s.thiefAs("node-a"), s.node("node-a")} {
+	for _, who := range []*rest.Config{s.thiefAsNode(), s.node("node-a")} {
 		requests := s.client(who).CertificatesV1().PodCertificateRequests(s.namespace)
 		if err := requests.Delete(s.Context(), "forged-node-0", metav1.DeleteOptions{}); !apierrors.IsForbidden(err) {
 			s.Errorf("deletes: %v", err)
@@ -461,11 +461,11 @@ func (s *story) stub(of *corev1.Pod, attributes ...string) []byte {
 	return pcr.Spec.StubPKCS10Request
 }
 
-// thiefAs is the token of the driver's pod on a node, which makes itself the node.
-func (s *story) thiefAs(node string) *rest.Config {
+// thiefAsNode is the token of the driver's pod on node-a, which makes itself the node.
+func (s *story) thiefAsNode() *rest.Config {
 	s.Helper()
-	config := s.stolen(node)
-	config.Impersonate.UserName = "system:node:" + node
+	config := s.stolen("node-a")
+	config.Impersonate.UserName = "system:node:node-a"
 	return config
 }
 
