@@ -25,11 +25,17 @@ func policyText(name, spec string) string {
 // apply makes a policy for the time of the test, or changes it.
 func (s *stage) apply(name, spec string) {
 	s.Helper()
-	if _, err := shared.Kubectl(s.Context(), "apply", "-f", write(s.T, []byte(policyText(name, spec)))); err != nil {
+	s.applyText(policyText(name, spec))
+}
+
+func (s *stage) applyText(policy string) {
+	s.Helper()
+	file := write(s.T, []byte(policy))
+	if _, err := shared.Kubectl(s.Context(), "apply", "-f", file); err != nil {
 		s.Fatal(err)
 	}
 	s.Cleanup(func() {
-		_ = exec.Command(filepath.Join(shared.Bin(), "kubectl"), "--kubeconfig", shared.Kubeconfig(), "delete", "certpolicy", name).Run()
+		_ = exec.Command(filepath.Join(shared.Bin(), "kubectl"), "--kubeconfig", shared.Kubeconfig(), "delete", "-f", file).Run()
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -42,7 +43,7 @@ type Policies interface {
 
 const (
 	recount = 10 * time.Minute // When service accounts are counted again.
-	retry   = time.Second      // When a status is written again that another replica has changed.
+	retry   = time.Second      // When what has changed meanwhile is written again.
 )
 
 // Add makes the manager run the writer, in every replica: they write the same.
@@ -87,7 +88,22 @@ func (w *Writer) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 			return reconcile.Result{RequeueAfter: retry}, nil
 		}
 	}
+	if behind(set, list.Items) {
+		return reconcile.Result{RequeueAfter: retry}, nil
+	}
 	return reconcile.Result{RequeueAfter: recount}, nil
+}
+
+// behind reports whether the set does not have all policies as they are: it learns of a change by itself, maybe later.
+func behind(set policy.Set, policies []v1alpha1.CertificatePolicy) bool {
+	known := map[string]int64{}
+	for _, r := range set.Rules() {
+		known[r.Name] = r.Generation
+	}
+	return slices.ContainsFunc(policies, func(p v1alpha1.CertificatePolicy) bool {
+		generation, ok := known[p.Name]
+		return !ok || generation < p.Generation
+	})
 }
 
 // accounts returns the service accounts of the cluster, each as a pod of it.

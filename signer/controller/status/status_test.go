@@ -154,6 +154,34 @@ func TestAStatusIsWrittenOnce(t *testing.T) {
 	}
 }
 
+// The set of policies learns of a change by itself: where it is behind, the status is looked at again soon.
+func TestASetThatIsBehind(t *testing.T) {
+	w, _ := newWriter(t, interceptor.Funcs{}, "shop/web", "namespaces: [shop]")
+	now := w.Policies
+	compiler, err := policy.NewCompiler(policy.Policy{ClusterDomain: "cluster.local"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := v1alpha1.CertificatePolicy{ObjectMeta: metav1.ObjectMeta{Name: "a", Generation: 2}}
+	for _, set := range []policy.Set{compiler.Set(nil), compiler.Set([]v1alpha1.CertificatePolicy{before})} {
+		w.Policies = fixed(set)
+		if result, err := w.Reconcile(t.Context(), reconcile.Request{}); err != nil || result.RequeueAfter != retry {
+			t.Errorf("behind: %v, %v", result, err)
+		}
+	}
+	w.Policies = now
+	if result, err := w.Reconcile(t.Context(), reconcile.Request{}); err != nil || result.RequeueAfter != recount {
+		t.Errorf("up to date: %v, %v", result, err)
+	}
+	if got, want := w.status(t), "3 1 1"+inForce+selects(1, 1)+everyone; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+}
+
+type fixed policy.Set
+
+func (f fixed) Get(context.Context) (policy.Set, error) { return policy.Set(f), nil }
+
 func TestServiceAccountsThatCannotBeListed(t *testing.T) {
 	w, log := newWriter(t, interceptor.Funcs{List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
 		if _, ok := list.(*metav1.PartialObjectMetadataList); ok {
