@@ -234,13 +234,14 @@ func signerRights() map[string]func(*loss) {
 	}
 }
 
-// signer runs a controller that signs.
+// signer runs a controller that signs, without an audit record: its Lease would be in the namespace of the CAs here.
 func (l *loss) signer(s *stage) *controllerRun {
 	l.Helper()
 	l.Cleanup(func() {
 		_ = shared.Client.CertificatesV1().ClusterTrustBundles().Delete(context.Background(), bundleOf(volumeSigner), metav1.DeleteOptions{})
 	})
-	return l.control(s, []string{"--pod-certificates", "--ca-namespace=" + s.namespace}, "controller/rbac.yaml", "modes/pod-certificate/authority.yaml", "modes/pod-certificate/controller.yaml")
+	args := []string{"--pod-certificates", "--ca-namespace=" + s.namespace, "--audit-log="}
+	return l.control(s, args, "controller/rbac.yaml", "modes/pod-certificate/authority.yaml", "modes/pod-certificate/controller.yaml")
 }
 
 func unreadySigner(l *loss) { l.unready(l.signer(newStage(l.T)), "requests") }
