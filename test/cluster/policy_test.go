@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/mayfly-csi/mayfly/signer/controller/review"
 	"github.com/mayfly-csi/mayfly/signer/decide"
@@ -79,6 +80,10 @@ func policies(t *testing.T) {
 	s.ask(test, "before")
 	s.decided("before", "Denied "+decide.NotAllowed)
 
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}} // No controller of Kubernetes runs here.
+	if _, err := shared.Client.CoreV1().ServiceAccounts(s.namespace).Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	s.apply(s.namespace, fmt.Sprintf("namespaces: [%s], allow: {dnsNames: ['*.test'], ips: [192.168.7.0/24]}, limits: {maxDuration: 2160h}, expressions: [{expression: \"!volume.dnsNames.exists(n, n.startsWith('x'))\", message: no x}]", s.namespace))
 	s.approvable("before")
 	s.eventually(test, "Approved "+decide.Verified)

@@ -240,6 +240,7 @@ func (l *loss) signer(s *stage) *controllerRun {
 	l.Cleanup(func() {
 		_ = shared.Client.CertificatesV1().ClusterTrustBundles().Delete(context.Background(), bundleOf(volumeSigner), metav1.DeleteOptions{})
 	})
+	l.unrecorded = true
 	args := []string{"--pod-certificates", "--ca-namespace=" + s.namespace, "--audit-log="}
 	return l.control(s, args, "controller/rbac.yaml", "modes/pod-certificate/authority.yaml", "modes/pod-certificate/controller.yaml")
 }

@@ -146,6 +146,8 @@ func lose(t *testing.T, name string, all map[string]right, table map[string]func
 type loss struct {
 	*testing.T
 	right right
+
+	unrecorded bool // The controller keeps no audit record: it has no Role of controller/rbac.yaml.
 }
 
 // Context ends before the test binary's time is over: what waits for ever fails by itself.
@@ -161,6 +163,9 @@ func (l *loss) kubeconfig(namespace string, files ...string) string {
 	user := "rights-" + namespace
 	for _, file := range files {
 		for i, role := range rolesOf(l.T, file) {
+			if l.unrecorded && file == "controller/rbac.yaml" && role.kind == "Role" {
+				continue
+			}
 			l.grant(user, fmt.Sprintf("%s-%d-%s", user, i, strings.ReplaceAll(strings.TrimSuffix(file, ".yaml"), "/", "-")), namespace, role)
 		}
 	}
