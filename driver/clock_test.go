@@ -3,12 +3,15 @@ package driver_test
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"math/big"
 	"testing"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/mayfly-csi/mayfly/driver"
+	"github.com/mayfly-csi/mayfly/driver/event"
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
@@ -121,4 +124,51 @@ func TestARootThatHasNotEndedAfterAll(t *testing.T) {
 	clock.Jump(-2 * time.Hour)
 	n.start()
 	n.shows(target, n.issuer(), ending)
+}
+
+// once fails to send the first Event, and hears of which pods the others are.
+type once struct {
+	failed chan struct{}
+	heard  chan string
+}
+
+func (o once) Send(_ context.Context, pod signer.Pod, e event.Event) error {
+	select {
+	case <-o.failed:
+		o.heard <- pod.Name + " " + e.Reason
+		return nil
+	default:
+		close(o.failed)
+		return errors.New("status 500")
+	}
+}
+
+// An Event that the pod keeps its certificate is not sent later, once the certificate has gone with its tmpfs.
+func TestAnEventOfAPairThatWentWithItsTmpfs(t *testing.T) {
+	events := once{make(chan struct{}), make(chan string, 10)}
+	n := newNode(t, withPods(newPods(), func(c *driver.Config) { c.Events = events }))
+	clock := n.newClock()
+	n.signer.from(by(clock))
+	v, next := web("csi.mayfly.dev/duration=1h"), web("csi.mayfly.dev/duration=1h")
+	next.Pod.Name, next.UID = "next", "3b2f6a5e-0001-4c5e-9d3e-000000000002"
+	n.publish(v)
+	n.publish(next)
+	n.signer.from(refuse(signer.Denied, "no"))
+	n.renew(v)
+	<-events.failed
+	unmount(t, n.inState(v, ""))
+	answer := make(chan struct{})
+	n.signer.say(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
+		<-answer
+		return by(clock)(ctx, req, ca)
+	})
+	n.fails(v, "request denied: no") // It backs off, in a new tmpfs.
+	clock.Jump(10 * time.Minute)
+	until(t, "another certificate is asked for", func() bool { return len(n.signer.asked()) == 4 })
+	n.renew(next)
+	if got := <-events.heard; got != "next CertificateNotRenewed" {
+		t.Errorf("sent: %s", got)
+	}
+	close(answer)
+	pair(t, n.publish(v))
 }

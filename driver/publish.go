@@ -127,8 +127,12 @@ func (d *Driver) reopen(v *store.Volume, asked volume.Asked) error {
 			return fmt.Errorf("the volume is kept as it is: its attributes are not valid any more: %w", err)
 		}
 	}
+	hadPair := v.HasPair()
 	if err := d.store.Mount(v, v.Spec().SELinuxContext); err != nil {
 		return err
+	}
+	if hadPair && !v.HasPair() { // It went with the tmpfs: an Event that the pod keeps it would not be true.
+		d.issuer.Withdraw(v)
 	}
 	if asked.Password == "" {
 		return nil

@@ -102,8 +102,8 @@ func (i *Issuer) Report(v *store.Volume, cause error) {
 	i.Events.Warn(asked, w.Reason, w, 0)
 }
 
-// withdraw drops what Report could not send yet, as during an outage of the API server: it is over.
-func (i *Issuer) withdraw(v *store.Volume) {
+// Withdraw drops what Report could not send yet, as during an outage of the API server: it is over.
+func (i *Issuer) Withdraw(v *store.Volume) {
 	i.Events.Withdraw(v.ID(), notIssued)
 	i.Events.Withdraw(v.ID(), notRenewed)
 }

@@ -226,7 +226,7 @@ func (i *Issuer) Finish(v *store.Volume, pair request.Pair, received time.Time) 
 	}
 	i.Log.Info("certificate issued", v.Attr(), "serial", leaf.SerialNumber.Text(16), "notAfter", leaf.NotAfter,
 		"chainEnds", end, "renewAt", renewAt)
-	i.withdraw(v)
+	i.Withdraw(v)
 	i.warn(v, before.Warned, pair.Warnings)
 	i.noteRenewal(v, before, received, end)
 	i.Clean(v)
