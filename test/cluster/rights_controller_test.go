@@ -223,7 +223,7 @@ func signerRights() map[string]func(*loss) {
 		keeps + "get secrets mayfly-ca":                                   signerSays(nil, "read Secret "),
 		keeps + "create secrets":                                          signerSays(nil, "write Secret "),
 		keeps + "update secrets mayfly-ca":                                unrotated,
-		keeps + "create " + leases:                                        signerSays(nil, "leaderelection"),
+		keeps + "create " + leases:                                        unled,
 		keeps + "get " + leases + " mayfly-controller":                    signerSays(nil, "leaderelection"),
 		keeps + "update " + leases + " mayfly-controller":                 signerSays(nil, "ease"),
 		keeps + "create events":                                           signerSays(nil, "Server rejected event"),
@@ -243,15 +243,24 @@ func signerRights() map[string]func(*loss) {
 	}
 }
 
-// signer runs a controller that signs, without an audit record: its Lease would be in the namespace of the CAs here.
+// signer runs a controller that signs.
 func (l *loss) signer(s *stage) *controllerRun {
 	l.Helper()
 	l.Cleanup(func() {
 		_ = shared.Client.CertificatesV1().ClusterTrustBundles().Delete(context.Background(), bundleOf(volumeSigner), metav1.DeleteOptions{})
 	})
-	l.unrecorded = true
-	args := []string{"--pod-certificates", "--ca-namespace=" + s.namespace, "--audit-log="}
+	args := []string{"--pod-certificates", "--ca-namespace=" + s.namespace}
+	if l.unrecorded {
+		args = append(args, "--audit-log=")
+	}
 	return l.control(s, args, "controller/rbac.yaml", "modes/pod-certificate/authority.yaml", "modes/pod-certificate/controller.yaml")
+}
+
+// unled runs without an audit record, whose Lease would be in the namespace of the CAs here: who may make one may make
+// the other.
+func unled(l *loss) {
+	l.unrecorded = true
+	signerSays(nil, "leaderelection")(l)
 }
 
 func unreadySigner(l *loss) { l.unready(l.signer(newStage(l.T)), "requests") }
