@@ -24,10 +24,10 @@ type auditEvent struct {
 	UserAgent  string
 	ReceivedAt time.Time `json:"requestReceivedTimestamp"`
 	User       struct{ Username string }
-	As         *struct{ Username string }                                  `json:"impersonatedUser"`
-	Object     struct{ Resource, Subresource, APIGroup, Namespace string } `json:"objectRef"`
-	Response   struct{ Code int }                                          `json:"responseStatus"`
-	Notes      map[string]string                                           `json:"annotations"`
+	As         *struct{ Username string }                                        `json:"impersonatedUser"`
+	Object     struct{ Resource, Subresource, APIGroup, Namespace, Name string } `json:"objectRef"`
+	Response   struct{ Code int }                                                `json:"responseStatus"`
+	Notes      map[string]string                                                 `json:"annotations"`
 }
 
 // decision is the authorizer's: allow or forbid. It is empty for a request that did not come so far: it waited too long for its turn, its client went away, or
