@@ -48,15 +48,15 @@ func (u *Updater) refresh(v *store.Volume) error {
 	roots := after.Roots(spec.Trust, now)
 	differ := !after.IsInstalled(roots, after.Text(spec.Trust, roots))
 	if differ && (after.Complete(spec.Trust) || before.HasInstalled()) {
-		if after, err = u.install(v, spec, attempt, pair, after, roots); err != nil {
+		if after, err = u.install(v, spec, attempt, pair, after, roots, now); err != nil {
 			return err
 		}
 		u.updated.Inc()
 		u.log.Info("CA certificates changed", v.Attr(), "certificates", len(roots))
-	} else if err := u.write(v, spec, after); err != nil {
+	} else if err := u.write(v, spec, after, now); err != nil {
 		return err
 	}
-	u.installed(v, spec, before, after)
+	u.installed(v, spec, before, after, now)
 	return nil
 }
 
@@ -72,10 +72,11 @@ func (u *Updater) clearUnapplied(id string) {
 // install puts a pair in force with CA certificates, and returns the memory with these.
 func (u *Updater) install(
 	v *store.Volume, spec volume.Volume, attempt string, pair request.Pair, known Memory, roots chain.Bundle,
+	now time.Time,
 ) (Memory, error) {
 	pair.CA, pair.CAText = roots, known.Text(spec.Trust, roots)
 	known = known.SetInstalled(roots, pair.CAText)
-	text, err := known.Encode(spec.Trust, u.clocks.Now())
+	text, err := known.Encode(spec.Trust, now)
 	if err != nil {
 		return Memory{}, err
 	}
@@ -83,8 +84,8 @@ func (u *Updater) install(
 }
 
 // write writes the memory into the volume.
-func (u *Updater) write(v *store.Volume, spec volume.Volume, m Memory) error {
-	text, err := m.Encode(spec.Trust, u.clocks.Now())
+func (u *Updater) write(v *store.Volume, spec volume.Volume, m Memory, now time.Time) error {
+	text, err := m.Encode(spec.Trust, now)
 	if err != nil {
 		return err
 	}
@@ -92,15 +93,15 @@ func (u *Updater) write(v *store.Volume, spec volume.Volume, m Memory) error {
 }
 
 // installed caches the memory, schedules the next end of a CA certificate, and queues warnings of new problems with
-// sources.
-func (u *Updater) installed(v *store.Volume, spec volume.Volume, before, after Memory) {
+// sources. now is when it was decided which have not ended: one that ends since then is the next.
+func (u *Updater) installed(v *store.Volume, spec volume.Volume, before, after Memory, now time.Time) {
 	cached := &after
 	// Unlike those of a source, the issuer's certificates are the volume's alone.
 	if !slices.ContainsFunc(spec.Trust, shared) || len(after.Problems()) > 0 {
 		cached = nil
 	}
 	u.setMemory(v.ID(), cached)
-	u.schedule(v.ID(), after.NextEnd(spec.Trust, u.clocks.Now()))
+	u.schedule(v.ID(), after.NextEnd(spec.Trust, now))
 	u.setDistrust(v.ID(), spec, after)
 	u.warn(v, "TrustBundleKept", before.Problems(), after.Problems(), warningDelay)
 	u.warn(v, "TrustBundleUnchecked", before.Unparsed(), after.Unparsed(), warningDelay)

@@ -308,14 +308,14 @@ func (u *Updater) Install(v *store.Volume, attempt string, pair request.Pair) er
 	if err := checkPair(v, spec, after, now); err != nil {
 		return err
 	}
-	after, err := u.install(v, spec, attempt, pair, after, after.Roots(spec.Trust, now))
+	after, err := u.install(v, spec, attempt, pair, after, after.Roots(spec.Trust, now), now)
 	if err != nil {
 		return err
 	}
 	if !v.HasPair() {
 		before = Memory{} // The pod got no warnings yet.
 	}
-	u.installed(v, spec, before, after)
+	u.installed(v, spec, before, after, now)
 	return nil
 }
 
