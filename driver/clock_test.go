@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"math/big"
+	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver"
 	"github.com/mayfly-csi/mayfly/driver/event"
+	"github.com/mayfly-csi/mayfly/driver/files"
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/chain"
@@ -124,6 +127,28 @@ func TestARootThatHasNotEndedAfterAll(t *testing.T) {
 	clock.Jump(-2 * time.Hour)
 	n.start()
 	n.shows(target, n.issuer(), ending)
+}
+
+// A root that ends while a pair is put in force goes, too: right after the files, the clock shows a later time.
+func TestARootThatEndsDuringAnUpdate(t *testing.T) {
+	n := newTrusting(t, nil)
+	v := web("csi.mayfly.dev/duration=24h")
+	clock, jump := &alarm.Clock{}, sync.Once{}
+	wall := func() time.Time {
+		if exists(t, filepath.Join(n.inState(v, "data"), files.Current)) {
+			jump.Do(func() { clock.Jump(2 * time.Hour) })
+		}
+		return clock.Now()
+	}
+	n.clocks = renew.Clocks{Wall: wall, New: func() (renew.Clock, error) { return clock.New(), nil }}
+	n.restart()
+	ending := rootUntil(t, "ending", clock.Now().Add(time.Hour), 0)
+	n.signer.from(func(ctx context.Context, req signer.Request, ca signer.Signer) (signer.Issued, error) {
+		issued, err := ca.Sign(ctx, req)
+		issued.CA = append(issued.CA, chain.Encode(ending)...)
+		return issued, err
+	})
+	n.shows(n.publish(v), n.issuer())
 }
 
 // once fails to send the first Event, and hears of which pods the others are.

@@ -84,11 +84,11 @@ func (u *Updater) currentList() list {
 }
 
 // setDistrust records what the list means for a volume whose files follow the memory.
-func (u *Updater) setDistrust(id string, spec volume.Volume, m Memory) {
+func (u *Updater) setDistrust(id string, spec volume.Volume, m Memory, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	f := u.state(id)
-	f.distrust = distrust{m.distrusted, m.DistrustedIssuer() != "", m.AllDistrusted(spec.Trust, u.clocks.Now())}
+	f.distrust = distrust{m.distrusted, m.DistrustedIssuer() != "", m.AllDistrusted(spec.Trust, now)}
 	u.follow(id, f) // The list may have changed meanwhile.
 	u.logApplied()
 }
@@ -147,7 +147,7 @@ func checkPair(v *store.Volume, spec volume.Volume, m Memory, now time.Time) err
 }
 
 // warnOfDistrust queues warnings of what the operator's list breaks, at once.
-func (u *Updater) warnOfDistrust(v *store.Volume, spec volume.Volume, before, after Memory) {
+func (u *Updater) warnOfDistrust(v *store.Volume, spec volume.Volume, before, after Memory, now time.Time) {
 	issuer := func(m Memory) map[string]string {
 		if name := m.DistrustedIssuer(); name != "" {
 			const format = "the driver's operator distrusts %s, which issued the pod's certificate: peers that do not " +
@@ -156,7 +156,6 @@ func (u *Updater) warnOfDistrust(v *store.Volume, spec volume.Volume, before, af
 		}
 		return nil
 	}
-	now := u.clocks.Now()
 	files := func(m Memory) map[string]string {
 		if m.AllDistrusted(spec.Trust, now) {
 			return map[string]string{"": allDistrusted + ": its files of CA certificates are empty, and a program " +

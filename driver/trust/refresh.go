@@ -102,10 +102,10 @@ func (u *Updater) installed(v *store.Volume, spec volume.Volume, before, after M
 	}
 	u.setMemory(v.ID(), cached)
 	u.schedule(v.ID(), after.NextEnd(spec.Trust, now))
-	u.setDistrust(v.ID(), spec, after)
+	u.setDistrust(v.ID(), spec, after, now)
 	u.warn(v, "TrustBundleKept", before.Problems(), after.Problems(), warningDelay)
 	u.warn(v, "TrustBundleUnchecked", before.Unparsed(), after.Unparsed(), warningDelay)
-	u.warnOfDistrust(v, spec, before, after)
+	u.warnOfDistrust(v, spec, before, after, now)
 }
 
 // shared reports whether other volumes may have the source, too. Only such a source changes between renewals.
