@@ -63,6 +63,7 @@ func imports() map[string]struct {
 		"signer/controller/cluster":             {"signer signer/controller/policy signer/decide signer/spec", true},
 		"signer/controller/certificaterequests": {"signer signer/controller/audit signer/controller/cluster signer/decide", true},
 		"signer/controller/audit":               {"signer signer/message", true},
+		"signer/controller/audit/audittest":     {"signer/controller/audit", false},
 		"signer/controller/podcertificaterequests": {"signer signer/ca signer/certmanager signer/chain " +
 			"signer/controller/audit signer/controller/cluster signer/decide signer/message signer/object signer/spec", true},
 		"signer/controller/status": {"signer signer/controller/policy signer/controller/policy/v1alpha1 signer/message", false},

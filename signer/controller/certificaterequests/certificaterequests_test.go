@@ -3,7 +3,6 @@ package certificaterequests
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,6 +30,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/audit"
+	"github.com/mayfly-csi/mayfly/signer/controller/audit/audittest"
 	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
 	"github.com/mayfly-csi/mayfly/signer/decide"
 	"github.com/mayfly-csi/mayfly/signer/spec"
@@ -42,29 +42,12 @@ type fixture struct {
 	*Controller
 	api    client.WithWatch
 	log    bytes.Buffer
-	audit  bytes.Buffer
+	record *audittest.Kept
 	events []string
 }
 
-// holder is whether the replica may record certificates.
-type holder bool
-
-func (h holder) Holds() bool { return bool(h) }
-
-// records ends the audit record and returns what it has, as "decision approved VerifiedByMayfly".
-func (d *fixture) records() (all []audit.Record, words []string) {
-	d.Helper()
-	d.Audit.Close()
-	for line := range bytes.Lines(d.audit.Bytes()) {
-		var r audit.Record
-		if err := json.Unmarshal(line, &r); err != nil {
-			d.Fatalf("%s: %v", line, err)
-		}
-		all = append(all, r)
-		words = append(words, strings.Join(strings.Fields(fmt.Sprint(r.Audit, " ", r.Certificate, " ", r.Decision, " ", r.Reason)), " "))
-	}
-	return all, words
-}
+// records ends the audit record and returns what it has.
+func (d *fixture) records() (all []audit.Record, words []string) { return d.record.Read(d.T) }
 
 // Eventf keeps the event: "Pod web: NotAllowed: no".
 func (d *fixture) Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any) {
@@ -85,12 +68,9 @@ func newFixture(t *testing.T, calls interceptor.Funcs, objects ...client.Object)
 	}
 	d := &fixture{T: t}
 	d.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&cmapi.CertificateRequest{}).WithObjects(objects...).WithInterceptorFuncs(calls).Build()
-	record := audit.Open(audit.Config{
-		Path: "-", Stdout: &d.audit, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
-	})
-	t.Cleanup(record.Close)
+	d.record = audittest.Open(t)
 	d.Controller = New(Config{
-		Callers: callers(), Decider: cluster.Decider{Rules: rules(), Live: d.api}, Requests: d.api, Events: d, Holder: holder(true), Audit: record, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
+		Callers: callers(), Decider: cluster.Decider{Rules: rules(), Live: d.api}, Requests: d.api, Events: d, Holder: audittest.Holder(true), Audit: d.record.Log, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
 	})
 	return d
 }

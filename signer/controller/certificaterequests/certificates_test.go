@@ -19,6 +19,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/signer/ca"
 	"github.com/mayfly-csi/mayfly/signer/controller/audit"
+	"github.com/mayfly-csi/mayfly/signer/controller/audit/audittest"
 	"github.com/mayfly-csi/mayfly/signer/decide"
 )
 
@@ -147,7 +148,7 @@ func TestWhichCertificatesAreRecorded(t *testing.T) {
 			c.deletes(approved)
 		}, "[]"},
 		"by another replica": {func(c cache, _, approved, done *cmapi.CertificateRequest) {
-			c.of.Holder = holder(false)
+			c.of.Holder = audittest.Holder(false)
 			c.changes(approved, done)
 			c.deletes(approved)
 		}, "[]"},

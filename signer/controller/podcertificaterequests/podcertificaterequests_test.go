@@ -8,7 +8,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -35,6 +34,7 @@ import (
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/ca"
 	"github.com/mayfly-csi/mayfly/signer/controller/audit"
+	"github.com/mayfly-csi/mayfly/signer/controller/audit/audittest"
 	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/decide"
@@ -48,28 +48,11 @@ type fixture struct {
 	api    client.WithWatch
 	events []string
 	log    bytes.Buffer
-	audit  bytes.Buffer
+	record *audittest.Kept
 }
 
-// holder is whether the replica may record certificates.
-type holder bool
-
-func (h holder) Holds() bool { return bool(h) }
-
-// records ends the audit record and returns what it has, as "decision approved VerifiedByMayfly".
-func (d *fixture) records() (all []audit.Record, words []string) {
-	d.Helper()
-	d.Audit.Close()
-	for line := range bytes.Lines(d.audit.Bytes()) {
-		var r audit.Record
-		if err := json.Unmarshal(line, &r); err != nil {
-			d.Fatalf("%s: %v", line, err)
-		}
-		all = append(all, r)
-		words = append(words, strings.Join(strings.Fields(fmt.Sprint(r.Audit, " ", r.Certificate, " ", r.Decision, " ", r.Reason)), " "))
-	}
-	return all, words
-}
+// records ends the audit record and returns what it has.
+func (d *fixture) records() (all []audit.Record, words []string) { return d.record.Read(d.T) }
 
 // cas are CAs by signer.
 type cas map[string]ca.CA
@@ -101,10 +84,7 @@ func newFixture(t *testing.T, calls interceptor.Funcs, objects ...client.Object)
 	d := &fixture{T: t}
 	d.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&cmapi.CertificateRequest{}, &certificatesv1.PodCertificateRequest{}).
 		WithObjects(objects...).WithInterceptorFuncs(calls).Build()
-	record := audit.Open(audit.Config{
-		Path: "-", Stdout: &d.audit, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
-	})
-	t.Cleanup(record.Close)
+	d.record = audittest.Open(t)
 	d.Signer = New(Config{
 		Decider: cluster.Decider{Live: d.api, Rules: decide.Rules{
 			ClusterDomain: "cluster.local",
@@ -112,7 +92,7 @@ func newFixture(t *testing.T, calls interceptor.Funcs, objects ...client.Object)
 			Defaults:      defaults(),
 			Policy:        policy.Policy{ClusterDomain: "cluster.local"},
 		}},
-		Audit: record, Holder: holder(true),
+		Audit: d.record.Log, Holder: audittest.Holder(true),
 		OwnCA: "mayfly-ca", Requests: d.api, Self: self, Events: d, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
 		CAs: cas{signer.PodCertificateSigner: root, decide.Domain + "clusterissuer.corp": root, decide.Domain + "issuer.shop.corp": root, decide.Domain + "issuer.bank.corp": root},
 	})

@@ -18,6 +18,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/controller/audit"
+	"github.com/mayfly-csi/mayfly/signer/controller/audit/audittest"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy/v1alpha1"
 )
@@ -166,7 +167,7 @@ func TestARequestThatIsDeleted(t *testing.T) {
 		}, []string{approval, certificate}},
 		"while another replica records": {passed, func(d *fixture, pcr *certificatesv1.PodCertificateRequest, _ *corev1.Pod) {
 			d.passedOn(pcr)
-			d.Holder = holder(false)
+			d.Holder = audittest.Holder(false)
 		}, []string{approval}},
 		"before it is decided": {passed, func(*fixture, *certificatesv1.PodCertificateRequest, *corev1.Pod) {}, nil},
 		"after the answer": {passed, func(d *fixture, pcr *certificatesv1.PodCertificateRequest, pod *corev1.Pod) {
