@@ -56,8 +56,8 @@ func Variable(name string) string {
 	return "MAYFLY_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
-// Long returns the arguments with the long names of flags in place of their letters, such as "filename" of "f": it knows
-// -f x and -f=x.
+// Long returns the arguments with the long names of flags in place of their letters, such as "filename" of "f". It
+// knows -f x and -f=x.
 func Long(args []string, names map[string]string) []string {
 	long := slices.Clone(args)
 	for i, arg := range long {

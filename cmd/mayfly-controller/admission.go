@@ -43,7 +43,8 @@ func (o *admissionOptions) flags() *flag.FlagSet {
 		"check the policies of mode pod-certificate, too: those of manifests/modes/pod-certificate")
 	o.Annotations = flags.Repeat(annotation)
 	f.Var(o.Annotations, "issuer-annotation", "annotation of groups that issuers read which mayfly-requests lets pass "+
-		"besides those of the manifests; may be repeated, or be several with commas between them, in the order of the policy")
+		"besides those of the manifests; may be repeated, or be several with commas between them, "+
+		"in the order of the policy")
 	return f
 }
 

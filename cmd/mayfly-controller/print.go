@@ -108,7 +108,8 @@ func (o *checkOptions) looked(r review.Report) string {
 		text += fmt.Sprintf("Looked at %d volumes of pods of files.\n", n)
 	}
 	if r.Others > 0 {
-		text += fmt.Sprintf("Passed over %d objects of files that are no CertificatePolicies, pods or workloads.\n", r.Others)
+		text += fmt.Sprintf("Passed over %d objects of files that are no CertificatePolicies, pods or workloads.\n",
+			r.Others)
 	}
 	return text
 }

@@ -26,8 +26,8 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/profile"
 )
 
-// gcPercent replaces Go's GOGC of 100, unless it is set: memory is held all the time, and CPU is taken for it only while
-// certificates are issued (docs/benchmarks.md, "What is not met, and why").
+// gcPercent replaces Go's GOGC of 100, unless GOGC is set: memory is held all the time, and garbage is collected only
+// while certificates are issued (docs/benchmarks.md, "What is not met, and why").
 const gcPercent = 50
 
 // node runs the node plugin until ctx ends.

@@ -63,7 +63,7 @@ type unsent struct {
 // due reports whether it is due: also if the clock was set back to before it was queued, since when is not known then.
 func (u *unsent) due(now time.Time) bool { return !u.dueAt.After(now) || now.Before(u.queuedAt) }
 
-// delay has it be due some time after now.
+// delay makes it due some time after now.
 func (u *unsent) delay(now time.Time, d time.Duration) { u.queuedAt, u.dueAt = now, now.Add(d) }
 
 // NewQueue makes a queue. Without a sender it drops its Events.

@@ -68,7 +68,8 @@ func NewQueue(
 func (q *Queue) Set(id string, e Entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	e.At, e.Begins, e.Ends = e.At.Round(0), e.Begins.Round(0), e.Ends.Round(0) // The monotonic clock stands still in suspend.
+	// The monotonic clock stands still in suspend.
+	e.At, e.Begins, e.Ends = e.At.Round(0), e.Begins.Round(0), e.Ends.Round(0)
 	q.entries[id] = &entry{e, q.now(), e.Shares.of(id)}
 	if q.wakeAt.IsZero() || e.At.Before(q.wakeAt) {
 		q.wake(e.At)

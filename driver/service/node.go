@@ -162,7 +162,8 @@ func (n node) checkPlace(target string) error {
 		return nil
 	}
 	if n.podOf(target) == "" {
-		const format = "target_path %s is not in %s/<UID>/volumes/kubernetes.io~csi/<volume>, where the kubelet has them"
+		const format = "target_path %s is not in %s/<UID>/volumes/kubernetes.io~csi/<volume>, " +
+			"where the kubelet has them"
 		return fmt.Errorf(format, target, n.podsDir())
 	}
 	for dir := filepath.Dir(target); dir != n.podsDir(); dir = filepath.Dir(dir) { // The operator may have links above.

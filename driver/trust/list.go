@@ -31,7 +31,8 @@ type distrust struct {
 func (u *Updater) addListMetrics(metrics promauto.Factory) {
 	metrics.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mayfly_volumes_with_distrusted_issuer",
-		Help: "Volumes whose certificate was issued, directly or not, by a CA certificate that the operator distrusts."},
+		Help: "Volumes whose certificate was issued, directly or not, " +
+			"by a CA certificate that the operator distrusts."},
 		func() float64 {
 			u.mu.Lock()
 			defer u.mu.Unlock()
@@ -150,7 +151,8 @@ func checkPair(v *store.Volume, spec volume.Volume, m Memory, now time.Time) err
 func (u *Updater) warnOfDistrust(v *store.Volume, spec volume.Volume, before, after Memory, now time.Time) {
 	issuer := func(m Memory) map[string]string {
 		if name := m.DistrustedIssuer(); name != "" {
-			const format = "the driver's operator distrusts %s, which issued the pod's certificate: peers that do not " +
+			const format = "the driver's operator distrusts %s, which issued the pod's certificate: " +
+				"peers that do not " +
 				"trust it any more refuse the pod, until it has a certificate of another CA"
 			return map[string]string{"": fmt.Sprintf(format, name)}
 		}

@@ -108,7 +108,8 @@ func nextUpdate(text []byte, sources []volume.Source, now time.Time) (at time.Ti
 		NextEnd    *time.Time                 `json:"nextEnd"`
 		At         time.Time                  `json:"at"`
 	}
-	if err := json.Unmarshal(text, &r); err != nil || r.Version != recordVersion || r.NextEnd == nil || now.Before(r.At) {
+	err := json.Unmarshal(text, &r)
+	if err != nil || r.Version != recordVersion || r.NextEnd == nil || now.Before(r.At) {
 		return time.Time{}, false
 	}
 	for _, s := range sources {

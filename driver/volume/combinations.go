@@ -67,7 +67,8 @@ func (p *parser) completeKeystore() error {
 		return p.checkPassword(p.KeyOf("keystore-password"))
 	}
 	if p.asked.Secrets && p.asked.Password == "" {
-		return problem.New("nodePublishSecretRef", "names a Secret without %s, the password of the keystores", PasswordKey)
+		return problem.New("nodePublishSecretRef", "names a Secret without %s, the password of the keystores",
+			PasswordKey)
 	}
 	p.Keystore.Password = p.asked.Password
 	return p.checkPassword(inSecret)
@@ -134,7 +135,8 @@ func (p *parser) setMountFlags(flags []string) (problems problem.List) {
 		context, ok := strings.CutPrefix(flag, "context=")
 		context = strings.Trim(context, `"`)
 		if !ok || strings.ContainsAny(context, "\"\x00") || !utf8.ValidString(context) { // The record is JSON.
-			problems = append(problems, problem.New("mount_flags", "have %s: only context= is known", message.Quote(flag)))
+			unknown := problem.New("mount_flags", "have %s: only context= is known", message.Quote(flag))
+			problems = append(problems, unknown)
 			continue
 		}
 		p.SELinuxContext = context

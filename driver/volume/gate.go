@@ -47,7 +47,8 @@ func ParseGate(text string) (Gate, error) {
 	switch kind {
 	case ipGate:
 		if key != "any" && key != "ipv4" && key != "ipv6" {
-			return Gate{}, fmt.Errorf("%s, which is no gate: after %s: comes any, ipv4 or ipv6", message.Quote(text), ipGate)
+			return Gate{}, fmt.Errorf("%s, which is no gate: after %s: comes any, ipv4 or ipv6",
+				message.Quote(text), ipGate)
 		}
 	case conditionGate:
 		g.key, g.value, _ = strings.Cut(key, "=")

@@ -1,10 +1,10 @@
 // Package audit writes the audit record: one JSON object on one line for each decision and for each certificate.
 //
-// Controllers call [Log.Write] once the API server has stored what they decided; it encodes the record, appends it to a
-// queue of bounded length and size, and never waits. One goroutine, which [Open] starts and [Log.Close] ends, writes the
-// queue to standard output or to a file that rotates. A record that finds the queue full or can't be written is lost: it
-// is counted, and once a minute logged and an Event of the controller's pod; decisions go on. Every replica sees
-// the certificates that cert-manager writes, and the one that holds the Lease records them: [Holder.Start] competes for
+// Controllers call [Log.Write] once the API server has stored what they decided; it encodes the record, appends it to
+// a queue of bounded length and size, and never waits. One goroutine, which [Open] starts and [Log.Close] ends, writes
+// the queue to standard output or to a file that rotates. A record that finds the queue full or can't be written is
+// lost: it is counted, and once a minute logged and an Event of the controller's pod; decisions go on. Every replica
+// sees the certificates that cert-manager writes, and the one that holds the Lease records them: [Holder.Start] competes for
 // it in a goroutine of the manager's, and whoever gets it first records the gap since it was last renewed.
 // At shutdown the manager stops the controllers and the Holder, which gives the Lease back; then Close waits until the
 // queue is written.

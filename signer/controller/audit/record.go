@@ -143,7 +143,8 @@ func OfCertificate(c *x509.Certificate) (Content, Validity) {
 	}
 	return Content{
 		CommonName: c.Subject.CommonName, DNSNames: c.DNSNames, URIs: texts(c.URIs), IPs: c.IPAddresses,
-		Emails: c.EmailAddresses, Usages: signer.UsagesOf(c), IsCA: c.IsCA, KeySHA256: keyHash(c.RawSubjectPublicKeyInfo),
+		Emails: c.EmailAddresses, Usages: signer.UsagesOf(c), IsCA: c.IsCA,
+		KeySHA256: keyHash(c.RawSubjectPublicKeyInfo),
 	}, Validity{Serial: serial, NotBefore: c.NotBefore, NotAfter: c.NotAfter}
 }
 

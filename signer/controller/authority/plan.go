@@ -12,9 +12,12 @@ import (
 // A Plan is how the controller's own CA is rotated.
 //
 //	begin          prepare     promote                     end
-//	  |---------------|-----------|-------------------------|    this CA: signs until promote, is trusted until its end
-//	                  |-----------|-------------------------|--- the next one: is trusted from prepare on, signs from promote on
+//	  |---------------|-----------|-------------------------|     this CA
+//	                  |-----------|-------------------------|---  the next one
 //	                     Ahead               Leaf
+//
+// This CA signs until promote, and is trusted until its end. The next one is trusted from prepare on, and signs from
+// promote on.
 //
 // So whoever follows the bundle trusts a CA before it signs, and until the last certificate that it signed is over.
 type Plan struct {
@@ -63,7 +66,8 @@ func (p Plan) Next(s State, now time.Time) (due Step, at time.Time) {
 		return step, now
 	}
 	for _, root := range s.Roots {
-		if root.NotAfter.Before(at) && !root.Equal(s.Signing.Certificate) { // The one that signs goes when another does.
+		// The one that signs goes when another does.
+		if root.NotAfter.Before(at) && !root.Equal(s.Signing.Certificate) {
 			step, at = Forget, root.NotAfter
 		}
 	}
