@@ -25,10 +25,9 @@ type Volumes struct {
 func (v *Volumes) Add(f *flag.FlagSet) {
 	v.DriverNames = Repeat(driverName, spec.DriverName{Name: spec.Driver, Dialect: spec.Mayfly})
 	f.Var(v.DriverNames, "driver-name",
-		"name of the CSI driver, as in its CSIDriver object, or <name>=<dialect>: "+
-			"how its volumes are written, mayfly, "+
-			"csi-driver or csi-driver-spiffe (default: as the name says); may be repeated, or be several with commas "+
-			"between them")
+		"name of the CSI driver, as in its CSIDriver object, or <name>=<dialect>: how its volumes are written, "+
+			"mayfly, csi-driver or csi-driver-spiffe (default: as the name says); may be repeated, or be several "+
+			"with commas between them")
 	f.StringVar(&v.Issuer.Name, "issuer-name", "", "issuer of volumes that name none; empty: each must")
 	f.StringVar(&v.Issuer.Kind, "issuer-kind", "",
 		"kind of that issuer; empty: Issuer, and ClusterIssuer for volumes of the dialect csi-driver-spiffe")

@@ -41,16 +41,14 @@ func (o *checkOptions) flags() *flag.FlagSet {
 	o.Cluster.Add(f)
 	f.StringVar(&o.Namespace, "namespace", "",
 		"-n: namespace of the pods that are looked at, and of pods of files that have none; "+
-			"empty: all namespaces, and "+
-			"that of the kubeconfig's context")
+			"empty: all namespaces, and that of the kubeconfig's context")
 	f.BoolVar(&o.AllNamespaces, "all-namespaces", false,
 		"-A: look at the pods of all namespaces, whatever --namespace says")
 	o.Filenames = flags.Repeat(func(text string) (string, error) { return text, nil })
 	f.Var(o.Filenames, "filename",
 		"-f: file, or directory of files, with CertificatePolicies that are to be added, or to replace those of their "+
-			"names, and with pods and workloads that are to come; -: standard input; "+
-			"may be repeated, or be several with "+
-			"commas between them; without: what is denied today is listed")
+			"names, and with pods and workloads that are to come; -: standard input; may be repeated, or be several "+
+			"with commas between them; without: what is denied today is listed")
 	f.StringVar(&o.Output, "output", "table", "-o: table or json")
 	f.BoolVar(&o.All, "all", false, "list volumes that are denied today, too")
 	return f

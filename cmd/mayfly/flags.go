@@ -79,9 +79,8 @@ func (o *options) flags() *flag.FlagSet {
 		"let pods start without their certificate while that can't be asked for yet, for a gate or for their IP")
 	f.BoolVar(&o.AsPod, "use-token-request", false,
 		"ask as the pod's service account, past mayfly-controller, for volumes that do not say no: with the token "+
-			"that the kubelet passes on (CSIDriver: tokenRequests, requiresRepublish); "+
-			"without this flag no volume asks "+
-			"so but by a profile")
+			"that the kubelet passes on (CSIDriver: tokenRequests, requiresRepublish); without this flag no volume "+
+			"asks so but by a profile")
 	o.Gates = flags.Repeat(volume.ParseGate)
 	f.Var(o.Gates, "pod-readiness-gate",
 		"what a pod must have before its first certificate is asked for: pod-ip:any, pod-ip:ipv4, pod-ip:ipv6, "+

@@ -152,8 +152,7 @@ func (u *Updater) warnOfDistrust(v *store.Volume, spec volume.Volume, before, af
 	issuer := func(m Memory) map[string]string {
 		if name := m.DistrustedIssuer(); name != "" {
 			const format = "the driver's operator distrusts %s, which issued the pod's certificate: " +
-				"peers that do not " +
-				"trust it any more refuse the pod, until it has a certificate of another CA"
+				"peers that do not trust it any more refuse the pod, until it has a certificate of another CA"
 			return map[string]string{"": fmt.Sprintf(format, name)}
 		}
 		return nil

@@ -100,9 +100,8 @@ func (k *Keeper) begun(ctx context.Context, signer, name string, state State) er
 	}
 	k.Log.Warn("the CA was gone or over: a new one was made, which nobody trusts yet",
 		"signer", signer, "secret", k.Namespace+"/"+name)
-	const format = "the CA was gone or over: %s signs from now on, " +
-		"and is trusted where the ClusterTrustBundle has come; " +
-		"its other roots stay in it for %s"
+	const format = "the CA was gone or over: %s signs from now on, and is trusted where the ClusterTrustBundle " +
+		"has come; its other roots stay in it for %s"
 	k.tell(name, corev1.EventTypeWarning, "CAReplaced", format,
 		state.Signing, k.Plan.Leaf)
 	return nil

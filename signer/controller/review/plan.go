@@ -77,7 +77,7 @@ func (c Change) plan(rules decide.Rules, v decide.Volume, pod *corev1.Pod) Plan 
 	if wanted.NeedsIP {
 		p.Assumes = append(p.Assumes, standInIP+" stands for the pod's IP, which must lie where those of its node's pods do")
 	}
-	if pod.Spec.NodeName == standInNode && strings.Contains(fmt.Sprint(v.Asked.Attributes), "${NODE_NAME}") {
+	if pod.Spec.NodeName == standInNode && strings.Contains(fmt.Sprint(v.Asked.Attributes), "NODE_NAME") {
 		p.Assumes = append(p.Assumes, standInNode+" stands for the pod's node")
 	}
 	return p

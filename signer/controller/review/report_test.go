@@ -100,6 +100,7 @@ func TestPlan(t *testing.T) {
 		{"", "", "spiffe=true", "shop/web default tls0 true [] []: spiffe://cluster.local/ns/shop/sa/default" + own},
 		{"", "", "ip-sans=${POD_IP}", "shop/web default tls0 true [] [192.0.2.1 stands for the pod's IP, which must lie where those of its node's pods do]: 192.0.2.1" + own},
 		{"", "", "ip-sans=192.0.2.2", "shop/web default tls0 false [] [] IP address 192.0.2.2 is not proved to be the pod's: 192.0.2.2" + own},
+		{"", "", "dns-names=$NODE_NAME.shop.svc", "shop/web default tls0 true [] [some-node stands for the pod's node]: some-node.shop.svc" + own},
 		{"", "", "dns-names=${NODE_NAME}.shop.svc", "shop/web default tls0 true [] [some-node stands for the pod's node]: some-node.shop.svc" + own},
 		{"", "", "literal-subject=CN=web.shop.svc", "shop/web default tls0 true [] []: CN=web.shop.svc" + own},
 		{"", "", "common-name=web.shop.svc", "shop/web default tls0 true [] []: CN=web.shop.svc" + own},
