@@ -7,6 +7,7 @@ import (
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -31,7 +32,7 @@ func TestAdmission(t *testing.T) {
 			missed[p.Name+": "+v.Message] = v.MessageExpression == "" // Of one with an expression the words differ.
 		}
 	}
-	for _, a := range slices.Concat(creations(), metadata(), changes(), statuses(), deletions(), events(), ofNodes(), bundles()) {
+	for _, a := range slices.Concat(creations(), metadata(), changes(), statuses(), deletions(), events(), ofNodes(), taints(), bundles()) {
 		got := a.call.denials(t, all)
 		if strings.Join(got, "; ") != a.want {
 			t.Errorf("%s: %q, want %q", a.name, got, a.want)
@@ -246,6 +247,31 @@ func ofNodes() []attempt {
 		{"the controller deletes another signer's", removePodRequest(decider(), anotherSigner), gone},
 		{"another deletes another signer's", removePodRequest(editor(), anotherSigner), ""},
 	}
+}
+
+// taints are what the controller changes of nodes.
+func taints() (all []attempt) {
+	const only = "mayfly-startup-taint: mayfly-controller takes the taint csi.mayfly.dev/not-ready off a node, and changes nothing else of it"
+	remove := func(n *corev1.Node) { n.Spec.Taints = n.Spec.Taints[1:] }
+	for name, change := range map[string]func(*corev1.Node){
+		"it stays":         func(*corev1.Node) {},
+		"another goes too": func(n *corev1.Node) { n.Spec.Taints = nil },
+		"another goes":     func(n *corev1.Node) { n.Spec.Taints = n.Spec.Taints[:1] },
+		"another changes":  func(n *corev1.Node) { remove(n); n.Spec.Taints[0].Effect = corev1.TaintEffectNoSchedule },
+		"one comes":        func(n *corev1.Node) { remove(n); n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: "x"}) },
+		"a cordon":         func(n *corev1.Node) { remove(n); n.Spec.Unschedulable = true },
+		"its range":        func(n *corev1.Node) { remove(n); n.Spec.PodCIDR = "10.0.0.0/8" },
+		"its ranges":       func(n *corev1.Node) { remove(n); n.Spec.PodCIDRs = nil },
+		"its machine":      func(n *corev1.Node) { remove(n); n.Spec.ProviderID = "metal://b" },
+		"a label":          func(n *corev1.Node) { remove(n); n.Labels = map[string]string{"zone": "b"} },
+		"an annotation":    func(n *corev1.Node) { remove(n); n.Annotations = nil },
+		"a finalizer":      func(n *corev1.Node) { remove(n); n.Finalizers = []string{"example.org/never"} },
+		"an owner":         func(n *corev1.Node) { remove(n); n.OwnerReferences = []metav1.OwnerReference{{Name: "x"}} },
+	} {
+		all = append(all, attempt{"the controller changes a node: " + name, nodeChange(decider(), change), only})
+		all = append(all, attempt{"another changes a node: " + name, nodeChange(editor(), change), ""})
+	}
+	return append(all, attempt{"the controller takes the start-up taint off", nodeChange(decider(), remove), ""})
 }
 
 const anotherSigner = "example.org/signer"

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/controller/startup"
 )
 
 const nodeKey = "authentication.kubernetes.io/node-name"
@@ -215,4 +216,19 @@ func ranges(who *user.DefaultInfo, now, before []string) call {
 		}
 	}
 	return call{operation: admission.Update, resource: corev1.SchemeGroupVersion.WithResource("nodes"), object: of(now), old: of(before), who: who}
+}
+
+// nodeChange is a change of a node that has the start-up taint and another one.
+func nodeChange(who *user.DefaultInfo, change func(*corev1.Node)) call {
+	old := &corev1.Node{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Node"},
+		ObjectMeta: metav1.ObjectMeta{Name: "node-a", Labels: map[string]string{"zone": "a"}, Annotations: map[string]string{"note": "a"}},
+		Spec: corev1.NodeSpec{
+			PodCIDR: "10.0.0.0/24", PodCIDRs: []string{"10.0.0.0/24"}, ProviderID: "metal://a",
+			Taints: []corev1.Taint{{Key: startup.Taint, Effect: corev1.TaintEffectNoSchedule}, {Key: "gpu", Effect: corev1.TaintEffectNoExecute}},
+		},
+	}
+	now := old.DeepCopy()
+	change(now)
+	return call{operation: admission.Update, resource: corev1.SchemeGroupVersion.WithResource("nodes"), object: now, old: old, who: who}
 }

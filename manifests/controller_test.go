@@ -157,14 +157,17 @@ func TestAdmissionPolicies(t *testing.T) {
 	for _, p := range each[*admissionv1.ValidatingAdmissionPolicy](all) {
 		names = append(names, p.Name)
 		about := plugin
-		if p.Name == "mayfly-node-ranges" {
+		switch p.Name {
+		case "mayfly-node-ranges":
 			about = "system:nodes"
+		case "mayfly-startup-taint":
+			about = approver
 		}
 		if *p.Spec.FailurePolicy != admissionv1.Fail || len(p.Spec.MatchConditions) != 1 || !strings.Contains(p.Spec.MatchConditions[0].Expression, "'"+about+"'") {
 			t.Errorf("%s does not fail, or is not about %s", p.Name, about)
 		}
 	}
-	if !slices.Equal(names, bound) || !slices.Equal(names, []string{"mayfly-decisions", "mayfly-requests", "mayfly-changes", "mayfly-deletions", "mayfly-events", "mayfly-node-ranges"}) {
+	if !slices.Equal(names, bound) || !slices.Equal(names, []string{"mayfly-decisions", "mayfly-requests", "mayfly-changes", "mayfly-deletions", "mayfly-events", "mayfly-node-ranges", "mayfly-startup-taint"}) {
 		t.Errorf("there are %v, and bound are %v", names, bound)
 	}
 	if expression := each[*admissionv1.ValidatingAdmissionPolicy](all)[0].Spec.Validations[0].Expression; !strings.Contains(expression, "'"+approver+"'") {

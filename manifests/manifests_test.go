@@ -195,6 +195,7 @@ func TestRights(t *testing.T) {
 	})
 	for option, want := range map[string]map[string][]string{
 		"config-maps": {"/configmaps": {"list", "watch"}}, "read-pods": {"/pods": {"list", "watch"}},
+		"startup-taint": {"storage.k8s.io/csinodes": {"list", "watch"}, "/nodes": {"patch"}},
 	} {
 		rights(t, the[*rbacv1.ClusterRole](t, objects(t, "options/"+option+".yaml")), want)
 	}
@@ -340,12 +341,16 @@ func certificate(t *testing.T, pod corev1.Pod) volume.Volume {
 	return v
 }
 
-// The options say what the flags and the parser take, for the service account of the DaemonSet.
+// The options say what the flags and the parser take, for the service account of the DaemonSet, or of the controller.
 func TestOptions(t *testing.T) {
 	all, options := objects(t, "*.yaml"), objects(t, "options/*.yaml")
-	account := the[*corev1.ServiceAccount](t, all)
-	want := []rbacv1.Subject{{Kind: "ServiceAccount", Name: account.Name, Namespace: account.Namespace}}
+	account, approver := the[*corev1.ServiceAccount](t, all), the[*corev1.ServiceAccount](t, objects(t, controller))
 	for _, b := range each[*rbacv1.ClusterRoleBinding](options) {
+		of := account
+		if strings.HasPrefix(b.Name, approver.Name) {
+			of = approver
+		}
+		want := []rbacv1.Subject{{Kind: "ServiceAccount", Name: of.Name, Namespace: of.Namespace}}
 		if !slices.Equal(b.Subjects, want) || b.RoleRef.Name != b.Name {
 			t.Errorf("%s binds %s to %v, not %v", b.Name, b.RoleRef.Name, b.Subjects, want)
 		}

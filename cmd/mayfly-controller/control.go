@@ -15,6 +15,7 @@ import (
 	"github.com/go-logr/logr"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
@@ -76,7 +77,7 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	if err := c.Add(m); err != nil {
 		return err
 	}
-	if err := o.place(m, log); err != nil {
+	if err := errors.Join(o.place(m, log), o.watchNodes(m, log)); err != nil {
 		return err
 	}
 	if o.PodCertificates {
@@ -143,7 +144,7 @@ func known(policies *policy.Live) healthz.Checker {
 func newScheme() (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
 	return scheme, errors.Join(corev1.AddToScheme(scheme), cmapi.AddToScheme(scheme), v1alpha1.AddToScheme(scheme),
-		certificatesv1.AddToScheme(scheme))
+		certificatesv1.AddToScheme(scheme), storagev1.AddToScheme(scheme))
 }
 
 // newManager makes a manager whose cache holds CertificatePolicies and requests, and the controller's CAs where it

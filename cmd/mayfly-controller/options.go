@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/cmd/flags"
 	"github.com/mayfly-csi/mayfly/signer/controller/certificaterequests"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
+	"github.com/mayfly-csi/mayfly/signer/controller/startup"
 	"github.com/mayfly-csi/mayfly/signer/decide"
 )
 
@@ -38,6 +39,7 @@ type options struct {
 	HealthAddress   string
 	Audit           auditOptions
 	NodeName        string
+	StartupTaint    bool
 }
 
 // flags returns the flags, set to their defaults. Their names and texts are the source of docs/controller.md.
@@ -57,6 +59,9 @@ func (o *options) flags() *flag.FlagSet {
 		"Secret of the controller's own CA, which it makes and rotates; with --pod-certificates")
 	f.StringVar(&o.NodeName, "node-name", "",
 		"node that the controller runs on: it warns if that is a worker; empty: it is not known")
+	f.BoolVar(&o.StartupTaint, "startup-taint", false,
+		"take the taint "+startup.Taint+" off nodes on which the drivers of --driver-name are registered; needs "+
+			"manifests/options/startup-taint.yaml")
 	o.Audit.addTo(f)
 	f.StringVar(&o.MetricsAddress, "metrics-address", "",
 		"address to serve Prometheus metrics on, such as :9402; empty: none")

@@ -17,9 +17,11 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/mayfly-csi/mayfly/signer/controller/authority"
+	"github.com/mayfly-csi/mayfly/signer/controller/startup"
 	"github.com/mayfly-csi/mayfly/test/forge"
 )
 
@@ -40,7 +42,7 @@ func prepareControllers(t *testing.T) {
 
 // deciderRights are the rights of the controller that decides on requests.
 func deciderRights() map[string]func(*loss) {
-	const file, leases = "controller/rbac.yaml: ", "leases.coordination.k8s.io"
+	const file, taint, leases = "controller/rbac.yaml: ", "options/startup-taint.yaml: ", "leases.coordination.k8s.io"
 	return map[string]func(*loss){
 		file + "list certificaterequests.cert-manager.io":         unready("requests"),
 		file + "watch certificaterequests.cert-manager.io":        logged("web", "Failed to watch"),
@@ -51,6 +53,9 @@ func deciderRights() map[string]func(*loss) {
 		file + "patch certificaterequests/status.cert-manager.io": logged("web", "write the decision on CertificateRequest "),
 		file + "get pods":                                      logged("web", "Reconciler error"),
 		file + "get nodes":                                     logged("ip", "Reconciler error"),
+		taint + "list csinodes.storage.k8s.io":                 tainted("list"),
+		taint + "watch csinodes.storage.k8s.io":                tainted("Failed to watch"),
+		taint + "patch nodes":                                  tainted("take the taint csi.mayfly.dev/not-ready off node "),
 		file + "create events.events.k8s.io":                   logged("denied", "Server rejected event"),
 		file + "create " + leases:                              logged("web", "lease"),
 		file + "get " + leases + " mayfly-controller-audit":    logged("web", "lease"),
@@ -159,6 +164,40 @@ func ofAPolicy(want string) func(*loss) {
 		})
 		l.reads(run.log, want, l.cannot())
 	}
+}
+
+// tainted: a node on which the driver is registered, and which has the start-up taint, has the controller's log say so.
+func tainted(want string) func(*loss) {
+	return func(l *loss) {
+		s := newStage(l.T)
+		run := l.control(s, []string{"--startup-taint"}, "controller/rbac.yaml", "options/startup-taint.yaml")
+		s.newNode()
+		l.reads(run.log, want, l.cannot())
+	}
+}
+
+// newNode makes a node that has the start-up taint and on which the driver is registered, and returns its name.
+func (s *stage) newNode() string {
+	s.Helper()
+	meta := metav1.ObjectMeta{Name: s.namespace}
+	nodes, registered := shared.Client.CoreV1().Nodes(), shared.Client.StorageV1().CSINodes()
+	s.Cleanup(func() {
+		_ = registered.Delete(context.Background(), meta.Name, metav1.DeleteOptions{})
+		_ = nodes.Delete(context.Background(), meta.Name, metav1.DeleteOptions{})
+	})
+	_, err := nodes.Create(s.Context(), &corev1.Node{
+		ObjectMeta: meta, Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: startup.Taint, Effect: corev1.TaintEffectNoSchedule}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	_, err = registered.Create(s.Context(), &storagev1.CSINode{
+		ObjectMeta: meta, Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: driverName, NodeID: meta.Name}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	return meta.Name
 }
 
 // asksHere has a node plugin of these tests ask for the pod.

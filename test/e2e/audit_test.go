@@ -78,7 +78,7 @@ func refusals() map[string][]string {
 		all["mayfly-controller: "+what] = controllers
 	}
 	for _, what := range []string{
-		"certificatepolicies.csi.mayfly.dev", "certificaterequests.cert-manager.io", "podcertificaterequests.certificates.k8s.io", "clustertrustbundles.certificates.k8s.io", "secrets",
+		"certificatepolicies.csi.mayfly.dev", "csinodes.storage.k8s.io", "certificaterequests.cert-manager.io", "podcertificaterequests.certificates.k8s.io", "clustertrustbundles.certificates.k8s.io", "secrets",
 	} {
 		all["mayfly-controller: list "+what], all["mayfly-controller: watch "+what] = []string{""}, []string{""}
 	}

@@ -6,10 +6,16 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/mayfly-csi/mayfly/signer/controller/startup"
 )
 
 // option applies an option of the manifests until the story ends.
@@ -127,5 +133,81 @@ func (s *story) askedByThePod() {
 	uid := string(s.ready("web").UID)
 	if by.Username != "system:serviceaccount:"+s.namespace+":default" || !slices.Equal(by.Extra["authentication.kubernetes.io/pod-uid"], []string{uid}) {
 		s.Errorf("asked by %s, %v; the pod is %s", by.Username, by.Extra, uid)
+	}
+}
+
+// startupTaint is a node that has the start-up taint while the driver is not there: it gets no pod. When the driver is registered the controller takes the taint
+// off, and a pod that waited starts. Who has the controller's token changes nothing else of nodes.
+func startupTaint(s *story) {
+	const node = "node-b"
+	s.option("startup-taint")
+	s.controlled()
+	if _, err := shared.Kubectl(s.Context(), "--namespace", mayfly, "set", "env", "deployment/mayfly-controller", "MAYFLY_STARTUP_TAINT=true"); err != nil {
+		s.Fatal(err)
+	}
+	s.controllers(2)
+
+	s.Cleanup(func() {
+		s.taint(node, startup.Taint+"-")
+		s.selectNodes(`{"kubernetes.io/hostname": null}`)
+		if err := shared.WaitMayfly(context.Background()); err != nil {
+			s.Error(err)
+		}
+	})
+	s.selectNodes(`{"kubernetes.io/hostname": "node-a"}`)
+	s.until("the driver to be registered on node-a alone", func(ctx context.Context) error {
+		registered, err := isRegistered(ctx, node)
+		if err == nil && registered {
+			err = errors.New("it is on " + node)
+		}
+		return err
+	})
+	s.taint(node, startup.Taint+"=:NoSchedule")
+	s.create(pod("early", own(), on(node)))
+	s.says("early", "FailedScheduling", "taint")
+
+	s.selectNodes(`{"kubernetes.io/hostname": null}`)
+	s.ready("early")
+	s.until("the taint to be gone", func(ctx context.Context) error {
+		now, err := shared.Client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+		if err == nil && strings.Contains(fmt.Sprint(now.Spec.Taints), startup.Taint) {
+			err = fmt.Errorf("it has %v", now.Spec.Taints)
+		}
+		return err
+	})
+	s.changesNoNode(node)
+}
+
+// isRegistered reports whether the kubelet has the driver.
+func isRegistered(ctx context.Context, node string) (bool, error) {
+	registered, err := shared.Client.StorageV1().CSINodes().Get(ctx, node, metav1.GetOptions{})
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(registered.Spec.Drivers, func(d storagev1.CSINodeDriver) bool { return d.Name == "csi.mayfly.dev" }), nil
+}
+
+// taint gives a node a taint, or takes it: "key-".
+func (s *story) taint(node, taint string) {
+	s.Helper()
+	if _, err := shared.Kubectl(context.WithoutCancel(s.Context()), "taint", "nodes", node, taint, "--overwrite"); err != nil && !strings.Contains(err.Error(), "not found") {
+		s.Error(err)
+	}
+}
+
+// changesNoNode has someone with the controller's token change a node.
+func (s *story) changesNoNode(node string) {
+	s.Helper()
+	thief, err := kubernetes.NewForConfig(s.withToken(mayfly, "mayfly-controller", nil))
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, patch := range []string{
+		`{"spec": {"unschedulable": true}}`, `{"spec": {"taints": [{"key": "x", "effect": "NoExecute"}]}}`, `{"metadata": {"labels": {"x": "y"}}}`,
+	} {
+		_, err := thief.CoreV1().Nodes().Patch(s.Context(), node, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		if !refused(err, "mayfly-controller takes the taint csi.mayfly.dev/not-ready off a node, and changes nothing else of it") {
+			s.Errorf("with the controller's token, %s: %v", patch, err)
+		}
 	}
 }

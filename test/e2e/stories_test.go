@@ -49,6 +49,8 @@ func TestStories(t *testing.T) {
 		{"pods written for the drivers of cert-manager run unchanged, and move from one node by node", moved},
 		{"an operator sets profiles and renews by annotation, and each pod asks as itself", operated},
 		{"the controller decides, and cert-manager's approver stays on", centrallyApproved},
+		{"a security engineer owns the policy", policyOwned},
+		{"a node joins with the start-up taint", startupTaint},
 		{"someone has the token of a node's driver", stolenToken},
 		{"the controller decides beside approver-policy, which allows everything", besideApproverPolicy},
 		{"pods ask as themselves, and the driver can't ask", asPods},
