@@ -232,7 +232,8 @@ func TestValuesOfOtherCharts(t *testing.T) {
 		"csi-driver-spiffe": {"csi.mayfly.dev,spiffe.csi.cert-manager.io", []string{
 			"driverImage", "approverImage", "nodeDriverRegistrarImage", "livenessProbeImage",
 			"topologySpreadConstraints",
-			"app.certificateRequestDuration", "app.driver.volumeFileName",
+			"app.certificateRequestDuration", "app.extraCertificateRequestAnnotations",
+			"app.driver.volumeFileName",
 			"app.driver.csiDataDir", "app.driver.useOwnServiceAccount",
 			"app.driver.resources", "app.driver.livenessProbe", "app.approver",
 		}},

@@ -20,13 +20,14 @@ func parsed(t *testing.T, set string) Values {
 	return values
 }
 
-// A row says what a value changes: which line of which template it adds or, with a minus, takes away.
+// A row says what a value changes: which line of which template it adds or, with an exclamation mark, takes away.
 type row struct{ set, file, line string }
 
-// about returns the path that the row is about.
-func (r row) about() string {
-	paths := regexp.MustCompile(`(?:^|,)([\w.[\]-]+)=`).FindAllStringSubmatch(r.set, -1)
-	return paths[len(paths)-1][1]
+// about returns the path that the row is about, and the values that come before it.
+func (r row) about() (path, before string) {
+	all := regexp.MustCompile(`(?:^|,)([\w.[\]-]+)=`).FindAllStringSubmatchIndex(r.set, -1)
+	last := all[len(all)-1]
+	return r.set[last[2]:last[3]], r.set[:last[0]]
 }
 
 const (
@@ -50,7 +51,7 @@ var rows = []row{
 	{"dropIn.csiDriver=true", plugin, `value: "csi.mayfly.dev,csi.cert-manager.io"`},
 	{"dropIn.csiDriverSpiffe=true", deployed, `value: "csi.mayfly.dev,spiffe.csi.cert-manager.io"`},
 	{"dropIn.names={certs.example.org=csi-driver}", "csidrivers-drop-in.yaml", "name: certs.example.org"},
-	{"dropIn.names={a.example.org},dropIn.keep=true", "csidrivers-drop-in.yaml", "helm.sh/resource-policy: keep"},
+	{"dropIn.names={a.example.org},dropIn.keep=false", "csidrivers-drop-in.yaml", "!helm.sh/resource-policy: keep"},
 	{"app.logLevel=5", plugin, `value: "debug"`},
 	{"app.logLevel=warn", deployed, `value: "warn"`},
 	{"app.logFormat=text", deployed, `value: "text"`},
@@ -72,7 +73,7 @@ var rows = []row{
 	{"app.driver.name=csi.cert-manager.io", "csidrivers-drop-in.yaml", "name: csi.cert-manager.io"},
 	{"app.driver.name=certs.example.org", plugin, `value: "csi.mayfly.dev,certs.example.org=csi-driver"`},
 	{"app.driver.useTokenRequest=true", "csidriver.yaml", "requiresRepublish: true"},
-	{"app.driver.useTokenRequest=true", "rbac.yaml", "-kind: ClusterRole"},
+	{"app.driver.useTokenRequest=true", "rbac.yaml", "!kind: ClusterRole"},
 	{"app.driver.useTokenRequest=true", options + "token-request/rbac.yaml", "kind: ClusterRole"},
 	{"app.driver.continueOnNotReady=true", plugin, "- name: MAYFLY_CONTINUE_ON_NOT_READY"},
 	{"app.driver.podReadinessGates={pod-ip:any,pod-condition:X}", plugin, `value: "pod-ip:any,pod-condition:X"`},
@@ -112,14 +113,14 @@ var rows = []row{
 	{"extraEnv[0].name=GOMEMLIMIT", plugin, "- name: GOMEMLIMIT"},
 	{"extraVolumes[0].name=more", plugin, "- name: more"},
 	{"extraVolumeMounts[0].name=more", plugin, "- name: more"},
-	{"serviceAccount.create=false", plugin, "-kind: ServiceAccount"},
+	{"serviceAccount.create=false", plugin, "!kind: ServiceAccount"},
 	{
 		"serviceAccount.name=plugin",
 		"controller/policies.yaml", "request.userInfo.username == 'system:serviceaccount:mayfly-system:plugin' ||",
 	},
 	{"serviceAccount.annotations.a=b", plugin, "a: b"},
-	{"rbac.createRequests=false", "rbac.yaml", "-kind: ClusterRole"},
-	{"app.driver.useTokenRequest=true,rbac.createRequests=true", "rbac.yaml", ""},
+	{"rbac.createRequests=false", "rbac.yaml", "!kind: ClusterRole"},
+	{"app.driver.useTokenRequest=true,rbac.createRequests=true", "rbac.yaml", "kind: ClusterRole"},
 	{"rbac.readPods=true", options + "read-pods.yaml", "resources: [pods]"},
 	{"rbac.configMaps.enabled=true", options + "config-maps.yaml", "resources: [configmaps]"},
 	{"rbac.configMaps.enabled=true,rbac.configMaps.names={corp-ca}", options + "config-maps.yaml", "- corp-ca"},
@@ -145,18 +146,18 @@ var rows = []row{
 	{"controller.tolerations[0].key=a", deployed, "- key: a"},
 	{"controller.topologySpreadConstraints[0].maxSkew=2", deployed, "- maxSkew: 2"},
 	{"controller.priorityClassName=high", deployed, "priorityClassName: high"},
-	{"controller.podDisruptionBudget.enabled=false", deployed, "-kind: PodDisruptionBudget"},
+	{"controller.podDisruptionBudget.enabled=false", deployed, "!kind: PodDisruptionBudget"},
 	{"controller.podDisruptionBudget.minAvailable=50%", deployed, "minAvailable: 50%"},
 	{"controller.resources.limits.memory=1Gi", deployed, "memory: 1Gi"},
 	{"controller.podLabels.a=b", deployed, "a: b"},
 	{"controller.podAnnotations.a=b", deployed, "a: b"},
 	{"controller.extraEnv[0].name=GOMEMLIMIT", deployed, "- name: GOMEMLIMIT"},
-	{"crds.enabled=false", "controller/crd.yaml", "-kind: CustomResourceDefinition"},
-	{"crds.keep=false", "controller/crd.yaml", "-helm.sh/resource-policy: keep"},
+	{"crds.enabled=false", "controller/crd.yaml", "!kind: CustomResourceDefinition"},
+	{"crds.keep=false", "controller/crd.yaml", "!helm.sh/resource-policy: keep"},
 	{"mode=pod-certificate,authority.namespace=cas", "pod-certificate/authority.yaml", "name: cas"},
-	{"mode=pod-certificate,authority.createNamespace=false", "pod-certificate/authority.yaml", "kind: Role"},
-	{"mode=pod-certificate,authority.keep=true", "pod-certificate/authority.yaml", "helm.sh/resource-policy: keep"},
-	{"metrics.enabled=false", plugin, "-- name: MAYFLY_METRICS_ADDRESS"},
+	{"mode=pod-certificate,authority.createNamespace=false", "pod-certificate/authority.yaml", "!kind: Namespace"},
+	{"mode=pod-certificate,authority.keep=false", "pod-certificate/authority.yaml", "!helm.sh/resource-policy: keep"},
+	{"metrics.enabled=false", plugin, "!- name: MAYFLY_METRICS_ADDRESS"},
 	{"metrics.port=9999", plugin, `value: ":9999"`},
 	{"metrics.podmonitor.enabled=true", monitors, "name: mayfly-controller"},
 	{monitor + "namespace=monitoring", monitors, "namespace: monitoring"},
@@ -180,7 +181,7 @@ var rows = []row{
 	{"allowedNamespaces.names={shop},allowedNamespaces.enabled=true", namespaces, "kind: ValidatingAdmissionPolicy"},
 	{allowed + "names={shop,web}", namespaces, "request.namespace in ['shop', 'web']"},
 	{allowed + "labels.certs=on", namespaces, "namespaceObject.metadata.?labels[?'certs'].orValue('') == 'on'"},
-	{"resourceQuota.enabled=false", "namespace.yaml", "-kind: ResourceQuota"},
+	{"resourceQuota.enabled=false", "namespace.yaml", "!kind: ResourceQuota"},
 	{"resourceQuota.pods=5k", "namespace.yaml", "hard: {pods: 5k}"},
 	{
 		"selinux.context=system_u:object_r:container_file_t:s0",
@@ -191,32 +192,31 @@ var rows = []row{
 	{"extraObjects[0].kind=ConfigMap", "extra-objects.yaml", "kind: ConfigMap"},
 }
 
-// Each value of the chart changes what its row says.
+// Each value of the chart changes what its row says, beside the values that come before it in the row.
 func TestValues(t *testing.T) {
-	usual := mustRender(t, nil, Cluster{})
-	missed := leaves(t)
+	rendered, missed := map[string]map[string]string{}, leaves(t)
 	for _, r := range rows {
-		got := mustRender(t, parsed(t, r.set), Cluster{})["templates/"+r.file]
-		line, gone := strings.CutPrefix(r.line, "-")
-		before, after := usual["templates/"+r.file], got
+		path, set := r.about()
+		if _, ok := rendered[set]; !ok {
+			rendered[set], _ = Render(repository, parsed(t, set), Cluster{}) // Nothing where one needs the other.
+		}
+		before := rendered[set]["templates/"+r.file]
+		after := mustRender(t, parsed(t, r.set), Cluster{})["templates/"+r.file]
+		line, gone := strings.CutPrefix(r.line, "!")
 		if gone {
 			before, after = after, before
 		}
-		if r.line == "" {
-			if before != after {
-				t.Errorf("%s changes %s", r.set, r.file)
-			}
-		} else if count(after, line) <= count(before, line) {
-			t.Errorf("%s: %q in %s: %s", r.set, r.line, r.file, got)
+		if count(after, line) <= count(before, line) {
+			t.Errorf("%s: %q in %s: %s", r.set, r.line, r.file, after)
 		}
-		for path := range missed {
-			if rest, ok := strings.CutPrefix(r.about()+".", path); ok && strings.ContainsAny(rest[:1], ".[") {
-				delete(missed, path)
+		for leaf := range missed {
+			if rest, ok := strings.CutPrefix(path+".", leaf); ok && strings.ContainsAny(rest[:1], ".[") {
+				delete(missed, leaf)
 			}
 		}
 	}
-	for path := range missed {
-		t.Errorf("no row says what %s changes", path)
+	for leaf := range missed {
+		t.Errorf("no row says what %s changes", leaf)
 	}
 }
 

@@ -96,7 +96,8 @@ system:serviceaccount:{{ include "mayfly.namespace" . }}:{{ include "mayfly.name
 {{- $theirs := eq $values.imageNamespace "jetstack" }}
 {{- $name := hasPrefix "cert-manager-csi-driver" $image.name | ternary $default ($image.name | default $default) }}
 {{- $path := list ($theirs | ternary "" $values.imageNamespace) $name | compact | join "/" }}
-{{- $registry := $image.registry | default ($theirs | ternary "" $values.imageRegistry) }}
+{{- $registry := $image.registry | default $values.imageRegistry }}
+{{- if and $theirs (eq $registry "quay.io") }}{{ $registry = "" }}{{ end }}
 {{- if and (kindIs "string" $image.repository) $image.repository (not (contains "cert-manager-csi-driver" (toString $image.repository))) }}
 {{- $path = $image.repository }}{{ $registry = $image.registry }}
 {{- end }}
