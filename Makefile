@@ -27,7 +27,7 @@ CONSUMERS := haproxy iproute2 libtomcat10-java nginx-light openjdk-17-jre-headle
 install = ( flock 9; [ "$$(dpkg-query --show --showformat '$${db:Status-Status}\n' $(1) 2>/dev/null | grep --count '^installed$$')" = $(words $(1)) ] || \
 	{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --no-remove $(1); } >&2 9>&- ) 9>/var/lock/mayfly-packages
 # The parts of the test suite, in the order in which they begin. Two run at a time: the stories wait more than they work.
-PARTS := e2e unit load chaos integration consumers fuzz sanity demo
+PARTS := e2e unit load chaos integration consumers chart fuzz sanity demo
 
 .PHONY: help
 help: ## list the targets
@@ -92,6 +92,10 @@ consumers: build ## real programs that read the files of a volume: the examples,
 	cd test/consumers && go test $(TESTFLAGS) -race -count=1 -parallel 16 ./...
 	cd test/consumers/istio && go test $(TESTFLAGS) -race -count=1 .
 
+.PHONY: chart
+chart: ## the Helm chart, with Helm's own code: lint, every value, and the install files that are rendered from it
+	cd test/chart && go test $(TESTFLAGS) -race -count=1 ./...
+
 .PHONY: sanity
 sanity: build ## csi-sanity against the binary
 	cd test/sanity && go test $(TESTFLAGS) -race -count=1 ./...
@@ -133,13 +137,17 @@ profile: ## where CPU, memory and waits of node plugin and controller go: their 
 	cd test/bench && go run ./profile --out ../../out/profile
 
 controller-gen := go tool -modfile=$(CURDIR)/tools/go.mod controller-gen
-# What is generated, from the types of the API.
-GENERATED := manifests/controller/crd.yaml signer/controller/policy/v1alpha1/zz_generated.deepcopy.go
+helm-docs := go tool -modfile=$(CURDIR)/tools/chart/go.mod helm-docs
+# What is generated: from the types of the API, and from the chart.
+GENERATED := $(wildcard $(addprefix manifests/,*.yaml controller/*.yaml modes/*/*.yaml options/*.yaml options/*/*.yaml drop-in/*.yaml \
+	chart/README.md chart/values.schema.json chart/files/*)) signer/controller/policy/v1alpha1/zz_generated.deepcopy.go
 
 .PHONY: generate
-generate: ## the CRD and the copies of its types
+generate: ## the CRD, the copies of its types, and what comes from the chart: install files, its README and schema
 	$(controller-gen) object paths=./signer/controller/policy/v1alpha1
-	$(controller-gen) crd paths=./signer/controller/policy/v1alpha1 output:crd:stdout >manifests/controller/crd.yaml
+	$(controller-gen) crd paths=./signer/controller/policy/v1alpha1 output:crd:stdout >manifests/chart/files/crd.yaml
+	cd test/chart && go run ./generate
+	$(helm-docs) --log-level warning --chart-search-root manifests/chart --sort-values-order file
 
 .PHONY: generated
 generated:

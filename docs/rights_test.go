@@ -45,6 +45,9 @@ func grantedRights(t *testing.T) map[string][]string {
 	t.Helper()
 	all, root := map[string][]string{}, filepath.Join("..", "manifests")
 	err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if path == filepath.Join(root, "chart") { // Its templates: the install files have what they render.
+			return fs.SkipDir
+		}
 		if err != nil || filepath.Ext(path) != ".yaml" {
 			return err
 		}

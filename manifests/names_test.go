@@ -15,6 +15,9 @@ import (
 func TestEachObjectIsInOneFile(t *testing.T) {
 	files := map[string]string{}
 	err := fs.WalkDir(os.DirFS("."), ".", func(path string, _ fs.DirEntry, err error) error {
+		if path == "chart" { // Its templates: the install files have what they render.
+			return fs.SkipDir
+		}
 		if err != nil || filepath.Ext(path) != ".yaml" {
 			return err
 		}
