@@ -83,7 +83,7 @@ func TestInstallFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	root := filepath.Join(repository, "manifests")
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
