@@ -61,14 +61,15 @@ func Decide(r Request, pod *corev1.Pod, node *corev1.Node, rules Rules, now time
 		return deny(NotTheVolumes, "the request is not what volume %s of pod %s asks for: %w",
 			volume.Name, r.Pod, differences).ofItsOwn()
 	}
+	decision := approve(wanted, pod)
 	// Check 8, proved IPs: the pod's lie where those of its node's pods do.
 	ips, err := rules.prove(wanted, pod, node)
 	if err != nil {
-		return deny(IPNotProved, "%w", err).ofItsOwn()
+		decision = deny(IPNotProved, "%w", err).ofItsOwn()
+	} else if err := rules.allow(wanted, ips); err != nil {
+		// Check 9, the policy: the pod may have such a certificate.
+		decision = deny(NotAllowed, "%w", err).ofItsOwn()
 	}
-	// Check 9, the policy: the pod may have such a certificate.
-	if err := rules.allow(wanted, ips); err != nil {
-		return deny(NotAllowed, "%w", err).ofItsOwn()
-	}
-	return approve(wanted, pod)
+	decision.ByNode = hasIPs(wanted)
+	return decision
 }
