@@ -54,6 +54,7 @@ type Controller struct {
 	Config
 	decisions *prometheus.CounterVec
 	accounts  *lru.Cache // The service accounts of the pods of approved requests, by the request's UID.
+	followed  cluster.Followed
 }
 
 // maxAccounts is of how many requests that wait for their issuer the service account is known without asking.
@@ -64,10 +65,10 @@ const again = time.Second
 
 // New makes a controller. It panics if the registry has its metrics already.
 func New(config Config) *Controller {
-	return &Controller{config, promauto.With(config.Metrics).NewCounterVec(prometheus.CounterOpts{
+	return &Controller{Config: config, accounts: lru.New(maxAccounts), decisions: promauto.With(config.Metrics).NewCounterVec(prometheus.CounterOpts{
 		Name: "mayfly_controller_decisions_total",
 		Help: "Requests of node plugins that were approved or denied, by the reason.",
-	}, []string{"outcome", "reason"}), lru.New(maxAccounts)}
+	}, []string{"outcome", "reason"})}
 }
 
 // Add makes the manager run the controller, in every replica.
@@ -114,6 +115,7 @@ func (c Callers) Trim(object any) (any, error) {
 
 // Reconcile decides on one request.
 func (c *Controller) Reconcile(ctx context.Context, of reconcile.Request) (reconcile.Result, error) {
+	defer c.followed.Begin(c.Holder)()
 	cr := &cmapi.CertificateRequest{}
 	if err := c.Requests.Get(ctx, of.NamespacedName, cr); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"k8s.io/client-go/util/workqueue"
@@ -27,6 +28,19 @@ func Wait(turn Turn) time.Duration {
 		return 0
 	}
 	return headStart
+}
+
+// A Followed is what is left to replicas that are not first. They handle it one by one: where the first has much to do,
+// the others do little of it twice. The zero Followed is ready for use.
+type Followed struct{ mu sync.Mutex }
+
+// Begin waits until this replica may handle a request. What it returns must be called at the end.
+func (f *Followed) Begin(turn Turn) (end func()) {
+	if turn.First() {
+		return func() {}
+	}
+	f.mu.Lock()
+	return f.mu.Unlock
 }
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,4 +49,25 @@ func TestWhoIsNotFirstWaits(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who is not first handles one request at a time, until it is.
+func TestFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var followed Followed
+		end := followed.Begin(turn(false))
+		followed.Begin(turn(true))()
+		var second sync.WaitGroup
+		done := false
+		second.Go(func() {
+			followed.Begin(turn(false))()
+			done = true
+		})
+		time.Sleep(time.Minute)
+		if done {
+			t.Error("two are handled at once")
+		}
+		end()
+		second.Wait()
+	})
 }

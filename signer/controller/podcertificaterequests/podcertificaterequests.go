@@ -65,7 +65,8 @@ type CAs interface {
 // [New].
 type Signer struct {
 	Config
-	answers *prometheus.CounterVec
+	answers  *prometheus.CounterVec
+	followed cluster.Followed
 }
 
 const (
@@ -77,7 +78,7 @@ const (
 
 // New makes a signer. It panics if the registry has its metrics already.
 func New(config Config) *Signer {
-	return &Signer{config, promauto.With(config.Metrics).NewCounterVec(prometheus.CounterOpts{
+	return &Signer{Config: config, answers: promauto.With(config.Metrics).NewCounterVec(prometheus.CounterOpts{
 		Name: "mayfly_controller_pod_certificates_total",
 		Help: "PodCertificateRequests that were answered, by the condition and its reason.",
 	}, []string{"outcome", "reason"})}
@@ -138,6 +139,7 @@ func Trim(object any) (any, error) {
 
 // Reconcile answers one request.
 func (s *Signer) Reconcile(ctx context.Context, of reconcile.Request) (reconcile.Result, error) {
+	defer s.followed.Begin(s.Holder)()
 	pcr := &certificatesv1.PodCertificateRequest{}
 	if err := s.Requests.Get(ctx, of.NamespacedName, pcr); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
