@@ -36,8 +36,8 @@ func (o *auditOptions) addTo(f *flag.FlagSet) {
 	f.IntVar(&o.MaxSize, "audit-log-maxsize", 100, "megabytes that the file of --audit-log has before it is rotated")
 	f.IntVar(&o.MaxBackups, "audit-log-maxbackup", 10, "rotated files of --audit-log that are kept")
 	f.StringVar(&o.Namespace, "audit-namespace", "mayfly-system",
-		"namespace of the Lease "+audit.LeaseName+": the replica that holds it records the certificates that "+
-			"cert-manager issues; with --audit-log")
+		"namespace of the Lease "+audit.LeaseName+": the replica that holds it decides first, and records the "+
+			"certificates that cert-manager issues; with --audit-log")
 }
 
 // check returns an error for flags that can't be used.

@@ -13,7 +13,7 @@ import (
 // prove returns those of a pod's IPs that lie where those of its node's pods do: a node writes the status of its pods.
 // Where the certificate has the pod's IP, all must, or lie where the policy says that they may.
 func (r Rules) prove(wanted spec.Spec, pod *corev1.Pod, node *corev1.Node) (proved []netip.Addr, err error) {
-	if !wanted.NeedsIP && len(wanted.IPs) == 0 {
+	if !hasIPs(wanted) {
 		return nil, nil
 	}
 	ranges := append(slices.Clone(r.PodCIDRs), podCIDRs(node)...)
@@ -29,6 +29,9 @@ func (r Rules) prove(wanted spec.Spec, pod *corev1.Pod, node *corev1.Node) (prov
 	}
 	return proved, nil
 }
+
+// hasIPs reports whether a certificate has IPs, which may be the pod's.
+func hasIPs(wanted spec.Spec) bool { return wanted.NeedsIP || len(wanted.IPs) > 0 }
 
 // allow asks the policy. proved are those of the pod's IPs that were.
 func (r Rules) allow(wanted spec.Spec, proved []netip.Addr) error {

@@ -64,11 +64,11 @@ func Decide(r Request, pod *corev1.Pod, node *corev1.Node, rules Rules, now time
 	// Check 8, proved IPs: the pod's lie where those of its node's pods do.
 	ips, err := rules.prove(wanted, pod, node)
 	if err != nil {
-		return deny(IPNotProved, "%w", err).ofItsOwn()
+		return deny(IPNotProved, "%w", err).ofItsOwn().byNode(wanted)
 	}
 	// Check 9, the policy: the pod may have such a certificate.
 	if err := rules.allow(wanted, ips); err != nil {
-		return deny(NotAllowed, "%w", err).ofItsOwn()
+		return deny(NotAllowed, "%w", err).ofItsOwn().byNode(wanted)
 	}
-	return approve(wanted, pod)
+	return approve(wanted, pod).byNode(wanted)
 }

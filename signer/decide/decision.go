@@ -49,6 +49,7 @@ type Decision struct {
 	Message     string    // For the pod's author.
 	Certificate spec.Spec // Of an approval: what the pod's volume asks for.
 	Own         bool      // The pod is the one that the request names, and runs on the node that asks.
+	ByNode      bool      // The certificate has IPs: the ranges of the pod's node count.
 
 	// What a record of the decision says besides; whoever reads pods and policies sets it.
 	ServiceAccount string   // Of the pod with the request's UID; empty: there is none.
@@ -68,6 +69,12 @@ func deny(reason, format string, args ...any) Decision {
 // ofItsOwn returns the decision with a pod that is the asking node's own.
 func (d Decision) ofItsOwn() Decision {
 	d.Own = true
+	return d
+}
+
+// byNode returns the decision, and that it depends on the pod's node if the certificate has IPs.
+func (d Decision) byNode(wanted spec.Spec) Decision {
+	d.ByNode = hasIPs(wanted)
 	return d
 }
 

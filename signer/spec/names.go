@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -16,8 +15,15 @@ import (
 
 // Each function here sets an attribute of names that are not the subject's.
 
-// label matches a label of a host name (RFC 1123); underscores are found in real service names.
-var label = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)
+// isLabel reports whether a text is a label of a host name (RFC 1123); underscores are found in real service names.
+func isLabel(text string) bool {
+	const longest = 63
+	inside := func(c rune) bool {
+		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-'
+	}
+	return text != "" && len(text) <= longest && text[0] != '-' && text[len(text)-1] != '-' &&
+		!strings.ContainsFunc(text, func(c rune) bool { return !inside(c) })
+}
 
 func (p *parser) setDNSNames(value string) error {
 	return p.Dialect.Each(value, List(value), func(name string) error {
@@ -41,7 +47,7 @@ func (p *parser) checkDNSName(name string) error {
 		return fmt.Errorf("has a DNS name of %d characters, %s: the longest is 253", len(name), message.Quote(name))
 	}
 	for _, l := range strings.Split(strings.TrimPrefix(name, "*."), ".") {
-		if !label.MatchString(l) {
+		if !isLabel(l) {
 			return fmt.Errorf("has %s, which is not a DNS name", message.Quote(name))
 		}
 	}

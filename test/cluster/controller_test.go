@@ -62,6 +62,7 @@ func TestController(t *testing.T) {
 	t.Run("decisions", decisions)
 	t.Run("ranges of nodes", ranges)
 	t.Run("verdicts", verdicts)
+	t.Run("replicas", replicas)
 	t.Run("mistakes in policies", mistakes)
 	t.Run("policies", policies)
 	t.Run("policy check", policyCheck)
@@ -534,28 +535,35 @@ func control(t *testing.T, args ...string) (end func()) {
 // controlled is control, with the log and the audit record.
 func controlled(t *testing.T, args ...string) (log *text, end func()) {
 	t.Helper()
-	kubeconfig, err := shared.UserKubeconfig(controllerAccount)
-	if err != nil {
-		t.Fatal(err)
-	}
-	log = &text{}
-	process := exec.Command(shared.controller, append([]string{"run", "--kubeconfig", write(t, kubeconfig), "--log-format", "text"}, args...)...)
-	process.Stdout, process.Stderr = log, log
-	if err := process.Start(); err != nil {
-		t.Fatal(err)
-	}
+	process, log := startController(t, args...)
 	end = func() {
 		_ = process.Process.Signal(syscall.SIGTERM)
 		if err := process.Wait(); err != nil || strings.Contains(log.String(), "DATA RACE") {
 			t.Errorf("the controller ended with %v:\n%s", err, log)
 		}
 	}
+	return log, end
+}
+
+// startController starts the binary with the rights of the manifests' service account.
+func startController(t *testing.T, args ...string) (process *exec.Cmd, log *text) {
+	t.Helper()
+	kubeconfig, err := shared.UserKubeconfig(controllerAccount)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log = &text{}
+	process = exec.Command(shared.controller, append([]string{"run", "--kubeconfig", write(t, kubeconfig), "--log-format", "text"}, args...)...)
+	process.Stdout, process.Stderr = log, log
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(log)
 		}
 	})
-	return log, end
+	return process, log
 }
 
 func verdicts(t *testing.T) {

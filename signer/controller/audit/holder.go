@@ -14,7 +14,8 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 )
 
-// LeaseName is the name of the Lease whose holder records the certificates that cert-manager writes.
+// LeaseName is the name of the Lease whose holder records the certificates that cert-manager writes, and decides on
+// requests before the others do.
 const LeaseName = "mayfly-controller-audit"
 
 // How long a holder is one without renewing the Lease, and when it is renewed: as controller-runtime has it.
@@ -60,6 +61,10 @@ func (h *Holder) Holds() bool {
 	return term != nil && (*term).Err() == nil
 }
 
+// First reports whether this replica decides on requests first: it holds the Lease, or knows nobody who does. A nil
+// Holder's does.
+func (h *Holder) First() bool { return h == nil || h.Holds() || !h.lock.heldByAnother() }
+
 // Start competes for the Lease until ctx ends, and gives it back. It implements [manager.Runnable].
 func (h *Holder) Start(ctx context.Context) error {
 	for ctx.Err() == nil {
@@ -86,8 +91,8 @@ func (h *Holder) take(term context.Context) {
 	}
 	h.term.Store(&term)
 	from := h.began
-	if renewed := h.lock.renewed.Load(); renewed != nil {
-		from = renewed.UTC()
+	if seen := h.lock.seen.Load(); seen != nil {
+		from = seen.renewed.UTC()
 	}
 	h.log.Write(Record{
 		Audit: Gap, Interval: Interval{From: from, To: time.Now().UTC()},
@@ -95,18 +100,35 @@ func (h *Holder) take(term context.Context) {
 	})
 }
 
-// A lock is a Lease that remembers when it was last renewed.
+// A lock is a Lease that remembers how it was last read.
 type lock struct {
 	resourcelock.Interface
-	renewed atomic.Pointer[time.Time]
+	seen atomic.Pointer[sighting]
+}
+
+// A sighting is what was read of the Lease.
+type sighting struct {
+	holder  string
+	renewed time.Time // By the holder's clock.
+	since   time.Time // When that was first read.
 }
 
 // Get implements [resourcelock.Interface]. A competitor calls it before it takes the Lease, and a holder if a renewal
 // fails.
 func (l *lock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
 	record, raw, err := l.Interface.Get(ctx)
-	if err == nil {
-		l.renewed.Store(&record.RenewTime.Time)
+	if err != nil {
+		return record, raw, err
 	}
-	return record, raw, err
+	now := sighting{record.HolderIdentity, record.RenewTime.Time, time.Now()}
+	if last := l.seen.Load(); last == nil || last.holder != now.holder || !last.renewed.Equal(now.renewed) {
+		l.seen.Store(&now)
+	}
+	return record, raw, nil
+}
+
+// heldByAnother reports whether another replica holds the Lease, as far as this one knows: it has seen it renewed.
+func (l *lock) heldByAnother() bool {
+	seen := l.seen.Load()
+	return seen != nil && seen.holder != "" && seen.holder != l.Identity() && time.Since(seen.since) < leaseDuration
 }

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
@@ -121,9 +123,67 @@ func TestTheHolderLosesItsLease(t *testing.T) {
 	})
 }
 
+// The holder decides first. The others do where they know of no holder: none was seen, it has given the Lease back, has
+// not renewed it, or the Lease can't be read.
+func TestWhoDecidesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := fake.NewClientset()
+		var dead, away atomic.Bool
+		api.PrependReactor("*", "leases", func(action clienttesting.Action) (bool, runtime.Object, error) {
+			update, is := action.(clienttesting.UpdateAction)
+			if is && dead.Load() {
+				lease, _ := update.GetObject().(*coordinationv1.Lease)
+				return *lease.Spec.HolderIdentity != "b", nil, errors.New("dead")
+			}
+			return away.Load(), nil, errors.New("away")
+		})
+		first := start(t, api, "a")
+		if !first.First() {
+			t.Error("nobody is known, and it waits")
+		}
+		synctest.Wait()
+		second := start(t, api, "b")
+		for range 10 {
+			time.Sleep(time.Minute)
+			if !first.First() || second.First() {
+				t.Errorf("the first %v, the second %v", first.First(), second.First())
+			}
+		}
+		dead.Store(true) // It is stopped hard.
+		time.Sleep(leaseDuration + 2*retryPeriod)
+		if !second.First() || !second.Holds() {
+			t.Error("the second waits for one that is gone")
+		}
+		first.end(t)
+		dead.Store(false)
+
+		third := start(t, api, "c")
+		time.Sleep(time.Minute)
+		if third.First() {
+			t.Error("the third does not wait for the second")
+		}
+		away.Store(true)
+		time.Sleep(leaseDuration + retryPeriod)
+		if !third.First() {
+			t.Error("the third waits for one of whom it hears nothing")
+		}
+		away.Store(false)
+		time.Sleep(time.Minute)
+		if second.First() == third.First() {
+			t.Errorf("the second and the third: %v", second.First())
+		}
+		second.end(t)
+		time.Sleep(5 * time.Second)
+		if !third.First() {
+			t.Error("the third waits for one that has given the Lease back")
+		}
+		third.end(t)
+	})
+}
+
 func TestNoHolder(t *testing.T) {
 	var none *Holder
-	if none.Holds() || none.NeedLeaderElection() {
-		t.Error("it holds the Lease")
+	if none.Holds() || !none.First() || none.NeedLeaderElection() {
+		t.Error("it holds the Lease, or waits for who does")
 	}
 }

@@ -15,8 +15,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/lru"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -34,28 +36,36 @@ type Config struct {
 	Requests client.Client // CertificateRequests may come from a cache, which [Callers.Trim] has trimmed.
 	Events   cluster.Events
 	Audit    *audit.Log // nil: none.
-	Holder   Holder     // Of the right to record certificates.
+	Holder   Holder
 
 	Metrics prometheus.Registerer
 	Log     *slog.Logger
 }
 
 // A Holder may hold the right to record certificates, which one replica has.
-type Holder interface{ Holds() bool }
+type Holder interface {
+	Holds() bool
+	cluster.Turn
+}
 
-// A Controller decides on requests. Several may run at once: the second one finds the request changed. Make one with
-// [New].
+// A Controller decides on requests. Several may run at once: one decides first, and the others find the request
+// changed. Make one with [New].
 type Controller struct {
 	Config
 	decisions *prometheus.CounterVec
+	accounts  *lru.Cache // The service accounts of the pods of approved requests, by the request's UID.
+	followed  cluster.Followed
 }
+
+// maxAccounts is of how many requests that wait for their issuer the service account is known without asking.
+const maxAccounts = 4096
 
 // again is when a request is looked at once more that waits for what is not visible yet.
 const again = time.Second
 
 // New makes a controller. It panics if the registry has its metrics already.
 func New(config Config) *Controller {
-	return &Controller{config, promauto.With(config.Metrics).NewCounterVec(prometheus.CounterOpts{
+	return &Controller{Config: config, accounts: lru.New(maxAccounts), decisions: promauto.With(config.Metrics).NewCounterVec(prometheus.CounterOpts{
 		Name: "mayfly_controller_decisions_total",
 		Help: "Requests of node plugins that were approved or denied, by the reason.",
 	}, []string{"outcome", "reason"})}
@@ -67,9 +77,11 @@ func (c *Controller) Add(to manager.Manager) error {
 		cr, ok := o.(*cmapi.CertificateRequest)
 		return ok && c.Concern(cr)
 	}), c.reviews()
-	certificates := newCertificates(c.Config)
+	certificates := newCertificates(c.Config, c.accounts)
+	wait := func(client.Object) time.Duration { return cluster.Wait(c.Holder) }
 	b := builder.ControllerManagedBy(to).Named("certificaterequests").
-		For(&cmapi.CertificateRequest{}, builder.WithPredicates(predicate.Or(concerns, reviews.AtStart()))).
+		Watches(&cmapi.CertificateRequest{}, cluster.After(wait, &handler.EnqueueRequestForObject{}),
+			builder.WithPredicates(predicate.Or(concerns, reviews.AtStart()))).
 		Watches(&cmapi.CertificateRequest{}, certificates.handler()).
 		WithOptions(cluster.Options())
 	reviews.Watch(to.GetClient(), b, c.Decider.Changes)
@@ -103,6 +115,7 @@ func (c Callers) Trim(object any) (any, error) {
 
 // Reconcile decides on one request.
 func (c *Controller) Reconcile(ctx context.Context, of reconcile.Request) (reconcile.Result, error) {
+	defer c.followed.Begin(c.Holder)()
 	cr := &cmapi.CertificateRequest{}
 	if err := c.Requests.Get(ctx, of.NamespacedName, cr); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
@@ -185,6 +198,9 @@ func (c *Controller) add(
 // no node makes events for the pods of others.
 func (c *Controller) record(cr *cmapi.CertificateRequest, d decide.Decision, outcome string) {
 	c.decisions.WithLabelValues(outcome, d.Reason).Inc()
+	if d.Verdict == decide.Approve {
+		c.accounts.Add(cr.UID, d.ServiceAccount)
+	}
 	c.Audit.Write(decisionOf(cr, d, outcome))
 	if d.Verdict != decide.Deny {
 		return

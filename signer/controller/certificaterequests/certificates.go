@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/lru"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -27,7 +28,8 @@ import (
 // come to it.
 type certificates struct {
 	Config
-	seen chan audit.Record
+	accounts *lru.Cache
+	seen     chan audit.Record
 }
 
 const (
@@ -36,8 +38,8 @@ const (
 	maxCertificate = 64 << 10 // Bytes of a certificate in PEM that is read.
 )
 
-func newCertificates(config Config) *certificates {
-	return &certificates{config, make(chan audit.Record, maxSeen)}
+func newCertificates(config Config, accounts *lru.Cache) *certificates {
+	return &certificates{config, accounts, make(chan audit.Record, maxSeen)}
 }
 
 // handler returns what hears the cache's events. It makes no requests for the controller.
@@ -99,7 +101,7 @@ func (c *certificates) Start(ctx context.Context) error {
 	for {
 		select {
 		case record := <-c.seen:
-			record.ServiceAccount = c.account(ctx, record.Pod)
+			record.ServiceAccount = c.account(ctx, record)
 			c.Audit.Write(record)
 		case <-ctx.Done():
 			for {
@@ -117,14 +119,20 @@ func (c *certificates) Start(ctx context.Context) error {
 // NeedLeaderElection implements [manager.LeaderElectionRunnable].
 func (c *certificates) NeedLeaderElection() bool { return false }
 
-// account returns the service account of a pod; none if the pod is gone or can't be read.
-func (c *certificates) account(ctx context.Context, of audit.Pod) string {
+// account returns the service account of a record's pod, as this replica's decision had it, or as the API server has it
+// now; none if the pod is gone or can't be read.
+func (c *certificates) account(ctx context.Context, of audit.Record) string {
+	if known, ok := c.accounts.Get(of.Request.UID); ok {
+		c.accounts.Remove(of.Request.UID)
+		account, _ := known.(string)
+		return account
+	}
 	ctx, cancel := context.WithTimeout(ctx, accountTimeout)
 	defer cancel()
 	var pod corev1.Pod
 	fromCache := &client.GetOptions{Raw: &metav1.GetOptions{ResourceVersion: "0"}} // Of the API server.
 	err := c.Decider.Live.Get(ctx, client.ObjectKey{Namespace: of.Namespace, Name: of.Name}, &pod, fromCache)
-	if err != nil || pod.UID != of.UID {
+	if err != nil || pod.UID != of.Pod.UID {
 		return ""
 	}
 	return pod.Spec.ServiceAccountName

@@ -68,7 +68,7 @@ type cache struct {
 }
 
 func newCache(d *fixture) cache {
-	of := newCertificates(d.Config)
+	of := newCertificates(d.Config, d.accounts)
 	return cache{d.T, of, of.handler().(handler.Funcs)}
 }
 
@@ -210,6 +210,25 @@ func TestTheRecordOfACertificate(t *testing.T) {
 				t.Errorf("%+v", got.Pod)
 			}
 		})
+	}
+}
+
+// A replica knows the service account of a pod on which it has decided, and reads the pod no second time.
+func TestTheRecordAfterADecision(t *testing.T) {
+	pod := web()
+	cr := asked(t, pod)
+	cr.UID = "request-1"
+	d := newFixture(t, interceptor.Funcs{}, pod, cr)
+	if _, err := d.decides(cr); err != nil {
+		t.Fatal(err)
+	}
+	c := newCache(d)
+	c.of.Decider.Live = nil
+	if got := c.of.account(t.Context(), certificateOf(cr)); got != pod.Spec.ServiceAccountName || got == "" {
+		t.Errorf("%q", got)
+	}
+	if d.accounts.Len() > 0 {
+		t.Error("it is still known after its certificate")
 	}
 }
 

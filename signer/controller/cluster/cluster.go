@@ -53,21 +53,21 @@ func (d Decider) Decide(ctx context.Context, r decide.Request) (decide.Decision,
 		return decide.Decision{}, err
 	}
 	var pod *corev1.Pod
-	var node *corev1.Node
 	if r.Pod != "" {
 		pod, err = read(ctx, d.Live, client.ObjectKey{Namespace: r.Namespace, Name: r.Pod}, &corev1.Pod{})
 		if err != nil {
 			return decide.Decision{}, fmt.Errorf("read pod %s/%s: %w", r.Namespace, r.Pod, err)
 		}
 	}
-	if pod != nil && pod.Spec.NodeName != "" {
+	decision := decide.Decide(r, pod, nil, rules, time.Now())
+	if decision.ByNode {
 		// The API server answers from its cache: a node's ranges do not change.
-		node, err = read(ctx, d.Live, client.ObjectKey{Name: pod.Spec.NodeName}, &corev1.Node{}, cached())
+		node, err := read(ctx, d.Live, client.ObjectKey{Name: pod.Spec.NodeName}, &corev1.Node{}, cached())
 		if err != nil {
 			return decide.Decision{}, fmt.Errorf("read node %s: %w", pod.Spec.NodeName, err)
 		}
+		decision = decide.Decide(r, pod, node, rules, time.Now())
 	}
-	decision := decide.Decide(r, pod, node, rules, time.Now())
 	if pod != nil && pod.UID == r.UID {
 		decision.ServiceAccount = pod.Spec.ServiceAccountName
 		if policies, ok := rules.Policy.(policy.Set); ok {

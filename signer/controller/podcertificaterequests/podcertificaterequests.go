@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -43,13 +44,16 @@ type Config struct {
 
 	Events  cluster.Events
 	Audit   *audit.Log // nil: none.
-	Holder  Holder     // Of the right to record what became of deleted requests.
+	Holder  Holder
 	Metrics prometheus.Registerer
 	Log     *slog.Logger
 }
 
-// A Holder may hold the right to record certificates, which one replica has.
-type Holder interface{ Holds() bool }
+// A Holder may hold the right to record what became of deleted requests, which one replica has.
+type Holder interface {
+	Holds() bool
+	cluster.Turn
+}
 
 // CAs are those of the controller.
 type CAs interface {
@@ -57,10 +61,12 @@ type CAs interface {
 	Get(ctx context.Context, signer string) (ca.CA, error)
 }
 
-// A Signer signs. Several may run at once: the second one finds the request answered. Make one with [New].
+// A Signer signs. Several may run at once: one answers first, and the others find the request answered. Make one with
+// [New].
 type Signer struct {
 	Config
-	answers *prometheus.CounterVec
+	answers  *prometheus.CounterVec
+	followed cluster.Followed
 }
 
 const (
@@ -72,7 +78,7 @@ const (
 
 // New makes a signer. It panics if the registry has its metrics already.
 func New(config Config) *Signer {
-	return &Signer{config, promauto.With(config.Metrics).NewCounterVec(prometheus.CounterOpts{
+	return &Signer{Config: config, answers: promauto.With(config.Metrics).NewCounterVec(prometheus.CounterOpts{
 		Name: "mayfly_controller_pod_certificates_total",
 		Help: "PodCertificateRequests that were answered, by the condition and its reason.",
 	}, []string{"outcome", "reason"})}
@@ -80,12 +86,15 @@ func New(config Config) *Signer {
 
 // Add makes the manager run the controller, in every replica.
 func (s *Signer) Add(to manager.Manager) error {
+	concerns := predicate.NewPredicateFuncs(func(o client.Object) bool {
+		pcr, ok := o.(*certificatesv1.PodCertificateRequest)
+		return ok && ours(pcr)
+	})
+	owner := handler.EnqueueRequestForOwner(to.GetScheme(), to.GetRESTMapper(), &certificatesv1.PodCertificateRequest{})
 	controller := builder.ControllerManagedBy(to).Named("podcertificaterequests").
-		For(&certificatesv1.PodCertificateRequest{}, builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
-			pcr, ok := o.(*certificatesv1.PodCertificateRequest)
-			return ok && ours(pcr)
-		}))).
-		Owns(&cmapi.CertificateRequest{}, builder.MatchEveryOwner).
+		Watches(&certificatesv1.PodCertificateRequest{}, cluster.After(s.wait, &handler.EnqueueRequestForObject{}),
+			builder.WithPredicates(concerns)).
+		Watches(&cmapi.CertificateRequest{}, cluster.After(s.wait, owner)).
 		Watches(&certificatesv1.PodCertificateRequest{}, s.deletions()).
 		WithOptions(cluster.Options())
 	reviews().Watch(to.GetClient(), controller, s.Decider.Changes)
@@ -93,6 +102,15 @@ func (s *Signer) Add(to manager.Manager) error {
 		return fmt.Errorf("add the controller of PodCertificateRequests: %w", err)
 	}
 	return nil
+}
+
+// wait returns how long an event of a request of either kind waits. A CertificateRequest that is not approved yet is
+// being approved by the one who has just made it.
+func (s *Signer) wait(of client.Object) time.Duration {
+	if cr, ok := of.(*cmapi.CertificateRequest); ok && !decided(cr) {
+		return again
+	}
+	return cluster.Wait(s.Holder)
 }
 
 // reviews returns the requests that may be approved some day: those that were denied, and those that wait.
@@ -121,6 +139,7 @@ func Trim(object any) (any, error) {
 
 // Reconcile answers one request.
 func (s *Signer) Reconcile(ctx context.Context, of reconcile.Request) (reconcile.Result, error) {
+	defer s.followed.Begin(s.Holder)()
 	pcr := &certificatesv1.PodCertificateRequest{}
 	if err := s.Requests.Get(ctx, of.NamespacedName, pcr); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)

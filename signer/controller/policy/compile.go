@@ -41,7 +41,7 @@ type Rule struct {
 	isDefault            bool // For pods that no other rule selects.
 
 	ownNames, isCA, wildcards  bool
-	dnsNames                   []domain
+	dnsNames                   domains
 	commonNames, organizations []pattern
 	uris                       []uri
 	ips                        []netip.Prefix
@@ -89,7 +89,8 @@ func (r *Rule) allow(a v1alpha1.Allow) (problems []error) {
 	value := func(text string) (pattern, error) { return parsePattern(text, anything) }
 	var more [6][]error
 	r.ownNames, r.isCA, r.wildcards = a.OwnNames == nil || *a.OwnNames, a.IsCA, a.Wildcards
-	r.dnsNames, more[0] = each("spec.allow.dnsNames", a.DNSNames, parseDomain)
+	names, wrong := each("spec.allow.dnsNames", a.DNSNames, parseDomain)
+	r.dnsNames, more[0] = newDomains(names), wrong
 	r.commonNames, more[1] = each("spec.allow.commonNames", a.CommonNames, value)
 	r.organizations, more[2] = each("spec.allow.organizations", a.Organizations, value)
 	r.ips, more[3] = each("spec.allow.ips", a.IPs, parseRange)

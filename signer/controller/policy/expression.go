@@ -24,12 +24,15 @@ type expression struct {
 	program       cel.Program
 }
 
-// expressionsMax of the cost that Kubernetes allows to one expression make what it allows to a policy (k8s.io/apiserver
-// pkg/apis/cel, PerCallLimit and RuntimeCELCostBudget).
+// expressionsMax is how many expressions a policy may have.
 const expressionsMax = 10
 
-// newEnvironment makes the language of expressions: CEL with the functions and the limit of cost that Kubernetes' own
-// policies have.
+// maxCost is what all expressions that one decision asks may cost: some millisecond. Kubernetes' own policies may take a
+// hundred times as much for each (k8s.io/apiserver pkg/apis/cel, PerCallLimit), and hold up one request; a pod with as
+// many names as there may be would hold up those of all others here.
+const maxCost = 10_000
+
+// newEnvironment makes the language of expressions: CEL with the functions that Kubernetes' own policies have.
 func newEnvironment() (*cel.Env, error) {
 	volumeType, podType := declarations()
 	set, err := environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()).Extend(environment.VersionedOptions{
@@ -77,16 +80,24 @@ func compileExpression(in *cel.Env, e v1alpha1.Expression) (expression, error) {
 	if !ast.OutputType().IsExactType(cel.BoolType) {
 		return expression{}, fmt.Errorf("%q must be true or false, and is %s", brief(e.Expression), ast.OutputType())
 	}
-	program, err := in.Program(ast)
+	program, err := in.Program(ast, cel.CostLimit(maxCost))
 	if err != nil {
 		return expression{}, fmt.Errorf("%q can't be run: %w", brief(e.Expression), err)
 	}
 	return expression{e.Expression, e.Message, program}, nil
 }
 
-// against returns what the expression has against the variables.
-func (e expression) against(variables map[string]any) error {
-	result, _, err := e.program.Eval(variables)
+// against returns what the expression has against the variables. left is what it may cost, and what it leaves of that.
+func (e expression) against(variables map[string]any, left *uint64) error {
+	if *left == 0 {
+		return fmt.Errorf("expression %q is not asked: those before it cost too much", brief(e.text))
+	}
+	result, details, err := e.program.Eval(variables)
+	if cost := details.ActualCost(); cost != nil {
+		*left -= min(*left, *cost)
+	} else { // It was cancelled.
+		*left = 0
+	}
 	switch {
 	case err != nil:
 		return fmt.Errorf("expression %q fails: %s", brief(e.text), oneLine(err.Error()))

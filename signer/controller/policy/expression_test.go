@@ -62,11 +62,36 @@ func TestExpressions(t *testing.T) {
 	} {
 		e, err := compileExpression(c.language, v1alpha1.Expression{Expression: text})
 		if err == nil {
-			err = e.against(variables(v, s))
+			err = against(e, variables(v, s))
 		}
 		if got := fmt.Sprint(err); (err == nil) != (want == "") || !strings.Contains(got, want) || strings.Contains(got, "\n") {
 			t.Errorf("%s:\n got %v\nwant %s", brief(text), err, want)
 		}
+	}
+}
+
+// against is what the expression alone has against the variables.
+func against(e expression, variables map[string]any) error {
+	left := uint64(maxCost)
+	return e.against(variables, &left)
+}
+
+// All expressions that one decision asks have one limit of cost.
+func TestExpressionsThatCostTooMuch(t *testing.T) {
+	costly, err := compileExpression(newCompiler(t).language, v1alpha1.Expression{Expression: "volume.dnsNames.all(a, volume.dnsNames.all(b, a != b + 'x'))"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v spec.Spec
+	v.DNSNames = []string{"a.test", "b.test", "c.test"}
+	known, left, asked := variables(v, subject{}), uint64(maxCost), 0
+	for ; left > 0; asked++ {
+		if before := left; costly.against(known, &left) != nil && left > 0 || left >= before {
+			t.Fatalf("it costs %d of %d", before-left, before)
+		}
+	}
+	if err := costly.against(known, &left); asked < 10 || err == nil || !strings.HasSuffix(err.Error(), " is not asked: those before it cost too much") {
+		t.Errorf("after %d: %v", asked, err)
 	}
 }
 
@@ -75,7 +100,7 @@ func TestTheMessageOfAnExpression(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.against(variables(spec.Spec{}, subject{})); err == nil || err.Error() != "never mind" {
+	if err := against(e, variables(spec.Spec{}, subject{})); err == nil || err.Error() != "never mind" {
 		t.Error(err)
 	}
 }
@@ -86,7 +111,7 @@ func TestExpressionsAboutLittle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.against(variables(spec.Spec{}, subject{})); err != nil {
+	if err := against(e, variables(spec.Spec{}, subject{})); err != nil {
 		t.Error(err)
 	}
 }

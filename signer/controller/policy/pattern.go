@@ -86,20 +86,44 @@ func parseDomain(text string) (domain, error) {
 
 func (d domain) String() string { return string(d) }
 
-// covers reports whether a name, in small letters, is of the domain. A wildcard stands for one label (RFC 9525, section
-// 6.3), so it is of a domain that has all of those.
-func (d domain) covers(name string) bool {
+// domains are patterns of DNS names, of which there may be hundreds. Make them with newDomains.
+type domains struct {
+	all   []domain
+	known map[ending]bool
+}
+
+// An ending is a domain's stars, and the name behind them.
+type ending struct{ stars, name string }
+
+func newDomains(all []domain) domains {
+	known := map[ending]bool{}
+	for _, d := range all {
+		name := strings.TrimLeft(string(d), "*")
+		stars := string(d)[:len(d)-len(name)]
+		known[ending{stars, strings.TrimPrefix(name, ".")}] = true
+	}
+	return domains{all, known}
+}
+
+// covers reports whether a name, in small letters, is of one of the domains. A wildcard stands for one label (RFC 9525,
+// section 6.3), so it is of a domain that has all of those.
+func (d domains) covers(name string) bool {
 	if !hostName(name) {
 		return false
 	}
-	if under, ok := strings.CutPrefix(string(d), "**"); ok {
-		return strings.HasSuffix(name, under)
+	if d.known[ending{"", name}] || d.known[ending{"**", ""}] {
+		return true
 	}
-	if under, ok := strings.CutPrefix(string(d), "*."); ok {
-		_, rest, _ := strings.Cut(name, ".")
-		return rest == under
+	_, rest, ok := strings.Cut(name, ".")
+	if d.known[ending{"*", rest}] {
+		return ok
 	}
-	return name == string(d)
+	for ; ok; _, rest, ok = strings.Cut(rest, ".") {
+		if d.known[ending{"**", rest}] {
+			return true
+		}
+	}
+	return false
 }
 
 // A cover is what names may be of.

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/mayfly-csi/mayfly/signer"
 	"github.com/mayfly-csi/mayfly/signer/decide"
@@ -20,8 +21,8 @@ func (r Rule) selects(pod signer.Pod) bool {
 	return (len(r.namespaces) == 0 || covered(r.namespaces, pod.Namespace)) && (len(r.accounts) == 0 || covered(r.accounts, pod.ServiceAccount))
 }
 
-// against returns all that the rule has against the volume.
-func (r Rule) against(v spec.Spec, of decide.Identity) (problems problem.List) {
+// against returns all that the rule has against the volume. left is what its expressions may cost.
+func (r Rule) against(v spec.Spec, of decide.Identity, left *uint64) (problems problem.List) {
 	if r.Err != nil {
 		return problem.List{fmt.Errorf("it has a mistake, and so allows nothing: %w", r.Err)}
 	}
@@ -35,26 +36,40 @@ func (r Rule) against(v spec.Spec, of decide.Identity) (problems problem.List) {
 	}
 	known := variables(v, s)
 	for _, e := range r.expressions {
-		if err := e.against(known); err != nil {
+		if err := e.against(known, left); err != nil {
 			problems = append(problems, err)
 		}
 	}
 	return problems
 }
 
+// A refusal is that a value is not allowed. It is written when it is read: of thousands a message shows some.
+type refusal struct {
+	format  string // Of the value, and of what is allowed.
+	value   any
+	allowed func() string
+}
+
+// Error implements [error].
+func (r refusal) Error() string { return fmt.Sprintf(r.format, r.value, r.allowed()) }
+
 // names returns what the rule has against DNS names, and against a subject.
 func (r Rule) names(v spec.Spec, s subject) (problems problem.List) {
+	dns := sync.OnceValue(func() string { return allowed(r.dns(v.Pod)) })
 	for _, name := range v.DNSNames {
 		if !r.allowsDNS(name, v.Pod) {
-			problems = append(problems, fmt.Errorf("DNS name %q is not allowed: %s", name, allowed(r.dns(v.Pod))))
+			problems = append(problems, refusal{"DNS name %q is not allowed: %s", name, dns})
 		}
 	}
 	if s.commonName != "" && !r.allowsDNS(s.commonName, v.Pod) && !covered(r.commonNames, s.commonName) {
-		problems = append(problems, fmt.Errorf("common name %q is not allowed: %s", s.commonName, allowed(append(stringsOf(r.commonNames), r.dns(v.Pod)...))))
+		problems = append(problems, refusal{"common name %q is not allowed: %s", s.commonName, func() string {
+			return allowed(append(stringsOf(r.commonNames), r.dns(v.Pod)...))
+		}})
 	}
+	organizations := func() string { return allowed(r.organizations) }
 	for _, o := range s.organizations {
 		if !covered(r.organizations, o) {
-			problems = append(problems, fmt.Errorf("organization %q is not allowed: %s", o, allowed(r.organizations)))
+			problems = append(problems, refusal{"organization %q is not allowed: %s", o, organizations})
 		}
 	}
 	return append(problems, r.wildcard(append(slices.Clone(v.DNSNames), s.commonName))...)
@@ -72,27 +87,28 @@ func (r Rule) wildcard(names []string) (problems problem.List) {
 }
 
 func (r Rule) allowsDNS(name string, pod signer.Pod) bool {
-	return r.ownNames && r.own.own(name, pod) || covered(r.dnsNames, lower(name))
+	return r.ownNames && r.own.own(name, pod) || r.dnsNames.covers(lower(name))
 }
 
 // dns returns the DNS names that the pod may have, for a message.
 func (r Rule) dns(pod signer.Pod) []string {
 	if r.ownNames {
-		return append([]string{r.own.ownNames(pod)}, stringsOf(r.dnsNames)...)
+		return append([]string{r.own.ownNames(pod)}, stringsOf(r.dnsNames.all)...)
 	}
-	return stringsOf(r.dnsNames)
+	return stringsOf(r.dnsNames.all)
 }
 
 // addresses returns what the rule has against IP addresses and URIs.
 func (r Rule) addresses(v spec.Spec, of decide.Identity) (problems problem.List) {
+	ips, uris := func() string { return allowed(r.ips) }, func() string { return r.allowedURIs(of) }
 	for _, ip := range v.IPs {
 		if !r.allowsIP(ip, of) {
-			problems = append(problems, fmt.Errorf("IP address %s is not proved to be the pod's, nor allowed: %s", ip, allowed(r.ips)))
+			problems = append(problems, refusal{"IP address %s is not proved to be the pod's, nor allowed: %s", ip, ips})
 		}
 	}
 	for _, uri := range v.URIs {
 		if !r.allowsURI(uri, of) {
-			problems = append(problems, fmt.Errorf("URI %q is not allowed: %s", uri, r.allowedURIs(of)))
+			problems = append(problems, refusal{"URI %q is not allowed: %s", uri, uris})
 		}
 	}
 	return problems

@@ -43,8 +43,9 @@ func (s Set) Check(v spec.Spec, of decide.Identity) error {
 	}
 	var nearest problem.List
 	var which Rule
+	left := uint64(maxCost)
 	for _, r := range rules {
-		problems := r.against(v, of)
+		problems := r.against(v, of, &left)
 		if len(problems) == 0 {
 			return nil
 		}

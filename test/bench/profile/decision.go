@@ -18,6 +18,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/driver/request"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/controller/audit"
 	"github.com/mayfly-csi/mayfly/signer/controller/certificaterequests"
 	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
@@ -44,7 +45,7 @@ func profileDecision(ctx context.Context, prefix string) error {
 	decider := certificaterequests.New(certificaterequests.Config{
 		Callers:  certificaterequests.Callers{NodePlugin: nodePluginUser},
 		Decider:  cluster.Decider{Live: api, Rules: rules()},
-		Requests: api, Events: api, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+		Requests: api, Events: api, Holder: (*audit.Holder)(nil), Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
 	})
 	for _, record := range []func(string) (func() error, error){recordCPU, recordRest} {
 		end, err := record(prefix)

@@ -81,7 +81,10 @@ func measure(ctx context.Context, s *site, o options) (r report, err error) {
 	if err != nil {
 		return r, err
 	}
-	r = report{Crowd: o.crowd, OneByOne: rows(modes, one), AtOnce: rows(modes, many)}
+	r = report{
+		Crowd: o.crowd, OneByOne: rows(modes, one, func(m *mode) float64 { return m.limit }),
+		AtOnce: rows(modes, many, func(m *mode) float64 { return m.atOnce }),
+	}
 	if r.Throttled, err = s.throttled(ctx); err != nil {
 		return r, err
 	}

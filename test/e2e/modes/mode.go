@@ -27,7 +27,8 @@ const (
 // A mode is a way to a certificate.
 type mode struct {
 	name   string
-	limit  float64 // Of the ratio to the first.
+	limit  float64 // Of the ratio to the first, one by one; 0: none.
+	atOnce float64 // Of the same, many at once.
 	by     string
 	signer signer.Signer
 	pods   map[string]*corev1.Pod // By name.
@@ -53,10 +54,10 @@ func (s *site) modes(ctx context.Context) ([]*mode, error) {
 	}
 	asItsNode, err := s.plugin(ctx, namespace, asNode, podCertificate)
 	return []*mode{
-		{"driver, cert-manager's own approver", 0, issuer, anyone, known},
-		{"driver, mayfly-controller approves", 1.25, issuer, approved, known},
-		{"pod-certificate, the controller's own CA", 0.8, ownCA, asItsNode, known},
-		{"pod-certificate, through a cert-manager issuer", 2.2, issuer, asItsNode, known},
+		{"driver, cert-manager's own approver", 0, 0, issuer, anyone, known},
+		{"driver, mayfly-controller approves", 1.2, 1.25, issuer, approved, known},
+		{"pod-certificate, the controller's own CA", 0.5, 0, ownCA, asItsNode, known},
+		{"pod-certificate, through a cert-manager issuer", 1.6, 0, issuer, asItsNode, known},
 	}, err
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 // maxMemory is what a controller may take.
-const maxMemory = 150 << 20
+const maxMemory = 120 << 20
 
 // A report is what was measured.
 type report struct {
@@ -36,10 +36,10 @@ type row struct {
 	Met    bool    `json:"met"`
 }
 
-func rows(modes []*mode, measured []series) (all []row) {
+func rows(modes []*mode, measured []series, limit func(*mode) float64) (all []row) {
 	for i, m := range modes {
 		s := measured[i]
-		r := row{Mode: m.name, N: len(s.each), Median: quantile(0.5, s.each), P99: quantile(0.99, s.each), Last: quantile(0.5, s.last), Limit: m.limit}
+		r := row{Mode: m.name, N: len(s.each), Median: quantile(0.5, s.each), P99: quantile(0.99, s.each), Last: quantile(0.5, s.last), Limit: limit(m)}
 		r.Ratio = r.Median / quantile(0.5, measured[0].each)
 		r.Met = r.Limit == 0 || r.Ratio <= r.Limit
 		all = append(all, r)
@@ -55,17 +55,15 @@ func quantile(p float64, values []float64) float64 {
 func (r report) print(w io.Writer) {
 	one := newTable(w, "one by one", "n", "median", "p99", "× the first", "limit", "met")
 	for _, row := range r.OneByOne {
-		limit, met := "–", "–"
-		if row.Limit > 0 {
-			limit, met = fmt.Sprintf("≤ %g", row.Limit), yes(row.Met)
-		}
+		limit, met := row.limit()
 		one.AppendRow(table.Row{row.Mode, row.N, ms(row.Median), ms(row.P99), fmt.Sprintf("%.2f", row.Ratio), limit, met})
 	}
 	one.RenderMarkdown()
 	fmt.Fprintln(w)
-	many := newTable(w, fmt.Sprintf("%d at once", r.Crowd), "n", "median", "p99", "× the first", "the last of a round, median")
+	many := newTable(w, fmt.Sprintf("%d at once", r.Crowd), "n", "median", "p99", "× the first", "limit", "met", "the last of a round, median")
 	for _, row := range r.AtOnce {
-		many.AppendRow(table.Row{row.Mode, row.N, seconds(row.Median), seconds(row.P99), fmt.Sprintf("%.2f", row.Ratio), seconds(row.Last)})
+		limit, met := row.limit()
+		many.AppendRow(table.Row{row.Mode, row.N, seconds(row.Median), seconds(row.P99), fmt.Sprintf("%.2f", row.Ratio), limit, met, seconds(row.Last)})
 	}
 	many.RenderMarkdown()
 	fmt.Fprintf(w, "\nAll certificates were issued. client-go held %d requests back; the limit is 0. Met: %s.\n", r.Throttled, yes(r.Throttled == 0))
@@ -73,6 +71,14 @@ func (r report) print(w io.Writer) {
 		fmt.Fprintf(w, "\nWith %d pods, and as many CertificateRequests and PodCertificateRequests of others, a controller had %.0f MiB resident, and %.0f MiB at its peak; the limit is %d MiB. Met: %s.\n",
 			m.Pods, m.Resident/(1<<20), m.Peak/(1<<20), maxMemory>>20, yes(m.Peak <= maxMemory))
 	}
+}
+
+// limit is the row's limit, and whether it is met, for a table.
+func (r row) limit() (limit, met string) {
+	if r.Limit == 0 {
+		return "–", "–"
+	}
+	return fmt.Sprintf("≤ %g", r.Limit), yes(r.Met)
 }
 
 func newTable(w io.Writer, header ...any) table.Writer {

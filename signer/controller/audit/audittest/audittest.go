@@ -14,11 +14,14 @@ import (
 	"github.com/mayfly-csi/mayfly/signer/controller/audit"
 )
 
-// A Holder says whether a replica may record certificates.
+// A Holder says whether a replica may record certificates, and decides first.
 type Holder bool
 
 // Holds implements the interface of who asks.
 func (h Holder) Holds() bool { return bool(h) }
+
+// First implements the interface of who asks.
+func (h Holder) First() bool { return bool(h) }
 
 // A Kept is an audit record in memory, until its test ends.
 type Kept struct {
