@@ -54,6 +54,7 @@ func imports() map[string]struct {
 		"signer/podcertificate":       {"signer signer/chain signer/decision signer/object", true},
 		"signer/signertest":           {"signer", false},
 		"signer/controller/placement": {"", false},
+		"signer/controller/startup":   {"", false},
 		"signer/controller/admission": {"", false},
 		"signer/controller/authority": {"signer/ca signer/chain", false},
 		"signer/controller/policy": {"signer signer/controller/policy/v1alpha1 signer/decide signer/message signer/problem " +
