@@ -13,8 +13,8 @@ import (
 	"text/tabwriter"
 )
 
-// A Command is a program that does a few things, and says what it is. Its help, manual page and completion are made from
-// this and from the flags.
+// A Command is a program that does a few things, and says what it is. Its help, manual page and completion are made
+// from this and from the flags.
 type Command struct {
 	Name  string
 	About string // A sentence.

@@ -75,8 +75,9 @@ func (c Command) fish() string {
 		last := verb.Words[strings.LastIndex(verb.Words, " ")+1:]
 		first, _, _ := strings.Cut(verb.Words, " ")
 		verb.Flags().VisitAll(func(f *flag.Flag) {
-			fmt.Fprintf(&b, "complete -c %s -n '__fish_seen_subcommand_from %s; and __fish_seen_subcommand_from %s' -l %s -d '%s'\n",
-				c.Name, first, last, f.Name, strings.ReplaceAll(f.Usage, "'", `\'`))
+			const seen = "__fish_seen_subcommand_from "
+			fmt.Fprintf(&b, "complete -c %s -n '%s%s; and %s%s' -l %s -d '%s'\n",
+				c.Name, seen, first, seen, last, f.Name, strings.ReplaceAll(f.Usage, "'", `\'`))
 		})
 	}
 	return b.String()

@@ -48,8 +48,8 @@ func Reference(t *testing.T, document string, commands ...*flag.FlagSet) {
 	}
 }
 
-// Shells holds what a command prints for shells and man to its flags: bash completes each of them after its verb, and the
-// manual page has each, in lines that man reads as text.
+// Shells holds what a command prints for shells and man to its flags: bash completes each of them after its verb, and
+// the manual page has each, in lines that man reads as text.
 func Shells(t *testing.T, c flags.Command) {
 	t.Helper()
 	print := func(words ...string) string {
