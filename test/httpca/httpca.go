@@ -35,7 +35,7 @@ func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, e
 	if err != nil {
 		return signer.Issued{}, signer.Errorf(signer.Unavailable, "ask the CA at %s: %w", s.URL, err)
 	}
-	defer answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(answer.Body, longest))
 	if err != nil {
 		return signer.Issued{}, signer.Errorf(signer.Unavailable, "read the answer of %s: %w", s.URL, err)
