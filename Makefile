@@ -51,7 +51,7 @@ test: packages build kubernetes ## everything, up to pods on a real Kubernetes
 .PHONY: unit
 unit: ## the quick loop: no cluster
 	@$(call install,e2fsprogs)
-	go test $(TESTFLAGS) -race -ldflags=-w -p 4 -parallel 32 $$(go list ./driver ./... | grep -v /test/)
+	go test $(TESTFLAGS) -race -ldflags=-w -p 4 -parallel 32 $$(go list ./driver ./... | grep -v /test/) ./test/httpca
 	cd test/run && go test $(TESTFLAGS) -race ./...
 
 .PHONY: load

@@ -2,6 +2,7 @@ package flags
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -9,18 +10,22 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"text/tabwriter"
 )
 
-// A Command is a program that does a few things, and says what it is.
+// A Command is a program that does a few things, and says what it is. Its help, manual page and completion are made
+// from this and from the flags.
 type Command struct {
 	Name  string
-	Usage string // What help prints.
+	About string // A sentence.
 	Verbs []Verb
 }
 
 // A Verb is one thing that a command does.
 type Verb struct {
-	Words string // What it is called by: `mayfly node`. There may be several, with a space between them.
+	Words string               // What it is called by: `mayfly node`. There may be several, with a space between them.
+	About string               // What it does: a verb in the infinitive.
+	Flags func() *flag.FlagSet // Its flags, set to their defaults.
 	Do    func(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error
 }
 
@@ -49,8 +54,17 @@ func (c Command) run(ctx context.Context, args []string, getenv func(string) str
 	case args[0] == "version":
 		_, err := fmt.Fprintln(stdout, Version())
 		return err
+	case args[0] == "man":
+		_, err := io.WriteString(stdout, c.manual())
+		return err
+	case args[0] == "completion":
+		script, err := c.completion(args[1:])
+		if err == nil {
+			_, err = io.WriteString(stdout, script)
+		}
+		return err
 	case slices.Contains([]string{"help", "-h", "--help"}, args[0]):
-		_, err := io.WriteString(stdout, c.Usage)
+		_, err := io.WriteString(stdout, c.usage())
 		return err
 	}
 	return Errorf("unknown command %q: there are %s", args[0], c.known(", ", " and "))
@@ -58,9 +72,36 @@ func (c Command) run(ctx context.Context, args []string, getenv func(string) str
 
 // known lists the words that the command knows.
 func (c Command) known(between, last string) string {
-	var words []string
+	return strings.Join(append(c.words(), "completion", "man", "version"), between) + last + "help"
+}
+
+// words returns what the verbs are called by.
+func (c Command) words() (words []string) {
 	for _, verb := range c.Verbs {
 		words = append(words, verb.Words)
 	}
-	return strings.Join(append(words, "version"), between) + last + "help"
+	return words
+}
+
+// usage returns what help prints.
+func (c Command) usage() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\nUsage:\n", c.About)
+	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
+	for _, verb := range c.Verbs {
+		fmt.Fprintf(w, "  %s %s [flags]\t%s\n", c.Name, verb.Words, verb.About)
+	}
+	for _, rest := range others {
+		fmt.Fprintf(w, "  %s %s\t%s\n", c.Name, rest.words, rest.about)
+	}
+	_ = w.Flush() // To memory.
+	fmt.Fprintf(&b, "\n-h after a command lists its flags.\n")
+	return b.String()
+}
+
+// others are what every command does besides its verbs.
+var others = []struct{ words, about string }{
+	{"completion bash|zsh|fish", "print a shell's completion of commands and flags"},
+	{"man", "print the manual page"},
+	{"version", "print the version"},
 }

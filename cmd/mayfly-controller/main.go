@@ -5,20 +5,22 @@ package main
 
 import "github.com/mayfly-csi/mayfly/cmd/flags"
 
-const usage = `Mayfly's controller approves the certificate requests that match the pod for which a node plugin asks.
-
-Usage:
-  mayfly-controller run [flags]            run the controller; mayfly-controller run -h lists its flags
-  mayfly-controller policy check [flags]   list which volumes of running pods a change of CertificatePolicies would deny
-  mayfly-controller admission check [flags]
-                                           list the admission policies that are not in force; exit code 1 if others may decide, too
-  mayfly-controller version                print the version
-`
-
 func main() { controller().Main() }
 
 func controller() flags.Command {
-	return flags.Command{Name: "mayfly-controller", Usage: usage, Verbs: []flags.Verb{
-		{Words: "run", Do: control}, {Words: "policy check", Do: check}, {Words: "admission check", Do: checkAdmission},
-	}}
+	return flags.Command{
+		Name:  "mayfly-controller",
+		About: "Mayfly's controller approves the certificate requests that match the pod for which a node plugin asks.",
+		Verbs: []flags.Verb{
+			{Words: "run", About: "run the controller", Flags: new(options).flags, Do: control},
+			{
+				Words: "policy check", Flags: new(checkOptions).flags, Do: check,
+				About: "list which volumes of running pods a change of CertificatePolicies would deny",
+			},
+			{
+				Words: "admission check", Flags: new(admissionOptions).flags, Do: checkAdmission,
+				About: "list the admission policies that are not in force; exit code 1 if others may decide, too",
+			},
+		},
+	}
 }

@@ -30,9 +30,9 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		env  map[string]string
 		want string
 	}{
-		{"", nil, "a command is missing: mayfly-controller run, mayfly-controller policy check, mayfly-controller admission check, mayfly-controller version or mayfly-controller help"},
-		{"node", nil, `unknown command "node": there are run, policy check, admission check, version and help`},
-		{"policy", nil, `unknown command "policy": there are run, policy check, admission check, version and help`},
+		{"", nil, "a command is missing: mayfly-controller run, mayfly-controller policy check, mayfly-controller admission check, mayfly-controller completion, mayfly-controller man, mayfly-controller version or mayfly-controller help"},
+		{"node", nil, `unknown command "node": there are run, policy check, admission check, completion, man, version and help`},
+		{"policy", nil, `unknown command "policy": there are run, policy check, admission check, completion, man, version and help`},
 		{"policy check --filename=", nil, "--filename names no file"},
 		{"policy check -f=", nil, "--filename names no file"},
 		{"policy check -x", nil, "flag provided but not defined: -x"},
@@ -163,6 +163,8 @@ func TestReference(t *testing.T) {
 }
 
 // Replicas that do not lead decide and sign as well, so they need the profiles, too.
+func TestShells(t *testing.T) { flagstest.Shells(t, controller()) }
+
 func TestProfilesAreReadByEveryReplica(t *testing.T) {
 	var runnable manager.Runnable = everywhere{func(context.Context) error { return nil }}
 	if r, ok := runnable.(manager.LeaderElectionRunnable); !ok || r.NeedLeaderElection() {

@@ -3,15 +3,12 @@ package main
 
 import "github.com/mayfly-csi/mayfly/cmd/flags"
 
-const usage = `Mayfly gives every pod that asks for it a short-lived certificate, and rotates it.
-
-Usage:
-  mayfly node [flags]   run the node plugin; mayfly node -h lists its flags
-  mayfly version        print the version
-`
-
 func main() { mayfly().Main() }
 
 func mayfly() flags.Command {
-	return flags.Command{Name: "mayfly", Usage: usage, Verbs: []flags.Verb{{Words: "node", Do: node}}}
+	return flags.Command{
+		Name:  "mayfly",
+		About: "Mayfly gives every pod that asks for it a short-lived certificate, and rotates it.",
+		Verbs: []flags.Verb{{Words: "node", About: "run the node plugin", Flags: new(options).flags, Do: node}},
+	}
 }

@@ -25,8 +25,8 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		env  map[string]string
 		want string
 	}{
-		{"", nil, "a command is missing: mayfly node, mayfly version or mayfly help"},
-		{"nod", nil, `unknown command "nod": there are node, version and help`},
+		{"", nil, "a command is missing: mayfly node, mayfly completion, mayfly man, mayfly version or mayfly help"},
+		{"nod", nil, `unknown command "nod": there are node, completion, man, version and help`},
 		{"node", nil, "--node-name is required"},
 		{"node --nod-name=a", nil, "flag provided but not defined: -nod-name"},
 		{"node --node-name", nil, "flag needs an argument: -node-name"},

@@ -9,3 +9,5 @@ import (
 func TestReference(t *testing.T) {
 	flagstest.Reference(t, "../../docs/reference.md", new(options).flags())
 }
+
+func TestShells(t *testing.T) { flagstest.Shells(t, mayfly()) }

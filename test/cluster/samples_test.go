@@ -26,8 +26,8 @@ func fenced(t *testing.T, document, language string) (found []string) {
 	return found
 }
 
-// samples has the API server take every object that the documents about security show, and runs the commands of controller.md. Those of pod-certificates.md
-// need nodes: they are run by test/e2e (documented).
+// samples has the API server take every object that the documents about security show, and runs the commands of some (ran).
+// Those of pod-certificates.md need nodes: they are run by test/e2e (documented).
 func samples(t *testing.T) {
 	for _, name := range []string{"shop", "mayfly-ca"} {
 		_, err := shared.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
@@ -56,28 +56,69 @@ func samples(t *testing.T) {
 	commands(t, policy)
 }
 
-// commands runs those of controller.md as they are written, in a directory that has manifests/ and the document's policy.yaml.
+// ran are the documents whose commands the samples run, but for blocks that say that they are not.
+var ran = []string{"controller.md", "operations.md", "reference.md", "migrate.md"}
+
+// commands runs those of the documents as they are written, in a directory that has manifests/ and the policy.yaml of
+// controller.md. What the others change is not changed: the API server is asked whether it would be.
 func commands(t *testing.T, policy string) {
+	newStage(t).mustApply("../../manifests/daemonset.yaml") // Not rbac.yaml: its binding is that of these tests' node plugin.
+	if _, err := shared.Pod(t.Context(), "shop", "web"); err != nil {
+		t.Fatal(err)
+	}
 	home := sampleHome(t, policy)
-	ran := 0
-	for _, block := range fenced(t, "controller.md", "sh") {
-		for line := range strings.Lines(block) {
+	for _, document := range ran {
+		count := 0
+		for _, line := range documentedCommands(t, document) {
 			if strings.Contains(line, " rollout status ") || strings.Contains(line, " # In that mode.") { // No node runs pods, and the mode is another.
 				continue
 			}
-			cmd := exec.CommandContext(t.Context(), "sh", "-c", "set -e; "+line)
+			if document != "controller.md" {
+				line = changing.ReplaceAllString(line, "$0 --dry-run=server")
+			}
+			cmd := exec.CommandContext(t.Context(), "bash", "-c", "set -eo pipefail; "+line)
 			cmd.Dir = home
 			cmd.Env = append(os.Environ(), "HOME="+home, "PATH="+home+":"+shared.Bin()+":"+os.Getenv("PATH"))
 			out, err := cmd.CombinedOutput()
 			denied := strings.Contains(line, " policy check") && cmd.ProcessState.ExitCode() == 1 // Pods of other tests.
 			if err != nil && !denied || strings.Contains(string(out), "rror: ") {
-				t.Errorf("%s%v: %s", line, err, out)
+				t.Errorf("%s: %s: %v: %s", document, line, err, out)
 			}
-			ran++
+			count++
+		}
+		if count == 0 {
+			t.Errorf("%s has no commands", document)
 		}
 	}
-	if ran < 5 {
-		t.Errorf("%d commands", ran)
+}
+
+// changing matches the part of a command of kubectl that changes objects.
+var changing = regexp.MustCompile(`kubectl( --namespace [a-z-]+)? (apply|delete|create|annotate|set env|patch)\b`)
+
+// documentedCommands returns the commands of a document, one a line or continued after a pipe, of blocks that are not
+// marked as not run.
+func documentedCommands(t *testing.T, document string) (commands []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", document))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, block := range regexp.MustCompile("(?ms)^([^\n]*)\n *```sh\n(.*?)^ *```$").FindAllStringSubmatch(string(text), -1) {
+		if strings.Contains(block[1], "<!-- not run: ") {
+			continue
+		}
+		for line := range strings.Lines(regexp.MustCompile(`\|\n *`).ReplaceAllString(block[2], "| ")) {
+			commands = append(commands, strings.TrimSpace(line))
+		}
+	}
+	return commands
+}
+
+// mustApply applies manifests.
+func (s *stage) mustApply(path string) {
+	s.Helper()
+	if out, err := shared.Kubectl(s.Context(), "apply", "-f", path); err != nil {
+		s.Fatalf("%v: %s", err, out)
 	}
 }
 

@@ -53,30 +53,35 @@ const (
 // documented runs the commands of a section of docs/pod-certificates.md.
 func (s *story) documented(ctx context.Context, section string) {
 	s.Helper()
-	text, err := os.ReadFile("../../docs/pod-certificates.md")
-	if err != nil {
+	if err := runDocumented(ctx, "../../docs/pod-certificates.md", section, 5); err != nil {
 		s.Error(err)
-		return
+	}
+}
+
+// runDocumented runs the commands of kubectl of a section's first block that has some, which are so many at least.
+func runDocumented(ctx context.Context, document, section string, least int) error {
+	text, err := os.ReadFile(document)
+	if err != nil {
+		return err
 	}
 	_, after, _ := strings.Cut(string(text), section)
-	_, after, _ = strings.Cut(after, "\n```sh\n")
-	block, _, _ := strings.Cut(after, "```")
+	_, after, _ = strings.Cut(after, "\n```sh\nkubectl ")
+	block, _, _ := strings.Cut("kubectl "+after, "```")
 	ran := 0
 	for line := range strings.Lines(strings.ReplaceAll(block, " manifests/", " ../../manifests/")) {
 		args := strings.Fields(line)
 		if len(args) < 2 || args[0] != "kubectl" {
-			s.Errorf("%q is no command of kubectl", line)
-			return
+			return fmt.Errorf("%s: %q is no command of kubectl", document, line)
 		}
 		if _, err := shared.Kubectl(ctx, args[1:]...); err != nil {
-			s.Error(err)
-			return
+			return err
 		}
 		ran++
 	}
-	if ran < 5 {
-		s.Errorf("%d commands in %q", ran, section)
+	if ran < least {
+		return fmt.Errorf("%s: %d commands in %q", document, ran, section)
 	}
+	return nil
 }
 
 // leavesTheMode demands that a pod keeps its certificate on the way back, and has its next one by the usual rights.

@@ -43,6 +43,7 @@ func TestStories(t *testing.T) {
 	for _, x := range []telling{
 		{"describe says why the request was denied", requestDenied},
 		{"describe says that a right is missing", rightMissing},
+		{"describe says what troubleshooting.md has of the kubelet's faults", faultsOfTheKubelet},
 		{"the driver is killed and then upgraded while pods start and rotate", driverReplaced},
 		{"the driver is rolled out, and its registration is lost", driverRegistered},
 		{"a pod is deleted while the driver is absent", deletedWithoutDriver},

@@ -15,7 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// sample follows the README with plain kubectl.
+// sample follows the README and CONTRIBUTING.md.
 func sample(t *testing.T) {
 	const dir = "../../manifests/sample/"
 	t.Cleanup(func() {
@@ -24,21 +24,22 @@ func sample(t *testing.T) {
 			keepLogs(ctx, t)
 		}
 		// Its pod ignores SIGTERM.
-		if _, err := shared.Kubectl(ctx, "delete", "--filename", dir, "--now"); err != nil {
+		if _, err := shared.Kubectl(ctx, "delete", "--ignore-not-found", "--filename", dir, "--now"); err != nil {
 			t.Error(err)
 		}
 	})
-	for _, args := range [][]string{
-		{"apply", "--filename", dir},
-		{"wait", "--for=condition=Ready", "pod/web", "--timeout=2m"},
-	} {
-		if _, err := shared.Kubectl(t.Context(), args...); err != nil {
-			t.Fatal(err)
-		}
+	if err := runDocumented(t.Context(), "../../README.md", "\n## Install\n", 3); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := shared.Kubectl(t.Context(), "wait", "--for=condition=Ready", "pod/web", "--timeout=2m"); err != nil {
+		t.Fatal(err)
 	}
 	out, err := shared.Kubectl(t.Context(), "exec", "web", "--", "ls", "-l", "/tls")
 	if err != nil || !containsAll(out, []string{"ca.crt", "tls.crt", "tls.key"}) {
 		t.Errorf("%s (%v)", out, err)
+	}
+	if err := runDocumented(t.Context(), "../../CONTRIBUTING.md", "\n### A cluster on your machine\n", 4); err != nil {
+		t.Error(err)
 	}
 }
 
