@@ -70,7 +70,8 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 	}
 	defer record.Close()
 	decider.Limits = cluster.NewLimits(cluster.LimitsConfig{
-		Rate: o.NodeRate, Events: m.GetEventRecorder("mayfly-controller"), Audit: record, Metrics: metrics.Registry, Log: log,
+		Rate: o.NodeRate, Events: m.GetEventRecorder("mayfly-controller"), Audit: record,
+		Metrics: metrics.Registry, Log: log,
 	})
 	c := certificaterequests.New(certificaterequests.Config{
 		Callers: o.callers(), Decider: decider, Requests: m.GetClient(), Audit: record, Holder: holder,

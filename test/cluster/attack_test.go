@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -392,8 +391,8 @@ func (s *siege) during(name string, asking func(ask func())) time.Duration {
 	return middle
 }
 
-// ask has the honest pod's node plugin ask, and waits for the decision. It returns how long that took, and how many of
-// others of its kind were decided meanwhile.
+// ask has the honest pod's node plugin ask, and waits for the decision. It returns how long that took once the API server
+// had the request, and how many of others of its kind were decided since it was sent.
 func (s *siege) ask() (took time.Duration, overtaken int) {
 	s.Helper()
 	s.asked++
@@ -403,10 +402,10 @@ func (s *siege) ask() (took time.Duration, overtaken int) {
 	s.ledger.mu.Lock()
 	before := s.ledger.others[cmapi.CertificateRequestKind]
 	s.ledger.mu.Unlock()
-	began := time.Now()
 	if _, err := requests.Create(s.Context(), cr, metav1.CreateOptions{}); err != nil {
 		s.Fatal(err)
 	}
+	began := time.Now()
 	until(s.T, "the decision on an honest pod's request", func() (decided bool) {
 		s.ledger.mu.Lock()
 		defer s.ledger.mu.Unlock()
@@ -637,7 +636,7 @@ func (s *siege) denials(ctx context.Context) error {
 			node = honestNode
 		}
 		pod := of.podOn(node, fmt.Sprint("denied-", i), map[string]string{"csi.mayfly.dev/issuer-name": "ca", "csi.mayfly.dev/dns-names": "www.example.org"})
-		cr, err := s.forged(pod, node, "denied")
+		cr, err := s.forged(pod, node, pod.Name)
 		if err != nil {
 			return err
 		}
@@ -661,14 +660,8 @@ func (s *siege) denials(ctx context.Context) error {
 }
 
 // delete deletes all requests of a namespace.
-func (s *siege) delete(ctx context.Context, namespace string) (err error) {
-	for err = errors.New("not yet"); err != nil; { // A call may take too long for the API server: it has deleted some.
-		err = shared.CertManager.CertmanagerV1().CertificateRequests(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
-		if err != nil && !apierrors.IsTimeout(err) {
-			return err
-		}
-	}
-	return nil
+func (s *siege) delete(ctx context.Context, namespace string) error {
+	return shared.CertManager.CertmanagerV1().CertificateRequests(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
 }
 
 // strangers has somebody else ask an issuer that is nothing to Mayfly.
@@ -684,11 +677,8 @@ func (s *siege) strangers(ctx context.Context) error {
 
 // clear removes what attackers asked for, which would keep cert-manager busy.
 func (s *siege) clear() {
-	var calls errgroup.Group
 	for _, namespace := range s.namespaces {
-		calls.Go(func() error { return s.delete(context.Background(), namespace) })
-	}
-	if err := calls.Wait(); err != nil {
-		s.Error(err)
+		// A call may take too long for the API server: it has deleted some.
+		until(s.T, "the requests are deleted", func() bool { return s.delete(context.Background(), namespace) == nil })
 	}
 }

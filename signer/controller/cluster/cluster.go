@@ -130,8 +130,8 @@ func Size(o client.Object, texts ...[]byte) (n int) {
 	return n
 }
 
-// Whole reads an object that was cut down in a cache into a list of its kind, which is empty if it is gone. The right to
-// list is there, and one to get is not needed.
+// Whole reads an object that was cut down in a cache into a list of its kind, which is empty if it is gone. Controllers
+// have the right to list, and so need none to get.
 func (d Decider) Whole(ctx context.Context, key client.ObjectKey, into client.ObjectList) error {
 	err := d.Live.List(ctx, into, client.InNamespace(key.Namespace), client.MatchingFields{"metadata.name": key.Name})
 	if err != nil {

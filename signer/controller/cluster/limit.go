@@ -26,10 +26,10 @@ type LimitsConfig struct {
 	Log     *slog.Logger
 }
 
-// Limits keep each node to its share of a replica's decisions, and the namespaces of its pods to a part of that: who has
-// a node's token holds up no other node, and who makes many pods of a namespace no other namespace of their nodes. What
-// comes above waits, and an Event of the node, the audit record, the log and a metric say so. nil Limits let all pass.
-// Make them with [NewLimits].
+// Limits keep each node to its share of a replica's decisions, and the namespaces of its pods to a part of that: who
+// has a node's token holds up no other node, and who makes many pods of a namespace no other namespace of their nodes.
+// What comes above waits, and an Event of the node, the audit record, the log and a metric say so. nil Limits let all
+// pass. Make them with [NewLimits].
 type Limits struct {
 	LimitsConfig
 	limited *prometheus.CounterVec

@@ -32,16 +32,15 @@ type limiter = workqueue.TypedRateLimiter[reconcile.Request]
 func newQueue(
 	node func(reconcile.Request) string,
 ) func(string, limiter) workqueue.TypedRateLimitingInterface[reconcile.Request] {
-	return func(name string, limiter limiter) workqueue.TypedRateLimitingInterface[reconcile.Request] {
+	return func(name string, limits limiter) workqueue.TypedRateLimitingInterface[reconcile.Request] {
 		queue := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[reconcile.Request]{
 			Name: name, Queue: &turns{node: node, of: map[string]*namespaces{}},
 		})
-		return workqueue.NewTypedRateLimitingQueueWithConfig(limiter, workqueue.TypedRateLimitingQueueConfig[reconcile.Request]{
-			Name: name,
-			DelayingQueue: workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[reconcile.Request]{
-				Name: name, Queue: queue,
-			}),
+		delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[reconcile.Request]{
+			Name: name, Queue: queue,
 		})
+		config := workqueue.TypedRateLimitingQueueConfig[reconcile.Request]{Name: name, DelayingQueue: delaying}
+		return workqueue.NewTypedRateLimitingQueueWithConfig(limits, config)
 	}
 }
 
@@ -87,8 +86,8 @@ func (t *turns) Pop() reconcile.Request {
 	return one
 }
 
-// namespaces is the order of a node's requests: each namespace has one of them handled by turns, so that a pod with many
-// holds up its own namespace alone.
+// namespaces is the order of a node's requests: each namespace has one of them handled by turns, so that a pod with
+// many holds up its own namespace alone.
 type namespaces struct {
 	order   []string // The namespaces with requests; the first is the next.
 	waiting map[string][]reconcile.Request
