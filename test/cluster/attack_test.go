@@ -645,15 +645,7 @@ func (s *siege) denials(ctx context.Context) error {
 	calls, ctx := errgroup.WithContext(ctx)
 	for _, cr := range asks {
 		calls.Go(func() error {
-			for range each / floodWith {
-				if err := s.flood(ctx, s.plugin(cr.Spec.Extra[nodeKey][0]), floodWith, func(int) *cmapi.CertificateRequest { return cr.DeepCopy() }); err != nil {
-					return err
-				}
-				if err := s.delete(ctx, of.namespace); err != nil {
-					return err
-				}
-			}
-			return nil
+			return s.flood(ctx, s.plugin(cr.Spec.Extra[nodeKey][0]), each, func(int) *cmapi.CertificateRequest { return cr.DeepCopy() })
 		})
 	}
 	return calls.Wait()
