@@ -559,12 +559,12 @@ func (s *siege) manySources(ctx context.Context) error {
 	return nil
 }
 
-// thief has a thief of a node plugin's token ask thousands of times, in four namespaces: for a pod of its node, which
+// thief has a thief of a node plugin's token ask thousands of times, in eight namespaces: for a pod of its node, which
 // may have what is asked for, and for one of another node.
 func (s *siege) thief(ctx context.Context) error {
 	n := *requestsOfTheThief
 	var asks []*cmapi.CertificateRequest
-	for range 4 {
+	for range 8 { // More than have the node's share together.
 		victim := s.besides()
 		for _, pod := range []*corev1.Pod{victim.podOn(thiefNode, "own", ownName()), victim.podOn("node-other", "other", ownName())} {
 			cr, err := s.forged(pod, thiefNode, "stolen-"+pod.Name)
