@@ -66,6 +66,10 @@ chaos: ## the node plugin among faults of every kind, for SEEDS times STEPS step
 integration: build packages kubernetes ## the node plugin against a real kube-apiserver and cert-manager's controllers
 	cd test/cluster && go test $(TESTFLAGS) -race -count=1 -timeout 20m ./...
 
+.PHONY: attack
+attack: build packages kubernetes ## mayfly-controller under attack, with 10,000 requests by a stolen token instead of the 2,000 of integration
+	cd test/cluster && go test $(TESTFLAGS) -race -count=1 -timeout 20m -run '^TestUnderAttack$$' . -thief 10000
+
 .PHONY: e2e
 e2e: packages kubernetes ## stories of pods on a real Kubernetes: the one of cluster-up, or one of their own
 	cd test/e2e && go test $(TESTFLAGS) -race -count=1 -timeout 40m -parallel 16 . ./hour

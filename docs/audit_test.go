@@ -29,7 +29,7 @@ func TestAuditRecord(t *testing.T) {
 		t.Errorf("audit.md has the fields\n%q\nand a record\n%q", documented, fields)
 	}
 	examples := blocks(t, "audit.md", "json")
-	if len(examples) != 3 {
+	if len(examples) != 4 {
 		t.Fatalf("there are %d examples", len(examples))
 	}
 	for _, example := range examples {

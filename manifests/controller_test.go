@@ -15,6 +15,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -47,13 +48,32 @@ func TestController(t *testing.T) {
 		}
 	}
 	for _, env := range spec.Containers[0].Env {
-		if !strings.Contains(string(text), "| `"+env.Name+"` |") {
+		if env.Name != goMemoryLimit && !strings.Contains(string(text), "| `"+env.Name+"` |") {
 			t.Errorf("%s is no flag's variable", env.Name)
 		}
 	}
 	if strings.Contains(spec.Containers[0].Image, "/") {
 		t.Errorf("image %s has a registry", spec.Containers[0].Image)
 	}
+}
+
+// goMemoryLimit is the variable of Go's (https://pkg.go.dev/runtime).
+const goMemoryLimit = "GOMEMLIMIT"
+
+// Go's garbage collector keeps to nine tenths of the controller's memory limit: what it does not see is the rest.
+func TestTheControllersMemory(t *testing.T) {
+	container := the[*appsv1.Deployment](t, objects(t, controller)).Spec.Template.Spec.Containers[0]
+	limit := container.Resources.Limits.Memory().Value()
+	for _, env := range container.Env {
+		if env.Name == goMemoryLimit {
+			of, err := resource.ParseQuantity(strings.TrimSuffix(env.Value, "B"))
+			if part := float64(of.Value()) / float64(limit); err != nil || part < 0.88 || part > 0.92 {
+				t.Errorf("%s is %s, and the limit %d bytes (%v)", env.Name, env.Value, limit, err)
+			}
+			return
+		}
+	}
+	t.Error("Go does not know its limit")
 }
 
 // The controller prefers control-plane nodes and can run elsewhere; with the option it can't.

@@ -70,6 +70,10 @@ func control(ctx context.Context, args []string, getenv func(string) string, std
 		return err
 	}
 	defer record.Close()
+	decider.Limits = cluster.NewLimits(cluster.LimitsConfig{
+		Rate: o.NodeRate, Events: m.GetEventRecorder("mayfly-controller"), Audit: record,
+		Metrics: metrics.Registry, Log: log,
+	})
 	c := certificaterequests.New(certificaterequests.Config{
 		Callers: o.callers(), Decider: decider, Requests: m.GetClient(), Audit: record, Holder: holder,
 		Events: m.GetEventRecorder("mayfly-controller"), Metrics: metrics.Registry, Log: log,
@@ -161,8 +165,13 @@ func newManager(api *rest.Config, o options, self string) (manager.Manager, erro
 		LeaderElectionID:              "mayfly-controller",
 		LeaderElectionNamespace:       o.CANamespace,
 		LeaderElectionReleaseOnCancel: true,
-		Metrics:                       server.Options{BindAddress: cmp.Or(o.MetricsAddress, "0")},
-		HealthProbeBindAddress:        cmp.Or(o.HealthAddress, "0"),
+		// Who does not renew in time exits, and decides on nothing meanwhile: an API server that is slow for some ten
+		// seconds, as under attack, is no reason for that. Nothing that a leader does is urgent.
+		LeaseDuration:          new(time.Minute),
+		RenewDeadline:          new(50 * time.Second),
+		RetryPeriod:            new(5 * time.Second),
+		Metrics:                server.Options{BindAddress: cmp.Or(o.MetricsAddress, "0")},
+		HealthProbeBindAddress: cmp.Or(o.HealthAddress, "0"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the controller: %w", err)

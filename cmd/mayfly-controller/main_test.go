@@ -47,6 +47,7 @@ func TestABadFlagIsOneLine(t *testing.T) {
 		{"run --cluster-domain=.local", nil, "--cluster-domain=.local: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"},
 		{"run --spiffe-path=/${POD}", nil, `--trust-domain=cluster.local --spiffe-path=/${POD}: the path has an unknown variable "${POD}": known are NODE_NAME, POD_IP, POD_IPS, POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT_NAME`},
 		{"run --pod-cidr=10.0.0.0", nil, `invalid value "10.0.0.0" for flag -pod-cidr: netip.ParsePrefix("10.0.0.0"): no '/'`},
+		{"run --node-rate=3", nil, "--node-rate=3: at least 4 is needed"},
 		{"run --audit-log-maxsize=0", nil, "--audit-log-maxsize=0: at least 1 is needed"},
 		{"run --audit-log-maxbackup=0", nil, "--audit-log-maxbackup=0: at least 1 is needed"},
 		{"run --audit-namespace=", nil, "--audit-log needs --audit-namespace"},

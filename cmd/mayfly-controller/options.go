@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/cmd/flags"
 	"github.com/mayfly-csi/mayfly/signer/controller/certificaterequests"
+	"github.com/mayfly-csi/mayfly/signer/controller/cluster"
 	"github.com/mayfly-csi/mayfly/signer/controller/policy"
 	"github.com/mayfly-csi/mayfly/signer/controller/startup"
 	"github.com/mayfly-csi/mayfly/signer/decide"
@@ -40,6 +41,7 @@ type options struct {
 	Audit           auditOptions
 	NodeName        string
 	StartupTaint    bool
+	NodeRate        int
 }
 
 // flags returns the flags, set to their defaults. Their names and texts are the source of docs/controller.md.
@@ -62,6 +64,9 @@ func (o *options) flags() *flag.FlagSet {
 	f.BoolVar(&o.StartupTaint, "startup-taint", false,
 		"take the taint "+startup.Taint+" off nodes on which the drivers of --driver-name are registered; needs "+
 			"manifests/options/startup-taint.yaml")
+	f.IntVar(&o.NodeRate, "node-rate", 40,
+		"requests of a node that a replica decides on in a second, on average; for pods of one namespace a quarter of "+
+			"that; ten seconds' worth may come at once, and more wait")
 	o.Audit.addTo(f)
 	f.StringVar(&o.MetricsAddress, "metrics-address", "",
 		"address to serve Prometheus metrics on, such as :9402; empty: none")
@@ -106,6 +111,9 @@ func (o *options) check() error {
 	}
 	if o.PodCertificates && (o.CANamespace == "" || o.OwnCA == "") {
 		return errors.New("--pod-certificates needs --ca-namespace and --own-ca")
+	}
+	if o.NodeRate < cluster.LeastRate {
+		return fmt.Errorf("--node-rate=%d: at least %d is needed", o.NodeRate, cluster.LeastRate)
 	}
 	if err := o.Audit.check(); err != nil {
 		return err

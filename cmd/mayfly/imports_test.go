@@ -61,7 +61,7 @@ func imports() map[string]struct {
 			"signer/spec", false},
 		"signer/controller/policy/v1alpha1":     {"", false},
 		"signer/decide":                         {"signer signer/message signer/problem signer/spec", false},
-		"signer/controller/cluster":             {"signer signer/controller/policy signer/decide signer/spec", true},
+		"signer/controller/cluster":             {"signer signer/controller/audit signer/controller/policy signer/decide signer/spec", true},
 		"signer/controller/certificaterequests": {"signer signer/controller/audit signer/controller/cluster signer/decide", true},
 		"signer/controller/audit":               {"signer signer/message", true},
 		"signer/controller/audit/audittest":     {"signer/controller/audit", false},

@@ -149,6 +149,7 @@ var rows = []row{
 	{"controller.podDisruptionBudget.enabled=false", deployed, "!kind: PodDisruptionBudget"},
 	{"controller.podDisruptionBudget.minAvailable=50%", deployed, "minAvailable: 50%"},
 	{"controller.resources.limits.memory=1Gi", deployed, "memory: 1Gi"},
+	{"controller.goMemoryLimit=900MiB", deployed, "value: 900MiB"},
 	{"controller.podLabels.a=b", deployed, "a: b"},
 	{"controller.podAnnotations.a=b", deployed, "a: b"},
 	{"controller.extraEnv[0].name=GOMEMLIMIT", deployed, "- name: GOMEMLIMIT"},

@@ -94,7 +94,7 @@ func Open(config Config) *Log {
 		l.out = &lumberjack.Logger{Filename: config.Path, MaxSize: config.MaxSize, MaxBackups: config.MaxBackups}
 		l.torn = endsTorn(config.Path)
 	}
-	for _, kind := range []string{Decision, Certificate, Unknown, Gap} {
+	for _, kind := range []string{Decision, Certificate, Unknown, Gap, Limit} {
 		l.records.WithLabelValues(kind)
 	}
 	for _, cause := range []string{"write", "queue", "stopped"} {

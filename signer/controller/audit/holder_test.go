@@ -150,7 +150,9 @@ func TestWhoDecidesFirst(t *testing.T) {
 			}
 		}
 		dead.Store(true) // It is stopped hard.
-		time.Sleep(leaseDuration + 2*retryPeriod)
+		// client-go's competitor looks every retryPeriod, and up to 1.2 of them later: once to see the last renewal, and
+		// once to see that it is old.
+		time.Sleep(leaseDuration + 5*retryPeriod)
 		if !second.First() || !second.Holds() {
 			t.Error("the second waits for one that is gone")
 		}

@@ -19,6 +19,7 @@ const (
 	Decision    = "decision"
 	Certificate = "certificate"
 	Gap         = "gap"
+	Limit       = "limit"
 )
 
 // The values of [Record.Decision].

@@ -83,7 +83,7 @@ func (c *Controller) Add(to manager.Manager) error {
 		Watches(&cmapi.CertificateRequest{}, cluster.After(wait, &handler.EnqueueRequestForObject{}),
 			builder.WithPredicates(predicate.Or(concerns, reviews.AtStart()))).
 		Watches(&cmapi.CertificateRequest{}, certificates.handler()).
-		WithOptions(cluster.Options())
+		WithOptions(cluster.Options(c.nodeOf))
 	reviews.Watch(to.GetClient(), b, c.Decider.Changes)
 	if err := errors.Join(b.Complete(c), to.Add(certificates)); err != nil {
 		return fmt.Errorf("add the controller of CertificateRequests: %w", err)
@@ -107,10 +107,20 @@ func (c Callers) Trim(object any) (any, error) {
 		return object, nil
 	}
 	cr.ManagedFields = nil
-	if !c.Concern(cr) && !c.denied(cr) {
+	if !c.Concern(cr) && !c.denied(cr) || cluster.Size(cr, cr.Spec.Request) > cluster.MaxCached {
 		c.trimDecided(cr)
 	}
 	return cr, nil
+}
+
+// nodeOf returns the node that asks in a request, as the cache has it; empty: none does, or it is gone.
+func (c *Controller) nodeOf(of reconcile.Request) string {
+	cr := &cmapi.CertificateRequest{}
+	asItIs := &client.GetOptions{UnsafeDisableDeepCopy: new(true)} // It is only read.
+	if err := c.Requests.Get(context.Background(), of.NamespacedName, cr, asItIs); err != nil {
+		return ""
+	}
+	return request(cr).Node
 }
 
 // Reconcile decides on one request.
@@ -119,6 +129,19 @@ func (c *Controller) Reconcile(ctx context.Context, of reconcile.Request) (recon
 	cr := &cmapi.CertificateRequest{}
 	if err := c.Requests.Get(ctx, of.NamespacedName, cr); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if !c.denied(cr) && !c.Concern(cr) {
+		return reconcile.Result{}, nil
+	}
+	if wait := c.Decider.Limits.Wait(recordOf(cr), cr.CreationTimestamp.Time); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
+	if len(cr.Spec.Request) == 0 { // It was trimmed.
+		var list cmapi.CertificateRequestList
+		if err := c.Decider.Whole(ctx, of.NamespacedName, &list); err != nil || len(list.Items) == 0 {
+			return reconcile.Result{}, err
+		}
+		cr = &list.Items[0]
 	}
 	switch {
 	case c.denied(cr):

@@ -41,7 +41,7 @@ func (d *fixture) livePolicies(policies ...client.Object) (api client.Client, li
 // called.
 func (d *fixture) run() (stop func()) {
 	d.Helper()
-	options := cluster.Options()
+	options := cluster.Options(d.nodeOf)
 	options.Reconciler, options.SkipNameValidation = d.Controller, new(true)
 	c, err := controller.NewUnmanaged(d.Name(), options)
 	if err != nil {

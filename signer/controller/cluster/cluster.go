@@ -24,6 +24,7 @@ type Decider struct {
 	Policies Policies      // nil: the rules' own policy counts.
 	Live     client.Reader // Of pods and nodes, from the API server itself: a cache may not know of a pod's end.
 	Changes  *Changes      // Of policies and profiles; for controllers alone.
+	Limits   *Limits       // Of each node's decisions; for controllers alone. nil: there are none.
 }
 
 // Profiles are what the operator sets for volumes, as it is now.
@@ -110,4 +111,31 @@ func read[T client.Object](
 		return found, client.IgnoreNotFound(err)
 	}
 	return into, nil
+}
+
+// MaxCached is how many bytes of a request's metadata and content a cache keeps. One that has more is cut down there to
+// what tells whose it is, and read anew when it is decided on: those of Mayfly's node plugins rarely have 4 KiB.
+const MaxCached = 8 << 10
+
+// Size returns how many bytes the labels and annotations of an object have, and other texts of it.
+func Size(o client.Object, texts ...[]byte) (n int) {
+	for _, all := range []map[string]string{o.GetLabels(), o.GetAnnotations()} {
+		for key, value := range all {
+			n += len(key) + len(value)
+		}
+	}
+	for _, text := range texts {
+		n += len(text)
+	}
+	return n
+}
+
+// Whole reads an object that was cut down in a cache into a list of its kind, which is empty if it is gone. Controllers
+// have the right to list, and so need none to get.
+func (d Decider) Whole(ctx context.Context, key client.ObjectKey, into client.ObjectList) error {
+	err := d.Live.List(ctx, into, client.InNamespace(key.Namespace), client.MatchingFields{"metadata.name": key.Name})
+	if err != nil {
+		return fmt.Errorf("read %s: %w", key, err)
+	}
+	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
 type turn bool
@@ -22,7 +23,7 @@ func (t turn) First() bool { return bool(t) }
 func TestWhoIsNotFirstWaits(t *testing.T) {
 	for _, first := range []turn{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			queue, began := newQueue("test", retries()), time.Now()
+			queue, began := newQueue(func(reconcile.Request) string { return "" })("test", retries()), time.Now()
 			defer queue.ShutDown()
 			wait := func(client.Object) time.Duration { return Wait(first) }
 			events := After(wait, &handler.EnqueueRequestForObject{})

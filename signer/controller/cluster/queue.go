@@ -9,11 +9,12 @@ import (
 )
 
 // Options returns how a controller that decides is run: in every replica, whoever leads, many requests at a time, which
-// wait for the API server more than they work, and namespaces by turns.
-func Options() controller.Options {
+// wait for the API server more than they work. Nodes take turns, and of a node the namespaces of its pods do; node
+// returns the one that asks in a request, and does not wait.
+func Options(node func(reconcile.Request) string) controller.Options {
 	leads := false
 	return controller.Options{
-		MaxConcurrentReconciles: 16, NeedLeaderElection: &leads, RateLimiter: retries(), NewQueue: newQueue,
+		MaxConcurrentReconciles: 16, NeedLeaderElection: &leads, RateLimiter: retries(), NewQueue: newQueue(node),
 	}
 }
 
@@ -24,27 +25,32 @@ func retries() workqueue.TypedRateLimiter[reconcile.Request] {
 	return workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](10*time.Millisecond, 10*time.Second)
 }
 
-// newQueue returns client-go's queue with turns for namespaces.
+// A limiter is a queue's.
+type limiter = workqueue.TypedRateLimiter[reconcile.Request]
+
+// newQueue makes client-go's queue with turns.
 func newQueue(
-	name string, limiter workqueue.TypedRateLimiter[reconcile.Request],
-) workqueue.TypedRateLimitingInterface[reconcile.Request] {
-	queue := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[reconcile.Request]{
-		Name: name, Queue: &turns{waiting: map[string][]reconcile.Request{}},
-	})
-	return workqueue.NewTypedRateLimitingQueueWithConfig(limiter, workqueue.TypedRateLimitingQueueConfig[reconcile.Request]{
-		Name: name,
-		DelayingQueue: workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[reconcile.Request]{
+	node func(reconcile.Request) string,
+) func(string, limiter) workqueue.TypedRateLimitingInterface[reconcile.Request] {
+	return func(name string, limits limiter) workqueue.TypedRateLimitingInterface[reconcile.Request] {
+		queue := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[reconcile.Request]{
+			Name: name, Queue: &turns{node: node, of: map[string]*namespaces{}},
+		})
+		delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[reconcile.Request]{
 			Name: name, Queue: queue,
-		}),
-	})
+		})
+		config := workqueue.TypedRateLimitingQueueConfig[reconcile.Request]{Name: name, DelayingQueue: delaying}
+		return workqueue.NewTypedRateLimitingQueueWithConfig(limits, config)
+	}
 }
 
-// turns is the order of a queue: each namespace that has requests has one of them handled by turns, so that a pod with
-// many holds up its own namespace alone. The queue guards it.
+// turns is the order of a queue: each node that has requests has one of them handled by turns, so that many of one hold
+// up no other. The queue guards it.
 type turns struct {
-	order   []string // The namespaces with requests; the first is the next.
-	waiting map[string][]reconcile.Request
-	n       int
+	node  func(reconcile.Request) string
+	order []string // The nodes with requests; the first is the next.
+	of    map[string]*namespaces
+	n     int
 }
 
 // Touch implements [workqueue.Queue].
@@ -52,10 +58,14 @@ func (t *turns) Touch(reconcile.Request) {}
 
 // Push implements [workqueue.Queue].
 func (t *turns) Push(one reconcile.Request) {
-	if len(t.waiting[one.Namespace]) == 0 {
-		t.order = append(t.order, one.Namespace)
+	node := t.node(one)
+	of := t.of[node]
+	if of == nil {
+		of = &namespaces{waiting: map[string][]reconcile.Request{}}
+		t.of[node] = of
+		t.order = append(t.order, node)
 	}
-	t.waiting[one.Namespace] = append(t.waiting[one.Namespace], one)
+	of.push(one)
 	t.n++
 }
 
@@ -64,14 +74,42 @@ func (t *turns) Len() int { return t.n }
 
 // Pop implements [workqueue.Queue].
 func (t *turns) Pop() reconcile.Request {
-	namespace := t.order[0]
+	node := t.order[0]
 	t.order = t.order[1:]
-	one, rest := t.waiting[namespace][0], t.waiting[namespace][1:]
-	if t.waiting[namespace] = rest; len(rest) > 0 {
-		t.order = append(t.order, namespace)
+	one := t.of[node].pop()
+	if len(t.of[node].order) > 0 {
+		t.order = append(t.order, node)
 	} else {
-		delete(t.waiting, namespace)
+		delete(t.of, node)
 	}
 	t.n--
+	return one
+}
+
+// namespaces is the order of a node's requests: each namespace has one of them handled by turns, so that a pod with
+// many holds up its own namespace alone.
+type namespaces struct {
+	order   []string // The namespaces with requests; the first is the next.
+	waiting map[string][]reconcile.Request
+}
+
+// push adds a request.
+func (n *namespaces) push(one reconcile.Request) {
+	if len(n.waiting[one.Namespace]) == 0 {
+		n.order = append(n.order, one.Namespace)
+	}
+	n.waiting[one.Namespace] = append(n.waiting[one.Namespace], one)
+}
+
+// pop takes the next request, of which there must be one.
+func (n *namespaces) pop() reconcile.Request {
+	namespace := n.order[0]
+	n.order = n.order[1:]
+	one, rest := n.waiting[namespace][0], n.waiting[namespace][1:]
+	if n.waiting[namespace] = rest; len(rest) > 0 {
+		n.order = append(n.order, namespace)
+	} else {
+		delete(n.waiting, namespace)
+	}
 	return one
 }

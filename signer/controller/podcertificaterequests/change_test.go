@@ -27,7 +27,7 @@ func (s *sets) Get(context.Context) (policy.Set, error) { return *s.Load(), nil 
 // run runs the signer as a manager does, with the source of reviews alone, until the function that it returns is called.
 func (d *fixture) run() (stop func()) {
 	d.Helper()
-	options := cluster.Options()
+	options := cluster.Options(d.nodeOf)
 	options.Reconciler, options.SkipNameValidation = d.Signer, new(true)
 	c, err := controller.NewUnmanaged(d.Name(), options)
 	if err != nil {

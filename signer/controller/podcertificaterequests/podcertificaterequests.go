@@ -8,7 +8,6 @@ package podcertificaterequests
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -19,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -96,7 +96,7 @@ func (s *Signer) Add(to manager.Manager) error {
 			builder.WithPredicates(concerns)).
 		Watches(&cmapi.CertificateRequest{}, cluster.After(s.wait, owner)).
 		Watches(&certificatesv1.PodCertificateRequest{}, s.deletions()).
-		WithOptions(cluster.Options())
+		WithOptions(cluster.Options(s.nodeOf))
 	reviews().Watch(to.GetClient(), controller, s.Decider.Changes)
 	if err := controller.Complete(s); err != nil {
 		return fmt.Errorf("add the controller of PodCertificateRequests: %w", err)
@@ -134,7 +134,27 @@ func Trim(object any) (any, error) {
 		pcr.Spec = certificatesv1.PodCertificateRequestSpec{SignerName: pcr.Spec.SignerName}
 		pcr.Status = certificatesv1.PodCertificateRequestStatus{Conditions: pcr.Status.Conditions}
 	}
+	if size(pcr) > cluster.MaxCached {
+		pcr.Annotations, pcr.Labels, pcr.OwnerReferences = nil, nil, nil
+		pcr.Spec.StubPKCS10Request, pcr.Spec.UnverifiedUserAnnotations = nil, nil
+	}
 	return pcr, nil
+}
+
+// size returns the bytes of what a node may write at length.
+func size(pcr *certificatesv1.PodCertificateRequest) int {
+	asked := metav1.ObjectMeta{Annotations: pcr.Spec.UnverifiedUserAnnotations}
+	return cluster.Size(pcr, pcr.Spec.StubPKCS10Request) + cluster.Size(&metav1.PartialObjectMetadata{ObjectMeta: asked})
+}
+
+// nodeOf returns the node that asks in a request, as the cache has it; empty: it is gone.
+func (s *Signer) nodeOf(of reconcile.Request) string {
+	pcr := &certificatesv1.PodCertificateRequest{}
+	asItIs := &client.GetOptions{UnsafeDisableDeepCopy: new(true)} // It is only read.
+	if err := s.Requests.Get(context.Background(), of.NamespacedName, pcr, asItIs); err != nil {
+		return ""
+	}
+	return string(pcr.Spec.NodeName)
 }
 
 // Reconcile answers one request.
@@ -148,10 +168,26 @@ func (s *Signer) Reconcile(ctx context.Context, of reconcile.Request) (reconcile
 	case !ours(pcr) || pcr.DeletionTimestamp != nil:
 		return reconcile.Result{}, nil
 	case answered(pcr): // Not before: a request that is not known to be answered would be passed on again.
-		return reconcile.Result{}, errors.Join(s.deletePassed(ctx, pcr), s.review(ctx, pcr))
+		if err := s.deletePassed(ctx, pcr); err != nil || !denied(pcr) {
+			return reconcile.Result{}, err
+		}
+	default:
+		if passed, err := s.atIssuer(ctx, pcr); err != nil || passed {
+			return reconcile.Result{}, err
+		}
 	}
-	if passed, err := s.atIssuer(ctx, pcr); err != nil || passed {
-		return reconcile.Result{}, err
+	if wait := s.Decider.Limits.Wait(recordOf(pcr, decide.Decision{}), pcr.CreationTimestamp.Time); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
+	if len(pcr.Spec.StubPKCS10Request) == 0 { // It was trimmed.
+		var list certificatesv1.PodCertificateRequestList
+		if err := s.Decider.Whole(ctx, of.NamespacedName, &list); err != nil || len(list.Items) == 0 {
+			return reconcile.Result{}, err
+		}
+		pcr = &list.Items[0]
+	}
+	if answered(pcr) {
+		return reconcile.Result{}, s.review(ctx, pcr)
 	}
 	d, err := s.Decider.Decide(ctx, request(pcr))
 	switch {
