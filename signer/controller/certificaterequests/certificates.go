@@ -132,7 +132,7 @@ func (c *certificates) account(ctx context.Context, of audit.Record) string {
 	var pod corev1.Pod
 	fromCache := &client.GetOptions{Raw: &metav1.GetOptions{ResourceVersion: "0"}} // Of the API server.
 	err := c.Decider.Live.Get(ctx, client.ObjectKey{Namespace: of.Namespace, Name: of.Name}, &pod, fromCache)
-	if err != nil || pod.UID != of.Pod.UID {
+	if err != nil || pod.UID != of.UID {
 		return ""
 	}
 	return pod.Spec.ServiceAccountName
