@@ -200,13 +200,13 @@ func (s *story) thief(node string) cmclient.Interface {
 func (s *story) stolen(node string) *rest.Config {
 	s.Helper()
 	if node == "" {
-		return s.withToken(mayfly, "mayfly", nil)
+		return s.withToken("mayfly", nil)
 	}
 	pod, err := driverPod(s.Context(), node)
 	if err != nil {
 		s.Fatal(err)
 	}
-	return s.withToken(mayfly, "mayfly", pod)
+	return s.withToken("mayfly", pod)
 }
 
 // certManager is cert-manager's API of an API server.
@@ -219,14 +219,14 @@ func (s *story) certManager(config *rest.Config) cmclient.Interface {
 	return client
 }
 
-// withToken is the API server for a token of a service account, bound to a pod if there is one.
-func (s *story) withToken(namespace, account string, pod *corev1.Pod) *rest.Config {
+// withToken is the API server for a token of a service account of Mayfly's, bound to a pod if there is one.
+func (s *story) withToken(account string, pod *corev1.Pod) *rest.Config {
 	s.Helper()
 	request := &authenticationv1.TokenRequest{}
 	if pod != nil {
 		request.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}
 	}
-	token, err := shared.Client.CoreV1().ServiceAccounts(namespace).CreateToken(s.Context(), account, request, metav1.CreateOptions{})
+	token, err := shared.Client.CoreV1().ServiceAccounts(mayfly).CreateToken(s.Context(), account, request, metav1.CreateOptions{})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -342,7 +342,7 @@ func (s *story) tokensOfNoUse(web *corev1.Pod) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	late := s.withToken(mayfly, "mayfly", passing)
+	late := s.withToken("mayfly", passing)
 	if err := shared.Client.CoreV1().Pods(mayfly).Delete(s.Context(), passing.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}); err != nil {
 		s.Fatal(err)
 	}

@@ -198,7 +198,7 @@ func (s *story) taint(node, taint string) {
 // changesNoNode has someone with the controller's token change a node.
 func (s *story) changesNoNode(node string) {
 	s.Helper()
-	thief, err := kubernetes.NewForConfig(s.withToken(mayfly, "mayfly-controller", nil))
+	thief, err := kubernetes.NewForConfig(s.withToken("mayfly-controller", nil))
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func (s *story) answersForShop(records []audit.Record, leaf *x509.Certificate) e
 	var denied, approved, certificate *audit.Record
 	for i, r := range records {
 		switch {
-		case r.Pod.UID != shop.UID:
+		case r.UID != shop.UID:
 		case r.Decision == audit.Denied:
 			denied = &records[i]
 		case r.Audit == audit.Certificate:
@@ -104,7 +104,7 @@ func (s *story) answersForRogue(records []audit.Record) error {
 	denials := 0
 	for _, r := range records {
 		switch {
-		case r.Pod.Namespace != s.namespace || r.Pod.Name != "rogue":
+		case r.Namespace != s.namespace || r.Name != "rogue":
 		case r.Decision == audit.Denied && r.Reason == "NotAllowed" && strings.Contains(r.Message, `DNS name "bank.test" is not allowed`):
 			denials++
 		default:
