@@ -28,9 +28,6 @@ func TestEveryCommandIsRun(t *testing.T) {
 	blocks := regexp.MustCompile("(?m)^(.*)\n *```(?:sh|console)\n")
 	found := 0
 	for _, document := range append(documents, "../README.md", "../CONTRIBUTING.md", "../SECURITY.md") {
-		if document == "install.md" { // Its own test runs it.
-			continue
-		}
 		text, err := os.ReadFile(document)
 		if err != nil {
 			t.Fatal(err)
