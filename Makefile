@@ -64,7 +64,7 @@ chaos: ## the node plugin among faults of every kind, for SEEDS times STEPS step
 
 .PHONY: integration
 integration: build packages kubernetes ## the node plugin against a real kube-apiserver and cert-manager's controllers
-	cd test/cluster && go test $(TESTFLAGS) -race -count=1 -timeout 20m ./...
+	cd test/cluster && go test $(TESTFLAGS) -race -count=1 -timeout 40m ./...
 
 .PHONY: attack
 attack: build packages kubernetes ## mayfly-controller under attack, with 10,000 requests by a stolen token instead of the 2,000 of integration

@@ -52,7 +52,7 @@ const (
 )
 
 // requestsOfTheThief is how many requests a thief of a token makes; make attack has 10,000 of them.
-var requestsOfTheThief = flag.Int("thief", 2000, "requests by a stolen token in TestUnderAttack")
+var requestsOfTheThief = flag.Int("thief", 800, "requests by a stolen token in TestUnderAttack")
 
 // TestUnderAttack: while somebody attacks mayfly-controller, which has the memory of its manifest and no more, an honest
 // pod of another node gets its decision before more than a few of the attackers get theirs, /healthz answers, and a
