@@ -66,7 +66,7 @@ func (o *options) flags() *flag.FlagSet {
 			"manifests/options/startup-taint.yaml")
 	f.IntVar(&o.NodeRate, "node-rate", 40,
 		"requests of a node that a replica decides on in a second, on average; for pods of one namespace a quarter of "+
-			"that; ten seconds' worth may come at once, and more wait")
+			"that; twenty seconds' worth may come at once, and more wait")
 	o.Audit.addTo(f)
 	f.StringVar(&o.MetricsAddress, "metrics-address", "",
 		"address to serve Prometheus metrics on, such as :9402; empty: none")
