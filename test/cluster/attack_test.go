@@ -47,8 +47,9 @@ const (
 	// overtaken is how many requests of attackers may be decided, of the honest one's kind, while an honest pod's waits:
 	// those that are under way, and those that come while the API server takes the honest one and tells of it.
 	overtaken = 150
-	floodWith = 8 // Calls at a time.
-	lowRate   = 8 // Of a node, in a second.
+	floodWith = 8  // Calls at a time.
+	lowRate   = 8  // Of a node, in a second.
+	burst     = 20 // How many seconds' worth of that may come at once.
 )
 
 // requestsOfTheThief is how many requests a thief of a token makes; make attack has 10,000 of them.
@@ -581,7 +582,7 @@ func (s *siege) thief(ctx context.Context) error {
 	}
 	s.ledger.mu.Lock()
 	defer s.ledger.mu.Unlock()
-	decided, most := s.ledger.byNode[thiefNode], lowRate*(10+time.Since(began).Seconds())
+	decided, most := s.ledger.byNode[thiefNode], lowRate*(burst+time.Since(began).Seconds())
 	s.Logf("the thief has %d decisions on %d requests after %s", decided, n, time.Since(began).Round(time.Second))
 	if float64(decided) > most {
 		return fmt.Errorf("the thief has %d decisions, and at most %.0f are a node's share", decided, most)
