@@ -21,8 +21,8 @@ func Decide(r Request, pod *corev1.Pod, node *corev1.Node, rules Rules, now time
 
 	// Check 1, a known caller: the API server says on which node the one who asks runs.
 	if r.Node == "" {
-		return deny(CallerUnknown, "the request does not say on which node %s runs: its token must be bound to its pod "+
-			"(authentication.kubernetes.io/node-name)", r.Caller)
+		return deny(CallerUnknown, "the request does not say on which node %s runs: its token must be bound to its "+
+			"pod (authentication.kubernetes.io/node-name)", r.Caller)
 	}
 	// Check 2, one pod: the request is for one, which exists.
 	if r.Pod == "" || r.UID == "" {
@@ -70,5 +70,5 @@ func Decide(r Request, pod *corev1.Pod, node *corev1.Node, rules Rules, now time
 	if err := rules.allow(wanted, ips); err != nil {
 		return deny(NotAllowed, "%w", err).ofItsOwn().byNode(wanted)
 	}
-	return approve(wanted, pod).byNode(wanted)
+	return approve(wanted, pod)
 }

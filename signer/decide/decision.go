@@ -49,7 +49,7 @@ type Decision struct {
 	Message     string    // For the pod's author.
 	Certificate spec.Spec // Of an approval: what the pod's volume asks for.
 	Own         bool      // The pod is the one that the request names, and runs on the node that asks.
-	ByNode      bool      // The certificate has IPs: the ranges of the pod's node count.
+	ByNode      bool      // Of a denial: the certificate has IPs, and the ranges of the pod's node may change it.
 
 	// What a record of the decision says besides; whoever reads pods and policies sets it.
 	ServiceAccount string   // Of the pod with the request's UID; empty: there is none.
@@ -72,7 +72,7 @@ func (d Decision) ofItsOwn() Decision {
 	return d
 }
 
-// byNode returns the decision, and that it depends on the pod's node if the certificate has IPs.
+// byNode returns the decision, and that the pod's node may change it if the certificate has IPs.
 func (d Decision) byNode(wanted spec.Spec) Decision {
 	d.ByNode = hasIPs(wanted)
 	return d

@@ -105,8 +105,8 @@ func (p *parser) parseURI(text string) (*url.URL, error) {
 			message.Quote(uri.Host))
 	}
 	if strings.ContainsFunc(text, needsEscape) {
-		return nil, fmt.Errorf("has %s, with a character that a URI has only as %%20 and the like (RFC 3986, section 2.1)",
-			message.Quote(text))
+		const format = "has %s, with a character that a URI has only as %%20 and the like (RFC 3986, section 2.1)"
+		return nil, fmt.Errorf(format, message.Quote(text))
 	}
 	if uri.Scheme == "spiffe" {
 		if _, err := spiffeid.FromURI(uri); err != nil {

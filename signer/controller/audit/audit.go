@@ -4,9 +4,9 @@
 // a queue of bounded length and size, and never waits. One goroutine, which [Open] starts and [Log.Close] ends, writes
 // the queue to standard output or to a file that rotates. A record that finds the queue full or can't be written is
 // lost: it is counted, and once a minute logged and an Event of the controller's pod; decisions go on. Every replica
-// sees the certificates that cert-manager writes, and the one that holds the Lease records them: [Holder.Start] competes for
-// it in a goroutine of the manager's, and whoever gets it first records the gap since it was last renewed. By
-// [Holder.First] it decides before the others do, too: most of what it records it has decided itself.
+// sees the certificates that cert-manager writes, and the one that holds the Lease records them: [Holder.Start]
+// competes for it in a goroutine of the manager's, and whoever gets it first records the gap since it was last renewed.
+// By [Holder.First] it decides before the others do, too: most of what it records it has decided itself.
 // At shutdown the manager stops the controllers and the Holder, which gives the Lease back; then Close waits until the
 // queue is written.
 package audit

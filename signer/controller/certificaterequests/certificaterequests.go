@@ -36,7 +36,7 @@ type Config struct {
 	Requests client.Client // CertificateRequests may come from a cache, which [Callers.Trim] has trimmed.
 	Events   cluster.Events
 	Audit    *audit.Log // nil: none.
-	Holder   Holder
+	Holder   Holder     // Of the right to record certificates.
 
 	Metrics prometheus.Registerer
 	Log     *slog.Logger
@@ -65,10 +65,13 @@ const again = time.Second
 
 // New makes a controller. It panics if the registry has its metrics already.
 func New(config Config) *Controller {
-	return &Controller{Config: config, accounts: lru.New(maxAccounts), decisions: promauto.With(config.Metrics).NewCounterVec(prometheus.CounterOpts{
-		Name: "mayfly_controller_decisions_total",
-		Help: "Requests of node plugins that were approved or denied, by the reason.",
-	}, []string{"outcome", "reason"})}
+	return &Controller{
+		Config: config, accounts: lru.New(maxAccounts),
+		decisions: promauto.With(config.Metrics).NewCounterVec(prometheus.CounterOpts{
+			Name: "mayfly_controller_decisions_total",
+			Help: "Requests of node plugins that were approved or denied, by the reason.",
+		}, []string{"outcome", "reason"}),
+	}
 }
 
 // Add makes the manager run the controller, in every replica.
@@ -80,7 +83,7 @@ func (c *Controller) Add(to manager.Manager) error {
 	certificates := newCertificates(c.Config, c.accounts)
 	wait := func(client.Object) time.Duration { return cluster.Wait(c.Holder) }
 	b := builder.ControllerManagedBy(to).Named("certificaterequests").
-		Watches(&cmapi.CertificateRequest{}, cluster.After(wait, &handler.EnqueueRequestForObject{}),
+		Watches(&cmapi.CertificateRequest{}, cluster.Delayed(wait, &handler.EnqueueRequestForObject{}),
 			builder.WithPredicates(predicate.Or(concerns, reviews.AtStart()))).
 		Watches(&cmapi.CertificateRequest{}, certificates.handler()).
 		WithOptions(cluster.Options(c.nodeOf))
@@ -199,7 +202,8 @@ func (c *Controller) conclude(
 
 // add adds a condition to the request, unless somebody has changed it.
 func (c *Controller) add(
-	ctx context.Context, cr *cmapi.CertificateRequest, kind cmapi.CertificateRequestConditionType, reason, message string,
+	ctx context.Context, cr *cmapi.CertificateRequest, kind cmapi.CertificateRequestConditionType,
+	reason, message string,
 ) (written bool, err error) {
 	now := metav1.Now()
 	decided := cr.DeepCopy()
@@ -216,9 +220,9 @@ func (c *Controller) add(
 	return true, nil
 }
 
-// record counts and records a decision, and makes events of a denial. An approval makes none: that would be a write more
-// for each certificate. The pod gets one if it is the asking node's own:
-// no node makes events for the pods of others.
+// record counts and records a decision, and makes events of a denial. An approval makes none: that would be a write
+// more for each certificate. The pod gets one if it is the asking node's own: no node makes events for the pods of
+// others.
 func (c *Controller) record(cr *cmapi.CertificateRequest, d decide.Decision, outcome string) {
 	c.decisions.WithLabelValues(outcome, d.Reason).Inc()
 	if d.Verdict == decide.Approve {

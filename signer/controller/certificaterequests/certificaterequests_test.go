@@ -67,7 +67,8 @@ func newFixture(t *testing.T, calls interceptor.Funcs, objects ...client.Object)
 		t.Fatal(err)
 	}
 	d := &fixture{T: t}
-	d.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&cmapi.CertificateRequest{}).WithObjects(objects...).WithInterceptorFuncs(calls).Build()
+	d.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&cmapi.CertificateRequest{}).WithObjects(objects...).WithInterceptorFuncs(calls).
+		WithIndex(&cmapi.CertificateRequest{}, "metadata.name", func(o client.Object) []string { return []string{o.GetName()} }).Build()
 	d.record = audittest.Open(t)
 	d.Controller = New(Config{
 		Callers: callers(), Decider: cluster.Decider{Rules: rules(), Live: d.api}, Requests: d.api, Events: d, Holder: audittest.Holder(true), Audit: d.record.Log, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(&d.log, nil)),
@@ -373,6 +374,42 @@ func TestTrim(t *testing.T) {
 	}
 	if object, err := callers().Trim(pod); object != pod || err != nil {
 		t.Errorf("%v (%v)", object, err)
+	}
+}
+
+// A long request is cut down in the cache, and read whole when it is decided on.
+func TestALongRequest(t *testing.T) {
+	var names []string
+	for i := range 400 {
+		names = append(names, fmt.Sprintf("n%d.shop.svc", i))
+	}
+	pod := web("csi.mayfly.dev/dns-names=" + strings.Join(names, ","))
+	cr := asked(t, pod)
+	if n := len(cr.Spec.Request); n <= cluster.MaxCached {
+		t.Fatalf("it has %d bytes", n)
+	}
+	lists := 0
+	d := newFixture(t, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			err := c.Get(ctx, key, o, opts...)
+			if of, ok := o.(*cmapi.CertificateRequest); ok && err == nil && lists == 0 {
+				_, err = callers().Trim(of)
+				if of.Spec.Request != nil || !callers().Concern(of) || request(of).Node != "node-a" {
+					t.Errorf("in the cache: %+v", of)
+				}
+			}
+			return err
+		},
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+			lists++
+			return c.List(ctx, list, opts...)
+		},
+	}, pod, cr)
+	if _, err := d.decides(cr); err != nil || lists != 1 {
+		t.Errorf("%d times read whole (%v)", lists, err)
+	}
+	if got := d.conditions(cr); got != "Approved VerifiedByMayfly" {
+		t.Error(got)
 	}
 }
 

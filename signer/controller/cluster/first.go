@@ -45,8 +45,8 @@ func (f *Followed) Begin(turn Turn) (end func()) {
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 
-// After has a handler's requests wait for as long as wait returns for the object of an event.
-func After(wait func(client.Object) time.Duration, to handler.EventHandler) handler.EventHandler {
+// Delayed returns a handler whose requests wait for as long as wait returns for the object of an event.
+func Delayed(wait func(client.Object) time.Duration, to handler.EventHandler) handler.EventHandler {
 	return handler.Funcs{
 		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) {
 			to.Create(ctx, e, later{q, wait(e.Object)})

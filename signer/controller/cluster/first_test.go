@@ -26,7 +26,7 @@ func TestWhoIsNotFirstWaits(t *testing.T) {
 			queue, began := newQueue(func(reconcile.Request) string { return "" })("test", retries()), time.Now()
 			defer queue.ShutDown()
 			wait := func(client.Object) time.Duration { return Wait(first) }
-			events := After(wait, &handler.EnqueueRequestForObject{})
+			events := Delayed(wait, &handler.EnqueueRequestForObject{})
 			pod := func(name string) client.Object {
 				return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}}
 			}

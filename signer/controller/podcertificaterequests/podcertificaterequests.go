@@ -44,7 +44,7 @@ type Config struct {
 
 	Events  cluster.Events
 	Audit   *audit.Log // nil: none.
-	Holder  Holder
+	Holder  Holder     // Of the right to record what became of deleted requests.
 	Metrics prometheus.Registerer
 	Log     *slog.Logger
 }
@@ -92,9 +92,9 @@ func (s *Signer) Add(to manager.Manager) error {
 	})
 	owner := handler.EnqueueRequestForOwner(to.GetScheme(), to.GetRESTMapper(), &certificatesv1.PodCertificateRequest{})
 	controller := builder.ControllerManagedBy(to).Named("podcertificaterequests").
-		Watches(&certificatesv1.PodCertificateRequest{}, cluster.After(s.wait, &handler.EnqueueRequestForObject{}),
+		Watches(&certificatesv1.PodCertificateRequest{}, cluster.Delayed(s.wait, &handler.EnqueueRequestForObject{}),
 			builder.WithPredicates(concerns)).
-		Watches(&cmapi.CertificateRequest{}, cluster.After(s.wait, owner)).
+		Watches(&cmapi.CertificateRequest{}, cluster.Delayed(s.wait, owner)).
 		Watches(&certificatesv1.PodCertificateRequest{}, s.deletions()).
 		WithOptions(cluster.Options(s.nodeOf))
 	reviews().Watch(to.GetClient(), controller, s.Decider.Changes)
@@ -143,8 +143,9 @@ func Trim(object any) (any, error) {
 
 // size returns the bytes of what a node may write at length.
 func size(pcr *certificatesv1.PodCertificateRequest) int {
-	asked := metav1.ObjectMeta{Annotations: pcr.Spec.UnverifiedUserAnnotations}
-	return cluster.Size(pcr, pcr.Spec.StubPKCS10Request) + cluster.Size(&metav1.PartialObjectMetadata{ObjectMeta: asked})
+	asked := &metav1.PartialObjectMetadata{}
+	asked.Annotations = pcr.Spec.UnverifiedUserAnnotations
+	return cluster.Size(pcr, pcr.Spec.StubPKCS10Request) + cluster.Size(asked)
 }
 
 // nodeOf returns the node that asks in a request, as the cache has it; empty: it is gone.
@@ -212,7 +213,8 @@ func later(pcr *certificatesv1.PodCertificateRequest) time.Duration {
 // mayChange reports whether a denial may not be the last word. Policies change, and where they say that IPs may lie;
 // and so do flags and profiles, by which a volume is parsed.
 func mayChange(pcr *certificatesv1.PodCertificateRequest, d decide.Decision) bool {
-	return native(pcr) && slices.Contains([]string{decide.NotAllowed, decide.IPNotProved, decide.NotUnderstood}, d.Reason)
+	reasons := []string{decide.NotAllowed, decide.IPNotProved, decide.NotUnderstood}
+	return native(pcr) && slices.Contains(reasons, d.Reason)
 }
 
 // reportWaiting logs why a request waits, and makes an event of its pod.
@@ -224,5 +226,6 @@ func (s *Signer) reportWaiting(pcr *certificatesv1.PodCertificateRequest, reason
 
 // sendEvent makes an event. The API server takes none with a long note.
 func (s *Signer) sendEvent(regarding, related runtime.Object, reason, action, text string) {
-	s.Events.Eventf(regarding, related, corev1.EventTypeWarning, reason, action, "%s", message.Cut(text, message.Longest))
+	text = message.Cut(text, message.Longest)
+	s.Events.Eventf(regarding, related, corev1.EventTypeWarning, reason, action, "%s", text)
 }

@@ -83,6 +83,7 @@ func newFixture(t *testing.T, calls interceptor.Funcs, objects ...client.Object)
 	}
 	d := &fixture{T: t}
 	d.api = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&cmapi.CertificateRequest{}, &certificatesv1.PodCertificateRequest{}).
+		WithIndex(&certificatesv1.PodCertificateRequest{}, "metadata.name", func(o client.Object) []string { return []string{o.GetName()} }).
 		WithObjects(objects...).WithInterceptorFuncs(calls).Build()
 	d.record = audittest.Open(t)
 	d.Signer = New(Config{
@@ -787,6 +788,37 @@ func TestWhichDenialsMayEnd(t *testing.T) {
 		if _, err := Trim(row.pcr); err != nil || (row.pcr.Spec.StubPKCS10Request != nil) != row.want {
 			t.Errorf("%s: in the cache: %+v (%v)", name, row.pcr.Spec, err)
 		}
+	}
+}
+
+// A long request is cut down in the cache, and read whole when it is decided on.
+func TestALongRequest(t *testing.T) {
+	pcr := asks(t, web())
+	pcr.Spec.UnverifiedUserAnnotations["example.org/long"] = strings.Repeat("x", cluster.MaxCached)
+	lists := 0
+	d := newFixture(t, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			err := c.Get(ctx, key, o, opts...)
+			if of, ok := o.(*certificatesv1.PodCertificateRequest); ok && err == nil && lists == 0 {
+				_, err = Trim(of)
+				if of.Spec.StubPKCS10Request != nil || of.Spec.UnverifiedUserAnnotations != nil || !ours(of) || of.Spec.NodeName != "node-a" {
+					t.Errorf("in the cache: %+v", of)
+				}
+			}
+			return err
+		},
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+			lists++
+			return c.List(ctx, list, opts...)
+		},
+	}, web(), pcr)
+	if _, err := d.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(pcr)}); err != nil || lists != 1 {
+		t.Errorf("%d times read whole (%v)", lists, err)
+	}
+	var now certificatesv1.PodCertificateRequest
+	if err := d.api.Get(t.Context(), client.ObjectKeyFromObject(pcr), &now); err != nil || len(now.Status.Conditions) != 1 ||
+		now.Status.Conditions[0].Reason != decide.NotTheVolumes { // Of one that was cut down the volume would not be known.
+		t.Errorf("%+v (%v)", now.Status, err)
 	}
 }
 

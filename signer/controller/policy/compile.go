@@ -119,7 +119,8 @@ func (r *Rule) limit(l v1alpha1.Limits) (problems []error) {
 	if err := errors.Join(wrong[:]...); err != nil {
 		problems = append(problems, err)
 	} else if r.maxDuration > 0 && r.minDuration > r.maxDuration {
-		problems = append(problems, fmt.Errorf("spec.limits.minDuration: %s is longer than maxDuration, %s", r.minDuration, r.maxDuration))
+		problems = append(problems, fmt.Errorf("spec.limits.minDuration: %s is longer than maxDuration, %s",
+			r.minDuration, r.maxDuration))
 	}
 	return problems
 }
@@ -187,6 +188,7 @@ func (r *Rule) express(in *cel.Env, all []v1alpha1.Expression) (problems []error
 	if len(all) > expressionsMax {
 		return []error{fmt.Errorf("spec.expressions: there are %d, and may be %d", len(all), expressionsMax)}
 	}
-	r.expressions, problems = each("spec.expressions", all, func(e v1alpha1.Expression) (expression, error) { return compileExpression(in, e) })
+	compile := func(e v1alpha1.Expression) (expression, error) { return compileExpression(in, e) }
+	r.expressions, problems = each("spec.expressions", all, compile)
 	return problems
 }

@@ -27,18 +27,21 @@ type expression struct {
 // expressionsMax is how many expressions a policy may have.
 const expressionsMax = 10
 
-// maxCost is what all expressions that one decision asks may cost: some millisecond. Kubernetes' own policies may take a
-// hundred times as much for each (k8s.io/apiserver pkg/apis/cel, PerCallLimit), and hold up one request; a pod with as
-// many names as there may be would hold up those of all others here.
+// maxCost is what all expressions that one decision asks may cost, in CEL's units: some milliseconds. Kubernetes' own
+// policies may take a hundred times as much for each (k8s.io/apiserver pkg/apis/cel, PerCallLimit), and hold up one
+// request; a pod with as many names as there may be would hold up those of all others here.
 const maxCost = 10_000
 
 // newEnvironment makes the language of expressions: CEL with the functions that Kubernetes' own policies have.
 func newEnvironment() (*cel.Env, error) {
 	volumeType, podType := declarations()
-	set, err := environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()).Extend(environment.VersionedOptions{
+	base := environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion())
+	set, err := base.Extend(environment.VersionedOptions{
 		IntroducedVersion: version.MajorMinor(1, 0),
-		EnvOptions:        []cel.EnvOption{cel.Variable("volume", volumeType.CelType()), cel.Variable("pod", podType.CelType())},
-		DeclTypes:         []*apiservercel.DeclType{volumeType, podType},
+		EnvOptions: []cel.EnvOption{
+			cel.Variable("volume", volumeType.CelType()), cel.Variable("pod", podType.CelType()),
+		},
+		DeclTypes: []*apiservercel.DeclType{volumeType, podType},
 	}, environment.StrictCostOpt)
 	if err != nil {
 		return nil, fmt.Errorf("make the language of expressions: %w", err)
@@ -50,7 +53,7 @@ func newEnvironment() (*cel.Env, error) {
 func declarations() (volumeType, podType *apiservercel.DeclType) {
 	const many = 1000
 	text := apiservercel.StringType
-	texts := apiservercel.NewListType(text, many)
+	texts, number := apiservercel.NewListType(text, many), apiservercel.IntType
 	object := func(name string, fields map[string]*apiservercel.DeclType) *apiservercel.DeclType {
 		all := map[string]*apiservercel.DeclField{}
 		for field, kind := range fields {
@@ -63,7 +66,7 @@ func declarations() (volumeType, podType *apiservercel.DeclType) {
 		"usages": texts, "duration": apiservercel.DurationType, "isCA": apiservercel.BoolType, "dialect": text,
 		"annotations": apiservercel.NewMapType(text, text, many),
 		"issuer":      object("Issuer", map[string]*apiservercel.DeclType{"name": text, "kind": text, "group": text}),
-		"key":         object("Key", map[string]*apiservercel.DeclType{"algorithm": text, "size": apiservercel.IntType}),
+		"key":         object("Key", map[string]*apiservercel.DeclType{"algorithm": text, "size": number}),
 	})
 	podType = object("Pod", map[string]*apiservercel.DeclType{
 		"namespace": text, "name": text, "serviceAccount": text, "uid": text, "node": text,
@@ -116,8 +119,8 @@ func variables(v spec.Spec, s subject) map[string]any {
 		"volume": map[string]any{
 			"dnsNames": texts(v.DNSNames, lower), "ips": stringsOf(v.IPs), "uris": texts(v.URIs, smallHost),
 			"commonName": strings.ToLower(s.commonName), "organizations": texts(s.organizations, unchanged),
-			"usages": texts(v.Usages, func(u signer.Usage) string { return string(u) }), "duration": v.Duration, "isCA": v.IsCA,
-			"dialect":     string(v.Dialect),
+			"usages":   texts(v.Usages, func(u signer.Usage) string { return string(u) }),
+			"duration": v.Duration, "isCA": v.IsCA, "dialect": string(v.Dialect),
 			"annotations": maps.Collect(maps.All(v.Annotations)),
 			"issuer":      map[string]any{"name": v.Issuer.Name, "kind": v.Issuer.Kind, "group": v.Issuer.Group},
 			"key":         map[string]any{"algorithm": string(v.Key.Algorithm), "size": v.Key.Size},

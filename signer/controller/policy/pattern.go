@@ -48,8 +48,8 @@ func parseURI(u v1alpha1.URI) (uri, error) {
 		return uri{}, fmt.Errorf("%q is not a URI, such as spiffe://example.org/ns/*/sa/web", text)
 	}
 	if _, rest, ok := strings.Cut(text, "://"); ok && !hosts.MatchString(rest) {
-		return uri{}, fmt.Errorf("%q has a * that could end in another host: one may stand for a whole host, or for what "+
-			"comes before the first dot that is written out", text)
+		return uri{}, fmt.Errorf("%q has a * that could end in another host: one may stand for a whole host, or for "+
+			"what comes before the first dot that is written out", text)
 	}
 	p, err := parsePattern(text, part)
 	return uri{p}, err

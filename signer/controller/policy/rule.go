@@ -18,7 +18,8 @@ import (
 
 // selects reports whether the rule is about the pod.
 func (r Rule) selects(pod signer.Pod) bool {
-	return (len(r.namespaces) == 0 || covered(r.namespaces, pod.Namespace)) && (len(r.accounts) == 0 || covered(r.accounts, pod.ServiceAccount))
+	return (len(r.namespaces) == 0 || covered(r.namespaces, pod.Namespace)) &&
+		(len(r.accounts) == 0 || covered(r.accounts, pod.ServiceAccount))
 }
 
 // against returns all that the rule has against the volume. left is what its expressions may cost.
@@ -103,7 +104,8 @@ func (r Rule) addresses(v spec.Spec, of decide.Identity) (problems problem.List)
 	ips, uris := func() string { return allowed(r.ips) }, func() string { return r.allowedURIs(of) }
 	for _, ip := range v.IPs {
 		if !r.allowsIP(ip, of) {
-			problems = append(problems, refusal{"IP address %s is not proved to be the pod's, nor allowed: %s", ip, ips})
+			const format = "IP address %s is not proved to be the pod's, nor allowed: %s"
+			problems = append(problems, refusal{format, ip, ips})
 		}
 	}
 	for _, uri := range v.URIs {
@@ -117,7 +119,8 @@ func (r Rule) addresses(v spec.Spec, of decide.Identity) (problems problem.List)
 func (r Rule) allowsIP(ip net.IP, of decide.Identity) bool {
 	addr, ok := netip.AddrFromSlice(ip)
 	addr = addr.Unmap()
-	return r.ownNames && has(of.IPs, ip) || ok && slices.ContainsFunc(r.ips, func(p netip.Prefix) bool { return p.Contains(addr) })
+	return r.ownNames && has(of.IPs, ip) ||
+		ok && slices.ContainsFunc(r.ips, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 func (r Rule) allowsURI(uri *url.URL, of decide.Identity) bool {
@@ -144,10 +147,12 @@ func (r Rule) limits(v spec.Spec) (problems problem.List) {
 		}
 	}
 	if len(r.issuers) > 0 && !slices.ContainsFunc(r.issuers, func(i issuer) bool { return i.covers(v.Issuer) }) {
-		problems = append(problems, fmt.Errorf("issuer %s %s of %s is not allowed: %s", v.Issuer.Kind, v.Issuer.Name, v.Issuer.Group, allowed(r.issuers)))
+		problems = append(problems, fmt.Errorf("issuer %s %s of %s is not allowed: %s",
+			v.Issuer.Kind, v.Issuer.Name, v.Issuer.Group, allowed(r.issuers)))
 	}
 	if len(r.keys) > 0 && !slices.ContainsFunc(r.keys, func(k key) bool { return k.covers(v.Key) }) {
-		problems = append(problems, fmt.Errorf("key %s of %d bits is not allowed: %s", v.Key.Algorithm, v.Key.Size, allowed(r.keys)))
+		problems = append(problems, fmt.Errorf("key %s of %d bits is not allowed: %s",
+			v.Key.Algorithm, v.Key.Size, allowed(r.keys)))
 	}
 	return problems
 }

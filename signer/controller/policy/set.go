@@ -49,7 +49,8 @@ func (s Set) Check(v spec.Spec, of decide.Identity) error {
 		if len(problems) == 0 {
 			return nil
 		}
-		if nearer := len(problems) < len(nearest) && r.Err == nil; nearest == nil || nearer || which.Err != nil && r.Err == nil {
+		nearer := len(problems) < len(nearest) || which.Err != nil
+		if nearest == nil || nearer && r.Err == nil {
 			nearest, which = problems, r
 		}
 	}

@@ -47,7 +47,8 @@ const (
 	standInIP   = "192.0.2.1"
 )
 
-// Plan returns what the volumes of a pod would get that is not there yet. A pod without a namespace is of the given one.
+// Plan returns what the volumes of a pod would get that is not there yet. A pod without a namespace is of the given
+// one.
 func (c Change) Plan(pod *corev1.Pod, namespace string) (plans []Plan) {
 	pod = pod.DeepCopy()
 	pod.Namespace = cmp.Or(pod.Namespace, namespace)
@@ -75,7 +76,8 @@ func (c Change) plan(rules decide.Rules, v decide.Volume, pod *corev1.Pod) Plan 
 	}
 	p.Certificate = certificate(wanted)
 	if wanted.NeedsIP {
-		p.Assumes = append(p.Assumes, standInIP+" stands for the pod's IP, which must lie where those of its node's pods do")
+		p.Assumes = append(p.Assumes,
+			standInIP+" stands for the pod's IP, which must lie where those of its node's pods do")
 	}
 	if pod.Spec.NodeName == standInNode && strings.Contains(fmt.Sprint(v.Asked.Attributes), "NODE_NAME") {
 		p.Assumes = append(p.Assumes, standInNode+" stands for the pod's node")
@@ -85,8 +87,8 @@ func (c Change) plan(rules decide.Rules, v decide.Volume, pod *corev1.Pod) Plan 
 
 func certificate(v spec.Spec) *Certificate {
 	c := &Certificate{
-		Subject: subjectOf(v), DNSNames: v.DNSNames, IPs: texts(v.IPs), URIs: texts(v.URIs), IsCA: v.IsCA, Usages: v.Usages,
-		Duration: v.Duration.String(), Key: string(v.Key.Algorithm),
+		Subject: subjectOf(v), DNSNames: v.DNSNames, IPs: texts(v.IPs), URIs: texts(v.URIs), IsCA: v.IsCA,
+		Usages: v.Usages, Duration: v.Duration.String(), Key: string(v.Key.Algorithm),
 		Issuer: fmt.Sprintf("%s %s of %s", v.Issuer.Kind, v.Issuer.Name, v.Issuer.Group),
 	}
 	if v.Key.Size > 0 {

@@ -23,8 +23,8 @@ import (
 const Taint = "csi.mayfly.dev/not-ready"
 
 const (
-	// A node may get the taint from whoever manages it a while after it has joined (such as Karpenter, at the end of its
-	// registration), when no CSINode changes any more: young nodes are looked at again.
+	// A node may get the taint from whoever manages it a while after it has joined, when no CSINode changes any more:
+	// young nodes are looked at again.
 	young  = 10 * time.Minute
 	again  = time.Minute
 	behind = time.Second // When a node that has changed meanwhile is read again.
