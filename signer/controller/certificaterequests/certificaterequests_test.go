@@ -204,20 +204,23 @@ func TestAPodThatIsNotVisibleYet(t *testing.T) {
 	}
 }
 
+// Whether an IP is the pod's depends on its node, whether the volume says ${POD_IP} or writes it out.
 func TestTheNodeIsReadWhereItMatters(t *testing.T) {
-	pod := web("csi.mayfly.dev/ip-sans=${POD_IP}")
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.0.0/24"}}}
-	cr, other := asked(t, pod), asked(t, pod)
-	other.Name = "other"
-	d := newFixture(t, interceptor.Funcs{}, pod, node, cr, other)
-	if _, err := d.decides(cr); err != nil || d.conditions(cr) != "Approved VerifiedByMayfly" {
-		t.Errorf("%s (%v)", d.conditions(cr), err)
-	}
-	if err := d.api.Delete(t.Context(), node); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.decides(other); err != nil || d.conditions(other) != "Denied IPNotProved" {
-		t.Errorf("%s (%v)", d.conditions(other), err)
+	for ips, reason := range map[string]string{"${POD_IP}": decide.IPNotProved, "10.244.0.7": decide.NotAllowed} {
+		pod := web("csi.mayfly.dev/ip-sans=" + ips)
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.0.0/24"}}}
+		cr, other := asked(t, pod), asked(t, pod)
+		other.Name = "other"
+		d := newFixture(t, interceptor.Funcs{}, pod, node, cr, other)
+		if _, err := d.decides(cr); err != nil || d.conditions(cr) != "Approved VerifiedByMayfly" {
+			t.Errorf("%s: %s (%v)", ips, d.conditions(cr), err)
+		}
+		if err := d.api.Delete(t.Context(), node); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.decides(other); err != nil || d.conditions(other) != "Denied "+reason {
+			t.Errorf("%s: %s (%v)", ips, d.conditions(other), err)
+		}
 	}
 }
 
