@@ -122,7 +122,7 @@ func report(out io.Writer, parts []*part) bool {
 	for _, p := range parts {
 		took.AppendRow(table.Row{p.name, p.result(), p.took, p.tests.Total()})
 		green = green && p.result() == "passed"
-		testjson.PrintSummary(out, p.tests, testjson.SummarizeAll&^testjson.SummarizeOutput)
+		testjson.PrintSummary(out, p.tests, testjson.SummarizeAll)
 		failed += len(p.tests.Failed()) + len(p.tests.Skipped())
 		for _, name := range p.tests.Packages() {
 			all = append(all, p.tests.Package(name).TestCases()...)

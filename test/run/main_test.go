@@ -12,6 +12,7 @@ import (
 const pass = `{"Action":"start","Package":"p"}
 {"Action":"run","Package":"p","Test":"TestA"}
 {"Action":"run","Package":"p","Test":"TestA/b"}
+{"Action":"output","Package":"p","Test":"TestA/b","Output":"    a_test.go:1: not so\n"}
 {"Action":"pass","Package":"p","Test":"TestA/b","Elapsed":3}
 {"Action":"pass","Package":"p","Test":"TestA","Elapsed":3.1}
 {"Action":"pass","Package":"p","Elapsed":3.2}
@@ -26,7 +27,7 @@ func TestReport(t *testing.T) {
 		says    []string
 	}{
 		"all pass":       {map[string]string{"unit": pass, "e2e": strings.ReplaceAll(pass, `"p"`, `"q"`)}, "true", true, "4 passed, 0 failed", []string{"unit: ✓  p (3.2s)", "TestA/b", "e2e   passed"}},
-		"a test fails":   {map[string]string{"unit": strings.Replace(pass, `"pass"`, `"fail"`, 1)}, "exit 1", false, "1 passed, 1 failed", []string{"TestA/b", "unit  failed"}},
+		"a test fails":   {map[string]string{"unit": strings.ReplaceAll(pass, `"pass"`, `"fail"`)}, "exit 1", false, "0 passed, 2 failed", []string{"=== FAIL: p TestA/b (3.00s) a_test.go:1: not so", "unit  failed"}},
 		"a test skips":   {map[string]string{"unit": strings.Replace(pass, `"pass"`, `"skip"`, 1)}, "true", false, "1 passed, 1 failed", []string{"Skipped", "TestA/b"}},
 		"a part fails":   {map[string]string{"unit": pass, "fuzz": "panic: no\n"}, "[ $@ = unit ]", false, "2 passed, 1 failed", []string{"fuzz: panic: no", "fuzz  failed"}},
 		"nothing is run": {map[string]string{"unit": ""}, "true", false, "0 passed, 1 failed", nil},
