@@ -61,8 +61,7 @@ func account(user string) string { return user[strings.LastIndex(user, ":")+1:] 
 // refusals are those that stories provoke: the right, and how the namespace begins. A driver or a controller whose role comes before or after its flags asks in vain
 // for a while.
 func refusals() map[string][]string {
-	controllers := []string{mayfly, caNamespace}
-	all := map[string][]string{
+	return map[string][]string{
 		"mayfly: create certificaterequests.cert-manager.io": {
 			"story-certificates-are-asked-for-as-the-node",      // The role of mode pod-certificate is there, and not yet its flag.
 			"story-someone-has-the-token-of-a-driver-that-asks", // As before.
@@ -73,19 +72,6 @@ func refusals() map[string][]string {
 		"mayfly: list pods":        {"story-"}, // podIP, operated: the option goes before the last of its pods.
 		"mayfly: watch pods":       {"story-", ""},
 	}
-	// The controllers' manifests are deleted, with their roles, before the last controller has ended.
-	for _, what := range []string{"create events", "create events.events.k8s.io", "get leases.coordination.k8s.io", "update leases.coordination.k8s.io", "get secrets"} {
-		all["mayfly-controller: "+what] = controllers
-	}
-	for _, what := range []string{
-		"certificatepolicies.csi.mayfly.dev", "csinodes.storage.k8s.io", "certificaterequests.cert-manager.io", "podcertificaterequests.certificates.k8s.io", "clustertrustbundles.certificates.k8s.io", "secrets",
-	} {
-		all["mayfly-controller: list "+what], all["mayfly-controller: watch "+what] = []string{""}, []string{""}
-	}
-	for _, what := range []string{"list serviceaccounts", "patch certificatepolicies/status.csi.mayfly.dev"} {
-		all["mayfly-controller: "+what] = []string{""}
-	}
-	return all
 }
 
 // powerless are the times in which Mayfly's service accounts may be refused everything, because a story has taken their rights or the API server does not

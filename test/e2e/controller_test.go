@@ -31,7 +31,12 @@ func (s *story) controlled() {
 	s.Helper()
 	const dir = "../../manifests/controller"
 	s.Cleanup(func() {
-		if _, err := shared.Kubectl(context.Background(), "delete", "--ignore-not-found", "--filename", dir); err != nil {
+		ctx := context.Background()
+		defer mayBeRefused()() // The roles go before the last controller has ended.
+		if _, err := shared.Kubectl(ctx, "delete", "--ignore-not-found", "--filename", dir); err != nil {
+			s.Error(err)
+		}
+		if err := eventually(ctx, "the controllers to end", func(ctx context.Context) error { return runControllers(ctx, 0) }); err != nil {
 			s.Error(err)
 		}
 	})
@@ -52,13 +57,16 @@ func (s *story) controllers(replicas int) {
 			s.Fatal(err)
 		}
 	}
-	s.until("the controllers", func(ctx context.Context) error {
-		pods, err := shared.Client.CoreV1().Pods(mayfly).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=mayfly-controller"})
-		if err == nil && len(pods.Items) != replicas {
-			err = fmt.Errorf("there are %d", len(pods.Items))
-		}
-		return err
-	})
+	s.until("the controllers", func(ctx context.Context) error { return runControllers(ctx, replicas) })
+}
+
+// runControllers says whether so many controllers run, with those that end.
+func runControllers(ctx context.Context, replicas int) error {
+	pods, err := shared.Client.CoreV1().Pods(mayfly).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=mayfly-controller"})
+	if err == nil && len(pods.Items) != replicas {
+		err = fmt.Errorf("there are %d", len(pods.Items))
+	}
+	return err
 }
 
 // centrallyApproved is a cluster whose controller decides, while cert-manager's own approver stays on.

@@ -53,6 +53,7 @@ const (
 // documented runs the commands of a section of docs/pod-certificates.md.
 func (s *story) documented(ctx context.Context, section string) {
 	s.Helper()
+	defer mayBeRefused()() // A controller of before may still end when its roles go.
 	if err := runDocumented(ctx, "../../docs/pod-certificates.md", section, 5); err != nil {
 		s.Error(err)
 	}
