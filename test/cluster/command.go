@@ -24,8 +24,8 @@ func Main(name string, run func(ctx context.Context, args []string) error) {
 // namespace, too.
 func BorrowNamespace(
 	ctx context.Context, dir, namespace string, tell func(format string, args ...any),
-) (c *Cluster, giveBack func() error, err error) {
-	c, giveBack, err = Borrow(ctx, dir, tell)
+) (*Cluster, func() error, error) {
+	c, giveBack, err := Borrow(ctx, dir, tell)
 	if err != nil {
 		return nil, nil, err
 	}
