@@ -64,9 +64,9 @@ func (o *options) flags() *flag.FlagSet {
 	f.BoolVar(&o.StartupTaint, "startup-taint", false,
 		"take the taint "+startup.Taint+" off nodes on which the drivers of --driver-name are registered; needs "+
 			"manifests/options/startup-taint.yaml")
-	f.IntVar(&o.NodeRate, "node-rate", 40,
+	f.IntVar(&o.NodeRate, "node-rate", 10,
 		"requests of a node that a replica decides on in a second, on average; for pods of one namespace a quarter of "+
-			"that; twenty seconds' worth may come at once, and more wait")
+			"that; a hundred seconds' worth may come at once, and more wait")
 	o.Audit.addTo(f)
 	f.StringVar(&o.MetricsAddress, "metrics-address", "",
 		"address to serve Prometheus metrics on, such as :9402; empty: none")

@@ -27,9 +27,9 @@ const (
 	// overtaken is how many requests of attackers may be decided, of the honest one's kind, while an honest pod's waits:
 	// those that are under way, and those that come while the API server takes the honest one and tells of it.
 	overtaken = 150
-	floodWith = 8  // Calls at a time.
-	lowRate   = 8  // Of a node, in a second.
-	burst     = 20 // How many seconds' worth of that may come at once.
+	floodWith = 8   // Calls at a time.
+	lowRate   = 4   // Of a node, in a second.
+	burst     = 100 // How many seconds' worth of that may come at once.
 )
 
 // requestsOfTheThief is how many requests a thief of a token makes; make attack has 10,000 of them.

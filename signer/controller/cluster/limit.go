@@ -46,7 +46,7 @@ const LeastRate = parts
 
 const (
 	parts     = 4       // A namespace has a quarter of its node's rate.
-	atOnce    = 20      // Seconds' worth of requests that are decided at once, after a while without any.
+	atOnce    = 100     // Seconds' worth of requests that are decided at once, after a while without any.
 	maxShares = 1 << 14 // Shares that are remembered. One that is forgotten begins anew.
 	tellEvery = time.Minute
 	// soonest and latest are when a request that waits is looked at again.

@@ -52,7 +52,7 @@ func TestANodeHasItsShare(t *testing.T) {
 			}
 			return passed
 		}
-		if got := decided("a", 1000); got != 160 {
+		if got := decided("a", 1000); got != 800 {
 			t.Errorf("%d at once", got)
 		}
 		if got := decided("b", 10); got != 10 {
@@ -70,7 +70,7 @@ func TestANodeHasItsShare(t *testing.T) {
 		if decided("a", 1000); !slices.Equal(*told, append(want, want...)) {
 			t.Errorf("%q", *told)
 		}
-		if got := testutil.ToFloat64(l.limited.WithLabelValues("a")); got != 3000-160-8-160 {
+		if got := testutil.ToFloat64(l.limited.WithLabelValues("a")); got != 3000-800-8-480 {
 			t.Errorf("%v waited", got)
 		}
 		all, _ := record.Read(t)
@@ -92,7 +92,7 @@ func TestANamespaceHasItsShare(t *testing.T) {
 				passed++
 			}
 		}
-		if passed != 40 || l.Wait(asks("a", "bank"), time.Now()) != 0 || l.Wait(asks("b", "shop"), time.Now()) != 0 {
+		if passed != 200 || l.Wait(asks("a", "bank"), time.Now()) != 0 || l.Wait(asks("b", "shop"), time.Now()) != 0 {
 			t.Errorf("%d at once", passed)
 		}
 		want := []string{"a a: TooManyRequests: node a asks for more than 2 certificates a second for pods of namespace shop: the others wait"}

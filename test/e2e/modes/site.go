@@ -62,7 +62,7 @@ func (s *site) controller(ctx context.Context) error {
 	for _, args := range [][]string{
 		{"apply", "--filename", filepath.Join(manifests, "controller")},
 		{"apply", "--filename", modeFile("authority"), "--filename", modeFile("controller"), "--filename", modeFile("policies"), "--filename", modeFile("node")},
-		{"--namespace", system, "set", "env", "deployment/mayfly-controller", "MAYFLY_POD_CERTIFICATES=true"},
+		{"--namespace", system, "set", "env", "deployment/mayfly-controller", "MAYFLY_POD_CERTIFICATES=true", "MAYFLY_NODE_RATE=10000"},
 		{"--namespace", system, "rollout", "status", "deployment/mayfly-controller", "--timeout=2m"},
 	} {
 		if _, err := s.Kubectl(ctx, args...); err != nil {
