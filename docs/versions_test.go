@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestVersions: each row of versions.md says whether it was tried, read or neither. What was tried names tests, and all
-// tests that it names exist; what was read says where.
+// TestVersions: each row of versions.md says whether it was tried, read or neither. What was tried names tests, and
+// they exist; what was read says where.
 func TestVersions(t *testing.T) {
 	text, err := os.ReadFile("versions.md")
 	if err != nil {

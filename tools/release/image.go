@@ -133,7 +133,10 @@ func (s source) archive(name string, index v1.ImageIndex) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := map[string]string{"io.containerd.image.name": named.String(), "org.opencontainers.image.ref.name": s.Version}
+	names := map[string]string{
+		"io.containerd.image.name":          named.String(),
+		"org.opencontainers.image.ref.name": s.Version,
+	}
 	if err := path.AppendIndex(index, layout.WithAnnotations(names)); err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ func main() {
 	flag.StringVar(&o.Repository, "repository", ".", "the checkout whose commit is released")
 	flag.StringVar(&o.Version, "version", "", "the version, such as v0.1.0; the v may be left out")
 	flag.StringVar(&o.Out, "out", "out/release", "the directory under which a directory of the version is written")
-	flag.BoolVar(&o.IgnoreChanges, "ignore-changes", false, "release the commit where the checkout has changes that are not in it")
+	flag.BoolVar(&o.IgnoreChanges, "ignore-changes", false, "leave out changes of the checkout that no commit has")
 	platforms := flag.String("platforms", "linux/amd64,linux/arm64", "the platforms of the images")
 	flag.Parse()
 	o.Platforms = strings.Split(*platforms, ",")

@@ -77,7 +77,8 @@ func (s source) read(path, system, arch string) (program, error) {
 		"version": s.Version, "vcs.revision": s.Commit, "vcs.modified": "false", "GOEXPERIMENT": "", "-tags": "",
 	} {
 		if stamps[key] != want {
-			return program{}, fmt.Errorf("%s for %s/%s has %s %q, and should have %q", filepath.Base(path), system, arch, key, stamps[key], want)
+			return program{}, fmt.Errorf("%s for %s/%s has %s %q, and should have %q",
+				filepath.Base(path), system, arch, key, stamps[key], want)
 		}
 	}
 	return program{Name: filepath.Base(path), OS: system, Arch: arch, Content: content, Info: info}, nil

@@ -109,7 +109,8 @@ func writeSums(files []file, out string, to io.Writer) error {
 
 // writeFile writes a file of the release.
 func writeFile(out, name string, content []byte) (file, error) {
-	return file{name, digest(content)}, os.WriteFile(filepath.Join(out, name), content, 0o644) // #nosec G306 -- It is for all.
+	err := os.WriteFile(filepath.Join(out, name), content, 0o644) // #nosec G306 -- It is for all.
+	return file{name, digest(content)}, err
 }
 
 // digest returns the SHA-256 of a content, in hexadecimal digits.

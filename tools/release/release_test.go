@@ -84,7 +84,8 @@ func checksums(t *testing.T, dir string) {
 		}
 	}
 	slices.Sort(listed)
-	if all := slices.DeleteFunc(names(t, dir), func(name string) bool { return name == "SHA256SUMS" }); !slices.Equal(listed, all) {
+	all := slices.DeleteFunc(names(t, dir), func(name string) bool { return name == "SHA256SUMS" })
+	if !slices.Equal(listed, all) {
 		t.Errorf("%v of %v", listed, all)
 	}
 }
@@ -97,7 +98,7 @@ func readChart(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	c := loaded.(*chart.Chart)
-	if c.Metadata.Version != released || c.Metadata.AppVersion != "v"+released || len(c.Templates) == 0 || c.Schema == nil {
+	if m := c.Metadata; m.Version != released || m.AppVersion != "v"+released || len(c.Templates) == 0 || c.Schema == nil {
 		t.Errorf("%+v with %d templates", c.Metadata, len(c.Templates))
 	}
 }
@@ -161,7 +162,8 @@ func holdsVersion(t *testing.T, name string, index v1.ImageIndex) {
 	})
 	said, err := exec.CommandContext(t.Context(), program, "version").Output()
 	commit := run(t, "../..", "rev-parse", "HEAD")
-	if want := "version: v" + released + "\ncommit:  " + commit + "\ndate:    "; err != nil || !strings.HasPrefix(string(said), want) {
+	want := "version: v" + released + "\ncommit:  " + commit + "\ndate:    "
+	if err != nil || !strings.HasPrefix(string(said), want) {
 		t.Errorf("%s (%v), and not %s", said, err, want)
 	}
 }
@@ -193,7 +195,9 @@ func readSBOM(t *testing.T, dir string, digests map[string]string) {
 		t.Errorf("the SBOM has the chart with digest %s, and it has %s", found["mayfly-chart"], chart)
 	}
 	for _, id := range []string{"library-stdlib", "library-k8s.io-client-go", "library-google.golang.org-grpc"} {
-		if !slices.ContainsFunc(document.Packages, func(p *spdx.Package) bool { return strings.HasPrefix(string(p.PackageSPDXIdentifier), id) }) {
+		if !slices.ContainsFunc(document.Packages, func(p *spdx.Package) bool {
+			return strings.HasPrefix(string(p.PackageSPDXIdentifier), id)
+		}) {
 			t.Errorf("the SBOM lacks %s", id)
 		}
 	}
@@ -216,7 +220,10 @@ func readProvenance(t *testing.T, dir string, digests map[string]string) {
 		t.Fatal(err)
 	}
 	provenance := &provenancev1.Provenance{}
-	if err := errors.Join(statement.Validate(), protojson.Unmarshal(text, provenance), provenance.Validate()); err != nil {
+	if err := errors.Join(statement.Validate(), protojson.Unmarshal(text, provenance)); err != nil {
+		t.Fatal(err)
+	}
+	if err := provenance.Validate(); err != nil {
 		t.Fatal(err)
 	}
 	subjects := map[string]string{}

@@ -22,8 +22,9 @@ func (s source) writeSBOM(images []image, chart file, programs []program, out st
 	b := s.newBill()
 	for _, i := range images {
 		of := b.add(common.TypeRelationshipDescribe, "DOCUMENT", &spdx.Package{
-			PackageName: i.Name, PackageVersion: s.Version, PackageFileName: i.Archive.Name, PrimaryPackagePurpose: "CONTAINER",
-			PackageChecksums: sha256sum(i.Digest), PackageExternalReferences: purl("oci/" + i.Name + "@sha256%3A" + i.Digest),
+			PackageName: i.Name, PackageVersion: s.Version, PackageFileName: i.Archive.Name,
+			PackageChecksums: sha256sum(i.Digest), PrimaryPackagePurpose: "CONTAINER",
+			PackageExternalReferences: purl("oci/" + i.Name + "@sha256%3A" + i.Digest),
 		})
 		for _, p := range programs {
 			if p.Name == i.Name {
@@ -32,8 +33,8 @@ func (s source) writeSBOM(images []image, chart file, programs []program, out st
 		}
 	}
 	b.add(common.TypeRelationshipDescribe, "DOCUMENT", &spdx.Package{
-		PackageName: "mayfly-chart", PackageVersion: s.number(), PackageFileName: chart.Name, PrimaryPackagePurpose: "ARCHIVE",
-		PackageChecksums: sha256sum(chart.Digest),
+		PackageName: "mayfly-chart", PackageVersion: s.number(), PackageFileName: chart.Name,
+		PackageChecksums: sha256sum(chart.Digest), PrimaryPackagePurpose: "ARCHIVE",
 	})
 	var text bytes.Buffer
 	if err := spdxjson.Write(b.document, &text, spdxjson.Indent("  ")); err != nil {
@@ -64,7 +65,8 @@ func (s source) newBill() *bill {
 // addProgram adds the program of one platform to an image, and the modules to it.
 func (b *bill) addProgram(of common.ElementID, p program) {
 	program := b.add(common.TypeRelationshipContains, of, &spdx.Package{
-		PackageName: p.Name + "-" + p.OS + "-" + p.Arch, PackageVersion: p.Info.Main.Version, PackageFileName: "/" + p.Name,
+		PackageName: p.Name + "-" + p.OS + "-" + p.Arch, PackageVersion: p.Info.Main.Version,
+		PackageFileName:  "/" + p.Name,
 		PackageChecksums: sha256sum(digest(p.Content)), PrimaryPackagePurpose: "APPLICATION",
 	})
 	b.addModule(program, p.Info.Main)
@@ -87,9 +89,8 @@ func (b *bill) addModule(of common.ElementID, m debug.Module) {
 
 // add adds a package once, and a relation to it, and returns what it is called in the document.
 func (b *bill) add(relation string, from common.ElementID, p *spdx.Package) common.ElementID {
-	id := common.ElementID(strings.Join([]string{
-		strings.ToLower(p.PrimaryPackagePurpose), notOfID().ReplaceAllString(p.PackageName+"-"+p.PackageVersion, "-"),
-	}, "-"))
+	name := notOfID().ReplaceAllString(p.PackageName+"-"+p.PackageVersion, "-")
+	id := common.ElementID(strings.ToLower(p.PrimaryPackagePurpose) + "-" + name)
 	if !b.known[id] {
 		b.known[id] = true
 		p.PackageSPDXIdentifier = id
@@ -101,7 +102,8 @@ func (b *bill) add(relation string, from common.ElementID, p *spdx.Package) comm
 		b.document.Packages = append(b.document.Packages, p)
 	}
 	b.document.Relationships = append(b.document.Relationships, &spdx.Relationship{
-		RefA: common.MakeDocElementID("", string(from)), RefB: common.MakeDocElementID("", string(id)), Relationship: relation,
+		RefA: common.MakeDocElementID("", string(from)), Relationship: relation,
+		RefB: common.MakeDocElementID("", string(id)),
 	})
 	return id
 }

@@ -31,7 +31,8 @@ func (s source) number() string { return strings.TrimPrefix(s.Version, "v") }
 func parseVersion(text string) (string, error) {
 	version := "v" + strings.TrimPrefix(text, "v")
 	if semver.Canonical(version) != version {
-		return "", fmt.Errorf(`VERSION=%s: a semantic version is needed, such as 0.1.0, v0.1.0 or 0.2.0-rc.1, without "+"`, text)
+		return "", fmt.Errorf("VERSION=%s: a semantic version without + is needed, such as 0.1.0, v0.1.0 or 0.2.0-rc.1",
+			text)
 	}
 	if err := module.Check(modulePath, version); err != nil {
 		return "", fmt.Errorf("VERSION=%s: %w", text, err)
@@ -39,8 +40,8 @@ func parseVersion(text string) (string, error) {
 	return version, nil
 }
 
-// checkOut clones the commit of a repository into a directory, and gives it the version as its only tag there, by which
-// the go command stamps the programs. The repository itself is only read.
+// checkOut clones the commit of a repository into a directory, and gives it the version as its only tag there: the go
+// command stamps the programs by it. The repository itself is only read.
 func checkOut(ctx context.Context, repository, version, dir string, ignoreChanges bool) (source, error) {
 	changes, err := git(ctx, repository, "status", "--porcelain")
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 func TestVersions(t *testing.T) {
 	for text, want := range map[string]string{
 		"0.1.0": "v0.1.0", "v0.1.0": "v0.1.0", "1.2.3-rc.1": "v1.2.3-rc.1",
-		"": "", "0.1": "", "v1": "", "vv0.1.0": "", "0.1.0+b1": "", "01.0.0": "", "devel": "", "49f9efd-dirty": "", "2.0.0": "",
+		"": "", "0.1": "", "v1": "", "vv0.1.0": "", "0.1.0+b1": "", "01.0.0": "",
+		"devel": "", "49f9efd-dirty": "", "2.0.0": "",
 	} {
 		version, err := parseVersion(text)
 		if version != want || (err == nil) != (want != "") {
@@ -65,7 +66,8 @@ func TestPlatforms(t *testing.T) {
 	var programs []program
 	for _, arch := range []string{"amd64", "arm64"} {
 		for _, c := range contents() {
-			programs = append(programs, program{Name: c.Name, OS: "linux", Arch: arch, Content: []byte(arch), Info: &debug.BuildInfo{}})
+			p := program{Name: c.Name, OS: "linux", Arch: arch, Content: []byte(arch), Info: &debug.BuildInfo{}}
+			programs = append(programs, p)
 		}
 	}
 	out := t.TempDir()
