@@ -164,7 +164,10 @@ func (s source) tarball(dir string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return out.Bytes(), w.Close()
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
 }
 
 // add adds a file of root's to a tar file, with the time of the commit.

@@ -107,7 +107,11 @@ func readChart(t *testing.T, dir string) {
 func readArchive(t *testing.T, path string) v1.ImageIndex {
 	t.Helper()
 	dir := t.TempDir()
-	untar(t, bytes.NewReader(read(t, filepath.Dir(path), filepath.Base(path))), func(name string, content []byte) {
+	packed := read(t, filepath.Dir(path), filepath.Base(path))
+	if end := make([]byte, 1024); !bytes.HasSuffix(packed, end) {
+		t.Errorf("%s has no end: tar(1) takes it for cut off", path)
+	}
+	untar(t, bytes.NewReader(packed), func(name string, content []byte) {
 		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {
 			t.Fatal(err)
 		}
