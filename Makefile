@@ -181,7 +181,7 @@ image: ## the container images from the Dockerfile, by buildah
 IGNORE_CHANGES ?= false
 
 .PHONY: release
-release: ## images, chart, SBOM, provenance and checksums of VERSION=0.1.0 in out/release: the same bytes each time
+release: ## images, chart, licences, SBOM, provenance and checksums of VERSION=0.1.0 in out/release: the same bytes each time
 	@[ "$(origin VERSION)" != file ] || { echo "make release needs a version, such as VERSION=0.1.0" >&2; exit 1; }
 	cd tools/release && go run . --version '$(VERSION)' --repository ../.. --out ../../out/release --ignore-changes=$(IGNORE_CHANGES)
 

@@ -1,5 +1,5 @@
-// Command release makes the files of a release from one commit: images for each platform, the chart, an SBOM,
-// provenance and checksums. Whoever has the commit and the version of Go makes the same bytes.
+// Command release makes the files of a release from one commit: images for each platform, the chart, licences,
+// an SBOM, provenance and checksums. Whoever has the commit and the version of Go makes the same bytes.
 package main
 
 import (

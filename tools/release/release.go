@@ -50,7 +50,7 @@ func release(ctx context.Context, o options, to io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(unfinished)
-	if err := s.write(ctx, o.Platforms, filepath.Join(work, "programs"), unfinished, to); err != nil {
+	if err := s.write(ctx, o.Platforms, work, unfinished, to); err != nil {
 		return err
 	}
 	if err := os.Chmod(unfinished, 0o755); err != nil { // #nosec G302 -- It is for all.
@@ -62,9 +62,9 @@ func release(ctx context.Context, o options, to io.Writer) error {
 	return os.Rename(unfinished, out)
 }
 
-// write writes each file of the release to the directory out.
-func (s source) write(ctx context.Context, platforms []string, programs, out string, to io.Writer) error {
-	built, err := s.build(ctx, platforms, programs)
+// write writes each file of the release to the directory out, with the directory work for what is on the way.
+func (s source) write(ctx context.Context, platforms []string, work, out string, to io.Writer) error {
+	built, err := s.build(ctx, platforms, filepath.Join(work, "programs"))
 	if err != nil {
 		return err
 	}
@@ -76,11 +76,15 @@ func (s source) write(ctx context.Context, platforms []string, programs, out str
 	if err != nil {
 		return fmt.Errorf("write the chart: %w", err)
 	}
+	licences, err := s.writeLicences(ctx, filepath.Join(work, "licences"), out)
+	if err != nil {
+		return fmt.Errorf("write the licences: %w", err)
+	}
 	sbom, err := s.writeSBOM(images, chart, built, out)
 	if err != nil {
 		return fmt.Errorf("write the SBOM: %w", err)
 	}
-	files := []file{chart, sbom}
+	files := []file{chart, licences, sbom}
 	for _, i := range images {
 		files = append(files, i.Archive)
 	}

@@ -46,6 +46,7 @@ func TestRelease(t *testing.T) {
 	t.Run("twice the same bytes", func(t *testing.T) { same(t, one, other) })
 	t.Run("checksums", func(t *testing.T) { checksums(t, one) })
 	t.Run("chart", func(t *testing.T) { readChart(t, one) })
+	t.Run("licences", func(t *testing.T) { readLicences(t, one) })
 	digests := map[string]string{}
 	for _, c := range contents() {
 		t.Run(c.Name, func(t *testing.T) {
@@ -62,7 +63,7 @@ func TestRelease(t *testing.T) {
 func same(t *testing.T, one, other string) {
 	t.Helper()
 	files, others := names(t, one), names(t, other)
-	if len(files) != 6 || !slices.Equal(files, others) {
+	if len(files) != 7 || !slices.Equal(files, others) {
 		t.Fatalf("%v and %v", files, others)
 	}
 	for _, name := range files {
@@ -100,6 +101,20 @@ func readChart(t *testing.T, dir string) {
 	c := loaded.(*chart.Chart)
 	if m := c.Metadata; m.Version != released || m.AppVersion != "v"+released || len(c.Templates) == 0 || c.Schema == nil {
 		t.Errorf("%+v with %d templates", c.Metadata, len(c.Templates))
+	}
+}
+
+// readLicences finds the licence of a module and that of Go among the licences.
+func readLicences(t *testing.T, dir string) {
+	t.Helper()
+	found := map[string]bool{}
+	untar(t, bytes.NewReader(read(t, dir, "mayfly-licences-"+released+".tar")), func(name string, content []byte) {
+		found[name] = len(content) > 0
+	})
+	for _, name := range []string{"LICENSE-of-Go", "k8s.io/client-go/LICENSE", "google.golang.org/grpc/NOTICE.txt"} {
+		if !found[name] {
+			t.Errorf("there is no %s", name)
+		}
 	}
 }
 
