@@ -34,14 +34,17 @@ const released = "0.0.1-test.1"
 // machine, and reads what came out.
 func TestRelease(t *testing.T) {
 	outs := []string{t.TempDir(), t.TempDir()}
+	from := "../.." // Of which the first is a clone; the second is one of the first, for the checkout may go on.
 	for i, dir := range []string{"one", "another/one"} {
 		clone := filepath.Join(t.TempDir(), dir)
-		run(t, "../..", "clone", "--quiet", ".", clone)
+		run(t, from, "clone", "--quiet", ".", clone)
+		from = clone
 		o := options{Repository: clone, Version: released, Out: outs[i], Platforms: []string{"linux/" + runtime.GOARCH}}
 		if err := release(t.Context(), o, io.Discard); err != nil {
 			t.Fatal(err)
 		}
 	}
+	commit := run(t, from, "rev-parse", "HEAD")
 	one, other := filepath.Join(outs[0], released), filepath.Join(outs[1], released)
 	t.Run("twice the same bytes", func(t *testing.T) { same(t, one, other) })
 	t.Run("checksums", func(t *testing.T) { checksums(t, one) })
@@ -52,11 +55,11 @@ func TestRelease(t *testing.T) {
 		t.Run(c.Name, func(t *testing.T) {
 			index := readArchive(t, filepath.Join(one, c.Name+"-image-"+released+".tar"))
 			digests[c.Name] = sum(t, index)
-			holdsVersion(t, c.Name, index)
+			holdsVersion(t, c.Name, commit, index)
 		})
 	}
 	t.Run("SBOM", func(t *testing.T) { readSBOM(t, one, digests) })
-	t.Run("provenance", func(t *testing.T) { readProvenance(t, one, digests) })
+	t.Run("provenance", func(t *testing.T) { readProvenance(t, one, commit, digests) })
 }
 
 // same holds each file of a release to that of another one.
@@ -156,7 +159,7 @@ func readArchive(t *testing.T, path string) v1.ImageIndex {
 }
 
 // holdsVersion runs the program of an image, which says of what version and commit it is.
-func holdsVersion(t *testing.T, name string, index v1.ImageIndex) {
+func holdsVersion(t *testing.T, name, commit string, index v1.ImageIndex) {
 	t.Helper()
 	manifest, err := index.IndexManifest()
 	if err != nil {
@@ -180,7 +183,6 @@ func holdsVersion(t *testing.T, name string, index v1.ImageIndex) {
 		}
 	})
 	said, err := exec.CommandContext(t.Context(), program, "version").Output()
-	commit := run(t, "../..", "rev-parse", "HEAD")
 	want := "version: v" + released + "\ncommit:  " + commit + "\ndate:    "
 	if err != nil || !strings.HasPrefix(string(said), want) {
 		t.Errorf("%s (%v), and not %s", said, err, want)
@@ -228,7 +230,7 @@ func readSBOM(t *testing.T, dir string, digests map[string]string) {
 }
 
 // readProvenance reads the statement, and holds its subjects to images and files.
-func readProvenance(t *testing.T, dir string, digests map[string]string) {
+func readProvenance(t *testing.T, dir, commit string, digests map[string]string) {
 	t.Helper()
 	statement := &statementv1.Statement{}
 	if err := protojson.Unmarshal(read(t, dir, "mayfly-"+released+".intoto.json"), statement); err != nil {
@@ -267,8 +269,8 @@ func readProvenance(t *testing.T, dir string, digests map[string]string) {
 		t.Errorf("%d subjects, and there are %d", len(subjects), len(want))
 	}
 	source := provenance.GetBuildDefinition().GetResolvedDependencies()[0]
-	if commit := run(t, "../..", "rev-parse", "HEAD"); source.GetDigest()["gitCommit"] != commit {
-		t.Errorf("the statement has commit %v, and the checkout %s", source.GetDigest(), commit)
+	if source.GetDigest()["gitCommit"] != commit {
+		t.Errorf("the statement has commit %v, and the clone %s", source.GetDigest(), commit)
 	}
 }
 
