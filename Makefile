@@ -9,7 +9,7 @@ export MAYFLY_CACHE ?= $(HOME)/.cache/mayfly
 # Where the cluster of cluster-up lies, with all that it writes.
 export MAYFLY_CLUSTER ?= /var/tmp/mayfly-cluster
 # Where the modules of the repository are: the product's, and one for each tool that it should not depend on.
-MODULES := . $(patsubst %/go.mod,%,$(wildcard test/*/go.mod test/*/*/go.mod))
+MODULES := . tools/release $(patsubst %/go.mod,%,$(wildcard test/*/go.mod test/*/*/go.mod))
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 FUZZTIME ?= 10s
@@ -27,7 +27,7 @@ CONSUMERS := haproxy iproute2 libtomcat10-java nginx-light openjdk-17-jre-headle
 install = ( flock 9; [ "$$(dpkg-query --show --showformat '$${db:Status-Status}\n' $(1) 2>/dev/null | grep --count '^installed$$')" = $(words $(1)) ] || \
 	{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --no-remove $(1); } >&2 9>&- ) 9>/var/lock/mayfly-packages
 # The parts of the test suite, in the order in which they begin. Two run at a time: the stories wait more than they work.
-PARTS := e2e unit load chaos integration consumers chart fuzz sanity demo
+PARTS := e2e unit load chaos integration consumers chart packaging fuzz sanity demo
 
 .PHONY: help
 help: ## list the targets
@@ -100,6 +100,10 @@ consumers: build ## real programs that read the files of a volume: the examples,
 chart: ## the Helm chart, with Helm's own code: lint, every value, and the install files that are rendered from it
 	cd test/chart && go test $(TESTFLAGS) -race -count=1 ./...
 
+.PHONY: packaging
+packaging: licences ## a release from two clones, for this machine's platform: the same bytes, and what they hold
+	cd tools/release && go test $(TESTFLAGS) -race -count=1 ./...
+
 .PHONY: sanity
 sanity: build ## csi-sanity against the binary
 	cd test/sanity && go test $(TESTFLAGS) -race -count=1 ./...
@@ -157,18 +161,40 @@ generate: ## the CRD, the copies of its types, and what comes from the chart: in
 generated:
 	@before=$$(sha256sum $(GENERATED)); $(MAKE) generate; [ "$$(sha256sum $(GENERATED))" = "$$before" ] || { echo "make generate has changed files" >&2; exit 1; }
 
+release-tool := go tool -modfile=$(CURDIR)/tools/release/go.mod
+
 .PHONY: lint
-lint: generated ## gofmt, go vet, golangci-lint and go mod tidy in every module; what is generated is up to date
+lint: generated ## gofmt, go vet, golangci-lint and go mod tidy in every module, actionlint; what is generated is up to date
 	@for module in $(MODULES); do \
 		echo "lint $$module"; \
 		(cd $$module && go mod tidy -diff && go tool -modfile=$(CURDIR)/tools/go.mod golangci-lint run --config $(CURDIR)/.golangci.yml ./...); \
 	done
+	@$(release-tool) actionlint -shellcheck= .github/workflows/*.yaml
 
 .PHONY: image
 image: ## the container images from the Dockerfile, by buildah
 	@command -v buildah >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends buildah; }
 	buildah --storage-driver vfs bud --isolation chroot -t mayfly:$(VERSION) .
 	buildah --storage-driver vfs bud --isolation chroot --target controller -t mayfly-controller:$(VERSION) .
+
+# Whether a release leaves out changes of the checkout that no commit has. Else it refuses them.
+IGNORE_CHANGES ?= false
+
+.PHONY: release
+release: ## images, chart, licences, SBOM, provenance and checksums of VERSION=0.1.0 in out/release: the same bytes each time
+	@[ "$(origin VERSION)" != file ] || { echo "make release needs a version, such as VERSION=0.1.0" >&2; exit 1; }
+	cd tools/release && go run . --version '$(VERSION)' --repository ../.. --out ../../out/release --ignore-changes=$(IGNORE_CHANGES)
+
+# What the modules in the images may be licensed by. All of it lets the images be under Apache-2.0.
+LICENCES := Apache-2.0,BSD-2-Clause,BSD-3-Clause,ISC,MIT
+
+.PHONY: licences
+licences:
+	@out=$$($(release-tool) go-licenses check --allowed_licenses=$(LICENCES) ./cmd/... 2>&1) || { echo "$$out" >&2; exit 1; }
+
+.PHONY: audit
+audit: licences ## licences of what is in the images, and its known vulnerabilities; asks Go's vulnerability database
+	$(release-tool) govulncheck ./cmd/...
 
 .PHONY: clean
 clean: ## remove what was built here; the cache stays

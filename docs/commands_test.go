@@ -52,7 +52,10 @@ func TestEveryCommandIsRun(t *testing.T) {
 // testFunctions returns the names of all functions of tests.
 func testFunctions(t *testing.T) (names []string) {
 	t.Helper()
-	for _, pattern := range []string{"../test/*/*_test.go", "../test/*/*/*_test.go", "../cmd/*/*_test.go", "../manifests/*_test.go", "*_test.go", "../driver/*_test.go"} {
+	for _, pattern := range []string{
+		"../test/*/*_test.go", "../test/*/*/*_test.go", "../cmd/*/*_test.go", "../manifests/*_test.go", "*_test.go",
+		"../driver/*_test.go", "../driver/*/*_test.go", "../signer/*/*_test.go", "../tools/*/*_test.go",
+	} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

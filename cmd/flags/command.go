@@ -52,7 +52,7 @@ func (c Command) run(ctx context.Context, args []string, getenv func(string) str
 	case len(args) == 0:
 		return Errorf("a command is missing: %s %s", c.Name, c.known(", "+c.Name+" ", " or "+c.Name+" "))
 	case args[0] == "version":
-		_, err := fmt.Fprintln(stdout, Version())
+		_, err := io.WriteString(stdout, describe(stamped()))
 		return err
 	case args[0] == "man":
 		_, err := io.WriteString(stdout, c.manual())
@@ -103,5 +103,5 @@ func (c Command) usage() string {
 var others = []struct{ words, about string }{
 	{"completion bash|zsh|fish", "print a shell's completion of commands and flags"},
 	{"man", "print the manual page"},
-	{"version", "print the version"},
+	{"version", "print the version, its commit and date, and that of Go"},
 }

@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"slices"
 	"strings"
 )
@@ -40,15 +39,6 @@ func ExitCode(command string, err error, stderr io.Writer) int {
 		return ExitUsage
 	}
 	return ExitError
-}
-
-// Version returns the version of the module, as the go command stamps it.
-func Version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
 }
 
 // Variable returns the environment variable that sets a flag.
