@@ -58,6 +58,8 @@ func TestStories(t *testing.T) {
 		{"certificates are asked for as the node, and Kubernetes' own volumes get theirs", podCertificates},
 		{"someone has the token of a driver that asks as its node, or all rights of the node", stolenRights},
 		{"CA certificates change in a running pod", trustPushed},
+		{"pods are deleted by force", deletedByForce},
+		{"pods are deleted by force while the kubelet is absent", deletedWithoutKubelet},
 		{"the kubelet is killed", kubeletKilled},
 		{"the node is rebooted", nodeRebooted},
 		{"cert-manager is down for two minutes", certManagerDown},
