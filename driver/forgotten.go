@@ -37,9 +37,10 @@ func (d *Driver) lookForForgotten(ctx context.Context) error {
 	}
 }
 
-// look makes volumes due whose pod is gone, and returns how many there are that the kubelet can't unpublish: what it needs for that
-// is in a file beside the target, which it writes before each publish call (kubernetes pkg/volume/csi/csi_plugin.go,
-// NewUnmounter). That the file is missing does not say that the pod is gone: they stay.
+// look makes volumes due whose pod is gone, and returns how many there are that the kubelet can't unpublish: what it
+// needs for that is in a file beside the target, which it writes before each publish call (kubernetes
+// pkg/volume/csi/csi_mounter.go, SetUpAt, and csi_plugin.go, NewUnmounter). That the file is missing does not say that
+// the pod is gone: they stay.
 func (d *Driver) look() (forgotten int) {
 	for _, v := range d.store.All() {
 		target := v.Record().Asked.Target

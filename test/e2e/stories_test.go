@@ -77,8 +77,10 @@ func TestStories(t *testing.T) {
 	t.Run("after everything all is back where it was", func(t *testing.T) { backWhereItWas(t, before) })
 	t.Run("after everything the rights are those that were used", func(t *testing.T) {
 		used := audited(t, begun)
-		if shared.Versions.HasKubernetes("1.37") { // Otherwise stories that use some are not told.
-			everyRightUsed(t, used)
+		if !shared.Versions.HasKubernetes("1.37") {
+			t.Log("not every right can have been used: some stories are not told")
+			return
 		}
+		everyRightUsed(t, used)
 	})
 }

@@ -28,6 +28,7 @@ func told(t *testing.T, all []telling, are bool, why string) []telling {
 // Who asks an older Kubernetes for what it does not have is told so.
 func notYetInKubernetes(s *story) {
 	const since = "which Kubernetes has from 1.37 on"
+	s.Cleanup(mayBeRefused()) // The node plugin asks as its node, in vain.
 	s.create(pod("trusting", asks("trust=issuer,cluster-trust-bundle:corp")))
 	s.says("trusting", "FailedMount", "trust source cluster-trust-bundle:corp: this API server does not serve ClusterTrustBundles", since)
 	s.delete("trusting")

@@ -1,4 +1,4 @@
-// The cert-manager before the one of go.mod.
+// The cert-manager before the one of go.mod, for make e2e CERT_MANAGER=1.20.
 module github.com/cert-manager/cert-manager/mayfly
 
 go 1.26.0

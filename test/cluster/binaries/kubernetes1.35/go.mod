@@ -1,4 +1,4 @@
-// Kubernetes 1.35, the oldest that Mayfly is tried on.
+// Kubernetes 1.35, for make e2e KUBERNETES=1.35.
 module github.com/mayfly-csi/mayfly/test/cluster/binaries/kubernetes1.35
 
 go 1.26.0
