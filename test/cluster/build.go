@@ -48,13 +48,14 @@ func (v Versions) binaries(nodes bool) ([]binary, error) {
 	), nil
 }
 
-// Build builds every binary of a cluster with nodes, and approver-policy, where that is not done yet. It tells of its progress.
+// Build builds every binary of a cluster with nodes, approver-policy and trust-manager, where that is not done yet. It tells of its progress.
 func Build(ctx context.Context, tell func(format string, args ...any)) error {
 	if _, err := VersionsOf().build(ctx, true, tell); err != nil {
 		return err
 	}
-	_, _, err := ApproverPolicy(ctx, tell)
-	return err
+	_, _, err1 := ApproverPolicy(ctx, tell)
+	_, _, err2 := TrustManager(ctx, tell)
+	return errors.Join(err1, err2)
 }
 
 // build sees to the binaries, and returns their paths by their names. They lie below $MAYFLY_CACHE
@@ -80,6 +81,13 @@ func ApproverPolicy(ctx context.Context, tell func(format string, args ...any)) 
 	const of = "github.com/cert-manager/approver-policy"
 	b := binary{name: "approver-policy", pkg: of + "/cmd", ldflags: "-s -w", module: "approverpolicy"}
 	return b.defined(ctx, of, "policy.cert-manager.io_certificaterequestpolicies.yaml", tell)
+}
+
+// TrustManager does the same for cert-manager's trust-manager.
+func TrustManager(ctx context.Context, tell func(format string, args ...any)) (path, definition string, err error) {
+	const of = "github.com/cert-manager/trust-manager"
+	b := binary{name: "trust-manager", pkg: of + "/cmd/trust-manager", ldflags: "-s -w", module: "trustmanager"}
+	return b.defined(ctx, of, "trust.cert-manager.io_bundles.yaml", tell)
 }
 
 // defined sees to a binary of a module that has the definitions of its resources in deploy/crds, and returns both paths.
