@@ -8,6 +8,10 @@ MAKEFLAGS += --no-print-directory
 export MAYFLY_CACHE ?= $(HOME)/.cache/mayfly
 # Where the cluster of cluster-up lies, with all that it writes.
 export MAYFLY_CLUSTER ?= /var/tmp/mayfly-cluster
+# What make e2e and make cluster-up run Mayfly on, where it is not the usual: KUBERNETES=1.35, CERT_MANAGER=1.20, CONTAINERD=2.
+export MAYFLY_KUBERNETES := $(KUBERNETES)
+export MAYFLY_CERT_MANAGER := $(CERT_MANAGER)
+export MAYFLY_CONTAINERD := $(CONTAINERD)
 # Where the modules of the repository are: the product's, and one for each tool that it should not depend on.
 MODULES := . tools/release $(patsubst %/go.mod,%,$(wildcard test/*/go.mod test/*/*/go.mod))
 
@@ -71,7 +75,7 @@ attack: build packages kubernetes ## mayfly-controller under attack, with 10,000
 	cd test/cluster && go test $(TESTFLAGS) -race -count=1 -timeout 20m -run '^TestUnderAttack$$' . -thief 10000
 
 .PHONY: e2e
-e2e: packages kubernetes ## stories of pods on a real Kubernetes: the one of cluster-up, or one of their own
+e2e: packages kubernetes ## stories of pods on a real Kubernetes: the one of cluster-up, or one of their own; KUBERNETES=1.35 CERT_MANAGER=1.20 CONTAINERD=2: on those
 	cd test/e2e && go test $(TESTFLAGS) -race -count=1 -timeout 40m -parallel 16 . ./hour
 
 .PHONY: cluster-up

@@ -87,7 +87,7 @@ func TestADiskThatBreaks(t *testing.T) {
 			goes.UID, comes.UID = "3b2f6a5e-0001-4c5e-9d3e-000000000002", "3b2f6a5e-0001-4c5e-9d3e-000000000003"
 			target := n.publish(stays)
 			n.publish(goes)
-			must(t, os.MkdirAll(filepath.Dir(n.Target(comes)), 0o750))
+			must(t, os.MkdirAll(filepath.Dir(n.Target(comes)), 0o750), os.WriteFile(n.Data(comes), []byte("{}"), 0o600))
 			d.breaks()
 
 			check := func() {

@@ -179,6 +179,7 @@ func (d *Driver) startQueues(ctx context.Context) {
 	d.start(ctx, "no end of a certificate is reported any more", d.ends.Run)
 	d.start(ctx, "no volume gets other CA certificates any more", d.trust.Run)
 	d.start(ctx, "no pod gets Events any more", d.events.Run)
+	d.start(ctx, "volumes that the kubelet has forgotten are not looked for any more", d.lookForForgotten)
 	if d.Profiles != nil {
 		d.start(ctx, "the profiles are not read any more", func(ctx context.Context) error {
 			return d.Profiles.Run(ctx, func(p *volume.Profiles) { d.trust.Distrust(p.Distrusted) })

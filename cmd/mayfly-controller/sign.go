@@ -9,6 +9,7 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -46,6 +47,9 @@ func sign(
 	m manager.Manager, decider cluster.Decider, record *audit.Log, holder *audit.Holder, o options, self string,
 	log *slog.Logger,
 ) error {
+	if err := served(m.GetRESTMapper()); err != nil {
+		return err
+	}
 	events := m.GetEventRecorder("mayfly-controller")
 	keeper, err := authority.New(authority.Config{
 		Names: o.authorities(), Plan: authority.DefaultPlan(), API: m.GetClient(), Live: m.GetAPIReader(),
@@ -62,6 +66,21 @@ func sign(
 		CAs: authority.Reader{Names: o.authorities(), Secrets: m.GetClient()}, OwnCA: o.OwnCA,
 		Audit: record, Holder: holder, Events: events, Metrics: metrics.Registry, Log: log,
 	}).Add(m)
+}
+
+// served returns an error unless the API server has what is signed, and where the CAs are published.
+func served(mapper meta.RESTMapper) error {
+	for _, kind := range []string{"PodCertificateRequest", "ClusterTrustBundle"} {
+		of := certificatesv1.SchemeGroupVersion.WithKind(kind)
+		switch _, err := mapper.RESTMapping(of.GroupKind(), of.Version); {
+		case meta.IsNoMatchError(err):
+			return fmt.Errorf("--pod-certificates needs %ss of certificates.k8s.io/v1, which Kubernetes has from 1.37 "+
+				"on, and this API server does not serve them: %w", kind, err)
+		case err != nil:
+			return fmt.Errorf("ask the API server whether it has %ss: %w", kind, err)
+		}
+	}
+	return nil
 }
 
 // authorities returns the names of the CAs.

@@ -291,7 +291,8 @@ func (s *sourceStore) explain(err error) error {
 		apierrors.IsInvalid(err):
 		return err
 	case apierrors.IsNotFound(err):
-		return errors.New("this API server does not serve ClusterTrustBundles of certificates.k8s.io/v1")
+		return errors.New("this API server does not serve ClusterTrustBundles of certificates.k8s.io/v1, which " +
+			"Kubernetes has from 1.37 on: name a ConfigMap or a file of the node instead")
 	case errors.As(err, &unanswered): // Without its URL.
 		return fmt.Errorf("%w: %w", ErrNoAnswer, unanswered.Err)
 	}

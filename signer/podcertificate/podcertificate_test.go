@@ -218,6 +218,7 @@ func TestHints(t *testing.T) {
 	}{
 		{forbidden(`User "system:node:node-a" cannot create resource "podcertificaterequests" in API group "certificates.k8s.io" in the namespace "shop"`), "which Kubernetes has from 1.37 on"},
 		{forbidden(`User "system:node:node-b" cannot create resource "podcertificaterequests" in API group "certificates.k8s.io" in the namespace "shop"`), ""},
+		{forbidden(`User "system:serviceaccount:mayfly-system:mayfly" cannot impersonate resource "users" in API group "" at the cluster scope`), "which Kubernetes has from 1.37 on"},
 		{apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "shop"), ""},
 		{apierrors.NewServiceUnavailable("impersonate:associated-node"), ""},
 		{nil, ""},

@@ -51,8 +51,10 @@ func hint(err error, node string) error {
 	const rights = "manifests/modes/pod-certificate/node.yaml"
 	contains := func(text string) bool { return strings.Contains(err.Error(), text) }
 	switch {
+	// An API server before Kubernetes 1.36 knows no impersonation of nodes as such, but only of users.
 	case apierrors.IsNotFound(err) && apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse),
-		apierrors.IsForbidden(err) && contains(fmt.Sprintf("User %q cannot create resource %q", user(node), resource)):
+		apierrors.IsForbidden(err) && contains(fmt.Sprintf("User %q cannot create resource %q", user(node), resource)),
+		apierrors.IsForbidden(err) && contains(`cannot impersonate resource "users"`):
 		return fmt.Errorf("%w: --signer=pod-certificate needs PodCertificateRequests in certificates.k8s.io/v1, "+
 			"which Kubernetes has from 1.37 on", err)
 	case !apierrors.IsForbidden(err):

@@ -345,10 +345,14 @@ func (w *world) checkMetrics() {
 }
 
 // checkGone demands that nothing is left of pods that are gone. A pod that vanished is noticed by the next process or the
-// next renewal.
+// next renewal, and within an hour.
 func (w *world) checkGone(since time.Time) {
 	w.buried = slices.DeleteFunc(w.buried, func(b burial) bool {
-		if b.abandoned && (since.Before(b.at) || time.Since(since) < 20*time.Second) {
+		noticed := since
+		if since.Before(b.at) {
+			noticed = b.at.Add(time.Hour)
+		}
+		if b.abandoned && time.Since(noticed) < 20*time.Second {
 			return false
 		}
 		for _, path := range []string{w.dir(&b.slot), w.Target(b.slot.Volume)} {

@@ -15,51 +15,59 @@ import (
 	"time"
 )
 
-// Kubernetes is the version of the control plane.
-const Kubernetes = "v1.37.2"
-
 // A binary is a command that the cluster consists of.
 type binary struct {
 	name, pkg, ldflags string
 	module             string // Below that of the binaries, where it can't be of that one.
+	modfile            string // In place of its module's go.mod.
+	cgo                bool   // It has code in C.
 }
 
 // binaries are what a control plane consists of, and what nodes need besides.
-func binaries(nodes bool) []binary {
-	const version = "-s -w -X k8s.io/component-base/version.gitVersion=" + Kubernetes +
-		" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37"
+func (v Versions) binaries(nodes bool) ([]binary, error) {
+	kubernetes, err1 := v.kubernetes()
+	modfile, err2 := v.certManager()
+	containerd, err3 := v.containerd()
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, err
+	}
 	all := []binary{
 		{name: "etcd", pkg: "go.etcd.io/etcd/server/v3", ldflags: "-s -w"},
-		{name: "kube-apiserver", pkg: "k8s.io/kubernetes/cmd/kube-apiserver", ldflags: version},
-		{name: "kubectl", pkg: "k8s.io/kubernetes/cmd/kubectl", ldflags: version},
-		{name: "certmanager", pkg: "./certmanager", ldflags: "-s -w"},
+		kubernetes.command("kube-apiserver"),
+		usual().command("kubectl"), // Whoever runs it has one.
+		{name: "certmanager", pkg: "./certmanager", ldflags: "-s -w", modfile: modfile},
 	}
 	if !nodes {
-		return all
+		return all, nil
 	}
-	return append(all,
-		binary{name: "kube-controller-manager", pkg: "k8s.io/kubernetes/cmd/kube-controller-manager", ldflags: version},
-		binary{name: "kube-scheduler", pkg: "k8s.io/kubernetes/cmd/kube-scheduler", ldflags: version},
-		binary{name: "kubelet", pkg: "k8s.io/kubernetes/cmd/kubelet", ldflags: version},
+	return append(append(all, containerd...),
+		kubernetes.command("kube-controller-manager"),
+		kubernetes.command("kube-scheduler"),
+		kubernetes.command("kubelet"),
 		binary{name: "pebble", pkg: "github.com/letsencrypt/pebble/v2/cmd/pebble", ldflags: "-s -w"},
-	)
+	), nil
 }
 
-// Build builds every binary of a cluster with nodes, and approver-policy, where that is not done yet. It tells of its progress.
+// Build builds every binary of a cluster with nodes, approver-policy and trust-manager, where that is not done yet. It tells of its progress.
 func Build(ctx context.Context, tell func(format string, args ...any)) error {
-	if _, err := build(ctx, true, tell); err != nil {
+	if _, err := VersionsOf().build(ctx, true, tell); err != nil {
 		return err
 	}
-	_, _, err := ApproverPolicy(ctx, tell)
-	return err
+	_, _, err1 := ApproverPolicy(ctx, tell)
+	_, _, err2 := TrustManager(ctx, tell)
+	return errors.Join(err1, err2)
 }
 
 // build sees to the binaries, and returns their paths by their names. They lie below $MAYFLY_CACHE
 // (~/.cache/mayfly), each in a directory whose name follows from what it is built of; what is there is not built again.
 // It tells of its progress.
-func build(ctx context.Context, nodes bool, tell func(format string, args ...any)) (map[string]string, error) {
+func (v Versions) build(ctx context.Context, nodes bool, tell func(format string, args ...any)) (map[string]string, error) {
+	all, err := v.binaries(nodes)
+	if err != nil {
+		return nil, err
+	}
 	paths := map[string]string{}
-	for _, b := range binaries(nodes) {
+	for _, b := range all {
 		var err error
 		if paths[b.name], err = b.get(ctx, tell); err != nil {
 			return nil, err
@@ -72,16 +80,43 @@ func build(ctx context.Context, nodes bool, tell func(format string, args ...any
 func ApproverPolicy(ctx context.Context, tell func(format string, args ...any)) (path, definition string, err error) {
 	const of = "github.com/cert-manager/approver-policy"
 	b := binary{name: "approver-policy", pkg: of + "/cmd", ldflags: "-s -w", module: "approverpolicy"}
+	return b.defined(ctx, of, "policy.cert-manager.io_certificaterequestpolicies.yaml", tell)
+}
+
+// TrustManager does the same for cert-manager's trust-manager.
+func TrustManager(ctx context.Context, tell func(format string, args ...any)) (path, definition string, err error) {
+	const of = "github.com/cert-manager/trust-manager"
+	b := binary{name: "trust-manager", pkg: of + "/cmd/trust-manager", ldflags: "-s -w", module: "trustmanager"}
+	return b.defined(ctx, of, "trust.cert-manager.io_bundles.yaml", tell)
+}
+
+// defined sees to a binary of a module that has the definitions of its resources in deploy/crds, and returns both paths.
+func (b binary) defined(ctx context.Context, module, file string, tell func(string, ...any)) (path, definition string, err error) {
 	if path, err = b.get(ctx, tell); err != nil {
 		return "", "", err
 	}
-	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", of)
-	cmd.Dir = b.dir()
-	dir, err := cmd.Output()
+	dir, err := b.find(ctx, module)
+	return path, filepath.Join(dir, "deploy", "crds", file), err
+}
+
+// find is the directory of a module of which the binary is built.
+func (b binary) find(ctx context.Context, module string) (string, error) {
+	dir, err := b.tool(ctx, "list", "-m", "-f", "{{.Dir}}", module).Output()
 	if err != nil {
-		return "", "", fmt.Errorf("find approver-policy: %w", err)
+		return "", fmt.Errorf("find module %s: %w", module, err)
 	}
-	return path, filepath.Join(strings.TrimSpace(string(dir)), "deploy", "crds", "policy.cert-manager.io_certificaterequestpolicies.yaml"), nil
+	return strings.TrimSpace(string(dir)), nil
+}
+
+// tool is a command of Go's in the binary's module.
+func (b binary) tool(ctx context.Context, command string, args ...string) *exec.Cmd {
+	argv := []string{command}
+	if b.modfile != "" {
+		argv = append(argv, "-modfile", b.modfile)
+	}
+	cmd := exec.CommandContext(ctx, "go", append(argv, args...)...)
+	cmd.Dir = b.dir()
+	return cmd
 }
 
 // get sees to the binary, and returns its path.
@@ -122,9 +157,7 @@ func repository() string {
 
 // sources is a digest of what decides on the binary: the versions of the modules that it is built of, and its source where it is ours.
 func (b binary) sources(ctx context.Context) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-f", "{{with .Module}}{{.Path}} {{.Version}}{{end}}", b.pkg)
-	cmd.Dir = b.dir()
-	modules, err := cmd.Output()
+	modules, err := b.tool(ctx, "list", "-deps", "-f", "{{with .Module}}{{.Path}} {{.Version}}{{end}}", b.pkg).Output()
 	if err != nil {
 		return "", err
 	}
@@ -169,9 +202,9 @@ func (b binary) build(ctx context.Context, path string, tell func(string, ...any
 	tell("building %s (all of Kubernetes takes some 8 minutes where nothing is cached, and approver-policy 2)", b.name)
 	begin := time.Now()
 	aside := fmt.Sprintf("%s.%d", path, os.Getpid())
-	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", b.ldflags, "-o", aside, b.pkg)
-	cmd.Dir = b.dir()
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=mod -buildvcs=false")
+	cmd := b.tool(ctx, "build", "-ldflags", b.ldflags, "-o", aside, b.pkg)
+	cgo := map[bool]string{true: "1", false: "0"}[b.cgo]
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo, "GOFLAGS=-mod=mod -buildvcs=false")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}

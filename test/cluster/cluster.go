@@ -33,6 +33,8 @@ type Cluster struct {
 	Port  int      // Of the API server, on 127.0.0.1; Up finds a free one if it is 0.
 	Tied  bool     `json:"-"` // It ends with this process, however this one ends.
 
+	Versions Versions // Of what it runs.
+
 	REST         *rest.Config         `json:"-"` // The administrator's.
 	Client       kubernetes.Interface `json:"-"`
 	CertManager  cmclient.Interface   `json:"-"`
@@ -64,6 +66,9 @@ func (c *Cluster) Up(ctx context.Context, tell func(format string, args ...any))
 		if err != nil {
 			return err
 		}
+		if open.Versions != c.Versions {
+			return fmt.Errorf("the cluster of %s has %s, and not %s: end it first", c.Dir, open.Versions, c.Versions)
+		}
 		*c = *open
 		c.tell = tell
 		if err := c.install(ctx); err != nil {
@@ -71,7 +76,7 @@ func (c *Cluster) Up(ctx context.Context, tell func(format string, args ...any))
 		}
 		return c.restartMayfly(ctx)
 	}
-	if c.binaries, err = build(ctx, len(c.Nodes) > 0, tell); err != nil {
+	if c.binaries, err = c.Versions.build(ctx, len(c.Nodes) > 0, tell); err != nil {
 		return err
 	}
 	if err := Down(c.Dir); err != nil {
@@ -209,7 +214,7 @@ func Open(dir string) (*Cluster, error) {
 // Borrow is the cluster of a directory, with Mayfly as it is now, if that cluster runs; otherwise one with two nodes in a new directory. When the
 // borrower is done, giveBack ends the latter and leaves the former.
 func Borrow(ctx context.Context, dir string, tell func(format string, args ...any)) (c *Cluster, giveBack func() error, err error) {
-	c = &Cluster{Dir: dir, Nodes: []string{"node-a", "node-b"}, Tied: true}
+	c = &Cluster{Dir: dir, Nodes: []string{"node-a", "node-b"}, Tied: true, Versions: VersionsOf()}
 	if Running(ctx, dir) {
 		return c, func() error { return nil }, c.Up(ctx, tell)
 	}

@@ -12,9 +12,7 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"text/template"
 
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -193,7 +191,7 @@ func (c *Cluster) startControlPlane(ctx context.Context, door *os.File) error {
 	if err := c.WaitAPI(ctx); err != nil {
 		return err
 	}
-	crds, err := certManagerCRDs(ctx)
+	crds, err := c.Versions.certManagerCRDs(ctx)
 	if err != nil {
 		return err
 	}
@@ -240,12 +238,11 @@ func (c *Cluster) WaitAPI(ctx context.Context) error {
 }
 
 // certManagerCRDs is the directory of cert-manager's resource definitions, in its module.
-func certManagerCRDs(ctx context.Context) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager")
-	cmd.Dir = module()
-	out, err := cmd.Output()
+func (v Versions) certManagerCRDs(ctx context.Context) (string, error) {
+	modfile, err := v.certManager()
 	if err != nil {
-		return "", fmt.Errorf("find cert-manager's module: %w", err)
+		return "", err
 	}
-	return filepath.Join(strings.TrimSpace(string(out)), "deploy", "crds"), nil
+	dir, err := binary{modfile: modfile}.find(ctx, "github.com/cert-manager/cert-manager")
+	return filepath.Join(dir, "deploy", "crds"), err
 }

@@ -37,7 +37,7 @@ func (c *Cluster) startNodes(ctx context.Context) error {
 func (c *Cluster) prepareNode(name string, number byte) error {
 	values := map[string]string{"Name": name, "Dir": c.Dir, "Pods": podSubnet(number).String(), "Cgroup": c.cgroup(name)}
 	for file, from := range map[string]string{
-		"init.sh": "init.sh", "containerd.toml": "containerd.toml", "kubelet.yaml": "kubelet.yaml", "cni/bridge.conflist": "bridge.conflist",
+		"init.sh": "init.sh", "containerd.toml": "containerd" + c.Versions.Containerd + ".toml", "kubelet.yaml": "kubelet.yaml", "cni/bridge.conflist": "bridge.conflist",
 	} {
 		if err := c.write(filepath.Join(name, file), from, values); err != nil {
 			return err
@@ -52,10 +52,15 @@ func (c *Cluster) prepareNode(name string, number byte) error {
 	}
 	dir := filepath.Join("/mnt", name)
 	return c.nodes[name].prepare([]service{
-		{"containerd", []string{"containerd", "--config", filepath.Join(dir, "containerd.toml")}},
+		{"containerd", append(ownPrograms(), "containerd", "--config", filepath.Join(dir, "containerd.toml"))},
 		{"kubelet", []string{"/mnt/bin/kubelet", "--config=" + filepath.Join(dir, "kubelet.yaml"), "--kubeconfig=" + filepath.Join(dir, "kubeconfig"),
 			"--node-ip=" + nodeAddress(number).Addr().String()}},
 	})
+}
+
+// ownPrograms begin a command that prefers the cluster's programs to those of the machine.
+func ownPrograms() []string {
+	return []string{"/usr/bin/env", "PATH=/mnt/bin:" + os.Getenv("PATH")}
 }
 
 // StartNode starts a node's machine, as at first or after a Kill.
@@ -113,7 +118,7 @@ func (c *Cluster) Import(ctx context.Context, archives ...string) error {
 // load gives the node's containerd an image.
 func (m *Machine) load(ctx context.Context, archive string) error {
 	return eventually(ctx, "containerd on "+m.Name, func(ctx context.Context) error {
-		out, err := m.Command(ctx, "ctr", "--namespace=k8s.io", "images", "import", filepath.Join("/mnt/images", filepath.Base(archive))).CombinedOutput()
+		out, err := m.Command(ctx, append(ownPrograms(), "ctr", "--namespace=k8s.io", "images", "import", filepath.Join("/mnt/images", filepath.Base(archive)))...).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("import %s: %w: %s", archive, err, out)
 		}

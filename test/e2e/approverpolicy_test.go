@@ -25,26 +25,33 @@ func (s *story) approverPolicy() (log string) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	objects := filepath.Join("testdata", "approver-policy.yaml")
+	s.define(definition, "approver-policy.yaml")
+	return s.runController(path, "system:serviceaccount:cert-manager:approver-policy", "--leader-election-namespace=cert-manager", "--metrics-bind-address=0",
+		"--readiness-probe-bind-address=0", "--webhook-host=127.0.0.1", "--webhook-port=6443")
+}
+
+// define applies the definition of a resource, and then a file of testdata, until the story ends.
+func (s *story) define(definition, objects string) {
+	s.Helper()
+	objects = filepath.Join("testdata", objects)
 	s.Cleanup(func() {
 		if _, err := shared.Kubectl(context.Background(), "delete", "--ignore-not-found", "--filename", objects, "--filename", definition); err != nil {
 			s.Error(err)
 		}
 	})
-	if _, err := shared.Kubectl(s.Context(), "apply", "--filename", definition); err != nil {
-		s.Fatal(err)
-	}
-	for _, args := range [][]string{{"wait", "--for=condition=Established", "--filename", definition, "--timeout=1m"}, {"apply", "--filename", objects}} {
+	for _, args := range [][]string{
+		{"apply", "--server-side", "--filename", definition}, {"wait", "--for=condition=Established", "--filename", definition, "--timeout=1m"}, {"apply", "--filename", objects},
+	} {
 		if _, err := shared.Kubectl(s.Context(), args...); err != nil {
 			s.Fatal(err)
 		}
 	}
-	return s.runApproverPolicy(path)
 }
 
-func (s *story) runApproverPolicy(path string) (log string) {
+// runController runs a controller in the network of node-a as a user until the story ends, and returns the path of its log.
+func (s *story) runController(path, user string, args ...string) (log string) {
 	s.Helper()
-	text, err := shared.UserKubeconfig("system:serviceaccount:cert-manager:approver-policy")
+	text, err := shared.UserKubeconfig(user)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -58,8 +65,7 @@ func (s *story) runApproverPolicy(path string) (log string) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	process := shared.Node("node-a").InNetwork(context.Background(), path, "--kubeconfig="+kubeconfig, "--leader-election-namespace=cert-manager", "--metrics-bind-address=0",
-		"--readiness-probe-bind-address=0", "--webhook-host=127.0.0.1", "--webhook-port=6443")
+	process := shared.Node("node-a").InNetwork(context.Background(), append([]string{path, "--kubeconfig=" + kubeconfig}, args...)...)
 	process.Stdout, process.Stderr = out, out
 	if err := process.Start(); err != nil {
 		s.Fatal(err)
@@ -68,7 +74,7 @@ func (s *story) runApproverPolicy(path string) (log string) {
 		err := errors.Join(process.Process.Signal(syscall.SIGTERM), process.Wait(), out.Close())
 		if err != nil || s.Failed() {
 			text, _ := os.ReadFile(log)
-			s.Logf("approver-policy ended with %v:\n%s", err, text)
+			s.Logf("%s ended with %v:\n%s", filepath.Base(path), err, text)
 		}
 	})
 	return log

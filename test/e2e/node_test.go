@@ -55,7 +55,8 @@ func volumes(ctx context.Context, node string) ([]string, error) {
 	return points, err
 }
 
-// The pods are the same after the reboot, and their tmpfs is gone with the certificates in it.
+// The pods are the same after the reboot, and their tmpfs is gone with the certificates in it. Of those that were deleted by force while the node
+// was down nothing is left.
 func nodeRebooted(s *story) {
 	const node, replicas = "node-a", 3
 	s.deploy(replicas, on(node))
@@ -63,9 +64,11 @@ func nodeRebooted(s *story) {
 	for _, pod := range s.readyPods(replicas) {
 		serials[string(pod.UID)] = s.leaf(pod.Name).SerialNumber.Text(16)
 	}
+	gone := s.ofEachKind(node)
 	if err := shared.Node(node).Kill(); err != nil {
 		s.Fatal(err)
 	}
+	s.force(gone)
 	if err := shared.StartNode(node); err != nil {
 		s.Fatal(err)
 	}
@@ -86,11 +89,6 @@ func nodeRebooted(s *story) {
 			s.Errorf("pod %s has the certificate from before the reboot", pod.Name)
 		}
 	}
-	s.until("the driver to be ready", func(ctx context.Context) error {
-		pod, err := driverPod(ctx, node)
-		if err == nil && !isReady(pod) {
-			err = fmt.Errorf("it is %+v", pod.Status.ContainerStatuses)
-		}
-		return err
-	})
+	s.nothingOf(gone...)
+	s.until("the driver to be ready", driverReady(node))
 }

@@ -2,7 +2,10 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -12,8 +15,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/cluster"
 )
 
-// CA certificates of a ClusterTrustBundle and a ConfigMap reach a running pod, which keeps its certificate. The right to read ConfigMaps comes when the
-// pod has said that it is missing.
+// CA certificates of a ClusterTrustBundle and a ConfigMap, which trust-manager writes, reach a running pod, which keeps its certificate. The right to read
+// ConfigMaps comes when the pod has said that it is missing.
 func trustPushed(s *story) {
 	var roots []string
 	for range 4 {
@@ -33,10 +36,12 @@ func trustPushed(s *story) {
 			s.Error(err)
 		}
 	})
-	corp := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "corp-ca"}, Data: map[string]string{"ca.crt": roots[1]}}
+	corp := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "corp"}, Data: map[string]string{"root.pem": roots[1]}}
 	if _, err := configMaps.Create(s.Context(), corp, metav1.CreateOptions{}); err != nil {
 		s.Fatal(err)
 	}
+	s.trustManager("corp-ca", `{"sources": [{"configMap": {"name": "corp", "key": "root.pem"}}],
+		"target": {"configMap": {"key": "ca.crt"}, "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "`+s.namespace+`"}}}}`)
 	s.create(pod("web", asks("trust=issuer,cluster-trust-bundle:"+s.namespace+",config-map:corp-ca/ca.crt")))
 	s.says("web", "FailedMount", `trust source config-map:corp-ca/ca.crt: configmaps "corp-ca" is forbidden`, "manifests/options/config-maps.yaml grants it")
 	s.option("config-maps")
@@ -52,7 +57,7 @@ func trustPushed(s *story) {
 			return err
 		}},
 		{roots[2] + roots[3], func(ctx context.Context) error {
-			corp.Data["ca.crt"] = roots[3]
+			corp.Data["root.pem"] = roots[3]
 			_, err := configMaps.Update(ctx, corp, metav1.UpdateOptions{})
 			return err
 		}},
@@ -62,15 +67,35 @@ func trustPushed(s *story) {
 		}
 		s.trusts("web", change.to)
 	}
-	if err := configMaps.Delete(s.Context(), "corp-ca", metav1.DeleteOptions{}); err != nil {
-		s.Fatal(err)
-	}
+	s.must("delete", "bundle", "corp-ca")
 	s.says("web", "TrustBundleKept", "ConfigMap "+s.namespace+"/corp-ca not found; the pod keeps the CA certificates that it has from config-map:corp-ca/ca.crt")
 	s.trusts("web", roots[2], roots[3])
 	if !s.leaf("web").Equal(before) || s.untroubled("web") != 1 {
 		s.Error("the pod got another certificate")
 	}
 	s.delete("web")
+}
+
+// trustManager runs trust-manager until the story ends, with the story's namespace for sources and a Bundle.
+func (s *story) trustManager(name, spec string) {
+	s.Helper()
+	path, definition, err := cluster.TrustManager(s.Context(), s.Logf)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.define(definition, "trust-manager.yaml")
+	crt, key, err := cluster.NewCA()
+	dir := s.TempDir()
+	err = errors.Join(err, os.WriteFile(filepath.Join(dir, "tls.crt"), crt, 0o600), os.WriteFile(filepath.Join(dir, "tls.key"), key, 0o600))
+	file := filepath.Join(dir, "bundle.json")
+	bundle := fmt.Sprintf(`{"apiVersion": "trust.cert-manager.io/v1alpha1", "kind": "Bundle", "metadata": {"name": %q}, "spec": %s}`, name, spec)
+	if err := errors.Join(err, os.WriteFile(file, []byte(bundle), 0o600)); err != nil {
+		s.Fatal(err)
+	}
+	s.runController(path, "system:serviceaccount:cert-manager:trust-manager", "--trust-namespace="+s.namespace, "--leader-elect=false",
+		"--metrics-port=0", "--readiness-probe-port=0", "--webhook-host=127.0.0.1", "--webhook-port=6444", "--webhook-certificate-dir="+dir)
+	s.must("apply", "--filename", file)
+	s.must("wait", "--for=condition=Synced", "bundle/"+name, "--timeout=2m")
 }
 
 // trusts waits until the pod has these CA certificates, after its issuer's.

@@ -71,6 +71,12 @@ func (k *Kubelet) Target(v Volume) string {
 	return filepath.Join(k.pod(v), "volumes", "kubernetes.io~csi", v.Volume(), "mount")
 }
 
+// Data is the file from which the kubelet knows how to unpublish the volume (kubernetes pkg/volume/csi/csi_mounter.go,
+// SetUpAt).
+func (k *Kubelet) Data(v Volume) string {
+	return filepath.Join(filepath.Dir(k.Target(v)), "vol_data.json")
+}
+
 func (k *Kubelet) pod(v Volume) string { return filepath.Join(k.Root, "pods", v.UID) }
 
 // A Driver is a connection to a node plugin's CSI socket. Close it after use.
@@ -145,6 +151,11 @@ func (k *Kubelet) Publish(ctx context.Context, d Driver, v Volume) (string, erro
 	if err := os.MkdirAll(filepath.Dir(target), 0o750); err != nil {
 		return "", fmt.Errorf("make the target's parent: %w", err)
 	}
+	if _, err := os.Stat(k.Data(v)); errors.Is(err, fs.ErrNotExist) {
+		if err := os.WriteFile(k.Data(v), []byte("{}"), 0o600); err != nil {
+			return "", err
+		}
+	}
 	_, err := d.NodePublishVolume(ctx, k.Request(v))
 	return target, err
 }
@@ -175,6 +186,9 @@ func (k *Kubelet) Unpublish(ctx context.Context, d Driver, v Volume) error {
 	defer cancel()
 	_, err := d.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: v.ID(), TargetPath: k.Target(v)})
 	if err != nil {
+		return err
+	}
+	if err := os.Remove(k.Data(v)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	for dir := filepath.Dir(k.Target(v)); dir != filepath.Join(k.Root, "pods"); dir = filepath.Dir(dir) {

@@ -38,8 +38,8 @@ func run(ctx context.Context, args []string) error {
 	}
 	switch args[0] {
 	case "up":
-		c := &cluster.Cluster{Dir: path, Nodes: strings.FieldsFunc(*nodes, func(r rune) bool { return r == ',' })}
-		return up(ctx, c, *namespace)
+		names := strings.FieldsFunc(*nodes, func(r rune) bool { return r == ',' })
+		return up(ctx, &cluster.Cluster{Dir: path, Nodes: names, Versions: cluster.VersionsOf()}, *namespace)
 	case "down":
 		return cluster.Down(path)
 	}
