@@ -20,7 +20,7 @@ type binary struct {
 	name, pkg, ldflags string
 	module             string // Below that of the binaries, where it can't be of that one.
 	modfile            string // In place of its module's go.mod.
-	cgo                bool   // It has code in C.
+	tags               string // For code in C, which is not built otherwise.
 }
 
 // binaries are what a control plane consists of, and what nodes need besides.
@@ -162,7 +162,7 @@ func (b binary) sources(ctx context.Context) (string, error) {
 		return "", err
 	}
 	lines := slices.Compact(slices.Sorted(strings.Lines(string(modules))))
-	text := b.pkg + b.ldflags + runtime.Version() + strings.Join(lines, "")
+	text := b.pkg + b.ldflags + b.tags + runtime.Version() + strings.Join(lines, "")
 	if strings.HasPrefix(b.pkg, "./") {
 		ours, err := source(filepath.Join(module(), b.pkg))
 		if err != nil {
@@ -202,8 +202,8 @@ func (b binary) build(ctx context.Context, path string, tell func(string, ...any
 	tell("building %s (all of Kubernetes takes some 8 minutes where nothing is cached, and approver-policy 2)", b.name)
 	begin := time.Now()
 	aside := fmt.Sprintf("%s.%d", path, os.Getpid())
-	cmd := b.tool(ctx, "build", "-ldflags", b.ldflags, "-o", aside, b.pkg)
-	cgo := map[bool]string{true: "1", false: "0"}[b.cgo]
+	cmd := b.tool(ctx, "build", "-tags", b.tags, "-ldflags", b.ldflags, "-o", aside, b.pkg)
+	cgo := map[bool]string{true: "1", false: "0"}[b.tags != ""]
 	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo, "GOFLAGS=-mod=mod -buildvcs=false")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)

@@ -67,7 +67,7 @@ func (v Versions) containerd() ([]binary, error) {
 		for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
 			all = append(all, binary{name: name, pkg: of + name, ldflags: "-s -w", module: module})
 		}
-		return append(all, binary{name: "runc", pkg: "github.com/opencontainers/runc", ldflags: "-s -w", module: module, cgo: true}), nil
+		return append(all, binary{name: "runc", pkg: "github.com/opencontainers/runc", ldflags: "-s -w", module: module, tags: "seccomp"}), nil
 	}
 	return nil, fmt.Errorf("nothing says how containerd %s is built: there is 2", v.Containerd)
 }

@@ -21,6 +21,9 @@ done <<-EOF
 	kernel/keys/root_maxkeys 1000000
 	kernel/keys/root_maxbytes 25000000
 EOF
+# A user namespace may mount /proc only where all of another one can be seen (kernel fs/namespace.c, mount_too_revealing).
+mkdir /run/proc
+mount -t proc proc /run/proc
 mount --make-rshared /
 ip link set lo up
 echo 1 >/proc/sys/net/ipv4/ip_forward
