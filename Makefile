@@ -20,7 +20,7 @@ STEPS ?= 600
 # More flags for every go test, such as -v.
 TESTFLAGS ?=
 # What the cluster for tests runs with, from Debian; the rest is built from Go modules.
-PACKAGES := buildah busybox-static containerd containernetworking-plugins e2fsprogs iproute2 procps runc runit systemd util-linux
+PACKAGES := buildah busybox-static containerd containernetworking-plugins e2fsprogs iproute2 jq procps runc runit systemd util-linux
 # Programs that read the files of a volume.
 CONSUMERS := haproxy iproute2 libtomcat10-java nginx-light openjdk-17-jre-headless openssl postgresql-15 tomcat10-common util-linux
 # Installs packages that are missing, one make at a time. No other package is removed for them.

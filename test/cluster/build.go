@@ -42,6 +42,7 @@ func binaries(nodes bool) []binary {
 		binary{name: "kube-scheduler", pkg: "k8s.io/kubernetes/cmd/kube-scheduler", ldflags: version},
 		binary{name: "kubelet", pkg: "k8s.io/kubernetes/cmd/kubelet", ldflags: version},
 		binary{name: "pebble", pkg: "github.com/letsencrypt/pebble/v2/cmd/pebble", ldflags: "-s -w"},
+		binary{name: "helm", pkg: "helm.sh/helm/v4/cmd/helm", ldflags: "-s -w", module: "helm"},
 	)
 }
 
