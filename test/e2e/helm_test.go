@@ -93,10 +93,12 @@ func (s *story) types(dir, commands string, flags ...string) string {
 	s.Helper()
 	added := strings.Join(append([]string{"$0"}, flags...), " ")
 	commands = regexp.MustCompile(`(?m)^ *helm [^>\n]*`).ReplaceAllString(commands, added)
+	begun := time.Now()
 	out, err := shared.Shell(context.WithoutCancel(s.Context()), dir, commands)
 	if err != nil {
 		s.Fatal(err)
 	}
+	s.Logf("%s for:\n%s", time.Since(begun).Round(time.Second), strings.TrimSpace(commands))
 	return out
 }
 
@@ -547,11 +549,8 @@ func (s *story) keepRenewing(pods []corev1.Pod) (stop func()) {
 			at := time.Now().Add(time.Second).UTC().Format(time.RFC3339)
 			patch := fmt.Appendf(nil, `{"metadata": {"annotations": {"csi.mayfly.dev/renew-at": %q}}}`, at)
 			for _, pod := range pods {
-				_, err := shared.Client.CoreV1().Pods(s.namespace).Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{})
-				if err != nil && ctx.Err() == nil {
-					s.Error(err)
-					return
-				}
+				// What fails is tried again soon, and goesOn sees whether pods renew.
+				_, _ = shared.Client.CoreV1().Pods(s.namespace).Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 			}
 			select {
 			case <-time.After(5 * time.Second):
@@ -590,8 +589,9 @@ func (l *load) ends() {
 		l.Fatal(err)
 	}
 	for _, e := range events.Items {
-		mounting := e.Reason == "FailedMount" && !strings.Contains(e.Message, "denied") && !strings.Contains(e.Message, "forbidden")
-		if !mounting && e.Reason != "Unhealthy" {
+		// The kubelet warns of mounts, where a node plugin is being replaced, and of what is not Mayfly's.
+		refused := strings.Contains(e.Message, "denied") || strings.Contains(e.Message, "forbidden")
+		if e.Source.Component != "kubelet" || refused {
 			l.Errorf("pod %s was told: %s: %s", e.InvolvedObject.Name, e.Reason, e.Message)
 		}
 	}
