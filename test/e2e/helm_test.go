@@ -40,6 +40,7 @@ func withoutMayfly(t *testing.T) {
 		}
 	})
 	s := &story{T: t}
+	s.nextImages()
 	s.uninstalledByKubectl()
 	s.keptDeleted()
 	s.cleaned()
@@ -98,7 +99,8 @@ func (s *story) types(dir, commands string, flags ...string) string {
 	if err != nil {
 		s.Fatal(err)
 	}
-	s.Logf("%s for:\n%s", time.Since(begun).Round(time.Second), strings.TrimSpace(commands))
+	first, _, _ := strings.Cut(strings.TrimSpace(commands), "\n")
+	s.Logf("%s for %s", time.Since(begun).Round(time.Second), first)
 	return out
 }
 
@@ -319,15 +321,9 @@ func (s *story) upgradedByHelm() {
 	load.ends()
 }
 
-// nextVersion returns a checkout of the next version, whose images the nodes have. The programs are the same.
-func (s *story) nextVersion() (dir string) {
+// nextImages gives the nodes the images of the next version. The programs are the same.
+func (s *story) nextImages() {
 	s.Helper()
-	dir, err := os.MkdirTemp("", "checkout-")
-	if err != nil {
-		s.Fatal(err)
-	}
-	s.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s.types(checkout, "cp --recursive manifests "+dir+"\nsed --in-place 's/^appVersion: devel$/appVersion: next/' "+dir+"/manifests/chart/Chart.yaml")
 	for image, options := range map[string][]string{"mayfly:next": nil, "mayfly-controller:next": {"--target", "controller"}} {
 		archive, err := shared.BuildImage(s.Context(), image, checkout, options...)
 		if err != nil {
@@ -337,6 +333,17 @@ func (s *story) nextVersion() (dir string) {
 			s.Fatal(err)
 		}
 	}
+}
+
+// nextVersion returns a checkout of the next version.
+func (s *story) nextVersion() (dir string) {
+	s.Helper()
+	dir, err := os.MkdirTemp("", "checkout-")
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s.types(checkout, "cp --recursive manifests "+dir+"\nsed --in-place 's/^appVersion: devel$/appVersion: next/' "+dir+"/manifests/chart/Chart.yaml")
 	return dir
 }
 
@@ -441,16 +448,23 @@ func (s *story) rendered() {
 		}
 		s.must("--namespace", mayfly, "rollout", "status", "deployment/mayfly-controller", "--timeout=2m")
 	}
-	const devel = "{image: {tag: devel}, controller: {image: {tag: devel}}}"
+	s.Cleanup(func() {
+		if s.Failed() {
+			s.must("delete", "deployment,pod", "--all", "--now")
+			_, _ = shared.Shell(context.Background(), next, "kubectl delete --ignore-not-found -f mayfly.yaml")
+		}
+	})
+	const devel = "{app: {watchPods: true}, image: {tag: devel}, controller: {image: {tag: devel}}}"
 	render(devel)
-	s.policy("limits: {minDuration: 10s}")
-	load := s.load(own("duration=1m"))
-	render("{}")
+	load := s.load(own())
+	renewed := s.keepRenewing(load.running)
+	render("{app: {watchPods: true}}")
 	s.runs("next")
 	load.goesOn()
 	render(devel)
 	s.runs("devel")
 	load.goesOn()
+	renewed()
 	load.ends()
 	powerful := mayBeRefused()
 	s.types(next, "kubectl delete -f mayfly.yaml")
