@@ -41,6 +41,7 @@ func withoutMayfly(t *testing.T) {
 	})
 	s := &story{T: t}
 	s.nextImages()
+	s.takenOver()
 	s.uninstalledByKubectl()
 	s.keptDeleted()
 	s.cleaned()
@@ -62,6 +63,18 @@ func withoutMayfly(t *testing.T) {
 			s.everythingIs(before)
 		})
 	}
+}
+
+// takenOver has Helm take over what kubectl has made, go to the next version, and remove what is its own.
+func (s *story) takenOver() {
+	s.Helper()
+	install, upgrade, _ := strings.Cut(documentedBlocks(s.T, installing, "takenOver", 1)[0], "\n")
+	s.types(checkout, install)
+	s.types(s.nextVersion(), upgrade)
+	s.runs("next")
+	powerful := mayBeRefused()
+	s.types(checkout, "helm uninstall mayfly --namespace mayfly-system --wait")
+	powerful()
 }
 
 // uninstalledByKubectl types what docs/operations.md has for kubectl.
@@ -139,15 +152,18 @@ func everything(t *testing.T) (all []string) {
 func list(ctx context.Context) ([]string, error) {
 	// Events and leases come and go by themselves; so do the pods, and with them what is theirs, of a story.
 	objects, err := shared.Shell(ctx, ".", `
-kinds=$(kubectl api-resources --verbs=list --output=name | grep --invert-match --extended-regexp '^(events|leases|componentstatuses)\b' | paste --serial --delimiters=,)
-kubectl get "$kinds" --all-namespaces --no-headers --output=custom-columns=KIND:.kind,NAMESPACE:.metadata.namespace,NAME:.metadata.name
+kinds=$(kubectl api-resources --verbs=list --output=name |
+  grep --invert-match --extended-regexp '^(events|leases|componentstatuses)\b' | paste --serial --delimiters=,)
+kubectl get "$kinds" --all-namespaces --no-headers \
+  --output=custom-columns=KIND:.kind,NAMESPACE:.metadata.namespace,NAME:.metadata.name
 kubectl get csinodes --no-headers --output=custom-columns=NAME:.metadata.name,DRIVERS:.spec.drivers`)
 	if err != nil {
 		return nil, err
 	}
 	var all []string
 	for line := range strings.Lines(objects) {
-		if fields := strings.Fields(line); len(fields) > 0 && !strings.HasPrefix(line, "Warning: ") && !strings.Contains(line, " story-") {
+		fields := strings.Fields(line)
+		if len(fields) > 0 && !strings.HasPrefix(line, "Warning: ") && !strings.Contains(line, " story-") {
 			all = append(all, strings.Join(fields, " "))
 		}
 	}
@@ -343,7 +359,8 @@ func (s *story) nextVersion() (dir string) {
 		s.Fatal(err)
 	}
 	s.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s.types(checkout, "cp --recursive manifests "+dir+"\nsed --in-place 's/^appVersion: devel$/appVersion: next/' "+dir+"/manifests/chart/Chart.yaml")
+	s.types(checkout, "cp --recursive manifests "+dir+`
+sed --in-place 's/^appVersion: devel$/appVersion: next/' `+dir+"/manifests/chart/Chart.yaml")
 	return dir
 }
 
