@@ -85,7 +85,7 @@ func (s *story) uninstalledByKubectl() {
 	powerful()
 }
 
-// documentedBlocks returns the blocks of commands of a document that are marked as run by this name, which are so many.
+// documentedBlocks returns the blocks of a document that are marked as run by this name. They are so many.
 func documentedBlocks(t *testing.T, document, by string, number int) (blocks []string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(checkout, document))
@@ -102,7 +102,7 @@ func documentedBlocks(t *testing.T, document, by string, number int) (blocks []s
 	return blocks
 }
 
-// types runs commands as a user does in a checkout, also at the end of a story. Flags are added to each command of helm.
+// types runs commands as a user does in a checkout, also at the end of a story. Flags are added to each of helm.
 func (s *story) types(dir, commands string, flags ...string) string {
 	s.Helper()
 	added := strings.Join(append([]string{"$0"}, flags...), " ")
@@ -122,7 +122,8 @@ func (s *story) cleaned() {
 	s.Helper()
 	commands := documentedBlocks(s.T, operating, "cleaned", 1)[0]
 	s.until("the node plugins to end", func(ctx context.Context) error {
-		pods, err := shared.Client.CoreV1().Pods(mayfly).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=mayfly"})
+		selected := metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=mayfly"}
+		pods, err := shared.Client.CoreV1().Pods(mayfly).List(ctx, selected)
 		if err == nil && len(pods.Items) > 0 {
 			err = fmt.Errorf("%d pods are there", len(pods.Items))
 		}
@@ -136,7 +137,7 @@ func (s *story) cleaned() {
 	}
 }
 
-// everything lists what there is: the objects of every kind, the drivers of the kubelets, and what nodes have of drivers.
+// everything lists what there is: objects of every kind, the drivers of the kubelets, and what nodes have of drivers.
 func everything(t *testing.T) (all []string) {
 	t.Helper()
 	err := eventually(t.Context(), "all that there is", func(ctx context.Context) (err error) {
@@ -169,7 +170,7 @@ kubectl get csinodes --no-headers --output=custom-columns=NAME:.metadata.name,DR
 	}
 	for _, node := range shared.Nodes {
 		files, err := shared.Node(node).Command(ctx, "sh", "-ec", `
-find /var/lib/kubelet/plugins /var/lib/kubelet/plugins_registry /tmp/cert-manager-csi-driver -mindepth 1 2>/dev/null || true
+find /var/lib/kubelet/plugins* /tmp/cert-manager-csi-driver -mindepth 1 2>/dev/null || true
 grep --only-matching ' /var/lib/kubelet/[^ ]*csi[^ ]*' /proc/1/mountinfo || true`).Output()
 		if err != nil {
 			return nil, fmt.Errorf("look at %s: %w", node, err)
@@ -258,12 +259,13 @@ func (s *story) installedByHelm(flags ...string) {
 func (s *story) sampled() {
 	s.Helper()
 	s.types(checkout, "kubectl apply -f manifests/sample/\nkubectl wait --for=condition=Ready pod/web --timeout=2m")
-	if out := s.types(checkout, "kubectl exec web -- ls /tls"); !containsAll(out, []string{"ca.crt", "tls.crt", "tls.key"}) {
+	out := s.types(checkout, "kubectl exec web -- ls /tls")
+	if !containsAll(out, []string{"ca.crt", "tls.crt", "tls.key"}) {
 		s.Errorf("the sample's volume has %s", out)
 	}
 }
 
-// mended breaks the issuer of the sample, and mends it by what the pod's event says, and docs/troubleshooting.md of that.
+// mended breaks the sample's issuer, and mends it by what the pod's event says, and docs/troubleshooting.md of that.
 func (s *story) mended() {
 	s.Helper()
 	s.types(checkout, `kubectl delete issuer internal-ca
@@ -340,7 +342,9 @@ func (s *story) upgradedByHelm() {
 // nextImages gives the nodes the images of the next version. The programs are the same.
 func (s *story) nextImages() {
 	s.Helper()
-	for image, options := range map[string][]string{"mayfly:next": nil, "mayfly-controller:next": {"--target", "controller"}} {
+	for image, options := range map[string][]string{
+		"mayfly:next": nil, "mayfly-controller:next": {"--target", "controller"},
+	} {
 		archive, err := shared.BuildImage(s.Context(), image, checkout, options...)
 		if err != nil {
 			s.Fatal(err)
@@ -372,7 +376,8 @@ func (s *story) runs(version string) {
 		s.Fatal(err)
 	}
 	for _, pod := range pods.Items {
-		if image := pod.Spec.Containers[0].Image; pod.DeletionTimestamp == nil && !strings.HasSuffix(image, ":"+version) {
+		image := pod.Spec.Containers[0].Image
+		if pod.DeletionTimestamp == nil && !strings.HasSuffix(image, ":"+version) {
 			s.Errorf("pod %s has the image %s, want %s", pod.Name, image, version)
 		}
 	}
@@ -494,7 +499,8 @@ func droppedIn(s *story) {
 	if err := importProgram(s.Context(), "olddriver:devel", "../olddriver"); err != nil {
 		s.Fatal(err)
 	}
-	s.types(checkout, "helm install cert-manager-csi-driver test/e2e/testdata/csi-driver --namespace "+s.namespace+" --wait")
+	const theirs = "helm install cert-manager-csi-driver test/e2e/testdata/csi-driver --wait --namespace "
+	s.types(checkout, theirs+s.namespace)
 	s.start(pod("old", ofCSIDriver("1h")))
 	s.servedBy("csi-driver", *s.ready("old"))
 	s.delete("old")
@@ -503,13 +509,15 @@ func droppedIn(s *story) {
 	block := documentedBlocks(s.T, installing, "droppedIn", 1)[0]
 	remove, take, _ := strings.Cut(strings.Replace(block, " cert-manager\n", " "+s.namespace+"\n", 1), "\n")
 	without := strings.Replace(take, "--take-ownership", "", 1)
-	if out, err := shared.Shell(s.Context(), checkout, without); err == nil || !strings.Contains(out, "invalid ownership") {
+	out, err := shared.Shell(s.Context(), checkout, without)
+	if err == nil || !strings.Contains(out, "invalid ownership") {
 		s.Errorf("Helm takes the object of another release: %v: %s", err, out)
 	}
 	s.types(checkout, remove)
 	s.must("apply", "--filename", csiDriver+"/csidriver.yaml") // As who has the object from elsewhere.
 	s.types(checkout, take)
-	if out := s.must("get", "csidriver", "csi.cert-manager.io", "--output=jsonpath={.spec.attachRequired}"); out != "true" {
+	out = s.must("get", "csidriver", "csi.cert-manager.io", "--output=jsonpath={.spec.attachRequired}")
+	if out != "true" {
 		s.Errorf("attachRequired is %s", out)
 	}
 	s.start(pod("old", ofCSIDriver("1h")))
@@ -574,6 +582,7 @@ func (s *story) startsAndGoes(name string, changes ...change) bool {
 // keepRenewing has pods renew by their annotation, again and again, until the function that it returns is called.
 func (s *story) keepRenewing(pods []corev1.Pod) (stop func()) {
 	ctx, cancel := context.WithCancel(s.Context())
+	client := shared.Client.CoreV1().Pods(s.namespace)
 	var work sync.WaitGroup
 	work.Go(func() {
 		for ctx.Err() == nil {
@@ -581,7 +590,7 @@ func (s *story) keepRenewing(pods []corev1.Pod) (stop func()) {
 			patch := fmt.Appendf(nil, `{"metadata": {"annotations": {"csi.mayfly.dev/renew-at": %q}}}`, at)
 			for _, pod := range pods {
 				// What fails is tried again soon, and goesOn sees whether pods renew.
-				_, _ = shared.Client.CoreV1().Pods(s.namespace).Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+				_, _ = client.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 			}
 			select {
 			case <-time.After(5 * time.Second):
@@ -603,7 +612,7 @@ func (l *load) goesOn() {
 	l.rotate(l.running)
 }
 
-// ends ends the load, and demands that pods have started all the time, and that no certificate was lost, late or refused.
+// ends ends the load, and demands that pods have started all the time, and no certificate was lost, late or refused.
 func (l *load) ends() {
 	l.Helper()
 	if started := l.stop(); started < 3 {
@@ -615,7 +624,8 @@ func (l *load) ends() {
 	for _, pod := range l.running {
 		l.Logf("pod %s has seen %d certificates", pod.Name, l.untroubled(pod.Name))
 	}
-	events, err := shared.Client.CoreV1().Events(l.namespace).List(l.Context(), metav1.ListOptions{FieldSelector: "type=Warning"})
+	warnings := metav1.ListOptions{FieldSelector: "type=Warning"}
+	events, err := shared.Client.CoreV1().Events(l.namespace).List(l.Context(), warnings)
 	if err != nil {
 		l.Fatal(err)
 	}
