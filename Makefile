@@ -24,7 +24,7 @@ STEPS ?= 600
 # More flags for every go test, such as -v.
 TESTFLAGS ?=
 # What the cluster for tests runs with, from Debian; the rest is built from Go modules.
-PACKAGES := buildah busybox-static containerd containernetworking-plugins e2fsprogs iproute2 procps runc runit systemd util-linux \
+PACKAGES := buildah busybox-static containerd containernetworking-plugins e2fsprogs iproute2 jq procps runc runit systemd util-linux \
 	$(if $(CONTAINERD),gcc libc6-dev libseccomp-dev pkg-config)
 # Programs that read the files of a volume.
 CONSUMERS := haproxy iproute2 libtomcat10-java nginx-light openjdk-17-jre-headless openssl postgresql-15 tomcat10-common util-linux

@@ -37,22 +37,26 @@ func restricted(t *testing.T) objects {
 	}})
 }
 
-// A CSIDriver object that is there keeps what can't be changed: csi-driver's has attachRequired, and ours has not.
+// A CSIDriver object that is there keeps what can't be changed: csi-driver's has attachRequired, and ours has not. It keeps
+// its fsGroupPolicy, too: Helm changes no field that kubectl has set.
 func TestCSIDriverThatIsThere(t *testing.T) {
 	cluster := Cluster{Lookup: there(t, Values{
 		"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": Values{"name": "csi.cert-manager.io"},
-		"spec": Values{"attachRequired": true, "volumeLifecycleModes": []any{"Ephemeral", "Persistent"}},
+		"spec": Values{
+			"attachRequired": true, "volumeLifecycleModes": []any{"Ephemeral", "Persistent"},
+			"fsGroupPolicy": "ReadWriteOnceWithFSType",
+		},
 	})}
 	both := Values{"dropIn": Values{"csiDriver": true, "csiDriverSpiffe": true}}
 	text := mustRender(t, both, cluster)["templates/csidrivers-drop-in.yaml"]
 	theirs, other, _ := strings.Cut(text, "\n---\n")
 	const kept = "helm.sh/resource-policy: keep"
-	for _, want := range []string{"attachRequired: true", "- Ephemeral\n    - Persistent\n", kept} {
+	for _, want := range []string{"attachRequired: true", "- Ephemeral\n    - Persistent\n", "fsGroupPolicy: ReadWriteOnceWithFSType", kept} {
 		if !strings.Contains(theirs, want) {
 			t.Errorf("no %q in %s", want, theirs)
 		}
 	}
-	for _, want := range []string{"attachRequired: false", "volumeLifecycleModes: [Ephemeral]", kept} {
+	for _, want := range []string{"attachRequired: false", "volumeLifecycleModes: [Ephemeral]", "fsGroupPolicy: None", kept} {
 		if !strings.Contains(other, want) {
 			t.Errorf("no %q in %s", want, other)
 		}

@@ -45,6 +45,7 @@ func (v Versions) binaries(nodes bool) ([]binary, error) {
 		kubernetes.command("kube-scheduler"),
 		kubernetes.command("kubelet"),
 		binary{name: "pebble", pkg: "github.com/letsencrypt/pebble/v2/cmd/pebble", ldflags: "-s -w"},
+		binary{name: "helm", pkg: "helm.sh/helm/v4/cmd/helm", ldflags: "-s -w", module: "helm"},
 	), nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -293,6 +294,20 @@ func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, c.binary("kubectl"), append([]string{"--kubeconfig", c.Kubeconfig()}, args...)...).CombinedOutput()
 	if err != nil {
 		return string(out), fmt.Errorf("kubectl %v: %w: %s", args, err, out)
+	}
+	return string(out), nil
+}
+
+// Shell runs commands of bash in a directory as an administrator types them there: kubectl and helm are found, and reach
+// the cluster. It returns what they print.
+func (c *Cluster) Shell(ctx context.Context, dir, commands string) (string, error) {
+	cmd := exec.CommandContext(ctx, "bash", "-c", "set -euo pipefail\n"+commands)
+	cmd.Dir = dir
+	// Later ones win. What the commands keep for themselves lies in HOME.
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig(), "HOME="+c.Dir, "PATH="+c.Bin()+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("%s: %w: %s", strings.TrimSpace(commands), err, out)
 	}
 	return string(out), nil
 }

@@ -96,7 +96,7 @@ func commands(t *testing.T, policy string) {
 var changing = regexp.MustCompile(`kubectl( --namespace [a-z-]+)? (apply|delete|create|annotate|set env|patch)\b`)
 
 // documentedCommands returns the commands of a document, one a line or continued after a pipe, of blocks that are not
-// marked as not run.
+// marked as not run, or as run by another test.
 func documentedCommands(t *testing.T, document string) (commands []string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", document))
@@ -104,7 +104,7 @@ func documentedCommands(t *testing.T, document string) (commands []string) {
 		t.Fatal(err)
 	}
 	for _, block := range regexp.MustCompile("(?ms)^([^\n]*)\n *```sh\n(.*?)^ *```$").FindAllStringSubmatch(string(text), -1) {
-		if strings.Contains(block[1], "<!-- not run: ") {
+		if strings.Contains(block[1], "<!-- not run: ") || strings.Contains(block[1], "<!-- run by ") {
 			continue
 		}
 		for line := range strings.Lines(regexp.MustCompile(`\|\n *`).ReplaceAllString(block[2], "| ")) {

@@ -14,7 +14,7 @@ import (
 
 // The manifests of the move; csi-driver's data directory is the one of its chart.
 const (
-	csiDriver     = "testdata/csi-driver.yaml"
+	csiDriver     = "testdata/csi-driver/templates" // A chart, as kubectl applies it.
 	dropIn        = "../../manifests/drop-in"
 	csiDriverData = "/tmp/cert-manager-csi-driver"
 )
@@ -276,6 +276,12 @@ func (s *story) withoutCSIDriver() {
 	s.must("delete", "--filename", csiDriver)
 	s.must("apply", "--filename", dropIn)
 	s.patchMayfly(`{"nodeSelector": {"mayfly": null}}`)
+	s.csiDriverCleaned()
+}
+
+// csiDriverCleaned removes what csi-driver leaves on the nodes.
+func (s *story) csiDriverCleaned() {
+	s.Helper()
 	for _, node := range shared.Nodes {
 		for _, argv := range [][]string{
 			{"umount", csiDriverData + "/inmemfs"}, {"rm", "-r", csiDriverData, "/var/lib/kubelet/plugins/cert-manager-csi-driver"},

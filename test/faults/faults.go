@@ -32,6 +32,20 @@ func Messages(document, run string) ([]string, error) {
 	return messages, nil
 }
 
+// Advice returns what a document, a path to troubleshooting.md, says to do about a reason.
+func Advice(document, reason string) (string, error) {
+	text, err := os.ReadFile(document) // #nosec G304 -- A test names it.
+	if err != nil {
+		return "", fmt.Errorf("read what to do: %w", err)
+	}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (.+) \\| (.+) \\|$").FindAllStringSubmatch(string(text), -1) {
+		if Match(strings.ReplaceAll(row[1], `\|`, "|"), reason) {
+			return row[3], nil
+		}
+	}
+	return "", fmt.Errorf("%s has no row for: %s", document, reason)
+}
+
 // Hold demands that the document has the messages of a run's faults, and no others of that run.
 func Hold(t testing.TB, document, run string, made []string) {
 	t.Helper()
