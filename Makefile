@@ -72,12 +72,12 @@ integration: build packages kubernetes ## the node plugin against a real kube-ap
 	cd test/cluster && go test $(TESTFLAGS) -race -count=1 -timeout 40m ./...
 
 .PHONY: attack
-attack: build packages kubernetes ## mayfly-controller under attack, with 10,000 requests by a stolen token instead of the 2,000 of integration
+attack: build packages kubernetes ## mayfly-controller under attack, with 10,000 requests by a stolen token instead of the 800 of integration
 	cd test/cluster && go test $(TESTFLAGS) -race -count=1 -timeout 20m -run '^TestUnderAttack$$' . -thief 10000
 
 .PHONY: e2e
 e2e: packages kubernetes ## stories of pods on a real Kubernetes: the one of cluster-up, or one of their own; KUBERNETES=1.35 CERT_MANAGER=1.20 CONTAINERD=2: on those
-	cd test/e2e && go test $(TESTFLAGS) -race -count=1 -timeout 40m -parallel 16 . ./hour
+	cd test/e2e && go test $(TESTFLAGS) -race -count=1 -timeout 60m -parallel 16 . ./hour
 
 .PHONY: cluster-up
 cluster-up: packages kubernetes ## a Kubernetes with two nodes, cert-manager and Mayfly on this machine; again: Mayfly as it is now

@@ -31,6 +31,8 @@ func run(ctx context.Context, args []string) (err error) {
 	crowd := flags.Int("crowd", 30, "how many pods to start at once")
 	file := flags.String("json", "", "file to write the numbers to")
 	rounds := flags.Int("rounds", 5, "how many times to start them at once, with and without")
+	attacks := flags.Int("attacks", 0, "start so many pods during each attack on mayfly-controller, and measure nothing else")
+	asNode := flags.Bool("pod-certificates", false, "of the attacks: in mode pod-certificate, with the controller's own CA")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -40,6 +42,13 @@ func run(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, giveBack()) }()
+	if *attacks > 0 {
+		rows, err := attacked(ctx, &siege{Cluster: c, asNode: *asNode, tell: tell}, *attacks)
+		if err == nil {
+			show("from creation to Running, while there is", rows)
+		}
+		return err
+	}
 	one, err := compare(ctx, c, *single, 1)
 	if err != nil {
 		return err
@@ -57,7 +66,9 @@ func run(ctx context.Context, args []string) (err error) {
 		requests.add(times)
 	}
 	measured := rows(*crowd, one, many)
-	show(measured, *crowd, requests)
+	show("from creation to Running", measured)
+	fmt.Printf("\n%d CertificateRequests at once, without pods and without a driver, took %s each (median; p99 %s), and %s until the last (median).\n",
+		*crowd, seconds(quantile(0.5, requests.each)), seconds(quantile(0.99, requests.each)), seconds(quantile(0.5, requests.last)))
 	return save(measured, *file)
 }
 
@@ -74,13 +85,16 @@ func compare(ctx context.Context, c *cluster.Cluster, rounds, atOnce int) (compa
 	var found comparison
 	for round := range rounds + 1 {
 		for i := range 2 {
-			volume := (round+i)%2 == 0 // Each side is the first in every other round.
+			var volume map[string]string
+			if (round+i)%2 == 0 { // Each side is the first in every other round.
+				volume = byIssuer()
+			}
 			times, err := start(ctx, c, atOnce, volume)
 			if err != nil {
 				return found, err
 			}
 			into := &found.without
-			if volume {
+			if volume != nil {
 				into = &found.with
 			}
 			if round > 0 {
@@ -129,18 +143,16 @@ func rows(crowd int, one, many comparison) []row {
 }
 
 // show prints the table.
-func show(rows []row, crowd int, requests series) {
+func show(title string, rows []row) {
 	t := table.NewWriter()
 	t.SetOutputMirror(os.Stdout)
 	t.Style().Format.Header = text.FormatDefault
-	t.AppendHeader(table.Row{"from creation to Running", "n", "without: median", "p99", "with: median", "p99", "more, median", "ratio of medians"})
+	t.AppendHeader(table.Row{title, "n", "without: median", "p99", "with: median", "p99", "more, median", "ratio of medians"})
 	for _, r := range rows {
 		t.AppendRow(table.Row{r.Name, r.N, seconds(r.WithoutMedian), seconds(r.WithoutP99), seconds(r.WithMedian), seconds(r.WithP99),
 			seconds(r.WithMedian - r.WithoutMedian), fmt.Sprintf("%.2f", r.Ratio)})
 	}
 	t.RenderMarkdown()
-	fmt.Printf("\n%d CertificateRequests at once, without pods and without a driver, took %s each (median; p99 %s), and %s until the last (median).\n",
-		crowd, seconds(quantile(0.5, requests.each)), seconds(quantile(0.99, requests.each)), seconds(quantile(0.5, requests.last)))
 }
 
 // save writes the rows to a file, if one is named.

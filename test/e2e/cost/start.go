@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -14,8 +15,9 @@ import (
 	"github.com/mayfly-csi/mayfly/test/cluster"
 )
 
-// start starts pods at once, and returns how long each took from its creation until a watch saw it running. It then removes them.
-func start(ctx context.Context, c *cluster.Cluster, n int, volume bool) ([]time.Duration, error) {
+// start starts pods at once, with a volume of these attributes if there are any, and returns how long each took from its
+// creation until a watch saw it running. It then removes them.
+func start(ctx context.Context, c *cluster.Cluster, n int, volume map[string]string) ([]time.Duration, error) {
 	client := c.Client.CoreV1().Pods(namespace)
 	watcher, err := client.Watch(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -79,7 +81,8 @@ func until(ctx context.Context, w watch.Interface, last func(watch.Event, *corev
 
 func name(i int) string { return fmt.Sprintf("pod-%d", i) }
 
-func pod(i int, volume bool) *corev1.Pod {
+// pod is a pod with a volume of these attributes, if there are any.
+func pod(i int, volume map[string]string) *corev1.Pod {
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name(i)},
 		Spec: corev1.PodSpec{
@@ -87,15 +90,19 @@ func pod(i int, volume bool) *corev1.Pod {
 			Containers:                    []corev1.Container{{Name: "app", Image: "busybox:stable", ImagePullPolicy: corev1.PullNever}},
 		},
 	}
-	if volume {
+	if volume != nil {
 		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "tls", MountPath: "/tls", ReadOnly: true}}
 		p.Spec.Volumes = []corev1.Volume{{Name: "tls", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{
-			Driver: "csi.mayfly.dev", ReadOnly: new(true),
-			VolumeAttributes: map[string]string{
-				"csi.mayfly.dev/issuer-name": "ca",
-				"csi.mayfly.dev/dns-names":   "${POD_NAME}.${POD_NAMESPACE}.svc",
-			},
+			Driver: "csi.mayfly.dev", ReadOnly: new(true), VolumeAttributes: maps.Clone(volume),
 		}}}}
 	}
 	return p
+}
+
+// byIssuer are the attributes of a volume whose certificate an issuer of cert-manager signs.
+func byIssuer() map[string]string {
+	return map[string]string{
+		"csi.mayfly.dev/issuer-name": "ca",
+		"csi.mayfly.dev/dns-names":   "${POD_NAME}.${POD_NAMESPACE}.svc",
+	}
 }
