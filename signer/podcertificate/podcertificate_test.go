@@ -208,7 +208,7 @@ func TestTheTextOfARequest(t *testing.T) {
 	}
 }
 
-// Where the API is switched off, or older than v1, nodes have no right to it. The API server's words are those of a real one.
+// Where the API is switched off, or older than v1, nodes have no right to it. The API server's words are those of a real one, but for 1.35's, which were read in its source.
 func TestHints(t *testing.T) {
 	group := schema.GroupResource{Group: "certificates.k8s.io", Resource: resource}
 	forbidden := func(text string) error { return apierrors.NewForbidden(group, "", errors.New(text)) }
