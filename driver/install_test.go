@@ -64,8 +64,11 @@ func TestACrashBeforeTheFirstPairIsInForce(t *testing.T) {
 		t.Errorf("the pod sees %v", entries)
 	}
 	n.signer.from(nil)
+	if err := n.stop(); err != nil { // It writes the record, too.
+		t.Fatal(err)
+	}
 	n.rest(v)
-	n.restart()
+	n.start()
 	pair(t, n.publish(v))
 }
 
@@ -91,8 +94,11 @@ func TestACrashBeforeALaterPairIsInForce(t *testing.T) {
 	}
 	n.reports(v, target)
 	n.signer.from(nil)
+	if err := n.stop(); err != nil { // It writes the record, too.
+		t.Fatal(err)
+	}
 	n.rest(v)
-	n.restart()
+	n.start()
 	until(t, "the renewal", func() bool { return !pair(t, target).Equal(before) })
 }
 
