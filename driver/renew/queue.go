@@ -35,6 +35,7 @@ type Queue struct {
 // An Entry says when a volume is due, and how urgent it is then.
 type Entry struct {
 	At           time.Time
+	Since        time.Time // When it was known that At is right; zero: when it is set.
 	Begins, Ends time.Time // The life of its certificate, from its receipt; zero if it has none.
 	Shares       Shares
 }
@@ -63,14 +64,18 @@ func NewQueue(
 	}
 }
 
-// Set sets when the volume is due. It is also due when the wall clock is set back to before this call: what the time
-// was derived from may not hold any more.
+// Set sets when the volume is due. It is also due when the wall clock is set back to before this call, or was since the
+// entry's Since: what the time was derived from may not hold any more.
 func (q *Queue) Set(id string, e Entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	// The monotonic clock stands still in suspend.
 	e.At, e.Begins, e.Ends = e.At.Round(0), e.Begins.Round(0), e.Ends.Round(0)
-	q.entries[id] = &entry{e, q.now(), e.Shares.of(id)}
+	now := q.now()
+	if now.Before(e.Since) {
+		e.At = now
+	}
+	q.entries[id] = &entry{e, now, e.Shares.of(id)}
 	if q.wakeAt.IsZero() || e.At.Before(q.wakeAt) {
 		q.wake(e.At)
 	}

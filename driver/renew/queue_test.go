@@ -171,6 +171,25 @@ func TestASetClockIsLookedAtAgain(t *testing.T) {
 	}
 }
 
+// What a time was derived from at noon does not hold if the clock is set back to before noon until the time is set.
+func TestAClockThatWasSetBackBeforeATimeIsSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got calls
+		clock := &alarm.Clock{}
+		do := func(_ context.Context, id string) { got.add(id, 0) }
+		runBy(t, clock, 1000, 1, do, func(q *renew.Queue, _ *alarm.Alarm) {
+			since := clock.Now()
+			clock.Jump(-time.Minute)
+			q.Set("a", renew.Entry{At: since.Add(time.Hour), Since: since})
+			q.Set("b", renew.Entry{At: since.Add(time.Hour), Since: clock.Now()})
+			synctest.Wait()
+			if ids, _ := got.seen(); len(ids) != 1 || ids[0] != "a" {
+				t.Errorf("called for %q", ids)
+			}
+		})
+	})
+}
+
 // While all that is due waits for workers, the queue sleeps, and so does it after that.
 func TestAQueueThatIsBlockedSleeps(t *testing.T) {
 	shares := renew.Shares{Namespace: "shop", Pod: "a", Issuer: "silent"}

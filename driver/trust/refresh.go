@@ -22,7 +22,8 @@ func (u *Updater) update(_ context.Context, id string) {
 	}
 	if err := u.refresh(v); err != nil {
 		u.log.Error("CA certificates not changed", v.Attr(), "error", err)
-		u.schedule(id, u.clocks.Now().Add(retryDelay))
+		now := u.clocks.Now()
+		u.schedule(id, now.Add(retryDelay), now)
 	}
 }
 
@@ -101,7 +102,7 @@ func (u *Updater) installed(v *store.Volume, spec volume.Volume, before, after M
 		cached = nil
 	}
 	u.setMemory(v.ID(), cached)
-	u.schedule(v.ID(), after.NextEnd(spec.Trust, now))
+	u.schedule(v.ID(), after.NextEnd(spec.Trust, now), now)
 	u.setDistrust(v.ID(), spec, after, now)
 	u.warn(v, "TrustBundleKept", before.Problems(), after.Problems(), warningDelay)
 	u.warn(v, "TrustBundleUnchecked", before.Unparsed(), after.Unparsed(), warningDelay)

@@ -155,9 +155,10 @@ func (u *Updater) resume(v *store.Volume, sources []volume.Source) bool {
 	if err != nil {
 		return false
 	}
-	at, ok := nextUpdate(text, sources, u.clocks.Now())
+	now := u.clocks.Now()
+	at, ok := nextUpdate(text, sources, now)
 	if ok {
-		u.schedule(v.ID(), at)
+		u.schedule(v.ID(), at, now)
 	}
 	return ok
 }
@@ -209,12 +210,12 @@ func (f *followed) wakeUp() {
 	}
 }
 
-// schedule schedules an update of the volume at that time, unless one is due already.
-func (u *Updater) schedule(id string, at time.Time) {
+// schedule schedules an update of the volume at the time that was derived at now, unless one is due already.
+func (u *Updater) schedule(id string, at, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if f := u.volumes[id]; f != nil && !f.unapplied && !at.IsZero() {
-		u.queue.Set(id, renew.Entry{At: at})
+		u.queue.Set(id, renew.Entry{At: at, Since: now})
 	}
 }
 
