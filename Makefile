@@ -77,7 +77,11 @@ attack: build packages kubernetes ## mayfly-controller under attack, with 10,000
 
 .PHONY: e2e
 e2e: packages kubernetes ## stories of pods on a real Kubernetes: the one of cluster-up, or one of their own; KUBERNETES=1.35 CERT_MANAGER=1.20 CONTAINERD=2: on those
-	cd test/e2e && go test $(TESTFLAGS) -race -count=1 -timeout 60m -parallel 16 . ./hour
+	cd test/e2e && go test $(TESTFLAGS) -race -count=1 -timeout 60m -parallel 16 -skip '^TestLife$$' . ./hour
+
+.PHONY: life
+life: packages kubernetes ## stories of a release's life, by Helm: install, change, upgrade, remove; on such a cluster, too
+	cd test/e2e && go test $(TESTFLAGS) -race -count=1 -timeout 20m -parallel 16 -run '^TestLife$$' .
 
 .PHONY: cluster-up
 cluster-up: packages kubernetes ## a Kubernetes with two nodes, cert-manager and Mayfly on this machine; again: Mayfly as it is now

@@ -30,9 +30,9 @@ const (
 // checkout is this repository.
 const checkout = "../.."
 
-// withoutMayfly runs the stories that begin on a cluster without Mayfly, and leave it so. The cluster's own is removed
+// TestLife runs the stories that begin on a cluster without Mayfly, and leave it so. The cluster's own is removed
 // before them, as the documents say, and is there again after them.
-func withoutMayfly(t *testing.T) {
+func TestLife(t *testing.T) {
 	ctx := context.Background() // The test's own ends before the cleanup.
 	t.Cleanup(func() {
 		_, err := shared.Kubectl(ctx, "apply", "--filename", filepath.Join(checkout, "manifests"))

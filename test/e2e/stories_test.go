@@ -74,7 +74,6 @@ func TestStories(t *testing.T) {
 	}) {
 		t.Run(x.name, func(t *testing.T) { x.tell(begin(t)) })
 	}
-	t.Run("without Mayfly", withoutMayfly)
 	t.Run("after everything all is back where it was", func(t *testing.T) { backWhereItWas(t, before) })
 	t.Run("after everything the rights are those that were used", func(t *testing.T) {
 		used := audited(t, begun)
