@@ -26,6 +26,9 @@ func sample(t *testing.T) {
 		if _, err := shared.Kubectl(ctx, "delete", "--ignore-not-found", "--filename", dir, "--now"); err != nil {
 			t.Error(err)
 		}
+		if _, err := shared.Kubectl(ctx, "delete", "--ignore-not-found", "secret", "internal-ca"); err != nil { // cert-manager keeps it.
+			t.Error(err)
+		}
 	})
 	if _, err := shared.Shell(t.Context(), checkout, documentedBlocks(t, readme, "sample", 1)[0]); err != nil {
 		t.Fatal(err)
