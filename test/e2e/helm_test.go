@@ -22,6 +22,7 @@ import (
 
 // The documents whose commands are typed.
 const (
+	readme     = "README.md"
 	installing = "docs/install.md"
 	operating  = "docs/operations.md"
 )
@@ -249,16 +250,20 @@ func (s *story) removedAtLast() {
 	})
 }
 
-// installedByHelm types what docs/install.md has for Helm, with more flags.
+// installedByHelm types what the README has, and docs/install.md has, too, with more flags.
 func (s *story) installedByHelm(flags ...string) {
 	s.Helper()
-	s.types(checkout, documentedBlocks(s.T, installing, "installedByHelm", 1)[0], flags...)
+	first := documentedBlocks(s.T, readme, "installedByHelm", 1)[0]
+	if whole := documentedBlocks(s.T, installing, "installedByHelm", 1)[0]; whole != first {
+		s.Errorf("%s says\n%sand %s\n%s", readme, first, installing, whole)
+	}
+	s.types(checkout, first, flags...)
 }
 
 // sampled runs the sample of the README.
 func (s *story) sampled() {
 	s.Helper()
-	s.types(checkout, "kubectl apply -f manifests/sample/\nkubectl wait --for=condition=Ready pod/web --timeout=2m")
+	s.types(checkout, documentedBlocks(s.T, readme, "sample", 1)[0])
 	out := s.types(checkout, "kubectl exec web -- ls /tls")
 	if !containsAll(out, []string{"ca.crt", "tls.crt", "tls.key"}) {
 		s.Errorf("the sample's volume has %s", out)

@@ -26,11 +26,11 @@ func sample(t *testing.T) {
 		if _, err := shared.Kubectl(ctx, "delete", "--ignore-not-found", "--filename", dir, "--now"); err != nil {
 			t.Error(err)
 		}
+		if _, err := shared.Kubectl(ctx, "delete", "--ignore-not-found", "secret", "internal-ca"); err != nil { // cert-manager keeps it.
+			t.Error(err)
+		}
 	})
-	if err := runDocumented(t.Context(), "../../README.md", "\n## Install\n", 3); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := shared.Kubectl(t.Context(), "wait", "--for=condition=Ready", "pod/web", "--timeout=2m"); err != nil {
+	if _, err := shared.Shell(t.Context(), checkout, documentedBlocks(t, readme, "sample", 1)[0]); err != nil {
 		t.Fatal(err)
 	}
 	out, err := shared.Kubectl(t.Context(), "exec", "web", "--", "ls", "-l", "/tls")
