@@ -32,11 +32,11 @@ CONSUMERS := haproxy iproute2 libtomcat10-java nginx-light openjdk-17-jre-headle
 install = ( flock 9; [ "$$(dpkg-query --show --showformat '$${db:Status-Status}\n' $(1) 2>/dev/null | grep --count '^installed$$')" = $(words $(1)) ] || \
 	{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends --no-remove $(1); } >&2 9>&- ) 9>/var/lock/mayfly-packages
 # The parts of the test suite, in the order in which they begin. Two run at a time: the stories wait more than they work.
-PARTS := e2e unit load chaos integration consumers chart packaging fuzz sanity demo
+PARTS := e2e unit load chaos integration consumers chart packaging life fuzz sanity demo
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## bin/mayfly and bin/mayfly-controller, static binaries
@@ -80,7 +80,7 @@ e2e: packages kubernetes ## stories of pods on a real Kubernetes: the one of clu
 	cd test/e2e && go test $(TESTFLAGS) -race -count=1 -timeout 60m -parallel 16 -skip '^TestLife$$' . ./hour
 
 .PHONY: life
-life: packages kubernetes ## stories of a release's life, by Helm: install, change, upgrade, remove; on such a cluster, too
+life: packages kubernetes ## stories of a release, by Helm: install, change, upgrade, remove; on such a cluster, too
 	cd test/e2e && go test $(TESTFLAGS) -race -count=1 -timeout 20m -parallel 16 -run '^TestLife$$' .
 
 .PHONY: cluster-up

@@ -35,7 +35,7 @@ type Queue struct {
 // An Entry says when a volume is due, and how urgent it is then.
 type Entry struct {
 	At           time.Time
-	Since        time.Time // When it was known that At is right; zero: when it is set.
+	Since        time.Time // The time that At was derived from; zero: that of Set.
 	Begins, Ends time.Time // The life of its certificate, from its receipt; zero if it has none.
 	Shares       Shares
 }
@@ -64,8 +64,8 @@ func NewQueue(
 	}
 }
 
-// Set sets when the volume is due. It is also due when the wall clock is set back to before this call, or was since the
-// entry's Since: what the time was derived from may not hold any more.
+// Set sets when the volume is due. It is also due when the wall clock is set back to before this call, or was, to before
+// the entry's Since: what the time was derived from may not hold any more.
 func (q *Queue) Set(id string, e Entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
