@@ -72,8 +72,9 @@ integration: build packages kubernetes ## the node plugin against a real kube-ap
 	cd test/cluster && go test $(TESTFLAGS) -race -count=1 -timeout 40m ./...
 
 .PHONY: attack
-attack: build packages kubernetes ## mayfly-controller under attack, with 10,000 requests by a stolen token instead of the 800 of integration
+attack: build packages kubernetes ## mayfly-controller under attack, with 10,000 requests by a stolen token instead of the 800 of integration; pods that start meanwhile
 	cd test/cluster && go test $(TESTFLAGS) -race -count=1 -timeout 20m -run '^TestUnderAttack$$' . -thief 10000
+	cd test/e2e && go run ./cost --dir $(MAYFLY_CLUSTER) --attacks 6
 
 .PHONY: e2e
 e2e: packages kubernetes ## stories of pods on a real Kubernetes: the one of cluster-up, or one of their own; KUBERNETES=1.35 CERT_MANAGER=1.20 CONTAINERD=2: on those
