@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 
@@ -37,7 +38,7 @@ func (v Versions) kubernetes() (release, error) {
 	return release{}, fmt.Errorf("nothing says how Kubernetes %s is built: there are 1.35 and 1.37", v.Kubernetes)
 }
 
-// command is one of the release. Clients stumble over a server that does not say its version.
+// command is one of the release. Clients refuse a server that does not say its version.
 func (r release) command(name string) binary {
 	const in = "k8s.io/component-base/version"
 	minor := utilversion.MustParseGeneric(r.version).Minor()
@@ -83,12 +84,6 @@ func (v Versions) HasKubernetes(least string) bool {
 
 // String names the versions.
 func (v Versions) String() string {
-	name := func(version, usual string) string {
-		if version == "" {
-			return usual
-		}
-		return version
-	}
 	return fmt.Sprintf("Kubernetes %s, cert-manager %s and containerd %s",
-		name(v.Kubernetes, "1.37"), name(v.CertManager, "1.21"), name(v.Containerd, "1.6"))
+		cmp.Or(v.Kubernetes, "1.37"), cmp.Or(v.CertManager, "1.21"), cmp.Or(v.Containerd, "1.6"))
 }

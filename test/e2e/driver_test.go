@@ -58,7 +58,7 @@ func driverRestarted(ctx context.Context) error {
 }
 
 // keepStarting starts pod after pod, until the function that it returns is called; that returns their names.
-func (s *story) keepStarting(changes ...change) (stop func() []string) {
+func (s *story) keepStarting() (stop func() []string) {
 	var (
 		names  []string
 		group  sync.WaitGroup
@@ -66,7 +66,7 @@ func (s *story) keepStarting(changes ...change) (stop func() []string) {
 	)
 	group.Go(func() {
 		for ctx.Err() == nil {
-			p := pod(fmt.Sprintf("new-%d", len(names)), changes...)
+			p := pod(fmt.Sprintf("new-%d", len(names)))
 			if _, err := shared.Client.CoreV1().Pods(s.namespace).Create(s.Context(), p, metav1.CreateOptions{}); err != nil {
 				s.Error(err)
 				return

@@ -73,17 +73,17 @@ func (s *story) takenOver() {
 	s.types(checkout, install)
 	s.types(s.nextVersion(), upgrade)
 	s.runs("next")
-	powerful := mayBeRefused()
+	end := mayBeRefused()
 	s.types(checkout, "helm uninstall mayfly --namespace mayfly-system --wait")
-	powerful()
+	end()
 }
 
 // uninstalledByKubectl types what docs/operations.md has for kubectl.
 func (s *story) uninstalledByKubectl() {
 	s.Helper()
-	powerful := mayBeRefused() // A node plugin may end after its rights.
+	end := mayBeRefused() // A node plugin may end after its rights.
 	s.types(checkout, documentedBlocks(s.T, operating, "uninstalledByKubectl", 1)[0])
-	powerful()
+	end()
 }
 
 // documentedBlocks returns the blocks of a document that are marked as run by this name. They are so many.
@@ -395,9 +395,9 @@ func (s *story) uninstalledByHelm() {
 	s.volumesLeft()
 	s.must("delete", "deployment,pod", "--all", "--now")
 	s.volumesLeft()
-	powerful := mayBeRefused() // A node plugin may end after its rights.
+	end := mayBeRefused() // A node plugin may end after its rights.
 	s.types(checkout, documentedBlocks(s.T, operating, "uninstalledByHelm", 1)[0])
-	powerful()
+	end()
 }
 
 // volumesLeft demands that the documented command finds the pods that have a volume: those of the story.
@@ -493,9 +493,9 @@ func (s *story) rendered() {
 	load.goesOn()
 	renewed()
 	load.ends()
-	powerful := mayBeRefused()
+	end := mayBeRefused()
 	s.types(next, "kubectl delete -f mayfly.yaml")
-	powerful()
+	end()
 }
 
 // droppedIn is a cluster that leaves a release of csi-driver: pods that were written for it run as they are.
