@@ -38,7 +38,7 @@ func (v Versions) kubernetes() (release, error) {
 	return release{}, fmt.Errorf("nothing says how Kubernetes %s is built: there are 1.35 and 1.37", v.Kubernetes)
 }
 
-// command is one of the release. Clients refuse a server that does not say its version.
+// command is one of the release, which says its version: clients parse it.
 func (r release) command(name string) binary {
 	const in = "k8s.io/component-base/version"
 	minor := utilversion.MustParseGeneric(r.version).Minor()
