@@ -86,7 +86,7 @@ func bundleOf(signer string) string { return strings.ReplaceAll(signer, "/", ":"
 type replica struct {
 	authority.Reader
 	metrics *prometheus.Registry
-	log     *text
+	log     text
 	end     func()
 }
 
@@ -106,7 +106,7 @@ func replicate(t *testing.T, plan authority.Plan, elected bool) *replica {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &replica{Reader: authority.Reader{Names: names, Secrets: m.GetClient()}, metrics: prometheus.NewRegistry(), log: new(text)}
+	r := &replica{Reader: authority.Reader{Names: names, Secrets: m.GetClient()}, metrics: prometheus.NewRegistry(), log: newText(t)}
 	keeper, err := authority.New(authority.Config{
 		Names: names, Plan: plan, API: m.GetClient(), Live: m.GetAPIReader(), Events: m.GetEventRecorder("mayfly-controller"),
 		Metrics: r.metrics, Log: slog.New(slog.NewTextHandler(r.log, nil)),

@@ -533,7 +533,7 @@ func control(t *testing.T, args ...string) (end func()) {
 }
 
 // controlled is control, with the log and the audit record.
-func controlled(t *testing.T, args ...string) (log *text, end func()) {
+func controlled(t *testing.T, args ...string) (log text, end func()) {
 	t.Helper()
 	process, log := startController(t, args...)
 	end = func() {
@@ -546,15 +546,15 @@ func controlled(t *testing.T, args ...string) (log *text, end func()) {
 }
 
 // startController starts the binary with the rights of the manifests' service account.
-func startController(t *testing.T, args ...string) (process *exec.Cmd, log *text) {
+func startController(t *testing.T, args ...string) (process *exec.Cmd, log text) {
 	t.Helper()
 	kubeconfig, err := shared.UserKubeconfig(controllerAccount)
 	if err != nil {
 		t.Fatal(err)
 	}
-	log = &text{}
+	log = newText(t)
 	process = exec.Command(shared.controller, append([]string{"run", "--kubeconfig", write(t, kubeconfig), "--log-format", "text"}, args...)...)
-	process.Stdout, process.Stderr = log, log
+	process.Stdout, process.Stderr = log.File, log.File
 	if err := process.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package cluster_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -40,22 +38,24 @@ type node struct {
 	log     text
 }
 
-// A text is written by a process and read by a test.
-type text struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+// A text is a file that a process writes itself: what it wrote before it answered a call is read after the answer.
+type text struct{ *os.File }
+
+func newText(t *testing.T) text {
+	t.Helper()
+	file, err := os.OpenFile(filepath.Join(t.TempDir(), "text"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text{file}
 }
 
-func (l *text) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *text) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
+func (l text) String() string {
+	content, err := os.ReadFile(l.Name())
+	if err != nil {
+		return err.Error()
+	}
+	return string(content)
 }
 
 // newNode starts the binary against the shared control plane, with the rights of the manifests' ClusterRole and no other.
@@ -77,7 +77,7 @@ func idleNode(t *testing.T, namespace string, args ...string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{Kubelet: k, t: t, kubeconfig: shared.plugin, namespace: namespace, args: args}
+	n := &node{Kubelet: k, t: t, kubeconfig: shared.plugin, namespace: namespace, args: args, log: newText(t)}
 	t.Cleanup(n.cleanUp)
 	return n
 }
@@ -90,7 +90,7 @@ func (n *node) arguments() []string {
 func (n *node) start() {
 	n.t.Helper()
 	n.process = exec.Command(shared.binary, n.arguments()...)
-	n.process.Stderr, n.process.Env = &n.log, append(os.Environ(), n.env...)
+	n.process.Stderr, n.process.Env = n.log.File, append(os.Environ(), n.env...)
 	if err := n.process.Start(); err != nil {
 		n.t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func (n *node) start() {
 func (n *node) register(exited <-chan struct{}) {
 	n.t.Helper()
 	if err := n.tryRegister(exited); err != nil {
-		n.t.Fatalf("%v\n%s", err, &n.log)
+		n.t.Fatalf("%v\n%s", err, n.log)
 	}
 }
 
@@ -147,7 +147,7 @@ func (n *node) cleanUp() {
 		n.t.Error(err)
 	}
 	if n.t.Failed() {
-		n.t.Logf("log of the node plugin:\n%s", &n.log)
+		n.t.Logf("log of the node plugin:\n%s", n.log)
 	}
 }
 
@@ -214,7 +214,7 @@ func (n *node) publish(v kubelet.Volume) *x509.Certificate {
 		case err == nil:
 			return n.leaf(target)
 		case kubelet.Final(err) || ctx.Err() != nil:
-			n.t.Fatalf("publish: %v\n%s", err, &n.log)
+			n.t.Fatalf("publish: %v\n%s", err, n.log)
 		}
 		time.Sleep(100 * time.Millisecond) // The kubelet waits longer.
 	}

@@ -23,7 +23,7 @@ import (
 type contender struct {
 	*testing.T
 	process *exec.Cmd
-	log     *text
+	log     text
 	address string // Of its metrics.
 }
 

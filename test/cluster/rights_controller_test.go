@@ -67,7 +67,7 @@ func deciderRights() map[string]func(*loss) {
 // A run is a controller that has lost a right, in a namespace of its own.
 type controllerRun struct {
 	*stage
-	log     *text  // With the audit record.
+	log     text   // With the audit record.
 	address string // Where it says whether it is ready.
 }
 
@@ -78,10 +78,10 @@ func (l *loss) control(s *stage, args []string, files ...string) *controllerRun 
 	if err != nil {
 		l.Fatal(err)
 	}
-	run := &controllerRun{s, &text{}, listener.Addr().String()}
+	run := &controllerRun{s, newText(l.T), listener.Addr().String()}
 	_ = listener.Close()
 	process := exec.Command(shared.controller, append([]string{"run", "--kubeconfig", l.kubeconfig(s.namespace, files...), "--log-format=text", "--node-plugin=" + s.pluginHere(), "--health-address=" + run.address, "--audit-namespace=" + s.namespace}, args...)...)
-	process.Stdout, process.Stderr = run.log, run.log
+	process.Stdout, process.Stderr = run.log.File, run.log.File
 	if l.right.verb == "list" {
 		process.Env = append(os.Environ(), lists)
 	}

@@ -108,7 +108,7 @@ func undeleted(l *loss) {
 	n.start()
 	v := n.pod("web")
 	n.publish(v)
-	l.reads(&n.log, "a finished request was not removed", l.cannot())
+	l.reads(n.log, "a finished request was not removed", l.cannot())
 	if len(n.requests()) == 0 {
 		l.Error("it was removed")
 	}
@@ -132,7 +132,7 @@ func unfollowed(source string) func(*loss) {
 		n.start()
 		v := n.pod("web", "trust="+source)
 		n.publish(v)
-		l.reads(&n.log, "Failed to watch", l.cannot())
+		l.reads(n.log, "Failed to watch", l.cannot())
 		n.unpublish(v)
 	}
 }
@@ -145,7 +145,7 @@ func untold(l *loss) {
 	if _, err := n.Publish(l.Context(), n.driver, v); err != nil {
 		l.Fatal(err)
 	}
-	l.reads(&n.log, "an Event was not sent", l.cannot())
+	l.reads(n.log, "an Event was not sent", l.cannot())
 	n.unpublish(v)
 }
 
@@ -163,7 +163,7 @@ func profiles(env []string) func(*loss) {
 		}
 		v := n.pod("web")
 		n.publish(v)
-		l.reads(&n.log, "the profiles can't be read again: what was known counts", l.cannot())
+		l.reads(n.log, "the profiles can't be read again: what was known counts", l.cannot())
 		n.unpublish(v)
 	}
 }
@@ -266,7 +266,7 @@ func untoldByTheNode(l *loss) {
 	v := f.volume("web")
 	n.publish(v)
 	n.annotate(v, "now")
-	l.reads(&n.log, "an Event was not sent", l.cannot())
+	l.reads(n.log, "an Event was not sent", l.cannot())
 	n.unpublish(v)
 }
 

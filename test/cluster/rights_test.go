@@ -237,7 +237,7 @@ func (l *loss) cannot() string {
 }
 
 // reads waits until a log has the words in one line. Its values may be quoted.
-func (l *loss) reads(log *text, words ...string) {
+func (l *loss) reads(log text, words ...string) {
 	l.Helper()
 	until(l.T, fmt.Sprintf("the log says %q", words), func() bool {
 		for line := range strings.Lines(strings.ReplaceAll(log.String(), `\"`, `"`)) {

@@ -46,7 +46,7 @@ func settings(t *testing.T) {
 	}
 
 	p.profile("profiles: {web: {dns-names: 'api.${POD_NAMESPACE}.svc', spiffe: 'true', duration: 2h}, new: {duration: 1h}}")
-	for _, log := range []*text{p.log, &a.log, &b.log} {
+	for _, log := range []text{p.log, a.log, b.log} {
 		until(t, "the new profile is known", func() bool { return strings.Contains(log.String(), "profiles=2 ") })
 	}
 	for _, h := range []*host{a, b} {
@@ -81,7 +81,7 @@ type platform struct {
 	system *fleet
 	other  *x509.Certificate // The CA of issuer other.
 
-	log *text // The controller's, with its audit record.
+	log text // The controller's, with its audit record.
 	end func()
 }
 

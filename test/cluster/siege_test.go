@@ -176,8 +176,8 @@ func (s *siege) begin(args ...string) (end func()) {
 		s.binary, "run", "--kubeconfig", write(s.T, kubeconfig), "--pod-certificates",
 		"--metrics-address="+s.metrics, "--health-address="+s.health)
 	process.Args = append(process.Args, args...)
-	log := &text{}
-	process.Stderr, process.Env = log, append(os.Environ(), env...)
+	log := newText(s.T)
+	process.Stderr, process.Env = log.File, append(os.Environ(), env...)
 	record, err := process.StdoutPipe()
 	if err != nil {
 		s.Fatal(err)
