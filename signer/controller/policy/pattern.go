@@ -89,37 +89,44 @@ func (d domain) String() string { return string(d) }
 // domains are patterns of DNS names, of which there may be hundreds. Make them with newDomains.
 type domains struct {
 	all   []domain
-	known map[ending]bool
+	stars map[string]stars // By the name behind them.
 }
 
-// An ending is a domain's stars, and the name behind them.
-type ending struct{ stars, name string }
+// stars are how many labels may be before a name: those that its domains say.
+type stars struct{ none, one, many bool }
 
 func newDomains(all []domain) domains {
-	known := map[ending]bool{}
+	known := map[string]stars{}
 	for _, d := range all {
 		name := strings.TrimLeft(string(d), "*")
-		stars := string(d)[:len(d)-len(name)]
-		known[ending{stars, strings.TrimPrefix(name, ".")}] = true
+		behind := strings.TrimPrefix(name, ".")
+		may := known[behind]
+		switch len(d) - len(name) {
+		case 0:
+			may.none = true
+		case 1:
+			may.one = true
+		default:
+			may.many = true
+		}
+		known[behind] = may
 	}
 	return domains{all, known}
 }
 
-// covers reports whether a name, in small letters, is of one of the domains. A wildcard stands for one label (RFC 9525,
-// section 6.3), so it is of a domain that has all of those.
-func (d domains) covers(name string) bool {
-	if !hostName(name) {
+// covers reports whether a name is of one of the domains. A wildcard stands for one label (RFC 9525, section 6.3), so
+// it is of a domain that has all of those.
+func (d domains) covers(of dnsName) bool {
+	if of.small == "" || len(d.stars) == 0 {
 		return false
 	}
-	if d.known[ending{"", name}] || d.known[ending{"**", ""}] {
+	if d.stars[of.small].none || d.stars[""].many {
 		return true
 	}
-	_, rest, ok := strings.Cut(name, ".")
-	if d.known[ending{"*", rest}] {
-		return ok
-	}
-	for ; ok; _, rest, ok = strings.Cut(rest, ".") {
-		if d.known[ending{"**", rest}] {
+	rest, before := of.small, 0
+	for _, after, ok := strings.Cut(rest, "."); ok; _, after, ok = strings.Cut(rest, ".") {
+		rest, before = after, before+1
+		if may := d.stars[rest]; may.many || may.one && before == 1 {
 			return true
 		}
 	}

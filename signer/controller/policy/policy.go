@@ -34,9 +34,10 @@ func (p Policy) Check(v spec.Spec, of decide.Identity) error {
 	problems = append(problems, boundsOf(v.Dialect).against(v)...)
 	problems = append(problems, annotations(v, nil)...)
 	problems = append(problems, p.subject(v)...)
+	ownNames := func() string { return p.ownNames(v.Pod) }
 	for _, name := range v.DNSNames {
-		if !p.own(name, v.Pod) {
-			problems = append(problems, fmt.Errorf("DNS name %q is not the pod's: it may have %s", name, p.ownNames(v.Pod)))
+		if !p.own(newDNSName(name), v.Pod) {
+			problems = append(problems, refusal{"DNS name %q is not the pod's: it may have %s", name, ownNames})
 		}
 	}
 	for _, ip := range v.IPs {
@@ -115,7 +116,7 @@ func (p Policy) attribute(a pkix.AttributeTypeAndValue, pod signer.Pod) problem.
 	switch {
 	case !a.Type.Equal(commonName):
 		return problem.List{fmt.Errorf("subject: %s is not the pod's to say: it may have a common name alone", pkix.RDNSequence{{a}})}
-	case !ok || !p.own(value, pod):
+	case !ok || !p.own(newDNSName(value), pod):
 		return problem.List{fmt.Errorf("common name %q is not the pod's: it may have %s", a.Value, p.ownNames(pod))}
 	}
 	return nil
@@ -138,36 +139,13 @@ func ownURI(of decide.Identity) string {
 
 // own reports whether a DNS name is one of the services of the pod's namespace, which no pod of another namespace can
 // have. A bare name, and <name>.<namespace>, may mean another host to who reads it.
-func (p Policy) own(name string, pod signer.Pod) bool {
-	name = strings.TrimSuffix(lower(name), "."+p.ClusterDomain)
-	return hostName(name) && strings.HasSuffix(name, "."+pod.Namespace+".svc") && !slices.Contains(apiServer(), name)
+func (p Policy) own(name dnsName, pod signer.Pod) bool {
+	short := strings.TrimSuffix(name.small, "."+p.ClusterDomain)
+	return strings.HasSuffix(short, "."+pod.Namespace+".svc") && !slices.Contains(apiServer(), short)
 }
 
 // apiServer returns the names of the API server's service, which no pod answers for.
 func apiServer() []string { return []string{"kubernetes.default.svc", "*.default.svc"} }
-
-// lower returns a DNS name in small letters. Those of ASCII alone have no case (RFC 4343): the Kelvin sign is no k.
-func lower(name string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= 'A' && r <= 'Z' {
-			return r - 'A' + 'a'
-		}
-		return r
-	}, name)
-}
-
-// hostName reports whether a name is made of labels, of which the first may be a wildcard. The old dialect takes names
-// that are not.
-func hostName(name string) bool {
-	for _, label := range strings.Split(strings.TrimPrefix(name, "*."), ".") {
-		if label == "" || strings.ContainsFunc(label, func(r rune) bool {
-			return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_'
-		}) {
-			return false
-		}
-	}
-	return true
-}
 
 func has(ips []netip.Addr, ip net.IP) bool {
 	addr, ok := netip.AddrFromSlice(ip)

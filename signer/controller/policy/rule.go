@@ -22,22 +22,39 @@ func (r Rule) selects(pod signer.Pod) bool {
 		(len(r.accounts) == 0 || covered(r.accounts, pod.ServiceAccount))
 }
 
-// against returns all that the rule has against the volume. left is what its expressions may cost.
-func (r Rule) against(v spec.Spec, of decide.Identity, left *uint64) (problems problem.List) {
+// A candidate is a volume that several rules are asked about, made ready once for all of them.
+type candidate struct {
+	spec.Spec
+	pod       decide.Identity
+	dnsNames  []dnsName
+	subject   subject
+	problems  problem.List          // What no rule can allow in the subject.
+	variables func() map[string]any // Of expressions.
+	left      uint64                // What expressions may cost yet.
+}
+
+func newCandidate(v spec.Spec, of decide.Identity) *candidate {
+	c := &candidate{Spec: v, pod: of, left: maxCost}
+	for _, name := range v.DNSNames {
+		c.dnsNames = append(c.dnsNames, newDNSName(name))
+	}
+	c.subject, c.problems = parseSubject(v)
+	c.variables = sync.OnceValue(func() map[string]any { return variables(v, c.subject) })
+	return c
+}
+
+// against returns all that the rule has against the volume.
+func (r Rule) against(c *candidate) (problems problem.List) {
 	if r.Err != nil {
 		return problem.List{fmt.Errorf("it has a mistake, and so allows nothing: %w", r.Err)}
 	}
-	s, problems := parseSubject(v)
-	problems = append(problems, r.names(v, s)...)
-	problems = append(problems, r.addresses(v, of)...)
-	problems = append(problems, r.limits(v)...)
-	problems = append(problems, annotations(v, r.annotations)...)
+	problems = slices.Concat(c.problems, r.names(c), r.addresses(c.Spec, c.pod), r.limits(c.Spec),
+		annotations(c.Spec, r.annotations))
 	if len(problems) > 0 { // An expression would speak of what is refused anyway.
 		return problems
 	}
-	known := variables(v, s)
 	for _, e := range r.expressions {
-		if err := e.against(known, left); err != nil {
+		if err := e.against(c.variables(), &c.left); err != nil {
 			problems = append(problems, err)
 		}
 	}
@@ -55,16 +72,17 @@ type refusal struct {
 func (r refusal) Error() string { return fmt.Sprintf(r.format, r.value, r.allowed()) }
 
 // names returns what the rule has against DNS names, and against a subject.
-func (r Rule) names(v spec.Spec, s subject) (problems problem.List) {
-	dns := sync.OnceValue(func() string { return allowed(r.dns(v.Pod)) })
-	for _, name := range v.DNSNames {
-		if !r.allowsDNS(name, v.Pod) {
+func (r Rule) names(c *candidate) (problems problem.List) {
+	dns := sync.OnceValue(func() string { return allowed(r.dns(c.Pod)) })
+	for i := range c.dnsNames {
+		if name := &c.dnsNames[i]; !r.allowsDNS(*name, c.Pod) {
 			problems = append(problems, refusal{"DNS name %q is not allowed: %s", name, dns})
 		}
 	}
-	if s.commonName != "" && !r.allowsDNS(s.commonName, v.Pod) && !covered(r.commonNames, s.commonName) {
+	s := c.subject
+	if s.commonName != "" && !r.allowsDNS(newDNSName(s.commonName), c.Pod) && !covered(r.commonNames, s.commonName) {
 		problems = append(problems, refusal{"common name %q is not allowed: %s", s.commonName, func() string {
-			return allowed(append(stringsOf(r.commonNames), r.dns(v.Pod)...))
+			return allowed(append(stringsOf(r.commonNames), r.dns(c.Pod)...))
 		}})
 	}
 	organizations := func() string { return allowed(r.organizations) }
@@ -73,7 +91,7 @@ func (r Rule) names(v spec.Spec, s subject) (problems problem.List) {
 			problems = append(problems, refusal{"organization %q is not allowed: %s", o, organizations})
 		}
 	}
-	return append(problems, r.wildcard(append(slices.Clone(v.DNSNames), s.commonName))...)
+	return append(problems, r.wildcard(append(slices.Clone(c.DNSNames), s.commonName))...)
 }
 
 // wildcard returns what the rule has against wildcards. A name stands for many hosts wherever it has a *: some programs
@@ -87,8 +105,8 @@ func (r Rule) wildcard(names []string) (problems problem.List) {
 	return problems
 }
 
-func (r Rule) allowsDNS(name string, pod signer.Pod) bool {
-	return r.ownNames && r.own.own(name, pod) || r.dnsNames.covers(lower(name))
+func (r Rule) allowsDNS(name dnsName, pod signer.Pod) bool {
+	return r.ownNames && r.own.own(name, pod) || r.dnsNames.covers(name)
 }
 
 // dns returns the DNS names that the pod may have, for a message.

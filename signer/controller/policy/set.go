@@ -43,9 +43,9 @@ func (s Set) Check(v spec.Spec, of decide.Identity) error {
 	}
 	var nearest problem.List
 	var which Rule
-	left := uint64(maxCost)
+	asked := newCandidate(v, of)
 	for _, r := range rules {
-		problems := r.against(v, of, &left)
+		problems := r.against(asked)
 		if len(problems) == 0 {
 			return nil
 		}
