@@ -20,11 +20,11 @@ const KeySize = 4096
 // CSR returns how a signing request, PKCS#10 in DER, differs from the volume's. All is compared byte for byte but the
 // key, whose kind is, and the signature, which is checked.
 func CSR(der []byte, v spec.Spec) problem.List {
-	wanted, err := Derive(v)
+	wanted, err := derivedDER(v)
 	if err != nil {
 		return problem.List{err}
 	}
-	if most := len(wanted.Raw) + KeySize; len(der) > most {
+	if most := len(wanted) + KeySize; len(der) > most {
 		return problem.List{fmt.Errorf("the signing request has %d bytes, and that of the volume at most %d", len(der), most)}
 	}
 	asked, err := x509.ParseCertificateRequest(der)
@@ -40,12 +40,18 @@ func CSR(der []byte, v spec.Spec) problem.List {
 	if !whole(asked) {
 		return problem.List{errEncoding}
 	}
-	problems := names(asked, wanted)
-	if len(problems) == 0 && !same(asked, wanted) && !withoutUsages(asked, v) {
-		problems = problem.List{errors.New("the signing request has attributes, extensions or kinds of names that the " +
-			"node plugin does not write")}
+	if same(asked, wanted) || withoutUsages(asked, v) {
+		return nil
 	}
-	return problems
+	parsed, err := x509.ParseCertificateRequest(wanted)
+	if err != nil {
+		return problem.List{err}
+	}
+	if problems := names(asked, parsed); len(problems) > 0 {
+		return problems
+	}
+	return problem.List{errors.New("the signing request has attributes, extensions or kinds of names that the node " +
+		"plugin does not write")}
 }
 
 // errEncoding says that a signing request has bytes that no signature covers, or that nothing reads.
@@ -85,11 +91,16 @@ func key(public any, wants spec.Key) error {
 
 // Derive returns the signing request that the node plugin makes for the volume, with a key that is nobody's.
 func Derive(v spec.Spec) (*x509.CertificateRequest, error) {
-	der, err := v.CSR(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+	der, err := derivedDER(v)
 	if err != nil {
 		return nil, err
 	}
 	return x509.ParseCertificateRequest(der)
+}
+
+// derivedDER returns what [Derive] does, in DER.
+func derivedDER(v spec.Spec) ([]byte, error) {
+	return v.CSR(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
 }
 
 // names compares the names, in words for the pod's author.
@@ -118,6 +129,13 @@ func subject(r *x509.CertificateRequest) string {
 	return list([]any{r.Subject})
 }
 
+// request is a signing request (RFC 2986, section 4.2).
+type request struct {
+	Body      body
+	Algorithm asn1.RawValue
+	Signature asn1.BitString
+}
+
 // body is the part of a signing request that is signed (RFC 2986, section 4.1).
 type body struct {
 	Raw        asn1.RawContent
@@ -127,15 +145,16 @@ type body struct {
 	Attributes []asn1.RawValue `asn1:"tag:0"`
 }
 
-// same reports whether two signing requests differ in their keys alone. It compares bytes: crypto/x509 does not tell of
-// every kind of name, such as other names (RFC 5280, section 4.2.1.6), by which a directory may know its users.
-func same(asked, wanted *x509.CertificateRequest) bool {
-	var b body
-	if _, err := asn1.Unmarshal(wanted.RawTBSCertificateRequest, &b); err != nil {
+// same reports whether a signing request differs from one in DER in its key alone. It compares bytes: crypto/x509 does
+// not tell of every kind of name, such as other names (RFC 5280, section 4.2.1.6), by which a directory may know its
+// users.
+func same(asked *x509.CertificateRequest, wanted []byte) bool {
+	var r request
+	if _, err := asn1.Unmarshal(wanted, &r); err != nil {
 		return false
 	}
-	b.Raw, b.PublicKey = nil, asn1.RawValue{FullBytes: asked.RawSubjectPublicKeyInfo}
-	der, err := asn1.Marshal(b)
+	r.Body.Raw, r.Body.PublicKey = nil, asn1.RawValue{FullBytes: asked.RawSubjectPublicKeyInfo}
+	der, err := asn1.Marshal(r.Body)
 	return err == nil && bytes.Equal(der, asked.RawTBSCertificateRequest)
 }
 
@@ -147,6 +166,6 @@ func withoutUsages(asked *x509.CertificateRequest, v spec.Spec) bool {
 		return false
 	}
 	v.SignsUsages = false
-	wanted, err := Derive(v)
+	wanted, err := derivedDER(v)
 	return err == nil && same(asked, wanted)
 }
