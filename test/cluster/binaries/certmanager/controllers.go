@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -48,11 +49,8 @@ func runControllers(ctx context.Context, args []string) error {
 			DNS01Nameservers:      strings.Split(*nameservers, ","),
 			DNS01CheckRetryPeriod: time.Second,
 		},
-		CertificateOptions: controller.CertificateOptions{
-			CertificateRequestMinimumBackoffDuration: time.Hour, // The defaults of cmd/controller.
-			CertificateRequestMaximumBackoffDuration: 32 * time.Hour,
-		},
-		SchedulerOptions: controller.SchedulerOptions{MaxConcurrentChallenges: 60},
+		CertificateOptions: backoff(),
+		SchedulerOptions:   controller.SchedulerOptions{MaxConcurrentChallenges: 60},
 	})
 	if err != nil {
 		return fmt.Errorf("make the controllers' context: %w", err)
@@ -69,6 +67,16 @@ func runControllers(ctx context.Context, args []string) error {
 	shared.KubeSharedInformerFactory.Start(ctx.Done())
 	shared.HTTP01ResourceMetadataInformersFactory.Start(ctx.Done())
 	return runAll(ctx, running)
+}
+
+// backoff returns the defaults of cmd/controller for Certificates that fail. cert-manager 1.20 knows no maximum.
+func backoff() controller.CertificateOptions {
+	options := controller.CertificateOptions{CertificateRequestMinimumBackoffDuration: time.Hour}
+	most := reflect.ValueOf(&options).Elem().FieldByName("CertificateRequestMaximumBackoffDuration")
+	if most.IsValid() {
+		most.SetInt(int64(32 * time.Hour))
+	}
+	return options
 }
 
 // controllers makes what is linked; the approver only if it is wanted.
