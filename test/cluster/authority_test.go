@@ -49,7 +49,8 @@ func TestAuthority(t *testing.T) {
 	runtimelog.SetLogger(logr.FromSlogHandler(slog.DiscardHandler))
 	manifests := filepath.Join("..", "..", "manifests")
 	_, err := shared.Kubectl(t.Context(), "apply", "-f", filepath.Join(manifests, "00-namespace.yaml"),
-		"-f", filepath.Join(manifests, "authority"), "-f", modeFile("authority.yaml"), "-f", filepath.Join(manifests, "controller", "rbac.yaml"))
+		"-f", filepath.Join(manifests, "authority"), "-f", modeFile("authority.yaml"),
+		"-f", filepath.Join(manifests, "controller", "rbac.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}

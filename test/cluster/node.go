@@ -62,8 +62,8 @@ func (c *Cluster) prepareNode(name string, number byte) error {
 func kubelet(node string, number byte, flags ...string) service {
 	dir := filepath.Join("/mnt", node)
 	return service{"kubelet", append([]string{
-		"/mnt/bin/kubelet", "--config=" + filepath.Join(dir, "kubelet.yaml"), "--kubeconfig=" + filepath.Join(dir, "kubeconfig"),
-		"--node-ip=" + nodeAddress(number).Addr().String(),
+		"/mnt/bin/kubelet", "--config=" + filepath.Join(dir, "kubelet.yaml"),
+		"--kubeconfig=" + filepath.Join(dir, "kubeconfig"), "--node-ip=" + nodeAddress(number).Addr().String(),
 	}, flags...)}
 }
 

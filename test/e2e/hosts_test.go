@@ -58,11 +58,15 @@ func (s *story) hasNoNetwork(name string) func(context.Context) error {
 			return err
 		}
 		for _, c := range node.Status.Conditions {
-			if c.Type == corev1.NodeReady && (c.Status != corev1.ConditionFalse || !strings.Contains(c.Message, "NetworkReady=false")) {
+			switch {
+			case c.Type != corev1.NodeReady:
+			case c.Status == corev1.ConditionFalse && strings.Contains(c.Message, "NetworkReady=false"):
+				return nil
+			default:
 				return fmt.Errorf("it is %s: %s", c.Status, c.Message)
 			}
 		}
-		return nil
+		return errors.New("it has not said whether it is ready")
 	}
 }
 
@@ -83,7 +87,8 @@ func kubeletRootLinked(s *story) {
 		s.settled(node)
 	})
 	s.rebooted(node, func() error {
-		return errors.Join(os.MkdirAll(filepath.Dir(elsewhere), 0o755), os.Rename(root, elsewhere), os.Symlink("/var/data/kubelet", root))
+		err := errors.Join(os.MkdirAll(filepath.Dir(elsewhere), 0o755), os.Rename(root, elsewhere))
+		return errors.Join(err, os.Symlink("/var/data/kubelet", root))
 	})
 	s.lives(node, kubeletRoot)
 	s.onNodeRun(node, "test", "-L", kubeletRoot)
@@ -145,7 +150,7 @@ func (s *story) driverOf(values ...string) {
 		"--show-only templates/daemonset.yaml --set 'mode=none,"+strings.Join(values, ",")+"' | kubectl apply -f -\n")
 }
 
-// rebooted cuts a node's power, changes what its disk has, and starts it again.
+// rebooted cuts a node's power, changes something while it is off, and starts it again.
 func (s *story) rebooted(node string, change func() error) {
 	s.Helper()
 	if err := shared.Node(node).Kill(); err != nil {
