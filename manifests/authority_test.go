@@ -9,12 +9,25 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
+// TestKeysAreKept: who leaves the mode, or removes Mayfly, deletes the objects of other files than that of the namespace
+// in which the CAs' keys are.
+func TestKeysAreKept(t *testing.T) {
+	kept := the[*corev1.Namespace](t, objects(t, "authority/*.yaml")).Name
+	for _, files := range []string{"*.yaml", "controller/*.yaml", "modes/*/*.yaml", "options/*.yaml", "options/*/*.yaml"} {
+		for _, n := range each[*corev1.Namespace](objects(t, files)) {
+			if n.Name == kept {
+				t.Errorf("%s has namespace %s", files, kept)
+			}
+		}
+	}
+}
+
 // The rights to have CAs are the controller's, and let it speak for no signer but Mayfly's. That none is missing is tested with a real API server, in test/cluster.
 func TestAuthority(t *testing.T) {
 	all, account := objects(t, "modes/pod-certificate/authority.yaml"), the[*corev1.ServiceAccount](t, objects(t, controller))
-	namespace := the[*corev1.Namespace](t, all).Name
-	if _, first := all[0].(*corev1.Namespace); !first || namespace == account.Namespace {
-		t.Errorf("namespace %s does not come first, or is that of the node plugin", namespace)
+	namespace := the[*corev1.Namespace](t, objects(t, "authority/*.yaml")).Name
+	if namespace == account.Namespace {
+		t.Errorf("namespace %s is that of the node plugin", namespace)
 	}
 	want := []rbacv1.Subject{{Kind: "ServiceAccount", Name: account.Name, Namespace: account.Namespace}}
 	role, cluster := the[*rbacv1.Role](t, all), the[*rbacv1.ClusterRole](t, all)

@@ -141,7 +141,6 @@ func TestOrder(t *testing.T) {
 	}
 	before[*corev1.ServiceAccount, *appsv1.DaemonSet](t, all)
 	before[*corev1.ServiceAccount, *appsv1.Deployment](t, objects(t, controller))
-	before[*corev1.Namespace, *rbacv1.Role](t, objects(t, podCertificates+"*.yaml"))
 }
 
 // before demands that the object of the first kind comes before that of the second, which is not made without it.

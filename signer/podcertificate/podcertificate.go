@@ -95,7 +95,15 @@ func (s *Signer) Sign(ctx context.Context, req signer.Request) (signer.Issued, e
 // Refused implements [signer.Rememberer].
 func (s *Signer) Refused(ctx context.Context, attempt signer.Attempt) error {
 	namespace := attempt.Pod.Namespace
-	return kind().Refused(ctx, s.requests.in(namespace), namespace, attempt.ObjectName())
+	return kind().Refused(ctx, s.requests.in(namespace), namespace, ObjectName(attempt))
+}
+
+// ObjectName returns the name of an attempt's PodCertificateRequest. The controller passes it on in a
+// CertificateRequest of that name, so no node plugin of another mode may use it: an attempt outlives a change of the
+// mode, and may have a CertificateRequest from before.
+func ObjectName(attempt signer.Attempt) string {
+	attempt.ID += "-pcr"
+	return attempt.ObjectName()
 }
 
 // submit submits the attempt's request. A wrong UID is an internal error to the API server (noderestriction,
@@ -164,7 +172,7 @@ func (s *Signer) object(req signer.Request, known uids) *podCertificateRequest {
 	return &podCertificateRequest{
 		TypeMeta: metav1.TypeMeta{Kind: "PodCertificateRequest", APIVersion: version().String()},
 		Meta: object.Meta{
-			Name: req.Attempt.ObjectName(), Namespace: pod.Namespace,
+			Name: ObjectName(req.Attempt), Namespace: pod.Namespace,
 			OwnerReferences: []metav1.OwnerReference{{
 				APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: types.UID(pod.UID),
 			}},

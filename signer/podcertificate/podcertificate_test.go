@@ -142,7 +142,7 @@ func TestAKubernetesWithoutTheAPI(t *testing.T) {
 	}
 	req := signer.Request{Attempt: signer.Attempt{ID: "a1", Pod: signer.Pod{Namespace: "shop", Name: "web", UID: "1", ServiceAccount: "web"}}, Duration: time.Hour}
 	_, err = s.Sign(t.Context(), req)
-	want := "signer unavailable: create PodCertificateRequest shop/web-a1: the server could not find the requested resource (post podcertificaterequests.certificates.k8s.io): " +
+	want := "signer unavailable: create PodCertificateRequest shop/web-a1-pcr: the server could not find the requested resource (post podcertificaterequests.certificates.k8s.io): " +
 		"--signer=pod-certificate needs PodCertificateRequests in certificates.k8s.io/v1, which Kubernetes has from 1.37 on"
 	if err == nil || err.Error() != want {
 		t.Errorf(" got %v\nwant %s", err, want)
@@ -173,7 +173,7 @@ func TestTheTextOfARequest(t *testing.T) {
 	want := certificatesv1.PodCertificateRequest{
 		TypeMeta: metav1.TypeMeta{APIVersion: "certificates.k8s.io/v1", Kind: "PodCertificateRequest"},
 		ObjectMeta: metav1.ObjectMeta{
-			Name: "web-a1", Namespace: "shop",
+			Name: "web-a1-pcr", Namespace: "shop",
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "web", UID: "1"}},
 		},
 		Spec: certificatesv1.PodCertificateRequestSpec{
@@ -187,8 +187,8 @@ func TestTheTextOfARequest(t *testing.T) {
 	}
 	for kind, want := range map[string]string{
 		certificatesv1.PodCertificateRequestConditionTypeIssued: "<nil>",
-		certificatesv1.PodCertificateRequestConditionTypeDenied: "request denied: PodCertificateRequest shop/web-a1: Why: text",
-		certificatesv1.PodCertificateRequestConditionTypeFailed: "signing failed: PodCertificateRequest shop/web-a1: Why: text",
+		certificatesv1.PodCertificateRequestConditionTypeDenied: "request denied: PodCertificateRequest shop/web-a1-pcr: Why: text",
+		certificatesv1.PodCertificateRequestConditionTypeFailed: "signing failed: PodCertificateRequest shop/web-a1-pcr: Why: text",
 	} {
 		got.Status = certificatesv1.PodCertificateRequestStatus{CertificateChain: "chain", Conditions: []metav1.Condition{
 			{Type: kind, Status: metav1.ConditionTrue, Reason: "Why", Message: "text", LastTransitionTime: metav1.Now()},

@@ -114,6 +114,7 @@ func installFiles() []installFile {
 		{"controller/policies.yaml", "controller/policies.yaml", nil},
 		{"controller/rbac.yaml", "controller/rbac.yaml", nil},
 		{"controller/workload.yaml", "controller/workload.yaml", nil},
+		{"authority/namespace.yaml", "pod-certificate/namespace.yaml", podCertificate},
 		{"modes/pod-certificate/authority.yaml", "pod-certificate/authority.yaml", podCertificate},
 		{"modes/pod-certificate/controller.yaml", "pod-certificate/controller.yaml", podCertificate},
 		{"modes/pod-certificate/node.yaml", "pod-certificate/node.yaml", podCertificate},

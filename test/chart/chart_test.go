@@ -200,6 +200,8 @@ func TestModes(t *testing.T) {
 		{mode: "driver", keep: "pod-certificate", signs: true, objects: everything},
 		{mode: "none", keep: "driver", objects: driver},
 		{mode: "driver", keep: "none", objects: driver},
+		{mode: "pod-certificate", keep: "none", signer: true, signs: true, objects: everything},
+		{mode: "none", keep: "pod-certificate", signs: true, objects: everything},
 	} {
 		files := mustRender(t, Values{"mode": row.mode, "keepRightsOf": row.keep}, Cluster{})
 		all := names(t, files)

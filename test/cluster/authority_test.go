@@ -48,7 +48,10 @@ const (
 func TestAuthority(t *testing.T) {
 	runtimelog.SetLogger(logr.FromSlogHandler(slog.DiscardHandler))
 	manifests := filepath.Join("..", "..", "manifests")
-	if _, err := shared.Kubectl(t.Context(), "apply", "-f", filepath.Join(manifests, "00-namespace.yaml"), "-f", filepath.Join(manifests, "modes", "pod-certificate", "authority.yaml"), "-f", filepath.Join(manifests, "controller", "rbac.yaml")); err != nil {
+	_, err := shared.Kubectl(t.Context(), "apply", "-f", filepath.Join(manifests, "00-namespace.yaml"),
+		"-f", filepath.Join(manifests, "authority"), "-f", modeFile("authority.yaml"),
+		"-f", filepath.Join(manifests, "controller", "rbac.yaml"))
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, row := range []struct {

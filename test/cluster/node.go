@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/cgroups/manager"
@@ -53,9 +54,26 @@ func (c *Cluster) prepareNode(name string, number byte) error {
 	dir := filepath.Join("/mnt", name)
 	return c.nodes[name].prepare([]service{
 		{"containerd", append(ownPrograms(), "containerd", "--config", filepath.Join(dir, "containerd.toml"))},
-		{"kubelet", []string{"/mnt/bin/kubelet", "--config=" + filepath.Join(dir, "kubelet.yaml"), "--kubeconfig=" + filepath.Join(dir, "kubeconfig"),
-			"--node-ip=" + nodeAddress(number).Addr().String()}},
+		kubelet(name, number),
 	})
+}
+
+// kubelet is that of a node, with more flags.
+func kubelet(node string, number byte, flags ...string) service {
+	dir := filepath.Join("/mnt", node)
+	return service{"kubelet", append([]string{
+		"/mnt/bin/kubelet", "--config=" + filepath.Join(dir, "kubelet.yaml"),
+		"--kubeconfig=" + filepath.Join(dir, "kubeconfig"), "--node-ip=" + nodeAddress(number).Addr().String(),
+	}, flags...)}
+}
+
+// SetKubelet gives a node's kubelet these flags and no others, besides those of every node, from its next start on.
+func (c *Cluster) SetKubelet(node string, flags ...string) error {
+	number := slices.Index(c.Nodes, node)
+	if number < 0 {
+		return fmt.Errorf("the cluster has no node %s", node)
+	}
+	return c.nodes[node].install(kubelet(node, byte(number), flags...)) //nolint:gosec // There are a few.
 }
 
 // ownPrograms begin a command that prefers the cluster's programs to those of the machine.

@@ -185,7 +185,7 @@ func podCertificatePolicy(t *testing.T) {
 		}
 		wanted := f.request(of)
 		_, err = client.CertificatesV1().PodCertificateRequests(f.namespace).Create(t.Context(), &certificatesv1.PodCertificateRequest{
-			ObjectMeta: metav1.ObjectMeta{Name: wanted.Attempt.ObjectName()},
+			ObjectMeta: metav1.ObjectMeta{Name: podcertificate.ObjectName(wanted.Attempt)},
 			Spec: certificatesv1.PodCertificateRequestSpec{
 				SignerName: signerName, PodName: of.Name, PodUID: types.UID(of.UID), ServiceAccountName: "default", ServiceAccountUID: "1",
 				NodeName: types.NodeName(node), NodeUID: "1", StubPKCS10Request: wanted.CSR,

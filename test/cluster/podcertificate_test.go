@@ -127,7 +127,7 @@ func podCertificateRequest(t *testing.T) {
 	if err != nil || string(again.Chain) != string(first.Chain) {
 		t.Errorf("the attempt was begun a second time (%v)", err)
 	}
-	got, err := shared.Client.CertificatesV1().PodCertificateRequests(f.namespace).Get(t.Context(), req.Attempt.ObjectName(), metav1.GetOptions{})
+	got, err := shared.Client.CertificatesV1().PodCertificateRequests(f.namespace).Get(t.Context(), podcertificate.ObjectName(req.Attempt), metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func podCertificateRequest(t *testing.T) {
 	other := f.request(of)
 	other.Attempt = req.Attempt
 	_, err = s.Sign(t.Context(), other)
-	f.refused(err, signer.Failed, "PodCertificateRequest "+f.namespace+"/"+req.Attempt.ObjectName()+" is not as it was created: its spec was changed")
+	f.refused(err, signer.Failed, "PodCertificateRequest "+f.namespace+"/"+podcertificate.ObjectName(req.Attempt)+" is not as it was created: its spec was changed")
 }
 
 func podCertificateRefused(t *testing.T) {
@@ -148,9 +148,9 @@ func podCertificateRefused(t *testing.T) {
 	of := f.pod("web", f.nodes[0], "default")
 	f.serve(&playedController{decide: func(r *certificatesv1.PodCertificateRequest) {
 		switch {
-		case strings.HasSuffix(r.Name, "denied"):
+		case strings.HasSuffix(r.Name, "denied-pcr"):
 			condition(r, certificatesv1.PodCertificateRequestConditionTypeDenied, "NotAllowed", "a pod may not be a CA")
-		case strings.HasSuffix(r.Name, "failed"):
+		case strings.HasSuffix(r.Name, "failed-pcr"):
 			condition(r, certificatesv1.PodCertificateRequestConditionTypeFailed, "IssuerFailed", "no such issuer")
 		}
 	}})
@@ -167,7 +167,7 @@ func podCertificateRefused(t *testing.T) {
 		req := f.request(of)
 		req.Attempt.ID = id
 		_, err := s.Sign(brief(t), req)
-		f.refused(err, row.kind, "PodCertificateRequest "+f.namespace+"/web-"+id+": "+row.want)
+		f.refused(err, row.kind, "PodCertificateRequest "+f.namespace+"/web-"+id+"-pcr: "+row.want)
 	}
 	gone := make(chan error, 1)
 	req := f.request(of)
@@ -177,9 +177,9 @@ func podCertificateRefused(t *testing.T) {
 		gone <- err
 	}()
 	until(t, "the request is deleted", func() bool {
-		return shared.Client.CertificatesV1().PodCertificateRequests(f.namespace).Delete(t.Context(), "web-gone", metav1.DeleteOptions{}) == nil
+		return shared.Client.CertificatesV1().PodCertificateRequests(f.namespace).Delete(t.Context(), "web-gone-pcr", metav1.DeleteOptions{}) == nil
 	})
-	f.refused(<-gone, signer.Failed, "PodCertificateRequest "+f.namespace+"/web-gone was deleted before it was signed")
+	f.refused(<-gone, signer.Failed, "PodCertificateRequest "+f.namespace+"/web-gone-pcr was deleted before it was signed")
 }
 
 // nodeMadeAnew: a signer that remembers the UID of a node that was deleted and made again goes on.

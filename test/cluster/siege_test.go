@@ -41,7 +41,8 @@ func signs(t *testing.T) {
 	t.Helper()
 	manifests := filepath.Join("..", "..", "manifests")
 	_, err := shared.Kubectl(t.Context(), "apply", "-f", filepath.Join(manifests, "00-namespace.yaml"),
-		"-f", filepath.Join(manifests, "controller"), "-f", modeFile("authority.yaml"), "-f", modeFile("controller.yaml"))
+		"-f", filepath.Join(manifests, "controller"), "-f", filepath.Join(manifests, "authority"),
+		"-f", modeFile("authority.yaml"), "-f", modeFile("controller.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}

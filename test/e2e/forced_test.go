@@ -86,18 +86,28 @@ func (s *story) force(pods []*corev1.Pod) {
 // nothingOf waits until nothing is left of pods on their nodes: no mount, no directory, no record. Nor has the namespace requests, unless it has other pods.
 func (s *story) nothingOf(pods ...*corev1.Pod) {
 	s.Helper()
+	s.nothingBelow(kubeletRoot, pods...)
+}
+
+// nothingBelow is the same where the kubelets' root is another one.
+func (s *story) nothingBelow(root string, pods ...*corev1.Pod) {
+	s.Helper()
 	for _, pod := range pods {
 		s.unmounted(pod)
-		state := fmt.Sprintf("/var/lib/kubelet/plugins/csi.mayfly.dev/volumes/csi-%x", sha256.Sum256([]byte(string(pod.UID)+"tls")))
+		state := fmt.Sprintf("%s/plugins/csi.mayfly.dev/volumes/csi-%x", root, sha256.Sum256([]byte(string(pod.UID)+"tls")))
+		dir := root + "/pods/" + string(pod.UID)
 		s.until("what is left of pod "+pod.Name+" to go", func(ctx context.Context) error {
-			return errors.Join(absent(ctx, pod.Spec.NodeName, state), absent(ctx, pod.Spec.NodeName, podDir(pod)))
+			return errors.Join(absent(ctx, pod.Spec.NodeName, state), absent(ctx, pod.Spec.NodeName, dir))
 		})
 	}
 	s.requested(0)
 }
 
+// kubeletRoot is the kubelets' root where nothing says otherwise.
+const kubeletRoot = "/var/lib/kubelet"
+
 // podDir is the directory that a kubelet has for a pod.
-func podDir(pod *corev1.Pod) string { return "/var/lib/kubelet/pods/" + string(pod.UID) }
+func podDir(pod *corev1.Pod) string { return kubeletRoot + "/pods/" + string(pod.UID) }
 
 // absent demands that a node does not have a file.
 func absent(ctx context.Context, node, path string) error {

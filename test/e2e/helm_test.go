@@ -25,6 +25,8 @@ const (
 	readme     = "README.md"
 	installing = "docs/install.md"
 	operating  = "docs/operations.md"
+
+	podCertificate = "docs/pod-certificates.md"
 )
 
 // checkout is this repository.
@@ -71,8 +73,8 @@ func (s *story) takenOver() {
 	s.Helper()
 	install, upgrade, _ := strings.Cut(documentedBlocks(s.T, installing, "takenOver", 1)[0], "\n")
 	s.types(checkout, install)
-	s.types(s.nextVersion(), upgrade)
-	s.runs("next")
+	s.types(s.nextChart(), upgrade)
+	s.runs(nextVersion)
 	end := mayBeRefused()
 	s.types(checkout, "helm uninstall mayfly --namespace mayfly-system --wait")
 	end()
@@ -332,60 +334,16 @@ func (s *story) modeChanged() {
 func (s *story) upgradedByHelm() {
 	s.Helper()
 	s.policy("limits: {minDuration: 10s}")
-	next := s.nextVersion()
+	next := s.nextChart()
 	load := s.load(own("duration=1m"))
 	blocks := documentedBlocks(s.T, installing, "upgradedByHelm", 2)
 	s.types(next, blocks[0])
-	s.runs("next")
+	s.runs(nextVersion)
 	load.goesOn()
 	s.types(checkout, blocks[1])
-	s.runs("devel")
+	s.runs(thisVersion)
 	load.goesOn()
 	load.ends()
-}
-
-// nextImages gives the nodes the images of the next version. The programs are the same.
-func (s *story) nextImages() {
-	s.Helper()
-	for image, options := range map[string][]string{
-		"mayfly:next": nil, "mayfly-controller:next": {"--target", "controller"},
-	} {
-		archive, err := shared.BuildImage(s.Context(), image, checkout, options...)
-		if err != nil {
-			s.Fatal(err)
-		}
-		if err := shared.Import(s.Context(), archive); err != nil {
-			s.Fatal(err)
-		}
-	}
-}
-
-// nextVersion returns a checkout of the next version.
-func (s *story) nextVersion() (dir string) {
-	s.Helper()
-	dir, err := os.MkdirTemp("", "checkout-")
-	if err != nil {
-		s.Fatal(err)
-	}
-	s.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s.types(checkout, "cp --recursive manifests "+dir+`
-sed --in-place 's/^appVersion: devel$/appVersion: next/' `+dir+"/manifests/chart/Chart.yaml")
-	return dir
-}
-
-// runs demands that node plugin and controller are of a version.
-func (s *story) runs(version string) {
-	s.Helper()
-	pods, err := shared.Client.CoreV1().Pods(mayfly).List(s.Context(), metav1.ListOptions{})
-	if err != nil {
-		s.Fatal(err)
-	}
-	for _, pod := range pods.Items {
-		image := pod.Spec.Containers[0].Image
-		if pod.DeletionTimestamp == nil && !strings.HasSuffix(image, ":"+version) {
-			s.Errorf("pod %s has the image %s, want %s", pod.Name, image, version)
-		}
-	}
 }
 
 // uninstalledByHelm finds the pods that would hang, as docs/operations.md says, removes them, and then Mayfly.
@@ -434,10 +392,13 @@ func (s *story) keptDeleted() {
 func eachMode(s *story) {
 	s.removedAtLast()
 	s.installedByHelm("--set", "mode=none,app.watchPods=true")
-	load := s.load(own())
+	load := s.load(own(brief()...))
 	renewed := s.keepRenewing(load.running)
 	forth := documentedBlocks(s.T, installing, "modeChanged", 2)[0]
-	for _, change := range []string{"mode=driver,keepRightsOf=none", "mode=none,keepRightsOf=driver"} {
+	for _, change := range []string{
+		"mode=driver,keepRightsOf=none", "mode=none,keepRightsOf=driver",
+		"mode=pod-certificate,keepRightsOf=none", "mode=none,keepRightsOf=pod-certificate",
+	} {
 		s.types(checkout, strings.Replace(forth, "mode=pod-certificate,keepRightsOf=driver", change, 1))
 		load.goesOn()
 	}
@@ -460,6 +421,8 @@ func eachMode(s *story) {
 	}
 	s.rendered()
 	s.keptDeleted()
+	s.byKubectl()
+	s.keptDeleted()
 	s.cleaned()
 }
 
@@ -467,7 +430,7 @@ func eachMode(s *story) {
 func (s *story) rendered() {
 	s.Helper()
 	block := documentedBlocks(s.T, installing, "rendered", 1)[0]
-	next := s.nextVersion()
+	next := s.nextChart()
 	render := func(values string) {
 		s.types(next, "cat >values.yaml <<<'"+values+"'\n"+block+"kubectl apply -f mayfly.yaml")
 		if err := shared.WaitMayfly(s.Context()); err != nil {
@@ -486,10 +449,10 @@ func (s *story) rendered() {
 	load := s.load(own())
 	renewed := s.keepRenewing(load.running)
 	render("{app: {watchPods: true}}")
-	s.runs("next")
+	s.runs(nextVersion)
 	load.goesOn()
 	render(devel)
-	s.runs("devel")
+	s.runs(thisVersion)
 	load.goesOn()
 	renewed()
 	load.ends()

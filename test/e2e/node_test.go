@@ -65,13 +65,10 @@ func nodeRebooted(s *story) {
 		serials[string(pod.UID)] = s.leaf(pod.Name).SerialNumber.Text(16)
 	}
 	gone := s.ofEachKind(node)
-	if err := shared.Node(node).Kill(); err != nil {
-		s.Fatal(err)
-	}
-	s.force(gone)
-	if err := shared.StartNode(node); err != nil {
-		s.Fatal(err)
-	}
+	s.rebooted(node, func() error {
+		s.force(gone)
+		return nil
+	})
 	s.until("every pod to be started again", func(context.Context) error {
 		for _, pod := range s.readyPods(replicas) {
 			if pod.Status.ContainerStatuses[0].RestartCount == 0 {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -23,7 +24,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/forge"
 )
 
-// caNamespace has the Secrets of the controller's CAs. It comes with the mode, and goes with it.
+// caNamespace has the Secrets of the controller's CAs. It comes with the mode, and stays.
 const caNamespace = "mayfly-ca"
 
 // byPodCertificates runs node plugin and controller in mode pod-certificate until the story ends.
@@ -33,8 +34,10 @@ func (s *story) byPodCertificates() {
 	s.Cleanup(func() {
 		ctx := context.Background()
 		s.documented(ctx, fromPodCertificates)
-		if _, err := shared.Kubectl(ctx, "delete", "--ignore-not-found", "clustertrustbundle", "csi.mayfly.dev:volume:ca"); err != nil {
-			s.Error(err)
+		for _, what := range [][]string{{"clustertrustbundle", "csi.mayfly.dev:volume:ca"}, {"namespace", caNamespace}} {
+			if _, err := shared.Kubectl(ctx, append([]string{"delete", "--ignore-not-found"}, what...)...); err != nil {
+				s.Error(err)
+			}
 		}
 	})
 	s.documented(s.Context(), toPodCertificates)
@@ -54,7 +57,7 @@ const (
 func (s *story) documented(ctx context.Context, section string) {
 	s.Helper()
 	defer mayBeRefused()() // A controller of before may still end when its roles go.
-	if err := runDocumented(ctx, "../../docs/pod-certificates.md", section, 5); err != nil {
+	if err := runDocumented(ctx, filepath.Join(checkout, podCertificate), section, 5); err != nil {
 		s.Error(err)
 	}
 }

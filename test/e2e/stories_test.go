@@ -69,6 +69,9 @@ func TestStories(t *testing.T) {
 		{"pods are deleted by force while the kubelet is absent", deletedWithoutKubelet},
 		{"the kubelet is killed", kubeletKilled},
 		{"the node is rebooted", nodeRebooted},
+		{"a pod on the host's network starts before the network of pods is there", beforeTheNetwork},
+		{"the kubelet's root is a link", kubeletRootLinked},
+		{"the kubelet has another root", kubeletRootElsewhere},
 		{"cert-manager is down for two minutes", certManagerDown},
 		{"the API server is down for two minutes", apiServerDown},
 	}) {

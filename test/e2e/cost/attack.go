@@ -117,6 +117,7 @@ func (s *siege) prepare(ctx context.Context) error {
 	commands := [][]string{
 		{"cordon", otherNode},
 		{"apply", "--filename", manifests + "controller"},
+		{"apply", "--filename", manifests + "authority"},
 		{"apply", "--filename", manifests + "modes/pod-certificate"},
 		{"--namespace", system, "set", "env", "deployment/mayfly-controller", "MAYFLY_POD_CERTIFICATES=true"},
 		{"--namespace", system, "rollout", "status", "deployment/mayfly-controller", "--timeout=2m"},
@@ -138,6 +139,7 @@ func (s *siege) clear(ctx context.Context) error {
 		{"--namespace", system, "rollout", "status", "daemonset/mayfly", "--timeout=2m"},
 		{"delete", "--ignore-not-found", "namespace", attackers},
 		{"delete", "--ignore-not-found", "--filename", manifests + "controller", "--filename", manifests + "modes/pod-certificate"},
+		{"delete", "--ignore-not-found", "--filename", manifests + "authority"},
 		{"delete", "--ignore-not-found", "clustertrustbundle", "csi.mayfly.dev:volume:ca"},
 		{"uncordon", otherNode},
 	})

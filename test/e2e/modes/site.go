@@ -61,6 +61,7 @@ func (s *site) makePod(ctx context.Context, p *corev1.Pod) error {
 func (s *site) controller(ctx context.Context) error {
 	for _, args := range [][]string{
 		{"apply", "--filename", filepath.Join(manifests, "controller")},
+		{"apply", "--filename", filepath.Join(manifests, "authority")},
 		{"apply", "--filename", modeFile("authority"), "--filename", modeFile("controller"), "--filename", modeFile("policies"), "--filename", modeFile("node")},
 		{"--namespace", system, "set", "env", "deployment/mayfly-controller", "MAYFLY_POD_CERTIFICATES=true", "MAYFLY_NODE_RATE=10000"},
 		{"--namespace", system, "rollout", "status", "deployment/mayfly-controller", "--timeout=2m"},
@@ -105,7 +106,7 @@ func (s *site) clear(ctx context.Context) error {
 		{"node", node},
 		{"--filename", filepath.Join(manifests, "controller"), "--filename", modeFile("authority"),
 			"--filename", modeFile("controller"), "--filename", modeFile("policies")},
-		{"--filename", modeFile("node")},
+		{"--filename", modeFile("node"), "--filename", filepath.Join(manifests, "authority")},
 		{"clusterrolebinding", asAnyone, asNode},
 		{"clustertrustbundle", "csi.mayfly.dev:volume:ca"},
 		{"namespace", namespace},
