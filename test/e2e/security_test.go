@@ -26,6 +26,13 @@ import (
 func policyOwned(s *story) {
 	s.controlled()
 	e := s.engineer()
+	// The last story's controller had no right any more to give the Lease back.
+	s.until("a controller to hold the Lease, who records certificates", func(context.Context) error {
+		if !slices.ContainsFunc(e.records(), func(r audit.Record) bool { return r.Audit == audit.Gap }) {
+			return errors.New("none says since when there is no record")
+		}
+		return nil
+	})
 	s.start(pod("web", own()), pod("till", own("key-algorithm=RSA", "key-size=2048")))
 
 	const strict = `allow: {ownNames: true, dnsNames: [shop.test]}, limits: {keys: [{algorithm: ECDSA}]}`
