@@ -159,6 +159,10 @@ type attempt struct {
 // attempts are those against a replica of the controller and a pod of node-b.
 func (s *story) attempts(controller, db *corev1.Pod) []attempt {
 	ctx := s.Context()
+	refusesOthers := "not the requesting node"
+	if !shared.Versions.HasKubernetes("1.37") { // Nodes ask by PodCertificateRequests from then on.
+		refusesOthers = `cannot create resource "podcertificaterequests"`
+	}
 	return []attempt{
 		{"the key of a CA", func(c *rest.Config) error {
 			_, err := s.client(c).CoreV1().Secrets(caNamespace).Get(ctx, "mayfly-ca", metav1.GetOptions{})
@@ -200,7 +204,7 @@ func (s *story) attempts(controller, db *corev1.Pod) []attempt {
 			}
 			_, err = s.client(c).CertificatesV1().PodCertificateRequests(s.namespace).Create(ctx, pcr, metav1.CreateOptions{})
 			return err
-		}, "not the requesting node"},
+		}, refusesOthers},
 	}
 }
 
