@@ -32,6 +32,9 @@ func (s *story) controlled() {
 	const dir = "../../manifests/controller"
 	s.Cleanup(func() {
 		ctx := context.Background()
+		if s.Failed() { // The logs of the controllers go with their pods.
+			keepLogs(ctx, s.T)
+		}
 		defer mayBeRefused()() // The roles go before the last controller has ended.
 		if _, err := shared.Kubectl(ctx, "delete", "--ignore-not-found", "--filename", dir); err != nil {
 			s.Error(err)
