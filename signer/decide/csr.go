@@ -25,7 +25,8 @@ func CSR(der []byte, v spec.Spec) problem.List {
 		return problem.List{err}
 	}
 	if most := len(wanted) + KeySize; len(der) > most {
-		return problem.List{fmt.Errorf("the signing request has %d bytes, and that of the volume at most %d", len(der), most)}
+		const format = "the signing request has %d bytes, and that of the volume at most %d"
+		return problem.List{fmt.Errorf(format, len(der), most)}
 	}
 	asked, err := x509.ParseCertificateRequest(der)
 	if err != nil {
@@ -129,8 +130,8 @@ func subject(r *x509.CertificateRequest) string {
 	return list([]any{r.Subject})
 }
 
-// request is a signing request (RFC 2986, section 4.2).
-type request struct {
+// signingRequest is a signing request (RFC 2986, section 4.2).
+type signingRequest struct {
 	Body      body
 	Algorithm asn1.RawValue
 	Signature asn1.BitString
@@ -149,7 +150,7 @@ type body struct {
 // not tell of every kind of name, such as other names (RFC 5280, section 4.2.1.6), by which a directory may know its
 // users.
 func same(asked *x509.CertificateRequest, wanted []byte) bool {
-	var r request
+	var r signingRequest
 	if _, err := asn1.Unmarshal(wanted, &r); err != nil {
 		return false
 	}

@@ -16,7 +16,7 @@ const (
 	nextVersion = "next"
 )
 
-// nextTag is the version that the programs of the next version have from the go command. A v2 needs another module path.
+// nextTag is the version that the programs of the next version have from the go command. From v2 on it would need another module path.
 const nextTag = "v1.999.0"
 
 // nextImages builds the programs once more, as another version, and gives the nodes their images.

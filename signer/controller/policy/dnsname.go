@@ -8,6 +8,7 @@ type dnsName struct {
 	small string // In small letters; empty: it is no host's name.
 }
 
+// newDNSName makes a name ready.
 func newDNSName(text string) dnsName {
 	small := lower(text)
 	if !hostName(small) {

@@ -115,7 +115,8 @@ func (p Policy) attribute(a pkix.AttributeTypeAndValue, pod signer.Pod) problem.
 	value, ok := a.Value.(string)
 	switch {
 	case !a.Type.Equal(commonName):
-		return problem.List{fmt.Errorf("subject: %s is not the pod's to say: it may have a common name alone", pkix.RDNSequence{{a}})}
+		const format = "subject: %s is not the pod's to say: it may have a common name alone"
+		return problem.List{fmt.Errorf(format, pkix.RDNSequence{{a}})}
 	case !ok || !p.own(newDNSName(value), pod):
 		return problem.List{fmt.Errorf("common name %q is not the pod's: it may have %s", a.Value, p.ownNames(pod))}
 	}

@@ -22,10 +22,10 @@ func (r Rule) selects(pod signer.Pod) bool {
 		(len(r.accounts) == 0 || covered(r.accounts, pod.ServiceAccount))
 }
 
-// A candidate is a volume that several rules are asked about, made ready once for all of them.
+// A candidate is a volume about which rules are asked. It is made ready once for all of them.
 type candidate struct {
 	spec.Spec
-	pod       decide.Identity
+	identity  decide.Identity // Of the pod.
 	dnsNames  []dnsName
 	subject   subject
 	problems  problem.List          // What no rule can allow in the subject.
@@ -33,8 +33,9 @@ type candidate struct {
 	left      uint64                // What expressions may cost yet.
 }
 
+// newCandidate makes a volume ready to be asked about.
 func newCandidate(v spec.Spec, of decide.Identity) *candidate {
-	c := &candidate{Spec: v, pod: of, left: maxCost}
+	c := &candidate{Spec: v, identity: of, left: maxCost}
 	for _, name := range v.DNSNames {
 		c.dnsNames = append(c.dnsNames, newDNSName(name))
 	}
@@ -48,7 +49,7 @@ func (r Rule) against(c *candidate) (problems problem.List) {
 	if r.Err != nil {
 		return problem.List{fmt.Errorf("it has a mistake, and so allows nothing: %w", r.Err)}
 	}
-	problems = slices.Concat(c.problems, r.names(c), r.addresses(c.Spec, c.pod), r.limits(c.Spec),
+	problems = slices.Concat(c.problems, r.names(c), r.addresses(c.Spec, c.identity), r.limits(c.Spec),
 		annotations(c.Spec, r.annotations))
 	if len(problems) > 0 { // An expression would speak of what is refused anyway.
 		return problems
