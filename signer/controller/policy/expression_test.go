@@ -76,7 +76,28 @@ func against(e expression, variables map[string]any) error {
 	return e.against(variables, &left)
 }
 
-// All expressions that one decision asks have one limit of cost.
+// The expressions of all policies that one decision asks have one limit of cost: what is left bounds each next one.
+func TestPoliciesThatCostTooMuch(t *testing.T) {
+	v := asks(t, web(), spec.Prefix, "dns-names=web.shop.svc")
+	v.DNSNames = slices.Repeat(v.DNSNames, 1000)
+	const costly, cheap = `namespaces: [shop], expressions: [{expression: "!volume.dnsNames.all(n, n.endsWith('.svc'))"}]`,
+		`namespaces: [shop], expressions: [{expression: "true"}]`
+	for _, row := range []struct {
+		specs []string
+		want  string
+	}{
+		{[]string{cheap}, ""},
+		{[]string{costly, cheap}, ""},
+		{[]string{costly, costly, cheap}, "is not true"},
+	} {
+		err := newCompiler(t).Set(policies(t, row.specs...)).Check(v, identity())
+		if (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%d policies: %v, want %q", len(row.specs), err, row.want)
+		}
+	}
+}
+
+// An expression is not asked where those before it have cost too much.
 func TestExpressionsThatCostTooMuch(t *testing.T) {
 	costly, err := compileExpression(newCompiler(t).language, v1alpha1.Expression{Expression: "volume.dnsNames.all(a, volume.dnsNames.all(b, a != b + 'x'))"})
 	if err != nil {
