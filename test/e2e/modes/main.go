@@ -25,7 +25,7 @@ func parse(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("modes", flag.ContinueOnError)
 	flags.StringVar(&o.dir, "dir", "", "directory of the cluster; if none runs there, one is started for the run")
 	flags.StringVar(&o.json, "json", "", "file to write the numbers to")
-	flags.IntVar(&o.rounds, "rounds", 60, "how many certificates to ask for one by one, in each mode")
+	flags.IntVar(&o.rounds, "rounds", 200, "how many certificates to ask for one by one, in each mode")
 	flags.IntVar(&o.crowd, "crowd", 200, "how many certificates to ask for at once, each for another pod")
 	flags.IntVar(&o.crowds, "crowds", 3, "how many times to ask for them at once, in each mode")
 	flags.IntVar(&o.pods, "pods", 10000, "how many pods with a volume, and as many requests of either kind of others, the cluster has when the controller's memory is read; 0: it is not")
