@@ -94,7 +94,8 @@ func (b Backend) issues(t *testing.T) {
 	if !key.Public().(*ecdsa.PublicKey).Equal(c.PublicKey) {
 		t.Error("another key")
 	}
-	if len(c.DNSNames) != 1 || len(c.IPAddresses) != 1 || len(c.URIs) != 1 || c.URIs[0].String() != "spiffe://example.org/web" {
+	if len(c.DNSNames) != 1 || len(c.IPAddresses) != 1 || len(c.URIs) != 1 ||
+		c.URIs[0].String() != "spiffe://example.org/web" {
 		t.Errorf("names: %v %v %v", c.DNSNames, c.IPAddresses, c.URIs)
 	}
 	if d := c.NotAfter.Sub(before); d < 59*time.Minute || d > 61*time.Minute {

@@ -29,10 +29,12 @@ func (s *Signer) answerIssued(
 	if err != nil {
 		return signer.Errorf(signer.Failed, "unusable certificate from %s %s: %w", v.Issuer.Kind, v.Issuer.Name, err)
 	}
-	first, err := s.answer(ctx, pcr, status, condition(certificatesv1.PodCertificateRequestConditionTypeIssued, decide.Verified,
-		fmt.Sprintf("signed by %s %s for volume of pod %s", v.Issuer.Kind, v.Issuer.Name, pcr.Spec.PodName)))
-	if apierrors.IsInvalid(err) { // What the API server holds against a certificate is in its error: its lifetime, its begin.
-		return signer.Errorf(signer.Failed, "Kubernetes does not take the certificate of %s %s: %w", v.Issuer.Kind, v.Issuer.Name, err)
+	signed := fmt.Sprintf("signed by %s %s for volume of pod %s", v.Issuer.Kind, v.Issuer.Name, pcr.Spec.PodName)
+	first, err := s.answer(ctx, pcr, status,
+		condition(certificatesv1.PodCertificateRequestConditionTypeIssued, decide.Verified, signed))
+	if apierrors.IsInvalid(err) { // The error says what the API server has against it, such as its lifetime.
+		const format = "Kubernetes does not take the certificate of %s %s: %w"
+		return signer.Errorf(signer.Failed, format, v.Issuer.Kind, v.Issuer.Name, err)
 	}
 	if first {
 		if own(d) { // Else the approval was the decision.
@@ -117,7 +119,8 @@ func refreshAt(begin, end, chainEnds time.Time) time.Time {
 
 // deny answers a request that can't be.
 func (s *Signer) deny(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, d decide.Decision) error {
-	first, err := s.answer(ctx, pcr, certificatesv1.PodCertificateRequestStatus{}, condition(certificatesv1.PodCertificateRequestConditionTypeDenied, d.Reason, d.Message))
+	denial := condition(certificatesv1.PodCertificateRequestConditionTypeDenied, d.Reason, d.Message)
+	first, err := s.answer(ctx, pcr, certificatesv1.PodCertificateRequestStatus{}, denial)
 	if err != nil || !first {
 		return err
 	}
@@ -144,15 +147,22 @@ func (s *Signer) fail(
 }
 
 func condition(kind, reason, text string) metav1.Condition {
-	return metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: reason, Message: message.Cut(text, message.Longest), LastTransitionTime: metav1.Now()}
+	return metav1.Condition{
+		Type: kind, Status: metav1.ConditionTrue, Reason: reason,
+		Message: message.Cut(text, message.Longest), LastTransitionTime: metav1.Now(),
+	}
 }
 
 // answer writes the answer down and counts it, and says whether it did: who comes second finds the request answered.
-func (s *Signer) answer(ctx context.Context, pcr *certificatesv1.PodCertificateRequest, status certificatesv1.PodCertificateRequestStatus, c metav1.Condition) (first bool, err error) {
+func (s *Signer) answer(
+	ctx context.Context, pcr *certificatesv1.PodCertificateRequest,
+	status certificatesv1.PodCertificateRequestStatus, c metav1.Condition,
+) (first bool, err error) {
 	answered := pcr.DeepCopy()
 	answered.Status = status
 	answered.Status.Conditions = []metav1.Condition{c}
-	err = s.Requests.Status().Patch(ctx, answered, client.MergeFromWithOptions(pcr, client.MergeFromWithOptimisticLock{}))
+	unchanged := client.MergeFromWithOptions(pcr, client.MergeFromWithOptimisticLock{})
+	err = s.Requests.Status().Patch(ctx, answered, unchanged)
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return false, nil
 	}
@@ -177,7 +187,8 @@ func (s *Signer) review(ctx context.Context, pcr *certificatesv1.PodCertificateR
 	if err := s.Requests.Delete(ctx, pcr, client.Preconditions{UID: &pcr.UID}); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("delete PodCertificateRequest %s/%s: %w", pcr.Namespace, pcr.Name, err)
 	}
-	s.Log.Info("denied request would be signed now: it is deleted", "request", pcr.Namespace+"/"+pcr.Name, "pod", pcr.Spec.PodName)
+	s.Log.Info("denied request would be signed now: it is deleted",
+		"request", pcr.Namespace+"/"+pcr.Name, "pod", pcr.Spec.PodName)
 	return nil
 }
 

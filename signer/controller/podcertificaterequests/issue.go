@@ -77,7 +77,8 @@ func (s *Signer) sign(
 	if err != nil {
 		return signer.Issued{}, signer.Errorf(signer.Invalid, "sign with CA %s: %w", name, err)
 	}
-	if template.NotBefore, template.NotAfter, err = authority.Validity(time.Now(), decide.Lifetime(pcr.Spec.MaxExpirationSeconds)); err != nil {
+	lifetime := decide.Lifetime(pcr.Spec.MaxExpirationSeconds)
+	if template.NotBefore, template.NotAfter, err = authority.Validity(time.Now(), lifetime); err != nil {
 		return signer.Issued{}, signer.Errorf(signer.Unavailable, "sign with CA %s: %w", name, err)
 	}
 	issued, err := authority.Sign(template)
@@ -218,7 +219,8 @@ func (s *Signer) submit(ctx context.Context, wanted *cmapi.CertificateRequest) (
 	case apierrors.IsAlreadyExists(err):
 		return nil, errNotYet
 	case err != nil:
-		return nil, signer.Errorf(signer.Unavailable, "make CertificateRequest %s/%s: %w", wanted.Namespace, wanted.Name, err)
+		const format = "make CertificateRequest %s/%s: %w"
+		return nil, signer.Errorf(signer.Unavailable, format, wanted.Namespace, wanted.Name, err)
 	}
 	return made, nil
 }
@@ -228,9 +230,10 @@ func (s *Signer) submit(ctx context.Context, wanted *cmapi.CertificateRequest) (
 // pkg/controller/certificaterequests/venafi).
 func same(found, wanted *cmapi.CertificateRequest) bool {
 	f, w := found.Spec, wanted.Spec
-	return bytes.Equal(f.Request, w.Request) && f.IssuerRef == w.IssuerRef && f.IsCA == w.IsCA && reflect.DeepEqual(f.Usages, w.Usages) &&
-		f.Duration != nil && f.Duration.Duration == w.Duration.Duration &&
-		(decided(found) || maps.Equal(found.Annotations, wanted.Annotations)) && reflect.DeepEqual(found.OwnerReferences, wanted.OwnerReferences)
+	return bytes.Equal(f.Request, w.Request) && f.IssuerRef == w.IssuerRef && f.IsCA == w.IsCA &&
+		reflect.DeepEqual(f.Usages, w.Usages) && f.Duration != nil && f.Duration.Duration == w.Duration.Duration &&
+		(decided(found) || maps.Equal(found.Annotations, wanted.Annotations)) &&
+		reflect.DeepEqual(found.OwnerReferences, wanted.OwnerReferences)
 }
 
 // decided reports whether a CertificateRequest is approved or denied.
@@ -248,14 +251,16 @@ func (s *Signer) approve(ctx context.Context, cr *cmapi.CertificateRequest) (boo
 	before, now := cr.DeepCopy(), metav1.Now()
 	cr.Status.Conditions = append(cr.Status.Conditions, cmapi.CertificateRequestCondition{
 		Type: cmapi.CertificateRequestConditionApproved, Status: cmmeta.ConditionTrue, Reason: decide.Verified,
-		Message: fmt.Sprintf("PodCertificateRequest %s is what a volume of its pod asks for", cr.Name), LastTransitionTime: &now,
+		Message:            fmt.Sprintf("PodCertificateRequest %s is what a volume of its pod asks for", cr.Name),
+		LastTransitionTime: &now,
 	})
 	err := s.Requests.Status().Patch(ctx, cr, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	switch {
 	case apierrors.IsConflict(err) || apierrors.IsNotFound(err):
 		return false, errNotYet
 	case err != nil:
-		return false, signer.Errorf(signer.Unavailable, "approve CertificateRequest %s/%s: %w", cr.Namespace, cr.Name, err)
+		const format = "approve CertificateRequest %s/%s: %w"
+		return false, signer.Errorf(signer.Unavailable, format, cr.Namespace, cr.Name, err)
 	}
 	return true, nil
 }

@@ -37,7 +37,8 @@ func denied(pcr *certificatesv1.PodCertificateRequest) bool {
 	denial := func(c metav1.Condition) bool {
 		return c.Type == certificatesv1.PodCertificateRequestConditionTypeDenied && decide.MayEnd(c.Reason)
 	}
-	return pcr.DeletionTimestamp == nil && ours(pcr) && !native(pcr) && slices.ContainsFunc(pcr.Status.Conditions, denial)
+	return pcr.DeletionTimestamp == nil && ours(pcr) && !native(pcr) &&
+		slices.ContainsFunc(pcr.Status.Conditions, denial)
 }
 
 // request returns what a PodCertificateRequest says. That its node asks is the API server's word (kubernetes

@@ -40,14 +40,18 @@ type compiled struct {
 
 // NewLive returns the policies that a cache has, which waits until it has them all. It calls changed when they are
 // others, which must not wait for them.
-func NewLive(standard Policy, cache client.Reader, changed func(), metrics prometheus.Registerer, log *slog.Logger) (*Live, error) {
+func NewLive(
+	standard Policy, cache client.Reader, changed func(), metrics prometheus.Registerer, log *slog.Logger,
+) (*Live, error) {
 	compiler, err := NewCompiler(standard)
 	if err != nil {
 		return nil, err
 	}
-	l := &Live{compiler: compiler, cache: cache, changed: changed, log: log, set: compiler.set(nil), invalid: prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "mayfly_controller_policies_invalid", Help: "CertificatePolicies with a mistake, which allow nothing to the pods that they select.",
-	})}
+	l := &Live{compiler: compiler, cache: cache, changed: changed, log: log, set: compiler.set(nil)}
+	l.invalid = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "mayfly_controller_policies_invalid",
+		Help: "CertificatePolicies with a mistake, which allow nothing to the pods that they select.",
+	})
 	if err := metrics.Register(l.invalid); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
@@ -122,7 +126,8 @@ func (l *Live) take(policies []v1alpha1.CertificatePolicy) {
 func (l *Live) compile(p v1alpha1.CertificatePolicy) compiled {
 	v := compiled{p.Generation, l.compiler.Compile(p)}
 	if v.rule.Err != nil {
-		l.log.Error("a CertificatePolicy has a mistake, and allows nothing to the pods that it selects", "policy", p.Name, "error", v.rule.Err)
+		l.log.Error("a CertificatePolicy has a mistake, and allows nothing to the pods that it selects",
+			"policy", p.Name, "error", v.rule.Err)
 	} else {
 		l.log.Info("CertificatePolicy read", "policy", p.Name, "generation", p.Generation)
 	}

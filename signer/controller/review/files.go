@@ -105,7 +105,8 @@ func (o *Objects) readList(document []byte) error {
 
 func readPolicy(document []byte, is metav1.TypeMeta) (p v1alpha1.CertificatePolicy, err error) {
 	if is.APIVersion != v1alpha1.GroupVersion().String() || is.Kind != v1alpha1.Kind {
-		return p, fmt.Errorf("it is a %q of %q, and must be a %s of %s", is.Kind, is.APIVersion, v1alpha1.Kind, v1alpha1.GroupVersion())
+		const format = "it is a %q of %q, and must be a %s of %s"
+		return p, fmt.Errorf(format, is.Kind, is.APIVersion, v1alpha1.Kind, v1alpha1.GroupVersion())
 	}
 	if err := kubeyaml.UnmarshalStrict(document, &p); err != nil {
 		return p, oneLine(err)
