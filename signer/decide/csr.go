@@ -160,7 +160,7 @@ func same(asked *x509.CertificateRequest, wanted []byte) bool {
 }
 
 // withoutUsages reports whether a signing request is the volume's but for its usages and CA flag, which node plugins
-// of version 0.1 do not write. A CertificateRequest has them beside it, and is compared;
+// from before 0.1.0 do not write. A CertificateRequest has them beside it, and is compared;
 // for a PodCertificateRequest the controller derives them from the pod.
 func withoutUsages(asked *x509.CertificateRequest, v spec.Spec) bool {
 	if !v.SignsUsages {

@@ -248,7 +248,7 @@ func TestCheck7Equal(t *testing.T) {
 	}
 	r.Volume = ""
 	if d := Decide(r, pod, nodeA(), rules(), now()); d.Verdict != Approve {
-		t.Errorf("of a node plugin of version 0.1: %+v", d)
+		t.Errorf("of a node plugin from before 0.1.0: %+v", d)
 	}
 }
 

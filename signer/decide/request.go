@@ -20,7 +20,7 @@ type Request struct {
 	UID            types.UID
 	Made           time.Time // By the API server's clock.
 
-	Volume string  // The id of an inline volume ([VolumeID]); empty: a node plugin of version 0.1 asks for any.
+	Volume string  // The id of an inline volume ([VolumeID]); empty: a node plugin from before 0.1.0 asks for any.
 	Native *Native // Of a podCertificate volume; nil: the volume is an inline one.
 
 	CSR            []byte        // PKCS#10: DER, or PEM where there is an Object.

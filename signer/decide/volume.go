@@ -46,8 +46,8 @@ func (r Rules) find(of Request, pod *corev1.Pod) (Volume, error) {
 	return Volume{}, fmt.Errorf("pod %s has no volume of %s with the id %q", pod.Name, r.names(), of.Volume)
 }
 
-// findAny returns a volume of the driver that asks for what the request does, or else the last one: node plugins of
-// version 0.1 don't say for which volume they ask.
+// findAny returns a volume of the driver that asks for what the request does, or else the last one: node plugins
+// from before 0.1.0 don't say for which volume they ask.
 func (r Rules) findAny(of Request, pod *corev1.Pod) (v Volume, err error) {
 	volumes := r.Volumes(pod)
 	for _, v = range volumes {

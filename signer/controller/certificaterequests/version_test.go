@@ -164,7 +164,7 @@ func olderPlugin(t *testing.T, x exhibit) {
 }
 
 // newerPlugin: a node plugin of now asks for what the controller of that version derived, which is what its node
-// plugin asked for. One of version 0.1 must be updated before its node plugins: it knows no usages in signing
+// plugin asked for. One from before 0.1.0 must be updated before its node plugins: it knows no usages in signing
 // requests, and no annotation for the volume.
 func newerPlugin(t *testing.T, x exhibit, withoutUsages bool) {
 	t.Helper()
