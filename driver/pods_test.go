@@ -399,6 +399,37 @@ func TestProfilesChangeWithTheNextCertificate(t *testing.T) {
 	}
 }
 
+// A profile that a namespace has no more counts no more, for running pods as for new ones and for mayfly-controller. A
+// ConfigMap that is gone changes nothing.
+func TestANamespaceThatLosesItsProfile(t *testing.T) {
+	of := func(namespaces map[string]string) *volume.Profiles {
+		p := profile("duration=3s")
+		p.Namespaces = namespaces
+		return p
+	}
+	p := &someProfiles{now: of(map[string]string{spec.AllNamespaces: "web"})}
+	n := newNode(t, func(c *driver.Config) { c.Profiles = p })
+	v := web()
+	delete(v.Attributes, "csi.mayfly.dev/duration")
+	target := n.publish(v)
+	duration := func() time.Duration {
+		asked := n.signer.asked()
+		return asked[len(asked)-1].Duration
+	}
+	for _, row := range []struct {
+		now  *volume.Profiles
+		want time.Duration
+	}{{&volume.Profiles{}, 3 * time.Second}, {of(nil), time.Hour}} {
+		p.set(row.now, nil)
+		before := pair(t, target)
+		n.restart()
+		until(t, "a renewal", func() bool { return !pair(t, target).Equal(before) })
+		if got := duration(); got != row.want {
+			t.Errorf("duration %s, and not %s", got, row.want)
+		}
+	}
+}
+
 func TestAPodWaitsForProfilesThatCantBeRead(t *testing.T) {
 	p := &someProfiles{away: errors.New("read the driver's profiles from ConfigMap mayfly-system/mayfly: no")}
 	n := newNode(t, func(c *driver.Config) { c.Profiles = p })

@@ -99,7 +99,7 @@ func newDecider(m manager.Manager, api *rest.Config, o options, log *slog.Logger
 	if err != nil {
 		return cluster.Decider{}, err
 	}
-	if err := errors.Join(policies.Add(m), m.AddReadyzCheck("policies", known(policies))); err != nil {
+	if err := errors.Join(policies.Add(m), m.AddReadyzCheck("policies", known(policies.Get))); err != nil {
 		return cluster.Decider{}, err
 	}
 	writer := status.Writer{Policies: policies, API: m.GetClient(), Live: m.GetAPIReader(), Log: log}
@@ -115,7 +115,7 @@ func newDecider(m manager.Manager, api *rest.Config, o options, log *slog.Logger
 		read := func(ctx context.Context) error {
 			return profiles.Run(ctx, func(*spec.Profiles) { changes.Notify() })
 		}
-		if err := m.Add(everywhere{read}); err != nil {
+		if err := errors.Join(m.Add(everywhere{read}), m.AddReadyzCheck("profiles", known(profiles.Get))); err != nil {
 			return decider, fmt.Errorf("add the profiles: %w", err)
 		}
 		decider.Profiles = profiles
@@ -134,12 +134,13 @@ func (e everywhere) Start(ctx context.Context) error { return e.run(ctx) }
 // NeedLeaderElection implements [manager.LeaderElectionRunnable].
 func (e everywhere) NeedLeaderElection() bool { return false }
 
-// known returns a check that the policies are known: where the CRD is missing, the replicas that know them go on.
-func known(policies *policy.Live) healthz.Checker {
+// known returns a check that policies or profiles are known. Where the CRD is missing, or the ConfigMap is wrong, the
+// replicas that know them go on: a roll-out does not replace them.
+func known[T any](get func(context.Context) (T, error)) healthz.Checker {
 	return func(req *http.Request) error {
 		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
 		defer cancel()
-		_, err := policies.Get(ctx)
+		_, err := get(ctx)
 		return err
 	}
 }

@@ -39,12 +39,12 @@ func errUserAnnotations() error {
 // objectDifferences compares a CertificateRequest.
 func (r Rules) objectDifferences(of Request, wanted spec.Spec) problem.List {
 	all := append(of.Object.differences(wanted), of.duration(wanted)...)
-	annotations := without(of.Annotations, wanted.Annotations, r.Ignored)
+	annotations := r.Counted(of.Annotations, wanted.Annotations)
 	if !maps.Equal(annotations, wanted.Annotations) {
 		all = append(all, fmt.Errorf("%w%s", difference("annotations", list(pairs(annotations)),
 			list(pairs(wanted.Annotations))), byWebhook))
 	}
-	if labels := without(of.Object.Labels, nil, r.Ignored); len(labels) > 0 {
+	if labels := r.Counted(of.Object.Labels, nil); len(labels) > 0 {
 		all = append(all, fmt.Errorf("%w%s", difference("labels", list(pairs(labels)), "none"), byWebhook))
 	}
 	der, err := decode(of.CSR)
@@ -55,15 +55,18 @@ func (r Rules) objectDifferences(of Request, wanted spec.Spec) problem.List {
 }
 
 // byWebhook says what an operator can do about keys that no node plugin has written.
-const byWebhook = " (if an admission webhook of the cluster adds one, its key belongs into mayfly-controller's " +
-	"--ignore-metadata)"
+const byWebhook = " (" + ByWebhook + ")"
 
-// without returns the asked labels or annotations without those that only an ignored key has brought.
-func without(asked, wanted map[string]string, ignored []string) map[string]string {
+// ByWebhook says what an operator can do about keys that an admission webhook adds.
+const ByWebhook = "if an admission webhook of the cluster adds one, its key belongs into mayfly-controller's " +
+	"--ignore-metadata"
+
+// Counted returns the asked labels or annotations without those that only an ignored key has brought.
+func (r Rules) Counted(asked, wanted map[string]string) map[string]string {
 	counted := maps.Clone(asked)
 	maps.DeleteFunc(counted, func(key, _ string) bool {
 		_, is := wanted[key]
-		return !is && slices.ContainsFunc(ignored, func(pattern string) bool {
+		return !is && slices.ContainsFunc(r.Ignored, func(pattern string) bool {
 			begin, open := strings.CutSuffix(pattern, "*")
 			return key == pattern || open && strings.HasPrefix(key, begin)
 		})

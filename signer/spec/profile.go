@@ -165,6 +165,11 @@ func (p Profile) Check(check func(name, value string) error) (problems problem.L
 	return problems
 }
 
+// empty reports whether the ConfigMap says nothing, as one that is gone.
+func (p *Profiles) empty() bool {
+	return len(p.Profiles)+len(p.Namespaces)+len(p.Drivers)+len(p.Issuer) == 0
+}
+
 // names lists the profiles that there are.
 func (p *Profiles) names() string {
 	if len(p.Profiles) == 0 {
@@ -213,7 +218,7 @@ func (p *parser) chooseProfile(name string) error {
 			p.Profile[row] = live.Issuer[row]
 		}
 	}
-	if p.Profile == nil { // Nothing applies any more: the volume stays as it was.
+	if p.Profile == nil && live.empty() { // The ConfigMap is gone: the volume stays as it was.
 		p.Profile = p.asked.Profile
 	}
 	return nil

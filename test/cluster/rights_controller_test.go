@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -74,12 +73,7 @@ type controllerRun struct {
 // control runs a controller with the rights of the files but the lost one, until the test ends.
 func (l *loss) control(s *stage, args []string, files ...string) *controllerRun {
 	l.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		l.Fatal(err)
-	}
-	run := &controllerRun{s, newText(l.T), listener.Addr().String()}
-	_ = listener.Close()
+	run := &controllerRun{s, newText(l.T), freeAddress(l.T)}
 	process := exec.Command(shared.controller, append([]string{"run", "--kubeconfig", l.kubeconfig(s.namespace, files...), "--log-format=text", "--node-plugin=" + s.pluginHere(), "--health-address=" + run.address, "--audit-namespace=" + s.namespace}, args...)...)
 	process.Stdout, process.Stderr = run.log.File, run.log.File
 	if l.right.verb == "list" {
@@ -118,16 +112,25 @@ func unready(check string) func(*loss) {
 func (l *loss) unready(run *controllerRun, check string) {
 	l.Helper()
 	l.reads(run.log, l.cannot())
-	client := &http.Client{Timeout: 5 * time.Second}
 	until(l.T, "it is not ready for its "+check, func() bool {
-		response, err := client.Get("http://" + run.address + "/readyz")
-		if err != nil {
-			return false
-		}
-		defer response.Body.Close() //nolint:errcheck // It is read.
-		body, err := io.ReadAll(response.Body)
-		return err == nil && response.StatusCode == http.StatusInternalServerError && strings.Contains(string(body), "[-]"+check+" failed")
+		code, body := readiness(run.address)
+		return code == http.StatusInternalServerError && strings.Contains(body, "[-]"+check+" failed")
 	})
+}
+
+// readiness asks a controller whether it is ready; 0: it does not answer.
+func readiness(address string) (code int, body string) {
+	client := &http.Client{Timeout: 5 * time.Second}
+	response, err := client.Get("http://" + address + "/readyz")
+	if err != nil {
+		return 0, ""
+	}
+	defer response.Body.Close() //nolint:errcheck // It is read.
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, ""
+	}
+	return response.StatusCode, string(text)
 }
 
 // logged: a request of the kind has the controller's log say so.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +33,7 @@ import (
 //     certificate, and an event names what was asked for and what the controller takes the volume to want.
 //   - Once both know it, the next try, a minute or so after the first denial, is approved: nobody needs to do
 //     anything. A restart of the node plugin does not shorten that wait.
+//   - A controller that starts with profiles that have a mistake is not ready.
 //
 // Who asks is written down by cert-manager's webhook, which is registered for this namespace alone.
 func settings(t *testing.T) {
@@ -73,6 +75,27 @@ func settings(t *testing.T) {
 		h.has("other", "two.test", "2h0m0s", "api")
 		h.unpublish(h.volume)
 	}
+	p.misspelt()
+}
+
+// misspelt: a controller that never read profiles that it understands decides on nothing, and is not ready until they
+// are mended: a roll-out leaves the replicas that know others.
+func (p *platform) misspelt() {
+	p.Helper()
+	p.profile("profiles: {web: {duration: soon}}")
+	address := freeAddress(p.T)
+	p.end()
+	p.log, p.end = controlled(p.T, append(flagsOf("other", "two.test"), "--health-address="+address)...)
+	until(p.T, "the controller is not ready", func() bool {
+		code, body := readiness(address)
+		return code == http.StatusInternalServerError && strings.Contains(body, "[-]profiles failed") &&
+			strings.Contains(body, "[+]policies ok")
+	})
+	p.profile("profiles: {web: {duration: 1h}}")
+	until(p.T, "the controller is ready", func() bool {
+		code, _ := readiness(address)
+		return code == http.StatusOK
+	})
 }
 
 // A platform is Mayfly on two nodes, whose node plugins have tokens as their DaemonSet's pods have, and a controller.

@@ -391,15 +391,18 @@ func TestWhatACertificateSays(t *testing.T) {
 	if got := OfRequest(csr, want.Usages, true); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v", got)
 	}
-	long, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: slices.Repeat([]string{strings.Repeat("a", 63)}, maxRequest>>6)}, key)
+	long, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: slices.Repeat([]string{strings.Repeat("a", 63)}, maxDenied>>6)}, key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	nothing := Content{Usages: want.Usages}
 	for name, der := range map[string][]byte{"none": nil, "none that is understood": csr[:10], "a long one": long} {
-		if got := OfRequest(der, want.Usages, false); !reflect.DeepEqual(got, nothing) {
+		if got := OfDenied(der, want.Usages, false); !reflect.DeepEqual(got, nothing) {
 			t.Errorf("%s: %+v", name, got)
 		}
+	}
+	if got := OfRequest(long, nil, false); len(got.DNSNames) != maxDenied>>6 {
+		t.Errorf("a long one that was approved: %d names", len(got.DNSNames))
 	}
 }
 

@@ -92,7 +92,7 @@ func (h *Holder) take(term context.Context) {
 	h.term.Store(&term)
 	from := h.began
 	if seen := h.lock.seen.Load(); seen != nil {
-		from = seen.renewed.UTC()
+		from = seen.renewed.UTC().Add(-leaseDuration) // Who gives it back no longer records what it hears last.
 	}
 	h.log.Write(Record{
 		Audit: Gap, Interval: Interval{From: from, To: time.Now().UTC()},

@@ -118,15 +118,20 @@ type Interval struct {
 	To   time.Time `json:"to,omitzero"`
 }
 
-// maxRequest is the longest signing request, in bytes, that is parsed for a record. A longer one was denied for it.
-const maxRequest = 16 << 10
+// maxDenied is the longest signing request, in bytes, that is parsed for the record of a denial: anybody may make one.
+const maxDenied = 16 << 10
+
+// OfDenied returns what [OfRequest] does, but that a long signing request asks for nothing.
+func OfDenied(der []byte, usages []signer.Usage, isCA bool) Content {
+	if len(der) > maxDenied {
+		der = nil
+	}
+	return OfRequest(der, usages, isCA)
+}
 
 // OfRequest returns what a signing request, PKCS#10 in DER, asks for. One that can't be read asks for nothing.
 func OfRequest(der []byte, usages []signer.Usage, isCA bool) Content {
 	c := Content{Usages: usages, IsCA: isCA}
-	if len(der) > maxRequest {
-		return c
-	}
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
 		return c

@@ -172,7 +172,9 @@ func decisionOf(cr *cmapi.CertificateRequest, d decide.Decision, outcome string)
 	if block, _ := pem.Decode(cr.Spec.Request); block != nil {
 		der = block.Bytes
 	}
-	r.Content = audit.OfRequest(der, usages, cr.Spec.IsCA)
+	if r.Content = audit.OfDenied(der, usages, cr.Spec.IsCA); d.Verdict == decide.Approve {
+		r.Content = audit.OfRequest(der, usages, cr.Spec.IsCA)
+	}
 	return r
 }
 

@@ -125,6 +125,7 @@ func (s *Signer) deny(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 		return err
 	}
 	s.Audit.Write(decisionOf(pcr, d))
+	s.refused(ctx, pcr)
 	s.sendEvent(pcr, pod(pcr), d.Reason, "DenyPodCertificate", d.Message)
 	return nil
 }
@@ -142,6 +143,7 @@ func (s *Signer) fail(
 	record := decisionOf(pcr, d)
 	record.Decision, record.Reason, record.Message = audit.Failed, reason, failed.Message
 	s.Audit.Write(record)
+	s.refused(ctx, pcr)
 	s.sendEvent(pcr, pod(pcr), reason, "SignPodCertificate", cause.Error())
 	return nil
 }

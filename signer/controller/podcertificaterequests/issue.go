@@ -133,8 +133,9 @@ func (s *Signer) pass(
 	if err != nil || cr == nil {
 		return signer.Issued{}, err
 	}
-	if !same(cr, wanted) || cr.Spec.Username != "" && cr.Spec.Username != s.Self {
-		const format = "CertificateRequest %s/%s is not as mayfly-controller makes it: somebody else made or changed it"
+	if !s.same(cr, wanted) || cr.Spec.Username != "" && cr.Spec.Username != s.Self {
+		const format = "CertificateRequest %s/%s is not as mayfly-controller makes it: somebody else made or changed it; " +
+			decide.ByWebhook
 		return signer.Issued{}, signer.Errorf(signer.Failed, format, cr.Namespace, cr.Name)
 	}
 	approved, err := s.approve(ctx, cr)
@@ -228,11 +229,12 @@ func (s *Signer) submit(ctx context.Context, wanted *cmapi.CertificateRequest) (
 // same reports whether a CertificateRequest asks for just what the wanted one does, for the same PodCertificateRequest.
 // Of one that was approved the annotations are its issuer's, too, who may keep notes there (cert-manager
 // pkg/controller/certificaterequests/venafi).
-func same(found, wanted *cmapi.CertificateRequest) bool {
+func (s *Signer) same(found, wanted *cmapi.CertificateRequest) bool {
+	annotations := s.Decider.Rules.Counted(found.Annotations, wanted.Annotations)
 	f, w := found.Spec, wanted.Spec
 	return bytes.Equal(f.Request, w.Request) && f.IssuerRef == w.IssuerRef && f.IsCA == w.IsCA &&
 		reflect.DeepEqual(f.Usages, w.Usages) && f.Duration != nil && f.Duration.Duration == w.Duration.Duration &&
-		(decided(found) || maps.Equal(found.Annotations, wanted.Annotations)) &&
+		(decided(found) || maps.Equal(annotations, wanted.Annotations)) &&
 		reflect.DeepEqual(found.OwnerReferences, wanted.OwnerReferences)
 }
 

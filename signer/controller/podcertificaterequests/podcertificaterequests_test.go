@@ -386,6 +386,34 @@ func TestANativeVolumeWaitsForThePolicy(t *testing.T) {
 	}
 }
 
+// A pod gets its IP after its podCertificate volumes, unless it has its node's.
+func TestANativeVolumeWithoutAnIP(t *testing.T) {
+	for name, row := range map[string]struct {
+		hostNetwork bool
+		want        string
+	}{
+		"of a pod": {false, "*v1.Pod Warning IPNotProved: volume native of pod web asks for the pod's IP, " +
+			"which a pod gets after its podCertificate volumes: "},
+		"on the host's network": {true, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := web()
+			pod.Spec.HostNetwork, pod.Status.PodIPs, pod.Status.PodIP = row.hostNetwork, nil, ""
+			projection(pod).UserAnnotations = pairs("csi.mayfly.dev/ip-sans=${POD_IP}")
+			pcr := kubelet(t, pod)
+			pcr.CreationTimestamp = metav1.Now()
+			d := newFixture(t, interceptor.Funcs{}, pod, pcr)
+			result, err := d.answers(pcr)
+			if words, _ := d.status(pcr); err != nil || result.RequeueAfter == 0 || words != "" {
+				t.Errorf("%+v (%v) %s", result, err, words)
+			}
+			if got := strings.Join(d.events, "\n"); !strings.HasPrefix(got, row.want) || row.want == "" && got != "" {
+				t.Error(got)
+			}
+		})
+	}
+}
+
 // waits demands that the request is not answered, and that its pod is told why.
 func (d *fixture) waits(pcr *certificatesv1.PodCertificateRequest, want string) {
 	d.Helper()
@@ -510,6 +538,22 @@ func corp(t *testing.T) (*corev1.Pod, *certificatesv1.PodCertificateRequest) {
 func (d *fixture) passed(pcr *certificatesv1.PodCertificateRequest) (*cmapi.CertificateRequest, error) {
 	cr := &cmapi.CertificateRequest{}
 	return cr, d.api.Get(d.Context(), client.ObjectKeyFromObject(pcr), cr)
+}
+
+// What --ignore-metadata names may be added by the cluster's admission webhooks here, too.
+func TestAnAnnotationOfAWebhook(t *testing.T) {
+	pod, pcr := corp(t)
+	d := newFixture(t, interceptor.Funcs{
+		Create: func(ctx context.Context, api client.WithWatch, o client.Object, options ...client.CreateOption) error {
+			o.SetAnnotations(map[string]string{"example.org/team": "shop", "hooks.test/seen": "yes"})
+			return api.Create(ctx, o, options...)
+		},
+	}, pod, pcr)
+	d.Decider.Rules.Ignored = []string{"hooks.test/*"}
+	cr := d.passedOn(pcr)
+	if !decided(cr) || cr.Annotations["hooks.test/seen"] != "yes" {
+		t.Errorf("%+v", cr)
+	}
 }
 
 func TestAnIssuerSigns(t *testing.T) {

@@ -24,7 +24,7 @@ import (
 func decisionOf(pcr *certificatesv1.PodCertificateRequest, d decide.Decision) audit.Record {
 	r := recordOf(pcr, d)
 	r.Audit, r.Decision, r.Message = audit.Decision, audit.Denied, d.Message
-	r.Content = audit.OfRequest(pcr.Spec.StubPKCS10Request, nil, false)
+	r.Content = audit.OfDenied(pcr.Spec.StubPKCS10Request, nil, false)
 	if d.Verdict != decide.Approve {
 		return r
 	}
@@ -59,24 +59,55 @@ func (s *Signer) deletions() handler.EventHandler {
 
 // deleted records a request that was approved, and ends without an answer: its issuer may have signed.
 func (s *Signer) deleted(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) {
-	cr := &cmapi.CertificateRequest{} // Of the cache: Kubernetes deletes it after its owner.
-	if !ours(pcr) || answered(pcr) || s.Requests.Get(ctx, client.ObjectKeyFromObject(pcr), cr) != nil ||
-		!Keep(cr, s.Self) || cr.OwnerReferences[0].UID != pcr.UID || !decided(cr) {
+	if !ours(pcr) || answered(pcr) {
 		return
 	}
-	d := decide.Decision{Reason: decide.Verified}
-	d.Certificate.Issuer = signer.Issuer(cr.Spec.IssuerRef)
-	block, _ := pem.Decode(cr.Status.Certificate)
-	if block != nil {
-		if leaf, err := x509.ParseCertificate(block.Bytes); err == nil {
-			s.Audit.Write(certificateOf(pcr, d, leaf))
-			return
-		}
+	cr, d := s.passedOn(ctx, pcr)
+	if cr == nil || s.unused(pcr, cr, d) {
+		return
 	}
 	r := recordOf(pcr, d)
 	r.Audit, r.Decision, r.Certificate = audit.Certificate, audit.Approved, audit.Unknown
 	r.Message = "the request was deleted before its certificate was seen"
 	s.Audit.Write(r)
+}
+
+// refused records the certificate of an issuer that is not the answer, if there is one: what it was signed for has
+// changed meanwhile, or Kubernetes does not take it.
+func (s *Signer) refused(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) {
+	if cr, d := s.passedOn(ctx, pcr); cr != nil {
+		s.unused(pcr, cr, d)
+	}
+}
+
+// passedOn returns the approved CertificateRequest by which a request was passed on, as the cache has it (Kubernetes
+// deletes it after its owner), and the decision on it; nil: there is none.
+func (s *Signer) passedOn(
+	ctx context.Context, pcr *certificatesv1.PodCertificateRequest,
+) (*cmapi.CertificateRequest, decide.Decision) {
+	cr, d := &cmapi.CertificateRequest{}, decide.Decision{Reason: decide.Verified}
+	if s.Requests.Get(ctx, client.ObjectKeyFromObject(pcr), cr) != nil || !Keep(cr, s.Self) ||
+		cr.OwnerReferences[0].UID != pcr.UID || !decided(cr) {
+		return nil, d
+	}
+	d.Certificate.Issuer = signer.Issuer(cr.Spec.IssuerRef)
+	return cr, d
+}
+
+// unused records the certificate of a CertificateRequest, and reports whether it has one.
+func (s *Signer) unused(
+	pcr *certificatesv1.PodCertificateRequest, cr *cmapi.CertificateRequest, d decide.Decision,
+) bool {
+	block, _ := pem.Decode(cr.Status.Certificate)
+	if block == nil {
+		return false
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return false
+	}
+	s.Audit.Write(certificateOf(pcr, d, leaf))
+	return true
 }
 
 // recordOf returns what all records of a request say.

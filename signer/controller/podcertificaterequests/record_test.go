@@ -113,10 +113,28 @@ func TestTheRecordsOfAnIssuer(t *testing.T) {
 	}
 	signed := func(d *fixture, cr *cmapi.CertificateRequest, pod *corev1.Pod) { d.signed(cr, pod) }
 	const failure = "decision failed SigningFailed"
+	ends := func(d *fixture, cr *cmapi.CertificateRequest, pod *corev1.Pod) { // While its issuer signs.
+		d.signed(cr, pod)
+		pod.Status.Phase = corev1.PodSucceeded
+		if err := d.api.Status().Update(d.Context(), pod); err != nil {
+			d.Fatal(err)
+		}
+	}
+	unreadable := func(d *fixture, cr *cmapi.CertificateRequest, pod *corev1.Pod) {
+		d.signed(cr, pod)
+		cr.Status.Certificate = append([]byte("x\n"), cr.Status.Certificate...)
+		cr.Status.Certificate = append(cr.Status.Certificate, "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"...)
+		if err := d.api.Status().Update(d.Context(), cr); err != nil {
+			d.Fatal(err)
+		}
+	}
 	for name, row := range map[string]struct {
 		decides func(*fixture, *cmapi.CertificateRequest, *corev1.Pod)
 		want    []string
-	}{"signs": {signed, []string{approval, certificate}}, "fails": {failed, []string{approval, failure}}} {
+	}{"signs": {signed, []string{approval, certificate}}, "fails": {failed, []string{approval, failure}},
+		"signs for a pod that has ended": {ends, []string{approval, "decision denied PodNotLive", certificate}},
+		"signs what can't be used":       {unreadable, []string{approval, failure, certificate}},
+	} {
 		t.Run(name, func(t *testing.T) {
 			pod := web("csi.mayfly.dev/issuer-name=ca", "csi.mayfly.dev/issuer-kind=Issuer", "csi.mayfly.dev/issuer-group=cert-manager.io")
 			pcr := asks(t, pod)
@@ -131,7 +149,7 @@ func TestTheRecordsOfAnIssuer(t *testing.T) {
 				t.Errorf("%q", words)
 			}
 			for _, r := range records {
-				if *r.Issuer != (audit.Issuer{Group: "cert-manager.io", Kind: "Issuer", Name: "ca"}) {
+				if r.Issuer != nil && *r.Issuer != (audit.Issuer{Group: "cert-manager.io", Kind: "Issuer", Name: "ca"}) {
 					t.Errorf("%+v", r)
 				}
 			}
