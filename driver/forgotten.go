@@ -46,9 +46,9 @@ func (d *Driver) look() (forgotten int) {
 		target := v.Record().Asked.Target
 		switch {
 		case target == "":
-		case abandoned(target):
+		case d.abandoned(target):
 			d.queue.Set(v.ID(), renew.Entry{At: d.clocks.Now()})
-		case d.KubeletRoot != "" && !unmountable(target):
+		case d.KubeletRoot != "" && !missing(target) && !unmountable(target):
 			forgotten++
 			d.warnForgotten(v, target)
 		}

@@ -144,6 +144,27 @@ func TestAVolumeWhosePodIsGoneIsRemoved(t *testing.T) {
 	}
 }
 
+// A driver that does not see the kubelet's directory of pods, as after a mistake in its DaemonSet, keeps all volumes.
+func TestADriverThatDoesNotSeeThePods(t *testing.T) {
+	n := newNode(t, nil)
+	v := web()
+	target := n.publish(v)
+	before := pair(t, target)
+	pods, away := filepath.Join(n.Root, "pods"), filepath.Join(n.Root, "away")
+	must(t, n.stop(), os.Rename(pods, away))
+	n.start()
+	n.renew(v)
+	seen := filepath.Join(away, strings.TrimPrefix(target, pods))
+	until(t, "its certificate is renewed", func() bool { return !pair(t, seen).Equal(before) })
+	must(t, n.stop(), os.Rename(away, pods))
+	n.start()
+	if !pair(t, target).Equal(pair(t, n.inState(v, "data"))) {
+		t.Error("the pod has another certificate")
+	}
+	n.unpublish(v)
+	n.empty()
+}
+
 // gone takes a pod away as a kubelet does whose driver did not answer.
 func gone(t *testing.T, n *node, v kubelet.Volume, target string) {
 	t.Helper()

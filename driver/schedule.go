@@ -28,9 +28,14 @@ func (d *Driver) resume(v *store.Volume) {
 				v.Attr(), "error", err)
 		}
 	}
-	if target := record.Asked.Target; target != "" && abandoned(target) {
-		d.removeAbandoned(v)
-		return
+	if target := record.Asked.Target; target != "" && missing(target) {
+		if d.abandoned(target) {
+			d.removeAbandoned(v)
+			return
+		}
+		d.Log.Error("a volume is kept, and whether its pod is there is not known: the driver does not see the "+
+			"kubelet's directory of pods (--kubelet-root, and the mounts of the driver's pod)",
+			v.Attr(), "directory", podsOf(target))
 	}
 	spec := v.Spec()
 	if spec.StartsWithout && !v.HasPair() && record.Attempt == "" && d.Pods != nil {
@@ -74,7 +79,7 @@ func (d *Driver) work(ctx context.Context, v *store.Volume) {
 	target, at := v.Record().Asked.Target, renew.Next(d.state(v), d.clocks.Now())
 	switch {
 	case v.Removed():
-	case target != "" && abandoned(target):
+	case target != "" && d.abandoned(target):
 		d.removeAbandoned(v)
 	case at.IsZero():
 	case at.After(d.clocks.Now()):
@@ -87,10 +92,26 @@ func (d *Driver) work(ctx context.Context, v *store.Volume) {
 }
 
 // abandoned reports whether the kubelet has removed the directory that it made for the target: the pod is deleted, and
-// its volume will not be unpublished.
-func abandoned(target string) bool {
-	_, err := os.Stat(filepath.Dir(target))
+// its volume will not be unpublished. Where the directory of all pods is missing, too, the driver only does not see it.
+func (d *Driver) abandoned(target string) bool {
+	return missing(target) && (d.KubeletRoot == "" || !isMissing(podsOf(target)))
+}
+
+// missing reports whether the directory is missing that the kubelet makes for a target.
+func missing(target string) bool { return isMissing(filepath.Dir(target)) }
+
+func isMissing(path string) bool {
+	_, err := os.Stat(path)
 	return errors.Is(err, fs.ErrNotExist)
+}
+
+// podsOf returns the kubelet's directory of pods, in which a target is (kubernetes pkg/volume/csi/csi_mounter.go,
+// getTargetPath): <pods>/<uid>/volumes/kubernetes.io~csi/<name>/mount.
+func podsOf(target string) string {
+	for range 5 {
+		target = filepath.Dir(target)
+	}
+	return target
 }
 
 // removeAbandoned removes a volume whose pod is deleted. If that fails it is tried again.

@@ -71,13 +71,16 @@ func (i *Issuer) noteAnswer(ctx context.Context, v *store.Volume, err error) {
 	switch {
 	case err == nil || signer.KindOf(err).Ends():
 		i.silent.end(issuer)
+	case signer.KindOf(err) != signer.NotYet: // It may not have got the request.
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) && v.HasPair() && !v.Removed():
 		i.silent.begin(v.ID(), issuer)
 	}
 }
 
-// IsSilent reports whether the last request of the volume was not answered, or the last one that its issuer got.
+// IsSilent reports whether the last request of the volume was not answered, or the last one that its issuer got. One that
+// could not be made needs its time again.
 func (i *Issuer) IsSilent(v *store.Volume) bool {
 	failure := v.Record().Failure
-	return failure != nil && failure.Waiting > 0 || i.silent.has(IssuerOf(v.Spec()))
+	return failure != nil && failure.Waiting > 0 && failure.Kind == signer.NotYet.String() ||
+		i.silent.has(IssuerOf(v.Spec()))
 }

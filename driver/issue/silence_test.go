@@ -61,6 +61,10 @@ func TestIsSilent(t *testing.T) {
 			[]string{"one", "same"}, "", nil},
 		"not reached at once": {[]answer{func(context.Context) error { return signer.Errorf(signer.Unavailable, "refused") }},
 			[]string{"one"}, "", nil},
+		"not reached in time": {[]answer{func(ctx context.Context) error {
+			<-ctx.Done()
+			return signer.Errorf(signer.Unavailable, "cut off")
+		}}, []string{"one"}, "", nil},
 		"the volume is gone":            {[]answer{silent}, []string{"one"}, "one", nil},
 		"one of two is gone":            {[]answer{silent, silent}, []string{"one", "same"}, "one", []string{"one", "same", "new"}},
 		"an answer of another issuer's": {[]answer{silent, func(context.Context) error { return nil }}, []string{"one", "cluster"}, "", []string{"one", "same", "new"}},
@@ -105,7 +109,10 @@ func TestIsSilentByTheRecord(t *testing.T) {
 	for _, row := range []struct {
 		failure *store.Failure
 		want    bool
-	}{{nil, false}, {&store.Failure{Waiting: 1}, true}, {&store.Failure{Ended: 1}, false}} {
+	}{
+		{nil, false}, {&store.Failure{Waiting: 1, Kind: signer.NotYet.String()}, true},
+		{&store.Failure{Waiting: 1, Kind: signer.Unavailable.String()}, false}, {&store.Failure{Ended: 1}, false},
+	} {
 		v.Amend(func(r *store.Record) { r.Failure = row.failure })
 		if got := i.IsSilent(v); got != row.want {
 			t.Errorf("%+v: %v", row.failure, got)

@@ -28,15 +28,15 @@ func watchFile(ctx context.Context, name, path string, report func(Answer)) {
 		return
 	}
 	for ctx.Err() == nil {
-		if err := readChanges(ctx, path, report); err != nil {
-			report(Answer{Err: fmt.Errorf("watch %s: %w", path, err)})
+		if readChanges(ctx, path, report) != nil {
+			report(read(path))
 			pause(ctx)
 		}
 	}
 }
 
-// pause waits before the next try on a node that has no inotify descriptors or watches left (inotify(7), /proc
-// interfaces): other processes may free some.
+// pause waits before the next look at the file on a node that has no inotify descriptors or watches left (inotify(7),
+// /proc interfaces): other processes may free some.
 func pause(ctx context.Context) {
 	timer := time.NewTimer(30 * time.Second)
 	defer timer.Stop()
