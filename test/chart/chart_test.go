@@ -278,6 +278,10 @@ func TestBadValues(t *testing.T) {
 		},
 		{"profiles.issuer-name=ca,app.runtimeIssuanceConfigMap=x", "", "Mayfly reads one ConfigMap"},
 		{"controller.replicaCount=0", "", "/controller/replicaCount"},
+		{"mode=none,startupTaint.enabled=true", "", "there is no controller, which takes the taint off nodes"},
+		{"extraEnv[0].name=MAYFLY_HEALTH_ADDRESS", "", "extraEnv has MAYFLY_HEALTH_ADDRESS, which the chart sets"},
+		{"controller.extraEnv[0].name=GOMEMLIMIT", "", "controller.extraEnv has GOMEMLIMIT, which the chart sets"},
+		{"allowedNamespaces.enabled=true,allowedNamespaces.labels.a=true", "", "/allowedNamespaces/labels/a"},
 		{"controller.replicas=3", "", "additional properties 'replicas' not allowed"},
 		{"hostNetwork=sometimes", "", "/hostNetwork"},
 		{"app.livenessProbe.port=70000", "", "/app/livenessProbe/port"},
@@ -289,6 +293,25 @@ func TestBadValues(t *testing.T) {
 	}
 	if _, err := Render(repository, Values{"mode": "none"}, Cluster{Version: "v1.29.0"}); err != nil {
 		t.Errorf("mode none on Kubernetes 1.29: %v", err)
+	}
+}
+
+// What an API server does not know is not in its objects, and one replica can be drained.
+func TestWhatIsLeftOut(t *testing.T) {
+	const tokens, key, budget = "app.driver.useTokenRequest=true", "serviceAccountTokenInSecrets: true", "PodDisruptionBudget"
+	for _, row := range []struct {
+		set, version, file, text string
+		want                     bool
+	}{
+		{tokens, "v1.34.0", "templates/csidriver.yaml", key, false},
+		{tokens, "v1.35.0", "templates/csidriver.yaml", key, true},
+		{"controller.replicaCount=1", "", "templates/controller/workload.yaml", budget, false},
+		{"controller.replicaCount=2", "", "templates/controller/workload.yaml", budget, true},
+	} {
+		file := mustRender(t, parsed(t, row.set), Cluster{Version: row.version})[row.file]
+		if file == "" || strings.Contains(file, row.text) != row.want {
+			t.Errorf("%s, %s: %s", row.set, row.version, file)
+		}
 	}
 }
 
@@ -353,8 +376,8 @@ func TestOtherReleases(t *testing.T) {
 			"'system:serviceaccount:certificates:mayfly'", "'system:serviceaccount:certificates:mayfly-controller'",
 		},
 		"templates/controller/workload.yaml": {
-			"value: system:serviceaccount:certificates:mayfly\n",
-			"name: MAYFLY_AUDIT_NAMESPACE\n              value: certificates\n",
+			"value: \"system:serviceaccount:certificates:mayfly\"\n",
+			"name: MAYFLY_AUDIT_NAMESPACE\n              value: \"certificates\"\n",
 		},
 		"templates/rbac.yaml": {"namespace: certificates\n"},
 	} {

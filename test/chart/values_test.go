@@ -56,7 +56,7 @@ var rows = []row{
 	{"app.logLevel=warn", deployed, `value: "warn"`},
 	{"app.logFormat=text", deployed, `value: "text"`},
 	{"app.kubeletRootDir=/data/kubelet", plugin, "mountPath: /data/kubelet/plugins/csi.mayfly.dev"},
-	{"app.kubeletRootDir=/data/kubelet", plugin, "value: /data/kubelet"},
+	{"app.kubeletRootDir=/data/kubelet", plugin, `value: "/data/kubelet"`},
 	{"app.trustDomain=example.org", deployed, `value: "example.org"`},
 	{"app.spiffePath=/p/${POD_NAMESPACE}", plugin, `value: "/p/${POD_NAMESPACE}"`},
 	{"app.name=spiffe.csi.cert-manager.io", plugin, `value: "csi.mayfly.dev,spiffe.csi.cert-manager.io"`},
@@ -140,7 +140,7 @@ var rows = []row{
 	},
 	{"controller.podCIDRs={10.0.0.0/8}", deployed, `value: "10.0.0.0/8"`},
 	{"controller.ignoreMetadata={example.org/*}", deployed, `value: "example.org/*"`},
-	{"controller.clusterDomain=corp.example.org", deployed, "value: corp.example.org"},
+	{"controller.clusterDomain=corp.example.org", deployed, `value: "corp.example.org"`},
 	{"controller.onControlPlaneOnly=true", deployed, "requiredDuringSchedulingIgnoredDuringExecution:"},
 	{"controller.nodeSelector.a=b", deployed, "a: b"},
 	{"controller.tolerations[0].key=a", deployed, "- key: a"},
@@ -149,10 +149,10 @@ var rows = []row{
 	{"controller.podDisruptionBudget.enabled=false", deployed, "!kind: PodDisruptionBudget"},
 	{"controller.podDisruptionBudget.minAvailable=50%", deployed, "minAvailable: 50%"},
 	{"controller.resources.limits.memory=1Gi", deployed, "memory: 1Gi"},
-	{"controller.goMemoryLimit=900MiB", deployed, "value: 900MiB"},
+	{"controller.goMemoryLimit=900MiB", deployed, `value: "900MiB"`},
 	{"controller.podLabels.a=b", deployed, "a: b"},
 	{"controller.podAnnotations.a=b", deployed, "a: b"},
-	{"controller.extraEnv[0].name=GOMEMLIMIT", deployed, "- name: GOMEMLIMIT"},
+	{"controller.extraEnv[0].name=GODEBUG", deployed, "- name: GODEBUG"},
 	{"crds.enabled=false", "controller/crd.yaml", "!kind: CustomResourceDefinition"},
 	{"crds.keep=false", "controller/crd.yaml", "!helm.sh/resource-policy: keep"},
 	{"mode=pod-certificate,authority.namespace=cas", "pod-certificate/namespace.yaml", "name: cas"},
@@ -254,8 +254,11 @@ func leaves(t *testing.T) map[string]bool {
 func TestOpenShift(t *testing.T) {
 	cluster := Cluster{APIs: []string{"security.openshift.io/v1/SecurityContextConstraints"}}
 	const file = "templates/options/openshift.yaml"
-	if !strings.Contains(mustRender(t, nil, cluster)[file], "resourceNames: [privileged]") {
-		t.Error("it is not detected")
+	for mode, want := range map[string]int{"driver": 1, "none": 0} { // The controller has a user of its own.
+		text := mustRender(t, parsed(t, "mode="+mode), cluster)[file]
+		if strings.Count(text, "resourceNames: [privileged]") != 1 || strings.Count(text, "resourceNames: [nonroot-v2]") != want {
+			t.Errorf("mode %s: %s", mode, text)
+		}
 	}
 	if off := mustRender(t, parsed(t, scc+".enabled=false"), cluster)[file]; off != "" {
 		t.Error(off)

@@ -156,6 +156,19 @@ system:serviceaccount:{{ include "mayfly.namespace" . }}:{{ include "mayfly.name
 {{- if and .Values.allowedNamespaces.enabled (not .Values.allowedNamespaces.names) (not .Values.allowedNamespaces.labels) }}
 {{- fail "allowedNamespaces is enabled and has neither names nor labels: no pod could have a volume" }}
 {{- end }}
+{{- if and .Values.startupTaint.enabled (not (include "mayfly.controller" .)) }}
+{{- fail "startupTaint is enabled and there is no controller, which takes the taint off nodes: use another mode, or take startupTaint away and the taint off where nodes are made" }}
+{{- end }}
+{{- range .Values.extraEnv }}
+{{- if has .name (list "MAYFLY_NODE_NAME" "MAYFLY_METRICS_ADDRESS" "MAYFLY_HEALTH_ADDRESS") }}
+{{- fail (printf "extraEnv has %s, which the chart sets: see metrics.port and app.livenessProbe.port" .name) }}
+{{- end }}
+{{- end }}
+{{- range .Values.controller.extraEnv }}
+{{- if or (has .name (list "MAYFLY_NODE_NAME" "MAYFLY_METRICS_ADDRESS" "MAYFLY_HEALTH_ADDRESS")) (and (eq .name "GOMEMLIMIT") $.Values.controller.goMemoryLimit) }}
+{{- fail (printf "controller.extraEnv has %s, which the chart sets: see controller.goMemoryLimit and metrics" .name) }}
+{{- end }}
+{{- end }}
 {{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.apiServer) }}
 {{- fail "networkPolicy is enabled and networkPolicy.apiServer is empty: give the ranges in which the API server's addresses lie, such as 10.0.0.1/32 (kubectl get endpointslices -n default)" }}
 {{- end }}
