@@ -104,18 +104,16 @@ func (i *Issuer) Begin(ctx context.Context, v *store.Volume) (a Attempt, err err
 	if a.CSR, err = v.Spec().CSR(a.Key); err != nil {
 		return Attempt{}, err
 	}
+	if before := v.Record().Attempt; before != "" { // Before its key is replaced: a restart would go on with another one.
+		if err := v.Update(i.endAttempt); err != nil {
+			return Attempt{}, err
+		}
+		i.forget(v, []string{before})
+	}
 	if err := v.SetPending(a.Key, a.CSR); err != nil {
 		return Attempt{}, err
 	}
-	before := v.Record().Attempt
-	err = v.Update(func(r *store.Record) {
-		i.endAttempt(r)
-		r.Attempt = a.ID
-	})
-	if err == nil && before != "" {
-		i.forget(v, []string{before})
-	}
-	return a, err
+	return a, v.Update(func(r *store.Record) { r.Attempt = a.ID })
 }
 
 // newKey returns the key of a new attempt: a new one, unless the pod asks to reuse its key and that has the kind that
