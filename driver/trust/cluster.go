@@ -105,7 +105,7 @@ type sourceStore struct {
 	changed chan struct{} // Has an element after a change that was not reported.
 
 	mu      sync.Mutex
-	objects map[string]any    // By their names.
+	objects map[string]any    // By their names; nil: it was parsed.
 	answers map[string]Answer // Of those that were parsed.
 	failure error             // Of the last list; nil if there was a change after it.
 	listed  bool
@@ -202,7 +202,7 @@ func (s *sourceStore) answer() Answer {
 		a, ok := s.answers[name]
 		if !ok {
 			a = s.read(s.objects[name])
-			s.answers[name] = a
+			s.answers[name], s.objects[name] = a, nil // A ConfigMap may have a lot besides.
 		}
 		if a.Err != nil {
 			return a

@@ -71,3 +71,22 @@ func TestASourceThatCantBeRead(t *testing.T) {
 		t.Errorf("after a refusal: %v", a.Err)
 	}
 }
+
+// What a source's object has besides its certificates is not kept, and each later look has the same answer.
+func TestAnObjectIsLetGo(t *testing.T) {
+	s := newSourceStore(volume.Source{Kind: volume.ConfigMapSource, Namespace: "shop", Name: "cas", Key: "ca.crt"})
+	o := &api.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cas"}, Data: map[string]string{"other": "x"},
+	}
+	if err := s.Replace([]any{o}, ""); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if got, want := s.answer().Err.Error(), "ConfigMap shop/cas has no key ca.crt; it has other"; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	if len(s.objects) != 1 || s.objects["cas"] != nil {
+		t.Errorf("it holds %v", s.objects)
+	}
+}
