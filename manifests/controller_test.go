@@ -87,8 +87,11 @@ func TestWhereTheControllerRuns(t *testing.T) {
 		affinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
 		t.Errorf("%+v", affinity)
 	}
-	tolerated := corev1.Toleration{Key: label, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}
-	if got := deployment.Spec.Template.Spec.Tolerations; !slices.Equal(got, []corev1.Toleration{tolerated}) {
+	tolerated := []corev1.Toleration{
+		{Key: "csi.mayfly.dev/not-ready", Operator: corev1.TolerationOpExists}, // Nobody else takes that taint away.
+		{Key: label, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
+	}
+	if got := deployment.Spec.Template.Spec.Tolerations; !slices.Equal(got, tolerated) {
 		t.Errorf("%+v", got)
 	}
 	patched := patch(t, deployment, "options/control-plane.yaml")

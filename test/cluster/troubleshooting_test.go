@@ -133,22 +133,27 @@ func (m *madeFaults) ended(n *node, notRenewed, expired string) {
 	if err := shared.CertManager.CertmanagerV1().Issuers(n.namespace).Delete(m.t.Context(), "ca", metav1.DeleteOptions{}); err != nil {
 		m.t.Fatal(err)
 	}
-	for reason, message := range map[string]string{"CertificateNotRenewed": notRenewed, "CertificateExpired": expired} {
-		m.messages = append(m.messages, message)
-		until(m.t, "an event "+reason+": "+message, func() bool {
-			events, err := shared.Client.CoreV1().Events(n.namespace).List(m.t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=ended,reason=" + reason})
-			if err != nil {
-				m.t.Fatal(err)
-			}
-			for _, e := range events.Items {
-				if m.t.Logf("%s", e.Message); faults.Match(message, faults.Reason(e.Message)) {
-					return true
-				}
-			}
-			return false
-		})
-	}
+	m.event(n, "CertificateExpired", expired)
+	m.event(n, "CertificateNotRenewed", notRenewed) // After a minute's wait for the issuer, and five more tries.
 	n.unpublish(v)
+}
+
+// event waits for an event of the pod with the message.
+func (m *madeFaults) event(n *node, reason, message string) {
+	m.t.Helper()
+	m.messages = append(m.messages, message)
+	until(m.t, "an event "+reason+": "+message, func() bool {
+		events, err := shared.Client.CoreV1().Events(n.namespace).List(m.t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=ended,reason=" + reason})
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		for _, e := range events.Items {
+			if m.t.Logf("%s", e.Message); faults.Match(message, faults.Reason(e.Message)) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // nobody is the kubeconfig of a user without rights.
