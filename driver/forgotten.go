@@ -48,7 +48,7 @@ func (d *Driver) look() (forgotten int) {
 		case target == "":
 		case d.abandoned(target):
 			d.queue.Set(v.ID(), renew.Entry{At: d.clocks.Now()})
-		case d.KubeletRoot != "" && !missing(target) && !unmountable(target):
+		case d.KubeletRoot != "" && !missing(filepath.Dir(target)) && !unmountable(target):
 			forgotten++
 			d.warnForgotten(v, target)
 		}

@@ -363,7 +363,7 @@ func profile(values ...string) *volume.Profiles {
 		name, value, _ := strings.Cut(v, "=")
 		p[name] = value
 	}
-	return &volume.Profiles{Profiles: spec.Profiles{Profiles: map[string]spec.Profile{"web": p}}}
+	return &volume.Profiles{Profiles: spec.Profiles{Profiles: map[string]spec.Profile{"web": p}, Exist: true}}
 }
 
 func TestProfilesChangeWithTheNextCertificate(t *testing.T) {
@@ -419,7 +419,10 @@ func TestANamespaceThatLosesItsProfile(t *testing.T) {
 	for _, row := range []struct {
 		now  *volume.Profiles
 		want time.Duration
-	}{{&volume.Profiles{}, 3 * time.Second}, {of(nil), time.Hour}} {
+	}{
+		{&volume.Profiles{}, 3 * time.Second}, {of(map[string]string{spec.AllNamespaces: "web"}), 3 * time.Second},
+		{&volume.Profiles{Profiles: spec.Profiles{Exist: true}}, time.Hour}, // With nothing but distrust, say.
+	} {
 		p.set(row.now, nil)
 		before := pair(t, target)
 		n.restart()

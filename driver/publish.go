@@ -56,7 +56,7 @@ func (d *Driver) publishOnce(
 	if v.Removed() {
 		return nil, store.ErrBusy
 	}
-	if missing(asked.Target) {
+	if missing(filepath.Dir(asked.Target)) {
 		const format = "the target's directory %s does not exist: the kubelet has made it, and the driver must " +
 			"see it (--kubelet-root, and the mounts of the driver's pod)"
 		return nil, fmt.Errorf(format, filepath.Dir(asked.Target))

@@ -28,11 +28,12 @@ func (d *Driver) resume(v *store.Volume) {
 				v.Attr(), "error", err)
 		}
 	}
-	if target := record.Asked.Target; target != "" && missing(target) {
-		if d.abandoned(target) {
-			d.removeAbandoned(v)
-			return
-		}
+	switch target := record.Asked.Target; {
+	case target == "" || !missing(filepath.Dir(target)):
+	case d.abandoned(target):
+		d.removeAbandoned(v)
+		return
+	default:
 		d.Log.Error("a volume is kept, and whether its pod is there is not known: the driver does not see the "+
 			"kubelet's directory of pods (--kubelet-root, and the mounts of the driver's pod)",
 			v.Attr(), "directory", podsOf(target))
@@ -94,13 +95,10 @@ func (d *Driver) work(ctx context.Context, v *store.Volume) {
 // abandoned reports whether the kubelet has removed the directory that it made for the target: the pod is deleted, and
 // its volume will not be unpublished. Where the directory of all pods is missing, too, the driver only does not see it.
 func (d *Driver) abandoned(target string) bool {
-	return missing(target) && (d.KubeletRoot == "" || !isMissing(podsOf(target)))
+	return missing(filepath.Dir(target)) && (d.KubeletRoot == "" || !missing(podsOf(target)))
 }
 
-// missing reports whether the directory is missing that the kubelet makes for a target.
-func missing(target string) bool { return isMissing(filepath.Dir(target)) }
-
-func isMissing(path string) bool {
+func missing(path string) bool {
 	_, err := os.Stat(path)
 	return errors.Is(err, fs.ErrNotExist)
 }

@@ -104,7 +104,8 @@ func (i *Issuer) Begin(ctx context.Context, v *store.Volume) (a Attempt, err err
 	if a.CSR, err = v.Spec().CSR(a.Key); err != nil {
 		return Attempt{}, err
 	}
-	if before := v.Record().Attempt; before != "" { // Before its key is replaced: a restart would go on with another one.
+	// The one before ends on record before its key is replaced: a restart in between would go on with another key.
+	if before := v.Record().Attempt; before != "" {
 		if err := v.Update(i.endAttempt); err != nil {
 			return Attempt{}, err
 		}

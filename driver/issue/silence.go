@@ -77,8 +77,8 @@ func (i *Issuer) noteAnswer(ctx context.Context, v *store.Volume, err error) {
 	}
 }
 
-// IsSilent reports whether the last request of the volume was not answered, or the last one that its issuer got. One that
-// could not be made needs its time again.
+// IsSilent reports whether the last request of the volume was not answered, or the last one that its issuer got. A
+// request that could not be made does not count: the next one needs as long to be made.
 func (i *Issuer) IsSilent(v *store.Volume) bool {
 	failure := v.Record().Failure
 	return failure != nil && failure.Waiting > 0 && failure.Kind == signer.NotYet.String() ||

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,7 +15,9 @@ import (
 	"github.com/mayfly-csi/mayfly/driver/issue"
 	"github.com/mayfly-csi/mayfly/driver/renew"
 	"github.com/mayfly-csi/mayfly/driver/store"
+	"github.com/mayfly-csi/mayfly/driver/volume"
 	"github.com/mayfly-csi/mayfly/signer"
+	"github.com/mayfly-csi/mayfly/signer/spec"
 )
 
 // slow is a signer that does not decide as long as who asks waits in a call. A wait in the background gets what is sent.
@@ -232,5 +235,21 @@ func TestAFailureOfAnotherStepWaitsForNothing(t *testing.T) {
 	w.Close()
 	if len(w.signer.waiting) > 0 {
 		t.Errorf("%s is waited for", <-w.signer.waiting)
+	}
+}
+
+// The attempt before is over on record when its key may be another one: here the next key can't be written.
+func TestTheAttemptBeforeEndsFirst(t *testing.T) {
+	w := newWaiting(t)
+	v := w.volume("csi-1") // Its tmpfs is missing.
+	if err := v.Update(func(r *store.Record) { r.Attempt = "before" }); err != nil {
+		t.Fatal(err)
+	}
+	v.SetSpec(volume.Volume{Spec: spec.Spec{Key: spec.Key{Algorithm: spec.ECDSA, Size: 256}}})
+	if _, err := w.Begin(t.Context(), v); err == nil || !strings.Contains(err.Error(), "tmpfs") {
+		t.Errorf("begun: %v", err)
+	}
+	if got := v.Record().Attempt; got != "" {
+		t.Errorf("attempt %s is on record", got)
 	}
 }

@@ -3,8 +3,10 @@ package trust_test
 import (
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -188,4 +190,29 @@ func TestFollowers(t *testing.T) {
 	f.stop = f.watcher.Follow(corp, func() { f.woken <- struct{}{} })
 	defer f.stop()
 	f.until([]*ca{b}, "")
+}
+
+// A file is read on a node that has no inotify instances left, too. The test runs itself in a user namespace of its own,
+// which has a limit of its own.
+func TestAFileThatCantBeWatched(t *testing.T) {
+	const inside = "MAYFLY_TEST_WITHOUT_INOTIFY"
+	if os.Getenv(inside) != "" {
+		write(t, "/proc/sys/user/max_inotify_instances", []byte("0"))
+		path := filepath.Join(t.TempDir(), "ca.pem")
+		one := newCA(t, "one", nil)
+		write(t, path, list(one).Encode())
+		follow(t, path).until([]*ca{one}, "")
+		if _, err := syscall.InotifyInit1(0); err == nil {
+			t.Error("there are inotify instances")
+		}
+		return
+	}
+	again := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	again.Env = append(os.Environ(), inside+"=1")
+	ids := []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids}
+	out, err := again.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("%v\n%s", err, out)
+	}
 }

@@ -198,7 +198,7 @@ func TestProfilesThatAreWrong(t *testing.T) {
 	}
 }
 
-// What no profile applies to any more stays as it was.
+// A volume stays as it was where the ConfigMap is gone. Where that has no profile for it any more, the volume has none.
 func TestAProfileThatIsGone(t *testing.T) {
 	a := asked(nil)
 	a.Attributes["csi.storage.k8s.io/pod.namespace"] = "other"
@@ -207,8 +207,11 @@ func TestAProfileThatIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Profile = v.Profile
-	again, err := volume.Parse(a, live(t, nil))
+	again, err := volume.Parse(a, volume.Defaults{Defaults: spec.Defaults{Live: &spec.Profiles{}}})
 	if err != nil || again.Issuer != v.Issuer || len(again.Files) != len(v.Files) {
 		t.Errorf("%+v, %v (%v)", again.Issuer, again.Files, err)
+	}
+	if again, err = volume.Parse(a, live(t, nil)); err == nil || again.Profile != nil {
+		t.Errorf("%v (%v)", again.Profile, err)
 	}
 }

@@ -54,8 +54,9 @@ func Decide(r Request, pod *corev1.Pod, node *corev1.Node, rules Rules, now time
 	case err != nil:
 		return deny(NotUnderstood, "volume %s of pod %s %w", volume.Name, r.Pod, err).ofItsOwn()
 	case wanted.LacksIP && r.Native != nil && !pod.Spec.HostNetwork:
-		return deny(IPNotProved, "volume %s of pod %s asks for the pod's IP, which a pod gets after its podCertificate "+
-			"volumes: a volume of csi.mayfly.dev with continue-on-not-ready can have it", volume.Name, r.Pod).ofItsOwn()
+		return deny(IPNotProved, "volume %s of pod %s asks for the pod's IP, which a pod gets after its "+
+			"podCertificate volumes: a volume of csi.mayfly.dev with continue-on-not-ready can have it",
+			volume.Name, r.Pod).ofItsOwn()
 	case wanted.LacksIP:
 		return deny(IPNotProved, "volume %s of pod %s: the pod has no IP yet, which its volume asks for",
 			volume.Name, r.Pod).ofItsOwn().unless(young)

@@ -41,11 +41,11 @@ func (r Rules) objectDifferences(of Request, wanted spec.Spec) problem.List {
 	all := append(of.Object.differences(wanted), of.duration(wanted)...)
 	annotations := r.Counted(of.Annotations, wanted.Annotations)
 	if !maps.Equal(annotations, wanted.Annotations) {
-		all = append(all, fmt.Errorf("%w%s", difference("annotations", list(pairs(annotations)),
-			list(pairs(wanted.Annotations))), byWebhook))
+		all = append(all, fmt.Errorf("%w (%s)", difference("annotations", list(pairs(annotations)),
+			list(pairs(wanted.Annotations))), ByWebhook))
 	}
 	if labels := r.Counted(of.Object.Labels, nil); len(labels) > 0 {
-		all = append(all, fmt.Errorf("%w%s", difference("labels", list(pairs(labels)), "none"), byWebhook))
+		all = append(all, fmt.Errorf("%w (%s)", difference("labels", list(pairs(labels)), "none"), ByWebhook))
 	}
 	der, err := decode(of.CSR)
 	if err != nil {
@@ -54,10 +54,7 @@ func (r Rules) objectDifferences(of Request, wanted spec.Spec) problem.List {
 	return append(all, CSR(der, wanted)...)
 }
 
-// byWebhook says what an operator can do about keys that no node plugin has written.
-const byWebhook = " (" + ByWebhook + ")"
-
-// ByWebhook says what an operator can do about keys that an admission webhook adds.
+// ByWebhook says what an operator can do about labels and annotations that an admission webhook adds.
 const ByWebhook = "if an admission webhook of the cluster adds one, its key belongs into mayfly-controller's " +
 	"--ignore-metadata"
 

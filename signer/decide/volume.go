@@ -122,7 +122,8 @@ func (r Rules) derive(asked spec.Asked) (spec.Spec, error) {
 		if earlier, problems := spec.ParseEarlier(asked, r.Defaults); problems == nil {
 			return earlier, nil
 		}
-		return wanted, fmt.Errorf("is not understood by this controller, which may be older than the node plugin: %w", err)
+		const format = "is not understood by this controller, which may be older than the node plugin: %w"
+		return wanted, fmt.Errorf(format, err)
 	}
 	return wanted, nil
 }

@@ -24,6 +24,8 @@ type Profiles struct {
 	Drivers map[string]string `json:"drivers"`
 
 	Issuer Profile `json:"-"` // The issuer of volumes for which neither pod nor profile names one.
+
+	Exist bool `json:"-"` // There is a ConfigMap. The zero Profiles are those of none.
 }
 
 // LogValue returns how many there are.
@@ -50,7 +52,7 @@ func IssuerAttributes() []string { return []string{"issuer-name", "issuer-kind",
 // with it.
 func ParseProfiles(data map[string]string) (*Profiles, error) {
 	var problems problem.List
-	found := &Profiles{Issuer: Profile{}}
+	found := &Profiles{Issuer: Profile{}, Exist: true}
 	if text, ok := data[ProfilesKey]; ok {
 		if err := found.decode(text); err != nil {
 			problems = append(problems, problem.New(ProfilesKey, "%w", err))
@@ -165,11 +167,6 @@ func (p Profile) Check(check func(name, value string) error) (problems problem.L
 	return problems
 }
 
-// empty reports whether the ConfigMap says nothing, as one that is gone.
-func (p *Profiles) empty() bool {
-	return len(p.Profiles)+len(p.Namespaces)+len(p.Drivers)+len(p.Issuer) == 0
-}
-
 // names lists the profiles that there are.
 func (p *Profiles) names() string {
 	if len(p.Profiles) == 0 {
@@ -195,7 +192,8 @@ func (p *parser) chooseProfile(name string) error {
 	if live == nil {
 		p.Profile = p.asked.Profile
 		if name != "" && p.Profile == nil {
-			return fmt.Errorf("is %s, and this driver has no profiles: its operator sets --config-map", message.Quote(name))
+			const format = "is %s, and this driver has no profiles: its operator sets --config-map"
+			return fmt.Errorf(format, message.Quote(name))
 		}
 		return nil
 	}
@@ -218,7 +216,7 @@ func (p *parser) chooseProfile(name string) error {
 			p.Profile[row] = live.Issuer[row]
 		}
 	}
-	if p.Profile == nil && live.empty() { // The ConfigMap is gone: the volume stays as it was.
+	if p.Profile == nil && !live.Exist { // The ConfigMap is gone: the volume stays as it was.
 		p.Profile = p.asked.Profile
 	}
 	return nil

@@ -279,7 +279,7 @@ func TestBadValues(t *testing.T) {
 		{"profiles.issuer-name=ca,app.runtimeIssuanceConfigMap=x", "", "Mayfly reads one ConfigMap"},
 		{"controller.replicaCount=0", "", "/controller/replicaCount"},
 		{"mode=none,startupTaint.enabled=true", "", "there is no controller, which takes the taint off nodes"},
-		{"extraEnv[0].name=MAYFLY_HEALTH_ADDRESS", "", "extraEnv has MAYFLY_HEALTH_ADDRESS, which the chart sets"},
+		{"extraEnv[0].name=MAYFLY_HEALTH_ADDRESS", "", "extraEnv has MAYFLY_HEALTH_ADDRESS, which the chart sets by other values"},
 		{"controller.extraEnv[0].name=GOMEMLIMIT", "", "controller.extraEnv has GOMEMLIMIT, which the chart sets"},
 		{"allowedNamespaces.enabled=true,allowedNamespaces.labels.a=true", "", "/allowedNamespaces/labels/a"},
 		{"controller.replicas=3", "", "additional properties 'replicas' not allowed"},

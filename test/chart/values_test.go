@@ -153,6 +153,7 @@ var rows = []row{
 	{"controller.podLabels.a=b", deployed, "a: b"},
 	{"controller.podAnnotations.a=b", deployed, "a: b"},
 	{"controller.extraEnv[0].name=GODEBUG", deployed, "- name: GODEBUG"},
+	{"controller.goMemoryLimit=,controller.extraEnv[0].name=GOMEMLIMIT", deployed, "- name: GOMEMLIMIT"},
 	{"crds.enabled=false", "controller/crd.yaml", "!kind: CustomResourceDefinition"},
 	{"crds.keep=false", "controller/crd.yaml", "!helm.sh/resource-policy: keep"},
 	{"mode=pod-certificate,authority.namespace=cas", "pod-certificate/namespace.yaml", "name: cas"},

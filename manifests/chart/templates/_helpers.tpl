@@ -159,14 +159,14 @@ system:serviceaccount:{{ include "mayfly.namespace" . }}:{{ include "mayfly.name
 {{- if and .Values.startupTaint.enabled (not (include "mayfly.controller" .)) }}
 {{- fail "startupTaint is enabled and there is no controller, which takes the taint off nodes: use another mode, or take startupTaint away and the taint off where nodes are made" }}
 {{- end }}
-{{- range .Values.extraEnv }}
-{{- if has .name (list "MAYFLY_NODE_NAME" "MAYFLY_METRICS_ADDRESS" "MAYFLY_HEALTH_ADDRESS") }}
-{{- fail (printf "extraEnv has %s, which the chart sets: see metrics.port and app.livenessProbe.port" .name) }}
+{{- $set := list "MAYFLY_NODE_NAME" "MAYFLY_HEALTH_ADDRESS" }}
+{{- if .Values.metrics.enabled }}{{ $set = append $set "MAYFLY_METRICS_ADDRESS" }}{{ end }}
+{{- $byController := empty .Values.controller.goMemoryLimit | ternary $set (append $set "GOMEMLIMIT") }}
+{{- range $key, $pair := dict "extraEnv" (list .Values.extraEnv $set) "controller.extraEnv" (list .Values.controller.extraEnv $byController) }}
+{{- range first $pair }}
+{{- if has .name (last $pair) }}
+{{- fail (printf "%s has %s, which the chart sets by other values: give those" $key .name) }}
 {{- end }}
-{{- end }}
-{{- range .Values.controller.extraEnv }}
-{{- if or (has .name (list "MAYFLY_NODE_NAME" "MAYFLY_METRICS_ADDRESS" "MAYFLY_HEALTH_ADDRESS")) (and (eq .name "GOMEMLIMIT") $.Values.controller.goMemoryLimit) }}
-{{- fail (printf "controller.extraEnv has %s, which the chart sets: see controller.goMemoryLimit and metrics" .name) }}
 {{- end }}
 {{- end }}
 {{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.apiServer) }}

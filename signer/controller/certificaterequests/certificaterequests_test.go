@@ -150,6 +150,24 @@ func TestTheDecisionIsWrittenDown(t *testing.T) {
 	}
 }
 
+// The record of an approval has all names, however many there are.
+func TestTheRecordOfALongRequest(t *testing.T) {
+	names := make([]string, 1000)
+	for i := range names {
+		names[i] = fmt.Sprintf("a-long-name-%d.shop.svc", i)
+	}
+	pod := web("csi.mayfly.dev/dns-names=" + strings.Join(names, ","))
+	cr := asked(t, pod)
+	d := newFixture(t, interceptor.Funcs{}, pod, cr)
+	if _, err := d.decides(cr); err != nil {
+		t.Fatal(err)
+	}
+	records, _ := d.records()
+	if len(records) != 1 || records[0].Decision != audit.Approved || !slices.Equal(records[0].DNSNames, names) {
+		t.Errorf("%d records: %.300v", len(records), records)
+	}
+}
+
 // A denial is told to the request, and to the pod if that is the asker's own. An approval is no event.
 func TestADenialIsAnEvent(t *testing.T) {
 	pod := web()

@@ -172,9 +172,11 @@ func decisionOf(cr *cmapi.CertificateRequest, d decide.Decision, outcome string)
 	if block, _ := pem.Decode(cr.Spec.Request); block != nil {
 		der = block.Bytes
 	}
-	if r.Content = audit.OfDenied(der, usages, cr.Spec.IsCA); d.Verdict == decide.Approve {
-		r.Content = audit.OfRequest(der, usages, cr.Spec.IsCA)
+	content := audit.OfDenied
+	if d.Verdict == decide.Approve {
+		content = audit.OfRequest
 	}
+	r.Content = content(der, usages, cr.Spec.IsCA)
 	return r
 }
 

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -125,7 +124,7 @@ func (s *Signer) deny(ctx context.Context, pcr *certificatesv1.PodCertificateReq
 		return err
 	}
 	s.Audit.Write(decisionOf(pcr, d))
-	s.refused(ctx, pcr)
+	s.recordUnused(ctx, pcr)
 	s.sendEvent(pcr, pod(pcr), d.Reason, "DenyPodCertificate", d.Message)
 	return nil
 }
@@ -143,7 +142,7 @@ func (s *Signer) fail(
 	record := decisionOf(pcr, d)
 	record.Decision, record.Reason, record.Message = audit.Failed, reason, failed.Message
 	s.Audit.Write(record)
-	s.refused(ctx, pcr)
+	s.recordUnused(ctx, pcr)
 	s.sendEvent(pcr, pod(pcr), reason, "SignPodCertificate", cause.Error())
 	return nil
 }
@@ -196,12 +195,9 @@ func (s *Signer) review(ctx context.Context, pcr *certificatesv1.PodCertificateR
 
 // deletePassed deletes the CertificateRequest of an answered request, if there is one.
 func (s *Signer) deletePassed(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) error {
-	cr := &cmapi.CertificateRequest{}
-	if err := s.Requests.Get(ctx, client.ObjectKeyFromObject(pcr), cr); err != nil {
-		return client.IgnoreNotFound(err)
-	}
-	if !Keep(cr, s.Self) || cr.OwnerReferences[0].UID != pcr.UID {
-		return nil
+	cr, err := s.passedOn(ctx, pcr)
+	if err != nil || cr == nil {
+		return err
 	}
 	if err := s.Requests.Delete(ctx, cr); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("delete CertificateRequest %s/%s: %w", cr.Namespace, cr.Name, err)

@@ -62,7 +62,8 @@ func (s *Signer) sign(
 	name := v.Issuer.Name
 	if v.Issuer.Kind != signer.CAKind {
 		const format = "issuer %s %s of %s: issuers of that group have the kind %s"
-		return signer.Issued{}, signer.Errorf(signer.Invalid, format, v.Issuer.Kind, name, signer.CAGroup, signer.CAKind)
+		err := signer.Errorf(signer.Invalid, format, v.Issuer.Kind, name, signer.CAGroup, signer.CAKind)
+		return signer.Issued{}, err
 	}
 	if name != s.OwnCA && !decide.Serves(name, v.Pod.Namespace) {
 		const format = "CA %s is not for this pod: there are %s, issuer.%s.<name>, of the pod's own namespace, and " +
@@ -134,9 +135,9 @@ func (s *Signer) pass(
 		return signer.Issued{}, err
 	}
 	if !s.same(cr, wanted) || cr.Spec.Username != "" && cr.Spec.Username != s.Self {
-		const format = "CertificateRequest %s/%s is not as mayfly-controller makes it: somebody else made or changed it; " +
-			decide.ByWebhook
-		return signer.Issued{}, signer.Errorf(signer.Failed, format, cr.Namespace, cr.Name)
+		const format = "CertificateRequest %s/%s is not as mayfly-controller makes it: " +
+			"somebody else made or changed it (%s)"
+		return signer.Issued{}, signer.Errorf(signer.Failed, format, cr.Namespace, cr.Name, decide.ByWebhook)
 	}
 	approved, err := s.approve(ctx, cr)
 	if err != nil {
@@ -159,13 +160,26 @@ var errNotYet = signer.Errorf(signer.NotYet, "the issuer has not signed yet")
 // to decide here until then, and then all is decided anew. A CertificateRequest that no controller made is not waited
 // for.
 func (s *Signer) atIssuer(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) (bool, error) {
+	cr, err := s.passedOn(ctx, pcr)
+	if err != nil || cr == nil {
+		return false, err
+	}
+	_, _, over := decision(cr)
+	return cr.Spec.Username == s.Self && decided(cr) && !over, nil
+}
+
+// passedOn returns the CertificateRequest by which a request was passed on, as the cache has it; nil: there is none.
+func (s *Signer) passedOn(
+	ctx context.Context, pcr *certificatesv1.PodCertificateRequest,
+) (*cmapi.CertificateRequest, error) {
 	cr := &cmapi.CertificateRequest{}
 	if err := s.Requests.Get(ctx, client.ObjectKeyFromObject(pcr), cr); err != nil {
-		return false, client.IgnoreNotFound(err)
+		return nil, client.IgnoreNotFound(err)
 	}
-	made := Keep(cr, s.Self) && cr.OwnerReferences[0].UID == pcr.UID && cr.Spec.Username == s.Self
-	_, _, over := decision(cr)
-	return made && decided(cr) && !over, nil
+	if !Keep(cr, s.Self) || cr.OwnerReferences[0].UID != pcr.UID {
+		return nil, nil
+	}
+	return cr, nil
 }
 
 // passed makes the CertificateRequest for a volume.

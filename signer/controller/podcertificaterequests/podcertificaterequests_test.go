@@ -550,7 +550,7 @@ func TestAnAnnotationOfAWebhook(t *testing.T) {
 		},
 	}, pod, pcr)
 	d.Decider.Rules.Ignored = []string{"hooks.test/*"}
-	cr := d.passedOn(pcr)
+	cr := d.passOn(pcr)
 	if !decided(cr) || cr.Annotations["hooks.test/seen"] != "yes" {
 		t.Errorf("%+v", cr)
 	}

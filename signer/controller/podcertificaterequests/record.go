@@ -9,7 +9,6 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/client-go/util/workqueue"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -62,42 +61,26 @@ func (s *Signer) deleted(ctx context.Context, pcr *certificatesv1.PodCertificate
 	if !ours(pcr) || answered(pcr) {
 		return
 	}
-	cr, d := s.passedOn(ctx, pcr)
-	if cr == nil || s.unused(pcr, cr, d) {
+	cr, err := s.passedOn(ctx, pcr) // Kubernetes deletes it after its owner.
+	if err != nil || cr == nil || !decided(cr) || s.recordCertificate(pcr, cr) {
 		return
 	}
-	r := recordOf(pcr, d)
+	r := recordOf(pcr, approvalOf(cr))
 	r.Audit, r.Decision, r.Certificate = audit.Certificate, audit.Approved, audit.Unknown
 	r.Message = "the request was deleted before its certificate was seen"
 	s.Audit.Write(r)
 }
 
-// refused records the certificate of an issuer that is not the answer, if there is one: what it was signed for has
-// changed meanwhile, or Kubernetes does not take it.
-func (s *Signer) refused(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) {
-	if cr, d := s.passedOn(ctx, pcr); cr != nil {
-		s.unused(pcr, cr, d)
+// recordUnused records a certificate that an issuer has signed and that is not the answer, if there is one: what it was
+// signed for has changed meanwhile, or Kubernetes does not take it.
+func (s *Signer) recordUnused(ctx context.Context, pcr *certificatesv1.PodCertificateRequest) {
+	if cr, err := s.passedOn(ctx, pcr); err == nil && cr != nil {
+		s.recordCertificate(pcr, cr)
 	}
 }
 
-// passedOn returns the approved CertificateRequest by which a request was passed on, as the cache has it (Kubernetes
-// deletes it after its owner), and the decision on it; nil: there is none.
-func (s *Signer) passedOn(
-	ctx context.Context, pcr *certificatesv1.PodCertificateRequest,
-) (*cmapi.CertificateRequest, decide.Decision) {
-	cr, d := &cmapi.CertificateRequest{}, decide.Decision{Reason: decide.Verified}
-	if s.Requests.Get(ctx, client.ObjectKeyFromObject(pcr), cr) != nil || !Keep(cr, s.Self) ||
-		cr.OwnerReferences[0].UID != pcr.UID || !decided(cr) {
-		return nil, d
-	}
-	d.Certificate.Issuer = signer.Issuer(cr.Spec.IssuerRef)
-	return cr, d
-}
-
-// unused records the certificate of a CertificateRequest, and reports whether it has one.
-func (s *Signer) unused(
-	pcr *certificatesv1.PodCertificateRequest, cr *cmapi.CertificateRequest, d decide.Decision,
-) bool {
+// recordCertificate records the certificate of a CertificateRequest, and reports whether it has one.
+func (s *Signer) recordCertificate(pcr *certificatesv1.PodCertificateRequest, cr *cmapi.CertificateRequest) bool {
 	block, _ := pem.Decode(cr.Status.Certificate)
 	if block == nil {
 		return false
@@ -106,8 +89,15 @@ func (s *Signer) unused(
 	if err != nil {
 		return false
 	}
-	s.Audit.Write(certificateOf(pcr, d, leaf))
+	s.Audit.Write(certificateOf(pcr, approvalOf(cr), leaf))
 	return true
+}
+
+// approvalOf returns what a CertificateRequest still says of the decision by which it was approved.
+func approvalOf(cr *cmapi.CertificateRequest) decide.Decision {
+	d := decide.Decision{Reason: decide.Verified}
+	d.Certificate.Issuer = signer.Issuer(cr.Spec.IssuerRef)
+	return d
 }
 
 // recordOf returns what all records of a request say.

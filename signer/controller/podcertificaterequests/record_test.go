@@ -139,7 +139,7 @@ func TestTheRecordsOfAnIssuer(t *testing.T) {
 			pod := web("csi.mayfly.dev/issuer-name=ca", "csi.mayfly.dev/issuer-kind=Issuer", "csi.mayfly.dev/issuer-group=cert-manager.io")
 			pcr := asks(t, pod)
 			d := newFixture(t, interceptor.Funcs{}, pod, pcr)
-			cr := d.passedOn(pcr)
+			cr := d.passOn(pcr)
 			row.decides(d, cr, pod)
 			if _, err := d.answers(pcr); err != nil {
 				t.Fatal(err)
@@ -149,7 +149,7 @@ func TestTheRecordsOfAnIssuer(t *testing.T) {
 				t.Errorf("%q", words)
 			}
 			for _, r := range records {
-				if r.Issuer != nil && *r.Issuer != (audit.Issuer{Group: "cert-manager.io", Kind: "Issuer", Name: "ca"}) {
+				if r.Decision != audit.Denied && *r.Issuer != (audit.Issuer{Group: "cert-manager.io", Kind: "Issuer", Name: "ca"}) {
 					t.Errorf("%+v", r)
 				}
 			}
@@ -157,8 +157,8 @@ func TestTheRecordsOfAnIssuer(t *testing.T) {
 	}
 }
 
-// passedOn passes a request on, and returns the CertificateRequest as the API server has it after the controller's approval.
-func (d *fixture) passedOn(pcr *certificatesv1.PodCertificateRequest) *cmapi.CertificateRequest {
+// passOn passes a request on, and returns the CertificateRequest as the API server has it after the controller's approval.
+func (d *fixture) passOn(pcr *certificatesv1.PodCertificateRequest) *cmapi.CertificateRequest {
 	d.Helper()
 	if _, err := d.answers(pcr); err != nil {
 		d.Fatal(err)
@@ -179,17 +179,17 @@ func TestARequestThatIsDeleted(t *testing.T) {
 		before     func(*fixture, *certificatesv1.PodCertificateRequest, *corev1.Pod)
 		want       []string
 	}{
-		"before it is signed": {passed, func(d *fixture, pcr *certificatesv1.PodCertificateRequest, _ *corev1.Pod) { d.passedOn(pcr) }, []string{approval, unknown}},
+		"before it is signed": {passed, func(d *fixture, pcr *certificatesv1.PodCertificateRequest, _ *corev1.Pod) { d.passOn(pcr) }, []string{approval, unknown}},
 		"before the answer": {passed, func(d *fixture, pcr *certificatesv1.PodCertificateRequest, pod *corev1.Pod) {
-			d.signed(d.passedOn(pcr), pod)
+			d.signed(d.passOn(pcr), pod)
 		}, []string{approval, certificate}},
 		"while another replica records": {passed, func(d *fixture, pcr *certificatesv1.PodCertificateRequest, _ *corev1.Pod) {
-			d.passedOn(pcr)
+			d.passOn(pcr)
 			d.Holder = audittest.Holder(false)
 		}, []string{approval}},
 		"before it is decided": {passed, func(*fixture, *certificatesv1.PodCertificateRequest, *corev1.Pod) {}, nil},
 		"after the answer": {passed, func(d *fixture, pcr *certificatesv1.PodCertificateRequest, pod *corev1.Pod) {
-			d.signed(d.passedOn(pcr), pod)
+			d.signed(d.passOn(pcr), pod)
 			if _, err := d.answers(pcr); err != nil {
 				d.Fatal(err)
 			}
